@@ -1,0 +1,161 @@
+"""Events: what happened on a gateway, with stable codes the console's diagnosis is built on.
+
+``KINDS`` is the registry: a code that is not in it cannot be emitted. The text is for the operator; ``action`` says what
+to do and is empty for plain information. Received and configured values travel beside the text, never inside it only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from agents.contract.errors import FieldError
+
+
+class Severity(StrEnum):
+    """How much an event matters to a person."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One sort of event. ``field`` is the document field that usually mends it, or empty."""
+
+    code: str
+    severity: Severity
+    summary: str
+    action: str = ""
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One journal entry. ``sequence`` counts per gateway from 1 without gaps; ``time`` is Unix seconds."""
+
+    sequence: int
+    time: float
+    code: str
+    severity: Severity
+    message: str
+    tunnel_id: str | None = None
+    received: str | None = None
+    configured: str | None = None
+    field: str | None = None
+    attributes: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.sequence < 0:
+            raise FieldError("sequence", "must not be negative")
+        if len(self.message) > 2_000:
+            raise FieldError("message", "must be at most 2000 characters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """Answer to ``GET /v1/events?after=N``. ``oldest`` is the first sequence still kept (gap when it is above N + 1)."""
+
+    events: tuple[Event, ...]
+    oldest: int
+    last: int
+
+
+_CHECK_IKE = "Compare the IKE policies of both ends."
+_CHECK_IPSEC = "Compare the IPsec policies of both ends."
+
+_I, _W, _E = Severity.INFO, Severity.WARNING, Severity.ERROR
+
+_ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
+    # IKE: the life of a negotiation (FEATURES A23)
+    ("ike.initiate", _I, "Negotiation started", "", ""),
+    ("ike.sa-requested", _I, "IKE SA requested", "", ""),
+    ("ike.sa-established", _I, "IKE SA established", "", ""),
+    ("ike.sa-rekeyed", _I, "IKE SA rekeyed", "", ""),
+    ("ike.sa-deleted", _I, "IKE SA deleted", "", ""),
+    ("ike.sa-failed", _E, "IKE SA could not be established", _CHECK_IKE, ""),
+    ("ike.peer-unresponsive", _E, "The peer does not answer", "Check reachability, UDP ports 500 and 4500, and that the peer is configured.", "remote.address"),
+    ("ike.dpd-failed", _E, "The peer stopped answering liveness checks", "Check the path to the peer.", ""),
+    ("ike.retransmit", _I, "Request sent again", "", ""),
+    ("ike.cookie-required", _I, "The peer asked for a cookie", "", ""),
+    ("ike.cookie-demanded", _I, "A cookie was demanded from the peer", "", ""),
+    ("ike.group-changed", _I, "The peer asked for another key exchange group", "", ""),
+    ("ike.nat-detected", _I, "NAT found on the path", "", ""),
+    ("ike.initial-contact", _I, "The peer starts anew; older SAs with it are gone", "", ""),
+    ("ike.redirected-port", _I, "Moved to UDP port 4500", "", ""),
+    ("ike.simultaneous", _I, "Both ends acted at once; one exchange was dropped", "", ""),
+    ("child.requested", _I, "IPsec SA requested", "", ""),
+    ("child.established", _I, "IPsec SA established", "", ""),
+    ("child.rekeyed", _I, "IPsec SA rekeyed", "", ""),
+    ("child.deleted", _I, "IPsec SA deleted", "", ""),
+    ("child.failed", _E, "IPsec SA could not be established", _CHECK_IPSEC, ""),
+    ("child.installed", _I, "SA in the data plane", "", ""),
+    ("child.install-failed", _E, "The data plane refused the SA", "See the reason; check which data plane the gateway uses.", ""),
+    # IKE: refusals, ours or the peer's
+    ("ike.no-proposal", _E, "No IKE proposal matches", _CHECK_IKE, "ike.proposals"),
+    ("ike.no-tunnel", _W, "No tunnel is configured for this peer", "Define a tunnel for this pair of addresses and identities, or correct them.", "remote.address"),
+    ("ike.identity-mismatch", _E, "The peer's identity is not the configured one", "Make the identity equal on both ends.", "remote.identity"),
+    ("ike.psk-missing", _E, "No pre-shared key for this pair of addresses and identities", "Assign a pre-shared key to the tunnel.", "preshared_keys"),
+    ("ike.psk-mismatch", _E, "Authentication failed: the pre-shared keys differ", "Set the same pre-shared key on both ends.", "preshared_keys"),
+    ("ike.auth-method", _E, "The peer authenticates by another method", _CHECK_IKE, "ike"),
+    ("ike.peer-refused-auth", _E, "The peer refused our authentication", "Compare pre-shared key and identities on both ends.", "preshared_keys"),
+    ("ike.peer-refused-proposal", _E, "The peer accepts none of our IKE proposals", _CHECK_IKE, "ike.proposals"),
+    ("ike.peer-notify", _W, "The peer reported an error", "See the notify type.", ""),
+    ("ike.version-unsupported", _W, "The peer speaks another IKE version", "Set the peer to IKEv2.", ""),
+    ("ike.invalid-ke", _W, "The key exchange value is not valid", "Contact the peer's operator.", ""),
+    ("child.no-proposal", _E, "No IPsec proposal matches", _CHECK_IPSEC, "children.proposals"),
+    ("child.ts-unacceptable", _E, "The traffic selectors do not match", "Mirror the protected networks on both ends.", "children.local_ts"),
+    ("child.peer-refused-proposal", _E, "The peer accepts none of our IPsec proposals", _CHECK_IPSEC, "children.proposals"),
+    ("child.peer-refused-ts", _E, "The peer refused our traffic selectors", "Mirror the protected networks on both ends.", "children.local_ts"),
+    ("child.pfs-mismatch", _E, "The PFS groups do not match", _CHECK_IPSEC, "children.pfs_groups"),
+    ("child.narrowed", _I, "Traffic selectors were narrowed", "", ""),
+    # IKE: silent drops, each with its name
+    ("drop.malformed", _W, "Malformed datagram dropped", "", ""),
+    ("drop.version", _W, "Datagram of an unknown major version", "", ""),
+    ("drop.unknown-spi", _W, "Message for an IKE SA that does not exist", "", ""),
+    ("drop.integrity", _W, "Message with a wrong checksum dropped", "", ""),
+    ("drop.message-id", _I, "Message outside the window dropped", "", ""),
+    ("drop.duplicate", _I, "Message already answered or processed", "", ""),
+    ("drop.direction", _W, "Message with wrong direction flags dropped", "", ""),
+    ("drop.state", _W, "Message not allowed in this state dropped", "", ""),
+    ("drop.critical-payload", _W, "Unknown critical payload", "", ""),
+    ("drop.exchange-type", _W, "Unknown exchange type", "", ""),
+    ("drop.payload-rules", _W, "Payloads not allowed in this message", "", ""),
+    ("drop.cookie", _W, "Wrong or missing cookie", "", ""),
+    ("drop.half-open-limit", _W, "Too many half-open negotiations", "", ""),
+    ("drop.ikev1", _W, "IKEv1 message dropped: this gateway speaks IKEv2 only", "", ""),
+    ("ike.bug", _E, "Internal error while handling a message", "Report it with the event log.", ""),
+    # ESP (FEATURES A22)
+    ("esp.integrity", _W, "ESP packets failed authentication", "Possibly mismatching keys; clear the IPsec SA.", ""),
+    ("esp.replay", _I, "Repeated ESP packets dropped", "", ""),
+    ("esp.late", _I, "Late ESP packets outside the window", "", ""),
+    ("esp.no-sa", _I, "ESP packets for an SPI that does not exist", "", ""),
+    ("esp.malformed", _W, "Malformed ESP packets", "", ""),
+    ("esp.policy", _W, "Decrypted packets outside the traffic selectors dropped", "Mirror the protected networks on both ends.", ""),
+    # The agent
+    ("agent.started", _I, "Agent started", "", ""),
+    ("agent.enrolled", _I, "Gateway enrolled", "", ""),
+    ("agent.config-accepted", _I, "Configuration accepted", "", ""),
+    ("agent.config-applied", _I, "Configuration in force", "", ""),
+    ("agent.config-refused", _E, "Configuration refused", "See the field named.", ""),
+    ("agent.client-refused", _W, "API client refused", "Check who connects to the agent's port.", ""),
+    ("agent.component-lost", _E, "A component of the agent stopped", "It is started again by itself; if it persists, see its log.", ""),
+    ("agent.component-back", _I, "A component of the agent is back", "", ""),
+    ("agent.repaired", _W, "Something was changed behind the agent's back and was put right", "Find out who changed it.", ""),
+    ("agent.repair-failed", _E, "Something could not be put right", "See the reason.", ""),
+    ("agent.data-plane", _I, "Data plane chosen", "", ""),
+    ("agent.route-added", _I, "Route added", "", ""),
+    ("agent.route-withdrawn", _I, "Route withdrawn", "", ""),
+    ("agent.action", _I, "Action performed", "", ""),
+)  # fmt: skip
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        code: Kind(code=code, severity=severity, summary=summary, action=action, field=field)
+        for code, severity, summary, action, field in _ROWS
+    }
+)

@@ -1,0 +1,166 @@
+"""What an agent reports of itself: ``GET /v1/status``.
+
+Counters are octets and packets of inner traffic, cumulative per tunnel across rekeys since ``boot_id`` began; times are
+Unix seconds. A value that is not known is None, never a guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+STATUS_SCHEMA_VERSION = 1
+
+
+class TunnelState(StrEnum):
+    """State of one tunnel as its gateway sees it; the console adds those only it can know."""
+
+    NEGOTIATING = "negotiating"
+    UP = "up"
+    PARTLY_UP = "partly-up"
+    IDLE = "idle"
+    DOWN = "down"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """Traffic in both directions as this gateway counts it."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(
+            bytes_in=self.bytes_in + other.bytes_in,
+            bytes_out=self.bytes_out + other.bytes_out,
+            packets_in=self.packets_in + other.packets_in,
+            packets_out=self.packets_out + other.packets_out,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """Why a tunnel is not up: an event code, one sentence, the two values and the document field to change."""
+
+    code: str
+    message: str
+    received: str | None = None
+    configured: str | None = None
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IkeSaStatus:
+    """One IKE SA; SPIs are 16 hexadecimal digits, ``local`` and ``remote`` are address:port in use now."""
+
+    spi_i: str
+    spi_r: str
+    initiator: bool
+    state: str
+    local: str
+    remote: str
+    nat_local: bool
+    nat_remote: bool
+    encryption: str
+    integrity: str | None
+    prf: str
+    group: str
+    established_at: float
+    rekey_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSaStatus:
+    """One pair of ESP SAs; SPIs are 8 hexadecimal digits, selectors are text like ``10.1.0.0/24``."""
+
+    spi_in: str
+    spi_out: str
+    encryption: str
+    integrity: str | None
+    group: str | None
+    udp_encapsulation: bool
+    local_ts: tuple[str, ...]
+    remote_ts: tuple[str, ...]
+    installed_at: float
+    rekey_at: float | None
+    expires_at: float | None
+    counters: Counters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildStatus:
+    """One configured child and the SAs it has now (two during a rekey, none when it is down)."""
+
+    name: str
+    up: bool
+    sas: tuple[ChildSaStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelStatus:
+    """One configured tunnel; ``step`` says in a few words where a negotiation is."""
+
+    id: str
+    name: str
+    state: TunnelState
+    since: float
+    step: str | None = None
+    reason: Reason | None = None
+    ike_sas: tuple[IkeSaStatus, ...] = ()
+    children: tuple[ChildStatus, ...] = ()
+    counters: Counters = Counters()
+    interface: str | None = None
+    routes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComponentHealth:
+    """One process of the agent: ``agentd``, ``iked`` or ``espd``; ``detail`` is for people."""
+
+    name: str
+    healthy: bool
+    version: str | None = None
+    pid: int | None = None
+    started_at: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPlaneStatus:
+    """The data plane in use (``kernel``, ``userspace`` or None before the choice) and the sentence that says why."""
+
+    driver: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """The last document that was not taken: which generation, which field, what is wrong."""
+
+    generation: int
+    path: str
+    message: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayStatus:
+    """The whole report. ``accepted_*`` is what the ledger holds, ``applied_generation`` what is in force."""
+
+    gateway_id: str
+    agent_version: str
+    boot_id: str
+    observed_at: float
+    schema: int = STATUS_SCHEMA_VERSION
+    accepted_generation: int = 0
+    accepted_digest: str = ""
+    applied_generation: int = 0
+    refusal: Refusal | None = None
+    problems: tuple[str, ...] = ()
+    data_plane: DataPlaneStatus = DataPlaneStatus()
+    components: tuple[ComponentHealth, ...] = ()
+    tunnels: tuple[TunnelStatus, ...] = ()
+    last_event: int = 0

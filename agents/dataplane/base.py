@@ -1,0 +1,252 @@
+"""The seam between ``iked`` and whatever carries ESP.
+
+One protocol (:class:`Driver`), three implementations, one conformance suite (``tests/dataplane/conformance``). A driver
+acts on exactly the SAs and policies it is told about and on no others: rows carry our ``reqid``, and there is no flush.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from agents.contract.secret import Secret
+from agents.contract.status import Counters
+
+REQID_BASE = 0x56430000
+"""Our reqids are ``REQID_BASE + n``, n from 1 to 65535 ("VC"): the mark of the rows we own in the kernel."""
+
+
+class DataplaneError(Exception):
+    """The data plane refused an operation: which one, on what, and the errno (0 where there is none)."""
+
+    def __init__(self, operation: str, target: str, errno: int, reason: str) -> None:
+        super().__init__(f"{operation} {target}: {reason}")
+        self.operation = operation
+        self.target = target
+        self.errno = errno
+        self.reason = reason
+
+
+class Direction(StrEnum):
+    """As the gateway sees it."""
+
+    IN = "in"
+    OUT = "out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UdpEncapsulation:
+    """ESP in UDP (RFC 3948): ports of the outer header as this SA's packets carry them."""
+
+    source_port: int
+    destination_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Lifetimes; soft asks for a rekey, hard ends the SA; 0 means none."""
+
+    soft_s: int = 0
+    hard_s: int = 0
+    soft_bytes: int = 0
+    hard_bytes: int = 0
+    soft_packets: int = 0
+    hard_packets: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """Inner traffic: prefixes as text, protocol 0 for any, inclusive port ranges."""
+
+    source: str
+    destination: str
+    protocol: int = 0
+    source_ports: tuple[int, int] = (0, 65535)
+    destination_ports: tuple[int, int] = (0, 65535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaId:
+    """What names an ESP SA: SPI and destination address (protocol is always ESP today)."""
+
+    spi: int
+    destination: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaSpec:
+    """One ESP SA, tunnel mode. Keys are as cut from KEYMAT: an AEAD's ``encryption_key`` ends with its salt."""
+
+    tunnel_id: str
+    direction: Direction
+    spi: int
+    source: str
+    destination: str
+    reqid: int
+    encryption: str
+    encryption_key: Secret
+    integrity: str | None = None
+    integrity_key: Secret | None = None
+    encapsulation: UdpEncapsulation | None = None
+    replay_window: int = 64
+    limits: Limits = Limits()
+
+    @property
+    def id(self) -> SaId:
+        """The SA's name."""
+        return SaId(spi=self.spi, destination=self.destination)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySpec:
+    """Which inner traffic takes which tunnel. ``source``/``destination`` are the outer addresses of that direction.
+
+    The outbound SA used is the newest one added with this ``reqid``. An ``in`` policy covers forwarded traffic too.
+    """
+
+    tunnel_id: str
+    direction: Direction
+    selector: Selector
+    source: str
+    destination: str
+    reqid: int
+    priority: int = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelLink:
+    """The link of one tunnel: in userspace mode a TUN of this name, in kernel policy mode nothing."""
+
+    tunnel_id: str
+    name: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaState:
+    """One SA as the data plane has it. ``last_used`` is Unix seconds or None."""
+
+    id: SaId
+    tunnel_id: str | None
+    direction: Direction
+    reqid: int
+    counters: Counters
+    last_used: float | None = None
+    rejected_integrity: int = 0
+    rejected_replay: int = 0
+    rejected_late: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What a driver can do here, asked not guessed; ``reason`` is the sentence the agent reports."""
+
+    driver: str
+    available: bool
+    reason: str
+    encryptions: frozenset[str] = frozenset()
+    integrities: frozenset[str] = frozenset()
+    plain_esp: bool = True
+    owns_port_4500: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """An SA reached a limit; ``hard`` means the driver has already removed it."""
+
+    id: SaId
+    hard: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acquired:
+    """Outbound traffic matched a policy that has no SA."""
+
+    reqid: int
+    selector: Selector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """An authenticated packet of this SA came from another address or port (NAT moved it)."""
+
+    id: SaId
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Packets refused since the last such notice; ``code`` is an event code ``esp.*``."""
+
+    code: str
+    count: int
+    id: SaId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """The data plane lost every SA it had (the process died, the table was flushed): negotiate anew."""
+
+    reason: str
+
+
+Notice = Expired | Acquired | Mapped | Rejected | Lost
+
+
+class Driver(Protocol):
+    """A data plane. Every method may raise :class:`DataplaneError`; removing what is not there is not an error."""
+
+    async def features(self) -> Features:
+        """Probe what works on this machine without leaving anything behind."""
+        ...
+
+    async def open(self) -> None:
+        """Start: connect, and remove SAs and policies that an earlier run of ours left."""
+        ...
+
+    async def close(self) -> None:
+        """Stop and remove everything this driver put in place."""
+        ...
+
+    async def open_link(self, link: TunnelLink) -> None:
+        """Make the tunnel's link exist with this MTU, up; a repeat with other values changes it."""
+        ...
+
+    async def close_link(self, tunnel_id: str) -> None:
+        """Remove the tunnel's link."""
+        ...
+
+    async def add_sa(self, spec: SaSpec) -> None:
+        """Install one SA. For direction out it becomes the one its policies use from now on."""
+        ...
+
+    async def remove_sa(self, sa: SaId) -> None:
+        """Remove one SA."""
+        ...
+
+    async def add_policy(self, spec: PolicySpec) -> None:
+        """Install or replace one policy, by direction and selector."""
+        ...
+
+    async def remove_policy(self, spec: PolicySpec) -> None:
+        """Remove one policy."""
+        ...
+
+    async def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation) -> None:
+        """Move an SA to other outer addresses or ports (NAT change); the id changes when the destination does."""
+        ...
+
+    async def list_sas(self) -> tuple[SaState, ...]:
+        """Return every SA of ours that the data plane holds, with counters (inner octets and packets)."""
+        ...
+
+    async def list_policies(self) -> tuple[PolicySpec, ...]:
+        """Return every policy of ours that the data plane holds (priority and ports as far as it stores them)."""
+        ...
+
+    def notices(self) -> AsyncIterator[Notice]:
+        """Yield what the data plane has to say until :meth:`close`."""
+        ...
