@@ -49,7 +49,10 @@ class Namespace:
 
     def create(self) -> None:
         """Make the namespace with its loopback up."""
-        run("ip", "netns", "add", self.name)
+        # Not `ip netns add`: it goes back to the namespace it came from, which an unprivileged user may not enter.
+        NETNS_DIRECTORY.mkdir(parents=True, exist_ok=True)
+        self.path.touch(exist_ok=False)
+        run("unshare", f"--net={self.path}", "--", "true")
         self.ip("link", "set", "lo", "up")
 
     def remove(self) -> None:
