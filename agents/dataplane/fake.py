@@ -1,0 +1,243 @@
+"""A data plane in memory, for tests of everything above the seam.
+
+Here: :class:`FakeDriver`, which keeps SAs, policies and links in plain dicts, records every call, and lets a test raise
+failures (:meth:`FakeDriver.fail`), count traffic and speak the notices a real data plane would. Deliberately not here:
+any packet, any cryptography, any limit that fires by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from agents.contract import algorithms
+from agents.contract.status import Counters
+from agents.dataplane.base import (
+    Acquired,
+    DataplaneError,
+    Direction,
+    Expired,
+    Features,
+    Lost,
+    Mapped,
+    Notice,
+    PolicySpec,
+    Rejected,
+    SaId,
+    SaSpec,
+    SaState,
+    Selector,
+    TunnelLink,
+    UdpEncapsulation,
+)
+
+PolicyKey = tuple[Direction, Selector]
+"""What makes two policies the same row: a repeat replaces."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    operation: str
+    errno: int
+    reason: str
+
+
+class FakeDriver:
+    """A :class:`~agents.dataplane.base.Driver` whose state a test can read, and whose world a test can move.
+
+    ``calls`` holds the operations performed in order, ``(operation, target)``, failed ones included. Adding an SA that
+    exists raises EEXIST and moving one that does not ESRCH, as the kernel does; anything before :meth:`open` raises
+    ENOTCONN.
+    """
+
+    def __init__(self, *, name: str = "fake", available: bool = True, reason: str = "kept in memory") -> None:
+        self.name = name
+        self.available = available
+        self.reason = reason
+        self.sas: dict[SaId, SaSpec] = {}
+        self.policies: dict[PolicyKey, PolicySpec] = {}
+        self.links: dict[str, TunnelLink] = {}
+        self.calls: list[tuple[str, str]] = []
+        self.is_open = False
+        self._counters: dict[SaId, Counters] = {}
+        self._last_used: dict[SaId, float] = {}
+        self._failures: deque[_Failure] = deque()
+        self._notices: asyncio.Queue[Notice | None] = asyncio.Queue()
+
+    # The driver protocol
+
+    async def features(self) -> Features:
+        """Report every algorithm of the contract's tables; needs no :meth:`open`."""
+        self._enter("features", "", needs_open=False)
+        return Features(
+            driver=self.name,
+            available=self.available,
+            reason=self.reason,
+            encryptions=frozenset(algorithms.ENCRYPTION) if self.available else frozenset(),
+            integrities=frozenset(algorithms.INTEGRITY) if self.available else frozenset(),
+        )
+
+    async def open(self) -> None:
+        """Start empty: what an earlier session left is gone."""
+        self._enter("open", "", needs_open=False)
+        self._forget()
+        self._notices = asyncio.Queue()
+        self.is_open = True
+
+    async def close(self) -> None:
+        """Forget everything and end :meth:`notices`; a second time does nothing."""
+        self._enter("close", "", needs_open=False)
+        if self.is_open:
+            self._forget()
+            self.is_open = False
+            self._notices.put_nowait(None)
+
+    async def open_link(self, link: TunnelLink) -> None:
+        """Record the link; a repeat changes it."""
+        self._enter("open_link", link.name)
+        self.links[link.tunnel_id] = link
+
+    async def close_link(self, tunnel_id: str) -> None:
+        """Forget the link."""
+        self._enter("close_link", tunnel_id)
+        self.links.pop(tunnel_id, None)
+
+    async def add_sa(self, spec: SaSpec) -> None:
+        """Record an SA; raises EEXIST when its id is taken."""
+        self._enter("add_sa", _target(spec.id))
+        if spec.id in self.sas:
+            raise DataplaneError("add_sa", _target(spec.id), errno.EEXIST, "an SA of this SPI exists")
+        self.sas[spec.id] = spec
+        self._counters[spec.id] = Counters()
+
+    async def remove_sa(self, sa: SaId) -> None:
+        """Forget an SA and its counters."""
+        self._enter("remove_sa", _target(sa))
+        self._drop(sa)
+
+    async def add_policy(self, spec: PolicySpec) -> None:
+        """Record a policy by direction and selector."""
+        self._enter("add_policy", f"{spec.direction} {spec.selector.source} {spec.selector.destination}")
+        self.policies[(spec.direction, spec.selector)] = spec
+
+    async def remove_policy(self, spec: PolicySpec) -> None:
+        """Forget a policy by direction and selector."""
+        self._enter("remove_policy", f"{spec.direction} {spec.selector.source} {spec.selector.destination}")
+        self.policies.pop((spec.direction, spec.selector), None)
+
+    async def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation) -> None:
+        """Give an SA other outer addresses and ports; counters move with it. Raises ESRCH when it is unknown."""
+        self._enter("update_mapping", _target(sa))
+        if sa not in self.sas:
+            raise DataplaneError("update_mapping", _target(sa), errno.ESRCH, "no such SA")
+        old, counters, used = self.sas[sa], self._counters[sa], self._last_used.get(sa)
+        self._drop(sa)
+        new = dataclasses.replace(old, source=source, destination=destination, encapsulation=encapsulation)
+        self.sas[new.id] = new
+        self._counters[new.id] = counters
+        if used is not None:
+            self._last_used[new.id] = used
+
+    async def list_sas(self) -> tuple[SaState, ...]:
+        """Return the SAs in the order they were added."""
+        self._enter("list_sas", "")
+        return tuple(
+            SaState(
+                id=key,
+                tunnel_id=spec.tunnel_id,
+                direction=spec.direction,
+                reqid=spec.reqid,
+                counters=self._counters[key],
+                last_used=self._last_used.get(key),
+            )
+            for key, spec in self.sas.items()
+        )
+
+    async def list_policies(self) -> tuple[PolicySpec, ...]:
+        """Return the policies in the order they were added."""
+        self._enter("list_policies", "")
+        return tuple(self.policies.values())
+
+    async def notices(self) -> AsyncIterator[Notice]:
+        """Yield what the test made the data plane say, until :meth:`close`."""
+        queue = self._notices
+        while (notice := await queue.get()) is not None:
+            yield notice
+
+    # What a test may do
+
+    def fail(self, operation: str, reason: str = "refused by the test", error: int = errno.EINVAL) -> None:
+        """Make the next call of ``operation`` raise; calls queue up."""
+        self._failures.append(_Failure(operation=operation, errno=error, reason=reason))
+
+    def count(self, sa: SaId, *, packets: int, octets: int, at: float | None = None) -> None:
+        """Let ``packets`` of ``octets`` inner octets in all pass through an SA, at Unix time ``at`` (now)."""
+        spec = self.sas[sa]
+        if spec.direction is Direction.IN:
+            more = Counters(packets_in=packets, bytes_in=octets)
+        else:
+            more = Counters(packets_out=packets, bytes_out=octets)
+        self._counters[sa] += more
+        self._last_used[sa] = time.time() if at is None else at
+
+    def expire(self, sa: SaId, *, hard: bool) -> None:
+        """Say that an SA reached a limit; a hard one removes it first."""
+        if hard:
+            self._drop(sa)
+        self.say(Expired(id=sa, hard=hard))
+
+    def acquire(self, reqid: int, selector: Selector) -> None:
+        """Say that traffic matched a policy without an SA."""
+        self.say(Acquired(reqid=reqid, selector=selector))
+
+    def move(self, sa: SaId, address: str, port: int) -> None:
+        """Say that an authenticated packet came from another address or port."""
+        self.say(Mapped(id=sa, address=address, port=port))
+
+    def reject(self, code: str, count: int, sa: SaId | None = None) -> None:
+        """Say that packets were refused."""
+        self.say(Rejected(code=code, count=count, id=sa))
+
+    def lose(self, reason: str = "the data plane process ended") -> None:
+        """Drop every SA and policy, as when the process behind the driver dies, and say so."""
+        self.sas.clear()
+        self.policies.clear()
+        self._counters.clear()
+        self._last_used.clear()
+        self.say(Lost(reason=reason))
+
+    def say(self, notice: Notice) -> None:
+        """Put any notice before the reader of :meth:`notices`."""
+        self._notices.put_nowait(notice)
+
+    # Inside
+
+    def _enter(self, operation: str, target: str, *, needs_open: bool = True) -> None:
+        self.calls.append((operation, target))
+        if needs_open and not self.is_open:
+            raise DataplaneError(operation, target, errno.ENOTCONN, "the driver is not open")
+        for failure in self._failures:
+            if failure.operation == operation:
+                self._failures.remove(failure)
+                raise DataplaneError(operation, target, failure.errno, failure.reason)
+
+    def _drop(self, sa: SaId) -> None:
+        self.sas.pop(sa, None)
+        self._counters.pop(sa, None)
+        self._last_used.pop(sa, None)
+
+    def _forget(self) -> None:
+        self.sas.clear()
+        self.policies.clear()
+        self.links.clear()
+        self._counters.clear()
+        self._last_used.clear()
+
+
+def _target(sa: SaId) -> str:
+    return f"esp {sa.spi:08x} to {sa.destination}"
