@@ -1,0 +1,73 @@
+# One verb per target. `make demo` and `make test` install what they need first.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+DEMO_PORT ?= 8000
+BENCH_ARGS ?=
+FUZZ_SECONDS ?= 60
+
+.PHONY: demo test test-fast lint types fmt bench fuzz interop kernel-test static setup setup-test lock clean
+.DEFAULT_GOAL := demo
+
+demo: setup
+	@exec $(PY) -m deploy.lab.demo --port $(DEMO_PORT)
+
+test: setup-test
+	@$(PY) -m deploy.setup.testrun
+
+test-fast: setup-test
+	$(PY) -m pytest -n 2 -m "not lab and not kernel and not browser and not celery and not slow"
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
+
+types: $(VENV)/.dev
+	$(PY) -m mypy
+
+fmt: $(VENV)/.dev
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: setup-test
+	$(PY) -m tests.bench $(BENCH_ARGS)
+
+fuzz: $(VENV)/.dev
+	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+interop: setup-test
+	$(PY) -m pytest tests/interop
+
+kernel-test: setup-test
+	$(PY) -m pytest tests/kernel
+
+setup: $(VENV)/.run static
+	@sh deploy/setup/packages.sh demo
+
+setup-test: $(VENV)/.dev static
+	@sh deploy/setup/packages.sh demo test
+
+static: static/vendor/.built
+
+static/vendor/.built: package.json package-lock.json static/build.mjs
+	@sh deploy/setup/packages.sh build
+	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	node static/build.mjs
+	@touch $@
+
+# The demo needs what runs, not what tests: .run is satisfied by either set.
+$(VENV)/.run: requirements/agent.txt requirements/console.txt
+	@sh deploy/setup/venv.sh $(PYTHON) $(VENV) requirements/agent.txt requirements/console.txt
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.run
+	@sh deploy/setup/venv.sh $(PYTHON) $(VENV) requirements/dev.txt
+	@touch $@
+
+lock: $(VENV)/.dev
+	@sh deploy/setup/lock.sh $(PY)
+
+clean:
+	rm -rf $(VENV) .demo .cache node_modules static/vendor staticfiles test-artefacts

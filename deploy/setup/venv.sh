@@ -1,0 +1,18 @@
+#!/bin/sh
+# venv.sh PYTHON VENV REQUIREMENTS...: make the virtual environment and install the hash-locked requirements into it.
+set -eu
+python=$1 venv=$2
+shift 2
+command -v "$python" >/dev/null 2>&1 || sh "$(dirname "$0")/packages.sh" venv
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$python is older than 3.11: name another with make PYTHON=..." >&2; exit 1; }
+if ! "$venv/bin/python" -c '' 2>/dev/null; then
+    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+        sh "$(dirname "$0")/packages.sh" venv
+    fi
+    "$python" -m venv "$venv"
+fi
+files=""
+for file in "$@"; do files="$files -r $file"; done
+echo "Installing Python packages into $venv"
+# shellcheck disable=SC2086
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes $files
