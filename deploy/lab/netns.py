@@ -1,7 +1,8 @@
 """Network namespaces and the links between them, by ``ip`` and ``nsenter``.
 
-A :class:`Namespace` is named ``<prefix>-<role>``; the prefix marks what is ours, and :func:`sweep` removes what an
-earlier run with that prefix left, processes included, and nothing else.
+A :class:`Namespace` is named ``<prefix>-<role>``, or just ``<role>`` with an empty prefix. Tests mark what is theirs by the
+prefix, and :func:`sweep` removes what an earlier run with that prefix left, processes included, and nothing else; the
+demo keeps a record of the namespaces it made (:attr:`Namespace.identity`).
 """
 
 from __future__ import annotations
@@ -40,12 +41,21 @@ class Namespace:
     @property
     def name(self) -> str:
         """The name under ``/run/netns``."""
-        return f"{self.prefix}-{self.role}"
+        return f"{self.prefix}-{self.role}" if self.prefix else self.role
 
     @property
     def path(self) -> Path:
         """The file that ``setns`` takes."""
         return NETNS_DIRECTORY / self.name
+
+    @property
+    def identity(self) -> str | None:
+        """Device and inode of the namespace now under this name, None where there is none."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return f"{status.st_dev}:{status.st_ino}"
 
     def create(self) -> None:
         """Make the namespace with its loopback up."""
