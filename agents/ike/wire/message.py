@@ -1,0 +1,176 @@
+"""A whole message: the payload chain in clear or inside an Encrypted payload (RFC 7296 sections 3.1, 3.2, 3.14).
+
+The cipher is an argument with three methods; keys never come here. Order of payloads is kept, not required.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from agents.ike.errors import WireError
+from agents.ike.wire import rules
+from agents.ike.wire.buffer import malformed
+from agents.ike.wire.header import HEADER_OCTETS, Header
+from agents.ike.wire.payloads import Notify, Payload, parse_payload, payload_type
+from agents.ike.wire.registry import FIRST_STATUS_NOTIFY, Exchange, NotifyType, PayloadType, is_known_exchange
+
+_GENERIC = struct.Struct(">BBH")
+_CRITICAL = 0x80
+MOST_PAYLOADS = 128
+
+_AnyPayload = TypeVar("_AnyPayload", bound=Payload)
+
+
+class Cipher(Protocol):
+    """What sealing and opening needs of a cipher (see :class:`agents.ike.crypto.cipher.SkCipher`)."""
+
+    def overhead(self, plaintext_octets: int) -> int:
+        """Return the octets added to a plaintext of this length."""
+        ...
+
+    def seal(self, aad: bytes, plaintext: bytes, iv: bytes) -> bytes:
+        """Return IV, ciphertext and checksum."""
+        ...
+
+    def open(self, aad: bytes, body: bytes) -> bytes:
+        """Return the plaintext, or raise the cipher's integrity error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """Header and payloads. The header's ``next_payload`` and ``length`` are filled in by serialising."""
+
+    header: Header
+    payloads: tuple[Payload, ...]
+
+    def find(self, kind: type[_AnyPayload]) -> _AnyPayload | None:
+        """Return the first payload of this kind, or None."""
+        for payload in self.payloads:
+            if type(payload) is kind:
+                return payload
+        return None
+
+    def notify(self, type_: int) -> Notify | None:
+        """Return the first notify of this type, or None."""
+        for payload in self.payloads:
+            if type(payload) is Notify and payload.type == type_:
+                return payload
+        return None
+
+    def notifies(self, type_: int) -> tuple[Notify, ...]:
+        """Return all notifies of this type."""
+        return tuple(each for each in self.payloads if type(each) is Notify and each.type == type_)
+
+    def error(self) -> Notify | None:
+        """Return the first error notify, or None."""
+        for payload in self.payloads:
+            if type(payload) is Notify and payload.type < FIRST_STATUS_NOTIFY:
+                return payload
+        return None
+
+
+def is_protected(exchange: int) -> bool:
+    """Return whether messages of this exchange travel inside an Encrypted payload: all but IKE_SA_INIT."""
+    return exchange != Exchange.IKE_SA_INIT
+
+
+def parse_clear(datagram: bytes, header: Header) -> Message:
+    """Read an IKE_SA_INIT message. Raises WireError."""
+    payloads = _parse_chain(datagram, HEADER_OCTETS, header.next_payload)
+    if any(payload_type(each) == PayloadType.SKF for each in payloads):
+        raise malformed("an encrypted fragment in a message in clear")
+    rules.check(header.exchange, header.response, payloads)
+    return Message(header=header, payloads=payloads)
+
+
+def open_message(datagram: bytes, header: Header, cipher: Cipher) -> Message:
+    """Decrypt and read a protected message.
+
+    Raises the cipher's integrity error before anything of the content is believed, and WireError for a chain that is
+    wrong outside (then the sender is unknown) or inside (then ``notify`` is set and the sender is the peer).
+    """
+    if not is_known_exchange(header.exchange):
+        raise WireError("drop.exchange-type", f"exchange type {header.exchange}")
+    start, inner = _find_encrypted(datagram, header)
+    plaintext = cipher.open(datagram[:start], datagram[start:])
+    try:
+        payloads = _parse_chain(plaintext, 0, inner)
+    except WireError as error:
+        if error.notify is None:
+            raise WireError(error.code, error.detail, notify=NotifyType.INVALID_SYNTAX) from None
+        raise
+    rules.check(header.exchange, header.response, payloads)
+    return Message(header=header, payloads=payloads)
+
+
+def _find_encrypted(datagram: bytes, header: Header) -> tuple[int, int]:
+    """Return where the Encrypted payload's IV begins and the type of the first payload inside.
+
+    The Encrypted payload must be the last; payloads in clear before it are not believed, so none is accepted.
+    """
+    if header.next_payload == PayloadType.SKF:
+        raise WireError("drop.state", "encrypted fragments were not negotiated")
+    if header.next_payload != PayloadType.SK:
+        raise WireError("drop.payload-rules", "the message is not encrypted")
+    if len(datagram) < HEADER_OCTETS + _GENERIC.size:
+        raise malformed("the Encrypted payload ends within its header")
+    inner, _flags, length = _GENERIC.unpack_from(datagram, HEADER_OCTETS)
+    if HEADER_OCTETS + length != len(datagram):
+        raise malformed("the Encrypted payload does not reach to the message's end")
+    return HEADER_OCTETS + _GENERIC.size, inner
+
+
+def _parse_chain(octets: bytes, offset: int, next_payload: int) -> tuple[Payload, ...]:
+    payloads: list[Payload] = []
+    end = len(octets)
+    while next_payload:
+        if len(payloads) >= MOST_PAYLOADS:
+            raise malformed("too many payloads")
+        if end - offset < _GENERIC.size:
+            raise malformed("a payload ends within its header")
+        following, flags, length = _GENERIC.unpack_from(octets, offset)
+        if length < _GENERIC.size or offset + length > end:
+            raise malformed(f"a payload of {length} octets where {end - offset} are left")
+        if next_payload == PayloadType.SK:
+            raise malformed("an Encrypted payload inside a chain")
+        body = octets[offset + _GENERIC.size : offset + length]
+        payloads.append(parse_payload(next_payload, bool(flags & _CRITICAL), body))
+        next_payload = following
+        offset += length
+    if offset != end:
+        raise malformed(f"{end - offset} octets after the last payload")
+    return tuple(payloads)
+
+
+def _serialize_chain(payloads: tuple[Payload, ...]) -> bytes:
+    parts = []
+    final = len(payloads) - 1
+    for index, payload in enumerate(payloads):
+        body = payload.serialize()
+        following = 0 if index == final else payload_type(payloads[index + 1])
+        parts.append(_GENERIC.pack(following, 0, _GENERIC.size + len(body)))
+        parts.append(body)
+    return b"".join(parts)
+
+
+def _first_type(payloads: tuple[Payload, ...]) -> int:
+    return payload_type(payloads[0]) if payloads else 0
+
+
+def serialize_clear(message: Message) -> bytes:
+    """Return the datagram of a message in clear."""
+    chain = _serialize_chain(message.payloads)
+    header = replace(message.header, next_payload=_first_type(message.payloads), length=HEADER_OCTETS + len(chain))
+    return header.serialize() + chain
+
+
+def seal_message(message: Message, cipher: Cipher, iv: bytes) -> bytes:
+    """Return the datagram of a protected message; ``iv`` must never repeat under one key."""
+    chain = _serialize_chain(message.payloads)
+    sk_octets = _GENERIC.size + len(chain) + cipher.overhead(len(chain))
+    header = replace(message.header, next_payload=PayloadType.SK, length=HEADER_OCTETS + sk_octets)
+    aad = header.serialize() + _GENERIC.pack(_first_type(message.payloads), 0, sk_octets)
+    return aad + cipher.seal(aad, chain, iv)

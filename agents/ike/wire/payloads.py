@@ -1,0 +1,422 @@
+"""Payload bodies as frozen values (RFC 7296 sections 3.3 to 3.16): ``parse`` and ``serialize``, nothing else.
+
+The generic header is the chain's (:mod:`agents.ike.wire.message`); a body here begins after it. CERT, CERTREQ, CP, EAP
+and everything unknown stay opaque.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from agents.ike.errors import WireError
+from agents.ike.wire.buffer import Reader, malformed
+from agents.ike.wire.registry import ATTRIBUTE_KEY_LENGTH, NotifyType, PayloadType, Protocol, TransformType, TsType
+
+_PROPOSAL = struct.Struct(">BxHBBBB")
+_TRANSFORM = struct.Struct(">BxHBxH")
+_PAIR = struct.Struct(">HH")
+_SPI_OCTETS: dict[int, tuple[int, ...]] = {Protocol.IKE: (0, 8), Protocol.AH: (4,), Protocol.ESP: (4,)}
+MOST_PROPOSALS = 64
+MOST_TRANSFORMS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """One transform (section 3.3.2). ``understood`` is False when an attribute is unknown: then it never matches."""
+
+    type: int
+    id: int
+    key_length: int | None = None
+    understood: bool = True
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read what follows the substructure's length: type, id and attributes."""
+        reader = Reader(body, "transform")
+        type_, _reserved, id_ = reader.number(1), reader.take(1), reader.number(2)
+        key_length: int | None = None
+        understood = True
+        while reader.left:
+            attribute, value = reader.number(2), reader.number(2)
+            if attribute == 0x8000 | ATTRIBUTE_KEY_LENGTH and key_length is None:
+                key_length = value
+            else:
+                understood = False
+                if not attribute & 0x8000:
+                    reader.take(value)
+        return cls(type=type_, id=id_, key_length=key_length, understood=understood)
+
+    def serialize(self, last: bool) -> bytes:
+        """Return the whole substructure."""
+        attribute = b"" if self.key_length is None else _PAIR.pack(0x8000 | ATTRIBUTE_KEY_LENGTH, self.key_length)
+        return _TRANSFORM.pack(0 if last else 3, 8 + len(attribute), self.type, self.id) + attribute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """One proposal (section 3.3.1); ``spi`` is empty in IKE_SA_INIT, 8 octets in an IKE rekey, 4 for ESP and AH."""
+
+    number: int
+    protocol: int
+    spi: bytes = b""
+    transforms: tuple[Transform, ...]
+
+    def of_type(self, type_: TransformType) -> tuple[Transform, ...]:
+        """Return the transforms of one type, in order."""
+        return tuple(transform for transform in self.transforms if transform.type == type_)
+
+    def serialize(self, last: bool) -> bytes:
+        """Return the whole substructure."""
+        final = len(self.transforms) - 1
+        body = self.spi + b"".join(each.serialize(index == final) for index, each in enumerate(self.transforms))
+        return (
+            _PROPOSAL.pack(
+                0 if last else 2, 8 + len(body), self.number, self.protocol, len(self.spi), len(self.transforms)
+            )
+            + body
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityAssociation:
+    """The SA payload (section 3.3)."""
+
+    TYPE: ClassVar[int] = PayloadType.SA
+    proposals: tuple[Proposal, ...]
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read proposals, whose numbers run 1, 2, 3 ... in a request (any single number in an answer)."""
+        proposals: list[Proposal] = []
+        offset, more = 0, True
+        while more:
+            if len(proposals) >= MOST_PROPOSALS:
+                raise malformed("too many proposals")
+            more, proposal, offset = _parse_proposal(body, offset)
+            proposals.append(proposal)
+        if offset != len(body):
+            raise malformed("octets after the last proposal")
+        if any(each.number != index for index, each in enumerate(proposals, 1)) and len(proposals) > 1:
+            raise malformed("proposal numbers do not run from 1")
+        return cls(proposals=tuple(proposals))
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        final = len(self.proposals) - 1
+        return b"".join(each.serialize(index == final) for index, each in enumerate(self.proposals))
+
+
+def _parse_proposal(body: bytes, offset: int) -> tuple[bool, Proposal, int]:
+    if len(body) - offset < _PROPOSAL.size:
+        raise malformed("a proposal ends within its header")
+    marker, length, number, protocol, spi_octets, count = _PROPOSAL.unpack_from(body, offset)
+    stop = offset + length
+    start = offset + _PROPOSAL.size + spi_octets
+    if marker not in (0, 2) or length < _PROPOSAL.size or stop > len(body) or start > stop:
+        raise malformed("a proposal has a wrong length or marker")
+    if spi_octets not in _SPI_OCTETS.get(protocol, (spi_octets,)):
+        raise malformed(f"an SPI of {spi_octets} octets does not go with protocol {protocol}")
+    if not 1 <= count <= MOST_TRANSFORMS:
+        raise malformed(f"a proposal with {count} transforms")
+    spi = body[start - spi_octets : start]
+    transforms = []
+    for index in range(count):
+        if stop - start < _TRANSFORM.size:
+            raise malformed("a transform ends within its header")
+        marker_t, length_t = struct.unpack_from(">BxH", body, start)
+        if marker_t != (3 if index < count - 1 else 0) or length_t < _TRANSFORM.size or start + length_t > stop:
+            raise malformed("a transform has a wrong length or marker")
+        transforms.append(Transform.parse(body[start + 4 : start + length_t]))
+        start += length_t
+    if start != stop:
+        raise malformed("octets after the last transform")
+    return marker == 2, Proposal(number=number, protocol=protocol, spi=spi, transforms=tuple(transforms)), stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyExchangeData:
+    """The KE payload (section 3.4)."""
+
+    TYPE: ClassVar[int] = PayloadType.KE
+    group: int
+    data: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read group and public value."""
+        reader = Reader(body, "KE payload")
+        group, _reserved = reader.number(2), reader.take(2)
+        return cls(group=group, data=reader.rest())
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        return _PAIR.pack(self.group, 0) + self.data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identification:
+    """An ID payload (section 3.5); the two kinds differ in payload type only."""
+
+    TYPE: ClassVar[int] = 0
+    id_type: int
+    data: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read type and value."""
+        reader = Reader(body, "ID payload")
+        id_type, _reserved = reader.number(1), reader.take(3)
+        return cls(id_type=id_type, data=reader.rest())
+
+    def serialize(self) -> bytes:
+        """Return the body: what section 2.15 calls RestOfIDPayload."""
+        return bytes((self.id_type, 0, 0, 0)) + self.data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdI(Identification):
+    """IDi."""
+
+    TYPE: ClassVar[int] = PayloadType.ID_I
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdR(Identification):
+    """IDr."""
+
+    TYPE: ClassVar[int] = PayloadType.ID_R
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """The AUTH payload (section 3.8)."""
+
+    TYPE: ClassVar[int] = PayloadType.AUTH
+    method: int
+    data: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read method and data."""
+        reader = Reader(body, "AUTH payload")
+        method, _reserved = reader.number(1), reader.take(3)
+        return cls(method=method, data=reader.rest())
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        return bytes((self.method, 0, 0, 0)) + self.data
+
+    def __repr__(self) -> str:
+        return f"Auth(method={self.method})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nonce:
+    """The Nonce payload (section 3.9): 16 to 256 octets."""
+
+    TYPE: ClassVar[int] = PayloadType.NONCE
+    data: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read and check the length."""
+        if not 16 <= len(body) <= 256:
+            raise malformed(f"a nonce of {len(body)} octets")
+        return cls(data=body)
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        return self.data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """The Notify payload (section 3.10)."""
+
+    TYPE: ClassVar[int] = PayloadType.NOTIFY
+    type: int
+    protocol: int = Protocol.NONE
+    spi: bytes = b""
+    data: bytes = b""
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read protocol, SPI, type and data."""
+        reader = Reader(body, "Notify payload")
+        protocol, spi_octets, type_ = reader.number(1), reader.number(1), reader.number(2)
+        if type_ == NotifyType.REKEY_SA and (spi_octets != 4 or protocol not in (Protocol.AH, Protocol.ESP)):
+            raise malformed("REKEY_SA without the SPI of an IPsec SA")
+        return cls(type=type_, protocol=protocol, spi=reader.take(spi_octets), data=reader.rest())
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        return struct.pack(">BBH", self.protocol, len(self.spi), self.type) + self.spi + self.data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """The Delete payload (section 3.11); no SPI for the IKE SA itself."""
+
+    TYPE: ClassVar[int] = PayloadType.DELETE
+    protocol: int
+    spis: tuple[bytes, ...] = ()
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read protocol and SPIs."""
+        reader = Reader(body, "Delete payload")
+        protocol, spi_octets, count = reader.number(1), reader.number(1), reader.number(2)
+        if protocol == Protocol.IKE and (spi_octets or count):
+            raise malformed("a Delete of the IKE SA carries SPIs")
+        if protocol in (Protocol.AH, Protocol.ESP) and spi_octets != 4:
+            raise malformed(f"a Delete with SPIs of {spi_octets} octets")
+        if spi_octets * count != reader.left:
+            raise malformed("a Delete whose SPIs do not fill it")
+        return cls(protocol=protocol, spis=tuple(reader.take(spi_octets) for _ in range(count)))
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        spi_octets = len(self.spis[0]) if self.spis else 0
+        return struct.pack(">BBH", self.protocol, spi_octets, len(self.spis)) + b"".join(self.spis)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VendorId:
+    """The Vendor ID payload (section 3.12)."""
+
+    TYPE: ClassVar[int] = PayloadType.VENDOR_ID
+    data: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Take the body as it is."""
+        return cls(data=body)
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        return self.data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectorRange:
+    """One traffic selector (section 3.13.1): inclusive ranges of addresses (octets) and ports; protocol 0 is any."""
+
+    ts_type: int
+    protocol: int
+    start_port: int
+    end_port: int
+    start: bytes
+    end: bytes
+
+    def serialize(self) -> bytes:
+        """Return the selector."""
+        return (
+            struct.pack(">BBHHH", self.ts_type, self.protocol, 8 + 2 * len(self.start), self.start_port, self.end_port)
+            + self.start
+            + self.end
+        )
+
+
+_TS_ADDRESS_OCTETS: dict[int, int] = {TsType.IPV4_ADDR_RANGE: 4, TsType.IPV6_ADDR_RANGE: 16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficSelectors:
+    """A TS payload (section 3.13). Selectors that are not address ranges are skipped, as section 2.9 allows."""
+
+    TYPE: ClassVar[int] = 0
+    selectors: tuple[SelectorRange, ...]
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read the selectors; at least one must stand there."""
+        reader = Reader(body, "TS payload")
+        count, _reserved = reader.number(1), reader.take(3)
+        if count == 0:
+            raise malformed("a TS payload without selectors")
+        selectors = []
+        for _ in range(count):
+            ts_type, protocol, length = reader.number(1), reader.number(1), reader.number(2)
+            if length < 4:
+                raise malformed("a traffic selector of no length")
+            inner = Reader(reader.take(length - 4), "traffic selector")
+            octets = _TS_ADDRESS_OCTETS.get(ts_type)
+            if octets is None:
+                continue
+            selectors.append(
+                SelectorRange(
+                    ts_type=ts_type,
+                    protocol=protocol,
+                    start_port=inner.number(2),
+                    end_port=inner.number(2),
+                    start=inner.take(octets),
+                    end=inner.take(octets),
+                )
+            )
+            inner.end()
+        reader.end()
+        return cls(selectors=tuple(selectors))
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        return bytes((len(self.selectors), 0, 0, 0)) + b"".join(each.serialize() for each in self.selectors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TsI(TrafficSelectors):
+    """TSi."""
+
+    TYPE: ClassVar[int] = PayloadType.TS_I
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TsR(TrafficSelectors):
+    """TSr."""
+
+    TYPE: ClassVar[int] = PayloadType.TS_R
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opaque:
+    """A payload this codec carries but does not read: CERT, CERTREQ, CP, EAP, SKF and unknown ones."""
+
+    type: int
+    data: bytes
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        return self.data
+
+
+Payload = (
+    SecurityAssociation | KeyExchangeData | IdI | IdR | Auth | Nonce | Notify | Delete | VendorId | TsI | TsR | Opaque
+)
+
+_PARSERS: dict[int, Callable[[bytes], Payload]] = {
+    kind.TYPE: kind.parse
+    for kind in (SecurityAssociation, KeyExchangeData, IdI, IdR, Auth, Nonce, Notify, Delete, VendorId, TsI, TsR)
+}
+_OPAQUE = frozenset({PayloadType.CERT, PayloadType.CERTREQ, PayloadType.CP, PayloadType.EAP, PayloadType.SKF})
+
+
+def payload_type(payload: Payload) -> int:
+    """Return the number that stands for this payload in a chain."""
+    return payload.type if isinstance(payload, Opaque) else payload.TYPE
+
+
+def parse_payload(type_: int, critical: bool, body: bytes) -> Payload:
+    """Read one body. Raises WireError: malformed, or an unknown payload whose critical bit is set (section 2.5)."""
+    parser = _PARSERS.get(type_)
+    if parser is not None:
+        return parser(body)
+    if critical and type_ not in _OPAQUE:
+        raise WireError(
+            "drop.critical-payload",
+            f"payload type {type_} is unknown and critical",
+            notify=NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD,
+            data=bytes((type_,)),
+        )
+    return Opaque(type=type_, data=body)
