@@ -22,7 +22,6 @@ test-fast: setup-test
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(VENV)/bin/lint-imports --no-cache
 
 types: $(VENV)/.dev
 	$(PY) -m mypy
