@@ -1,0 +1,61 @@
+// The traffic chart: draws what the table twin beside it says. Bits per second, in and out, as the gateway counts them.
+"use strict";
+(() => {
+  const holder = document.getElementById("traffic-chart");
+  if (!holder || typeof uPlot === "undefined") return;
+  let plot = null;
+
+  function rate(value) {
+    if (value === null || value === undefined) return "—";
+    for (const [unit, size] of [["Gbit/s", 1e9], ["Mbit/s", 1e6], ["kbit/s", 1e3]]) {
+      if (value >= size) return `${(value / size).toFixed(1)} ${unit}`;
+    }
+    return `${Math.round(value)} bit/s`;
+  }
+
+  function colour(name) {
+    const probe = document.createElement("span");
+    probe.style.color = `var(${name})`;
+    holder.append(probe);
+    const value = getComputedStyle(probe).color;
+    probe.remove();
+    return value;
+  }
+
+  function draw(data) {
+    plot?.destroy();
+    const axis = { stroke: colour("--vc-quiet"), grid: { stroke: colour("--vc-line"), width: 1 }, ticks: { stroke: colour("--vc-line"), width: 1 } };
+    plot = new uPlot({
+      width: holder.clientWidth,
+      height: 200,
+      cursor: { drag: { x: true, y: false } },
+      axes: [{ ...axis }, { ...axis, size: 84, values: (_plot, ticks) => ticks.map(rate) }],
+      scales: { y: { range: (_plot, _low, high) => [0, Math.max(high || 0, 1000)] } },
+      series: [
+        { label: "Time", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" },
+        { label: "In", stroke: colour("--vc-accent"), width: 1.5, value: (_plot, value) => rate(value) },
+        { label: "Out", stroke: colour("--vc-good"), width: 1.5, dash: [5, 3], value: (_plot, value) => rate(value) },
+      ],
+    }, [data.at, data.bits_in, data.bits_out], holder);
+  }
+
+  async function load() {
+    const answer = await fetch(holder.dataset.series, { headers: { Accept: "application/json" } });
+    if (!answer.ok) return;
+    const data = await answer.json();
+    if (!data.at.length) return;
+    if (plot && plot.data[0].length) plot.setData([data.at, data.bits_in, data.bits_out]);
+    else draw(data);
+  }
+
+  let latest = 0;
+  document.body.addEventListener("live", () => {
+    if (Date.now() - latest > 2000) {
+      latest = Date.now();
+      load();
+    }
+  });
+  document.addEventListener("theme", () => plot && draw({ at: plot.data[0], bits_in: plot.data[1], bits_out: plot.data[2] }));
+  new ResizeObserver(() => plot?.setSize({ width: holder.clientWidth, height: 200 })).observe(holder);
+  load();
+})();
