@@ -1,0 +1,12 @@
+"""Django's handle on this app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class GatewaysConfig(AppConfig):
+    """Name and label of the app."""
+
+    name = "vpnconsole.gateways"
+    label = "gateways"

@@ -1,0 +1,121 @@
+"""Gateways, managed ones and extranet peers, how they enrol, and the fleet's certificate authority.
+
+What a gateway reports of itself is not here (``monitor``), nor what it is to do (``vpn``, ``rollout``).
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.utils import timezone
+
+from vpnconsole.accounts.models import User
+from vpnconsole.gateways.choices import DataPlaneChoice, GatewayKind
+from vpnconsole.lib.fields import SLUG_VALIDATOR, PrefixField
+from vpnconsole.lib.sealed import SealedField
+
+
+class Gateway(models.Model):
+    """A machine that ends tunnels. Managed ones run our agent; of extranet ones we know addresses and identities."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=63, unique=True, validators=[SLUG_VALIDATOR])
+    kind = models.CharField(max_length=16, choices=GatewayKind.choices, default=GatewayKind.MANAGED)
+    description = models.CharField(max_length=255, blank=True)
+    agent_host = models.CharField(max_length=255, blank=True, help_text="address or name the console dials")
+    agent_port = models.PositiveIntegerField(default=8470, validators=[MinValueValidator(1), MaxValueValidator(65_535)])
+    data_plane = models.CharField(max_length=16, choices=DataPlaneChoice.choices, default=DataPlaneChoice.AUTO)
+    enrolled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    certificate_pem = models.TextField(blank=True, editable=False)
+    certificate_serial = models.CharField(max_length=40, blank=True, editable=False)
+    agent_version = models.CharField(max_length=64, blank=True, editable=False)
+    last_contact_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_contact_error = models.CharField(max_length=500, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return f"gateway {self.name}"
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether our agent runs there."""
+        return self.kind == GatewayKind.MANAGED
+
+    @property
+    def is_enrolled(self) -> bool:
+        """Whether its agent holds a certificate of ours."""
+        return self.enrolled_at is not None
+
+
+class GatewayAddress(models.Model):
+    """An outer address tunnels may end on."""
+
+    gateway = models.ForeignKey(Gateway, on_delete=models.CASCADE, related_name="addresses")
+    address = models.GenericIPAddressField(unpack_ipv4=True)
+    label = models.CharField(max_length=100, blank=True)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["gateway", "address"], name="gateway_address_once")]
+
+    def __str__(self) -> str:
+        return self.address
+
+
+class ProtectedNetwork(models.Model):
+    """A network behind a gateway: what tunnel forms offer as selectors."""
+
+    gateway = models.ForeignKey(Gateway, on_delete=models.CASCADE, related_name="protected_networks")
+    prefix = PrefixField()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["gateway", "prefix"], name="gateway_network_once")]
+
+    def __str__(self) -> str:
+        return self.prefix
+
+
+class EnrolmentToken(models.Model):
+    """A one-time token by which a gateway's agent gets its certificate; the id is public, the secret is not."""
+
+    id = models.CharField(primary_key=True, max_length=16)
+    gateway = models.ForeignKey(Gateway, on_delete=models.CASCADE, related_name="enrolment_tokens")
+    secret = SealedField()
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True, blank=True)
+    used_from = models.CharField(max_length=64, blank=True)
+    invalidated_at = models.DateTimeField(null=True, blank=True)
+    refusals = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"enrolment token {self.id}"
+
+
+class FleetCA(models.Model):
+    """The authority of the fleet (one row) and the console's own client certificate under it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    singleton = models.BooleanField(default=True, unique=True, editable=False)
+    key = SealedField()
+    certificate_pem = models.TextField()
+    console_key = SealedField()
+    console_certificate_pem = models.TextField()
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=models.Q(singleton=True), name="fleet_ca_is_one_row")]
+
+    def __str__(self) -> str:
+        return "fleet CA"

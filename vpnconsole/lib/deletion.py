@@ -1,0 +1,17 @@
+"""Deletion that says in plain words what still needs the thing."""
+
+from __future__ import annotations
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models.deletion import ProtectedError
+
+
+def delete_unused(instance: models.Model) -> None:
+    """Delete one row; raises ValidationError naming the rows that use it (their ``str``)."""
+    try:
+        instance.delete()
+    except ProtectedError as error:
+        users = sorted({str(row) for row in error.protected_objects})
+        shown = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
+        raise ValidationError(f"{instance} is used by {shown}. Change or delete that first.", code="in_use") from None

@@ -1,0 +1,13 @@
+"""Django's entry for the app."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+
+
+class MonitorConfig(AppConfig):
+    """The app's name in Django's registry."""
+
+    name = "vpnconsole.monitor"
+    label = "monitor"
+    default_auto_field = "django.db.models.BigAutoField"

@@ -1,0 +1,298 @@
+"""Intent: pre-shared keys, proposals, policies and tunnels. Names are NetBox's where it has one.
+
+A tunnel is defined once, with two ends; both gateways' documents are derived from the same rows, so the ends cannot
+disagree. Rules that need more than one row are in ``rules.py`` and applied by ``services.py``.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.utils import timezone
+
+from agents.contract import algorithms
+from vpnconsole.accounts.models import User
+from vpnconsole.gateways.models import Gateway
+from vpnconsole.lib.fields import SLUG_VALIDATOR, PrefixField
+from vpnconsole.lib.sealed import SealedField
+from vpnconsole.vpn.choices import (
+    ENCRYPTION_CHOICES,
+    GROUP_CHOICES,
+    INTEGRITY_CHOICES,
+    PRF_CHOICES,
+    ConnectionTypeChoice,
+    IdentityTypeChoice,
+    SecretEncoding,
+    Side,
+)
+
+
+def _between(low: int, high: int) -> list[MinValueValidator | MaxValueValidator]:
+    return [MinValueValidator(low), MaxValueValidator(high)]
+
+
+class PresharedKey(models.Model):
+    """A key both ends of a tunnel know. Write-only: shown again only by a logged action."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=100, unique=True)
+    secret = SealedField()
+    encoding = models.CharField(max_length=8, choices=SecretEncoding.choices, default=SecretEncoding.HEX)
+    length_octets = models.PositiveIntegerField(editable=False)
+    description = models.CharField(max_length=255, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+    last_revealed_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return f"pre-shared key {self.name}"
+
+
+class _Suite(models.Model):
+    """What IKE and IPsec proposals share: a cipher and, unless it is an AEAD, an integrity algorithm."""
+
+    name = models.CharField(max_length=100, unique=True)
+    description = models.CharField(max_length=255, blank=True)
+    encryption = models.CharField(max_length=32, choices=ENCRYPTION_CHOICES)
+    integrity = models.CharField(max_length=32, choices=INTEGRITY_CHOICES, null=True, blank=True)  # noqa: DJ001 - None as in the contract
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        abstract = True
+        ordering = ["name"]
+
+    def clean(self) -> None:
+        """Refuse an AEAD with integrity and a cipher without."""
+        super().clean()
+        self.integrity = self.integrity or None
+        cipher = algorithms.ENCRYPTION.get(self.encryption)
+        if cipher is None:
+            return
+        if cipher.aead and self.integrity:
+            raise ValidationError(
+                {"integrity": f"{cipher.label} protects integrity itself: leave this empty."}, code="aead"
+            )
+        if not cipher.aead and not self.integrity:
+            raise ValidationError(
+                {"integrity": f"{cipher.label} needs an integrity algorithm beside it."}, code="required"
+            )
+
+
+class IKEProposal(_Suite):
+    """One suite for the IKE SA."""
+
+    prf = models.CharField("PRF", max_length=32, choices=PRF_CHOICES)
+    group = models.CharField(
+        "Diffie-Hellman group",
+        max_length=32,
+        choices=GROUP_CHOICES,
+        error_messages={"blank": "IKE cannot agree on keys without a Diffie-Hellman group: choose one."},
+    )
+
+    class Meta(_Suite.Meta):
+        verbose_name = "IKE proposal"
+
+    def __str__(self) -> str:
+        return f"IKE proposal {self.name}"
+
+
+class IPsecProposal(_Suite):
+    """One suite for ESP."""
+
+    class Meta(_Suite.Meta):
+        verbose_name = "IPsec proposal"
+
+    def __str__(self) -> str:
+        return f"IPsec proposal {self.name}"
+
+
+class IKEPolicy(models.Model):
+    """How an IKE SA is negotiated and kept: proposals in order of preference, lifetime, liveness checks."""
+
+    name = models.CharField(max_length=100, unique=True)
+    description = models.CharField(max_length=255, blank=True)
+    lifetime_s = models.PositiveIntegerField("Lifetime (s)", default=86_400, validators=_between(60, 99_999_999))
+    dpd_interval_s = models.PositiveIntegerField(
+        "Liveness check every (s)", default=30, validators=_between(0, 86_400), help_text="0 turns the checks off"
+    )
+    proposals = models.ManyToManyField(IKEProposal, through="IKEPolicyProposal", related_name="policies")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "IKE policy"
+
+    def __str__(self) -> str:
+        return f"IKE policy {self.name}"
+
+    def ordered_proposals(self) -> list[IKEProposal]:
+        """Return the proposals, most preferred first (free of queries after ``vpn.queries``)."""
+        return [link.proposal for link in self.proposal_links.all()]
+
+
+class IPsecPolicy(models.Model):
+    """How child SAs are negotiated and kept; an empty ``pfs_group`` means no further key exchange for them."""
+
+    name = models.CharField(max_length=100, unique=True)
+    description = models.CharField(max_length=255, blank=True)
+    lifetime_s = models.PositiveIntegerField("Lifetime (s)", default=3_600, validators=_between(60, 99_999_999))
+    lifetime_bytes = models.PositiveBigIntegerField(
+        "Lifetime (octets)", default=0, validators=_between(0, 2**63 - 1), help_text="0 means no limit"
+    )
+    replay_window = models.PositiveIntegerField(
+        default=64, validators=_between(0, 4096), help_text="packets; 0 turns replay protection off"
+    )
+    pfs_group = models.CharField("PFS group", max_length=32, choices=GROUP_CHOICES, null=True, blank=True)  # noqa: DJ001 - None as in the contract
+    proposals = models.ManyToManyField(IPsecProposal, through="IPsecPolicyProposal", related_name="policies")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "IPsec policy"
+
+    def __str__(self) -> str:
+        return f"IPsec policy {self.name}"
+
+    def clean(self) -> None:
+        """Bring no group into one form."""
+        super().clean()
+        self.pfs_group = self.pfs_group or None
+
+    def ordered_proposals(self) -> list[IPsecProposal]:
+        """Return the proposals, most preferred first (free of queries after ``vpn.queries``)."""
+        return [link.proposal for link in self.proposal_links.all()]
+
+
+class IKEPolicyProposal(models.Model):
+    """The place of a proposal in an IKE policy; 1 is preferred most."""
+
+    policy = models.ForeignKey(IKEPolicy, on_delete=models.CASCADE, related_name="proposal_links")
+    proposal = models.ForeignKey(IKEProposal, on_delete=models.PROTECT, related_name="policy_links")
+    seq = models.PositiveSmallIntegerField(validators=_between(1, 16))
+
+    class Meta:
+        ordering = ["seq"]
+        constraints = [
+            models.UniqueConstraint(fields=["policy", "seq"], name="ike_policy_seq_once"),
+            models.UniqueConstraint(fields=["policy", "proposal"], name="ike_policy_proposal_once"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.policy)
+
+
+class IPsecPolicyProposal(models.Model):
+    """The place of a proposal in an IPsec policy; 1 is preferred most."""
+
+    policy = models.ForeignKey(IPsecPolicy, on_delete=models.CASCADE, related_name="proposal_links")
+    proposal = models.ForeignKey(IPsecProposal, on_delete=models.PROTECT, related_name="policy_links")
+    seq = models.PositiveSmallIntegerField(validators=_between(1, 16))
+
+    class Meta:
+        ordering = ["seq"]
+        constraints = [
+            models.UniqueConstraint(fields=["policy", "seq"], name="ipsec_policy_seq_once"),
+            models.UniqueConstraint(fields=["policy", "proposal"], name="ipsec_policy_proposal_once"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.policy)
+
+
+class Tunnel(models.Model):
+    """A static tunnel between two gateways; ``mtu`` empty lets the data plane compute it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=63, unique=True, validators=[SLUG_VALIDATOR])
+    description = models.CharField(max_length=255, blank=True)
+    enabled = models.BooleanField(default=True)
+    disabled_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    disabled_at = models.DateTimeField(null=True, blank=True)
+    ike_policy = models.ForeignKey(
+        IKEPolicy, on_delete=models.PROTECT, related_name="tunnels", verbose_name="IKE policy"
+    )
+    ipsec_policy = models.ForeignKey(
+        IPsecPolicy, on_delete=models.PROTECT, related_name="tunnels", verbose_name="IPsec policy"
+    )
+    psk = models.ForeignKey(
+        PresharedKey, on_delete=models.PROTECT, related_name="tunnels", verbose_name="Pre-shared key"
+    )
+    mtu = models.PositiveIntegerField("MTU", null=True, blank=True, validators=_between(256, 65_535))
+    force_udp_encapsulation = models.BooleanField("Always encapsulate in UDP", default=False)
+    add_routes = models.BooleanField("Add routes to the remote networks", default=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return f"tunnel {self.name}"
+
+    @property
+    def end_a(self) -> TunnelEnd:
+        """The end on side A (free of queries after ``vpn.queries``)."""
+        return self._end(Side.A)
+
+    @property
+    def end_b(self) -> TunnelEnd:
+        """The end on side B."""
+        return self._end(Side.B)
+
+    def _end(self, side: str) -> TunnelEnd:
+        for end in self.ends.all():
+            if end.side == side:
+                return end
+        raise TunnelEnd.DoesNotExist(f"{self} has no end {side}")
+
+
+class TunnelEnd(models.Model):
+    """One end: which gateway, from which address, under which identity, and who may start."""
+
+    tunnel = models.ForeignKey(Tunnel, on_delete=models.CASCADE, related_name="ends")
+    side = models.CharField(max_length=1, choices=Side.choices)
+    gateway = models.ForeignKey(Gateway, on_delete=models.PROTECT, related_name="tunnel_ends")
+    address = models.GenericIPAddressField(unpack_ipv4=True)
+    identity_type = models.CharField(max_length=8, choices=IdentityTypeChoice.choices)
+    identity_value = models.CharField(max_length=256)
+    connection_type = models.CharField(
+        max_length=16, choices=ConnectionTypeChoice.choices, default=ConnectionTypeChoice.BOTH
+    )
+
+    class Meta:
+        ordering = ["side"]
+        constraints = [models.UniqueConstraint(fields=["tunnel", "side"], name="tunnel_side_once")]
+        indexes = [models.Index(fields=["gateway", "address"])]
+
+    def __str__(self) -> str:
+        return str(self.tunnel)
+
+
+class SelectorPair(models.Model):
+    """Inner traffic between two networks: one child SA pair. Port ranges are inclusive; protocol 0 is any."""
+
+    tunnel = models.ForeignKey(Tunnel, on_delete=models.CASCADE, related_name="selectors")
+    seq = models.PositiveSmallIntegerField(validators=_between(1, 64))
+    network_a = PrefixField()
+    network_b = PrefixField()
+    protocol = models.PositiveSmallIntegerField(default=0, validators=_between(0, 255))
+    port_a_start = models.PositiveIntegerField(default=0, validators=_between(0, 65_535))
+    port_a_end = models.PositiveIntegerField(default=65_535, validators=_between(0, 65_535))
+    port_b_start = models.PositiveIntegerField(default=0, validators=_between(0, 65_535))
+    port_b_end = models.PositiveIntegerField(default=65_535, validators=_between(0, 65_535))
+
+    class Meta:
+        ordering = ["seq"]
+        constraints = [models.UniqueConstraint(fields=["tunnel", "seq"], name="tunnel_selector_seq_once")]
+
+    def __str__(self) -> str:
+        return f"{self.network_a} - {self.network_b}"
