@@ -1,0 +1,133 @@
+"""Pages about people: set-up, log-in, own password, API tokens, audit trail."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth import login, update_session_auth_hash, views
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from vpnconsole.accounts import audit, queries, services
+from vpnconsole.accounts.forms import FirstUserForm, LoginForm, OwnPasswordForm, TokenForm
+from vpnconsole.accounts.http import UserRequest
+from vpnconsole.lib.forms import place_errors
+from vpnconsole.lib.http import client_address
+from vpnconsole.lib.listing import PER_PAGE, page_number
+
+_BACKEND = "django.contrib.auth.backends.ModelBackend"
+
+
+class LoginView(views.LoginView):
+    """Log in; a console without users leads to set-up instead."""
+
+    template_name = "accounts/login.html"
+    authentication_form = LoginForm
+    redirect_authenticated_user = True
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Send the first visitor to set-up."""
+        if queries.needs_set_up():
+            return redirect("accounts:set-up")
+        response = super().dispatch(request, *args, **kwargs)
+        # A fragment that was answered by this page tells the script so (static/js/console.js).
+        response["X-Login-Required"] = "1"
+        return response
+
+
+@login_not_required
+@never_cache
+@require_http_methods(["GET", "POST"])
+def set_up(request: HttpRequest) -> HttpResponse:
+    """Make the first user; gone once there is one."""
+    if not queries.needs_set_up():
+        return redirect("accounts:login")
+    form = FirstUserForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        values = form.cleaned_data
+        try:
+            user = services.create_first_user(
+                username=values["username"], password=values["password"], source=client_address(request)
+            )
+        except ValidationError as error:
+            place_errors(error, form)
+        else:
+            login(request, user, backend=_BACKEND)
+            messages.success(request, "You are the first user. Next: define the gateways your tunnels will end on.")
+            return redirect("ui:dashboard")
+    return render(request, "accounts/set_up.html", {"form": form}, status=422 if form.errors else 200)
+
+
+@require_http_methods(["GET", "POST"])
+def settings(request: UserRequest) -> HttpResponse:
+    """Change one's own password."""
+    form = OwnPasswordForm(request.user, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            services.change_password(request.user, request.user, form.cleaned_data["password"])
+        except ValidationError as error:
+            place_errors(error, form)
+        else:
+            update_session_auth_hash(request, request.user)
+            messages.success(request, "Your password was changed; your other sessions have ended.")
+            return redirect("accounts:settings")
+    return render(request, "accounts/settings.html", {"form": form, "tab": "password"}, status=422 if form.errors else 200)
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+def tokens(request: UserRequest) -> HttpResponse:
+    """List one's API tokens and make one; its text is in this one answer and nowhere else."""
+    form = TokenForm(request.POST or None)
+    text = ""
+    if request.method == "POST" and form.is_valid():
+        days = form.cleaned_data["days"]
+        expires_at = timezone.now() + timedelta(days=days) if days else None
+        try:
+            _token, text = services.create_api_token(request.user, request.user, form.cleaned_data["name"], expires_at)
+        except ValidationError as error:
+            place_errors(error, form)
+        else:
+            form = TokenForm()
+    context = {
+        "form": form,
+        "text": text,
+        "tokens": queries.api_tokens_of(request.user),
+        "now": timezone.now(),
+        "tab": "tokens",
+    }
+    return render(request, "accounts/tokens.html", context, status=422 if form.errors else 200)
+
+
+@require_POST
+def revoke_token(request: UserRequest, token_id: int) -> HttpResponse:
+    """End one of one's own API tokens."""
+    token = get_object_or_404(queries.api_tokens_of(request.user), pk=token_id)
+    services.revoke_api_token(request.user, token)
+    messages.success(request, f"The token {token.name} was revoked and no longer works.")
+    return redirect("accounts:tokens")
+
+
+@require_safe
+def audit_trail(request: UserRequest) -> HttpResponse:
+    """Show who did what, newest first, by person, action or thing."""
+    text = request.GET.get("about", "").strip()
+    events = queries.audit_events()
+    if text:
+        events = (
+            events.filter(actor__icontains=text)
+            | events.filter(action__icontains=text)
+            | events.filter(object_name__icontains=text)
+        )
+    page = Paginator(events, PER_PAGE).get_page(page_number(request.GET))
+    verdict = audit.verify() if request.GET.get("verify") else None
+    context = {"page": page, "about": text, "verdict": verdict, "tab": "audit"}
+    return render(request, "accounts/audit.html", context)

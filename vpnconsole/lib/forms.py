@@ -1,0 +1,42 @@
+"""Putting what a service refused beside the fields of a form. No rules here, and no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django import forms
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+
+
+def place_errors(error: ValidationError, form: forms.BaseForm, aliases: Mapping[str, str] | None = None) -> None:
+    """Add a service's ValidationError to ``form``; what names no field of it goes to the form as a whole.
+
+    ``aliases`` maps a service's field to the form's where they differ.
+    """
+    if not hasattr(error, "error_dict"):
+        for message in error.messages:
+            form.add_error(None, message)
+        return
+    for name, messages in error.message_dict.items():
+        target = (aliases or {}).get(name, name)
+        for message in messages:
+            if target in form.fields:
+                form.add_error(target, message)
+            elif name == NON_FIELD_ERRORS:
+                form.add_error(None, message)
+            else:
+                form.add_error(None, f"{name}: {message}")
+
+
+def place_errors_by_prefix(error: ValidationError, forms_by_prefix: Mapping[str, forms.BaseForm], rest: forms.BaseForm) -> None:
+    """Add errors with dotted keys (``end_a.address``, ``selectors.0.network_b``) to the form of their prefix.
+
+    A key without a known prefix goes to ``rest`` as :func:`place_errors` does it.
+    """
+    if not hasattr(error, "error_dict"):
+        place_errors(error, rest)
+        return
+    for name, messages in error.message_dict.items():
+        prefix, _, field = name.rpartition(".")
+        form = forms_by_prefix.get(prefix) or forms_by_prefix.get(name) or rest
+        place_errors(ValidationError({(field if prefix in forms_by_prefix else name): messages}), form)
