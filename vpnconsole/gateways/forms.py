@@ -1,0 +1,105 @@
+"""The gateway form. Addresses and networks are lines of text, so that a list can be pasted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from vpnconsole.gateways.choices import DataPlaneChoice, GatewayKind
+from vpnconsole.gateways.models import Gateway
+from vpnconsole.gateways.services import AddressInput, GatewayInput
+from vpnconsole.lib.forms import place_errors
+
+_LISTS = {"addresses": "address", "protected_networks": "prefix"}
+
+
+class GatewayForm(forms.Form):
+    """A gateway as an operator describes it."""
+
+    name = forms.CharField(
+        max_length=63,
+        help_text="Lowercase letters, digits, dots and dashes, for instance paris or fw1.lyon.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    kind = forms.ChoiceField(
+        label="Who runs it",
+        choices=[
+            (GatewayKind.MANAGED, "We do: our agent configures it"),
+            (GatewayKind.EXTRANET, "Somebody else: only addresses and identities are known here"),
+        ],
+        widget=forms.RadioSelect,
+        initial=GatewayKind.MANAGED,
+    )
+    description = forms.CharField(max_length=255, required=False)
+    addresses = forms.CharField(
+        label="Outer addresses",
+        widget=forms.Textarea(attrs={"rows": 3, "class": "mono", "spellcheck": "false"}),
+        help_text="One per line, a label may follow: 203.0.113.1 uplink. Tunnels end on these.",
+    )
+    protected_networks = forms.CharField(
+        label="Protected networks",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3, "class": "mono", "spellcheck": "false"}),
+        help_text="One per line, like 10.1.0.0/24: what lies behind it. New tunnels are offered these.",
+    )
+    agent_host = forms.CharField(
+        label="Agent's address",
+        max_length=255,
+        required=False,
+        help_text="Where the console reaches the agent. Left empty, enrolment fills in where it came from.",
+    )
+    agent_port = forms.IntegerField(label="Agent's port", min_value=1, max_value=65_535, initial=8470)
+    data_plane = forms.ChoiceField(
+        label="Data plane",
+        choices=DataPlaneChoice.choices,
+        initial=DataPlaneChoice.AUTO,
+        help_text="Automatic tries the kernel first, then userspace, and says which it took and why.",
+    )
+
+    @classmethod
+    def initial_of(cls, gateway: Gateway) -> dict[str, Any]:
+        """Return what the form shows of an existing gateway."""
+        names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane")
+        values: dict[str, Any] = {name: getattr(gateway, name) for name in names}
+        values["addresses"] = "\n".join(f"{row.address} {row.label}".strip() for row in gateway.addresses.all())
+        values["protected_networks"] = "\n".join(row.prefix for row in gateway.protected_networks.all())
+        return values
+
+    def to_input(self) -> GatewayInput:
+        """Return what the services take; only for a valid form."""
+        values = self.cleaned_data
+        addresses = []
+        for line in _lines(values["addresses"]):
+            address, _, label = line.partition(" ")
+            addresses.append(AddressInput(address=address, label=label.strip()))
+        return GatewayInput(
+            name=values["name"],
+            kind=values["kind"],
+            description=values["description"],
+            agent_host=values["agent_host"],
+            agent_port=values["agent_port"],
+            data_plane=values["data_plane"],
+            addresses=addresses,
+            protected_networks=_lines(values["protected_networks"]),
+        )
+
+    def place(self, error: ValidationError) -> None:
+        """Put what the service refused beside its field, with the line it stands on."""
+        if not hasattr(error, "error_dict"):
+            place_errors(error, self)
+            return
+        for name, messages in error.message_dict.items():
+            head, _, rest = name.partition(".")
+            if head in _LISTS:
+                index = rest.partition(".")[0]
+                where = f"Line {int(index) + 1}: " if index.isdecimal() else ""
+                for message in messages:
+                    self.add_error(head, f"{where}{message}")
+            else:
+                place_errors(ValidationError({name: messages}), self)
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
