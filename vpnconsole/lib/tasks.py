@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+from celery.app.task import Task
 from celery.contrib.django.task import DjangoTask
+from django.db import transaction
 
 logger = logging.getLogger(__name__)
 
@@ -49,3 +52,11 @@ class ConsoleTask(DjangoTask):
         failures[(str(self.name), kind)] += 1
         level = logging.WARNING if kind == "expected" else logging.ERROR
         logger.log(level, "! task=%s id=%s kind=%s error=%s", self.name, task_id, kind, type(exc).__name__)
+
+
+def send_on_commit(task: Task[..., Any], *ids: str | int) -> None:
+    """Send ``task`` once the present transaction is committed.
+
+    A broker that is away then fails nothing that was committed: it is logged, and the app's sweep sends the task later.
+    """
+    transaction.on_commit(partial(task.delay, *ids), robust=True)

@@ -1,0 +1,129 @@
+"""What differs between two gateway documents, in words for a person. Pure; of a secret only that it changed is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from agents.contract.codec import to_plain
+from agents.contract.config import GatewayDocument, PresharedKey, Tunnel
+
+_WORDS = {
+    "local": "this end",
+    "remote": "other end",
+    "ike": "IKE policy",
+    "children": "selector pairs",
+    "connection_type": "connection type",
+    "force_udp_encapsulation": "forced UDP encapsulation",
+    "add_routes": "adding of routes",
+    "mtu": "MTU",
+    "local_ts": "local network",
+    "remote_ts": "remote network",
+    "pfs_groups": "PFS groups",
+    "lifetime_s": "lifetime (s)",
+    "lifetime_bytes": "lifetime (octets)",
+    "lifetime_packets": "lifetime (packets)",
+    "replay_window": "replay window",
+    "dpd_interval_s": "liveness check interval (s)",
+    "start_port": "first port",
+    "end_port": "last port",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One changed thing: a tunnel, or the gateway's own settings; ``details`` are lines like ``mtu: none -> 1400``."""
+
+    action: Literal["added", "removed", "changed"]
+    subject: str
+    tunnel_id: str | None = None
+    details: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.subject} {self.action}" + (f": {'; '.join(self.details)}" if self.details else "")
+
+
+def differences(old: GatewayDocument | None, new: GatewayDocument) -> tuple[Change, ...]:
+    """List what ``new`` changes against ``old`` (None: nothing was ever delivered), tunnels by name."""
+    before = {tunnel.id: tunnel for tunnel in old.tunnels} if old else {}
+    after = {tunnel.id: tunnel for tunnel in new.tunnels}
+    keys_before = {key.id: key for key in old.preshared_keys} if old else {}
+    keys_after = {key.id: key for key in new.preshared_keys}
+    changes = []
+    for tunnel_id in sorted(before.keys() | after.keys(), key=lambda key: (before | after)[key].name):
+        was, now = before.get(tunnel_id), after.get(tunnel_id)
+        if was is None and now is not None:
+            changes.append(Change(action="added", subject=f"tunnel {now.name}", tunnel_id=tunnel_id))
+        elif now is None and was is not None:
+            changes.append(Change(action="removed", subject=f"tunnel {was.name}", tunnel_id=tunnel_id))
+        elif was is not None and now is not None:
+            details = _tunnel_details(was, now, keys_before.get(tunnel_id), keys_after.get(tunnel_id))
+            if details:
+                subject = f"tunnel {now.name}"
+                changes.append(Change(action="changed", subject=subject, tunnel_id=tunnel_id, details=details))
+    return (*_gateway_changes(old, new), *changes)
+
+
+def _gateway_changes(old: GatewayDocument | None, new: GatewayDocument) -> tuple[Change, ...]:
+    if old is None:
+        return ()
+    details: list[str] = []
+    for field in ("gateway_name", "data_plane", "retransmission"):
+        _compare(field.replace("_", " "), to_plain(getattr(old, field)), to_plain(getattr(new, field)), details)
+    return (Change(action="changed", subject="gateway settings", details=tuple(details)),) if details else ()
+
+
+def _tunnel_details(
+    was: Tunnel, now: Tunnel, key_was: PresharedKey | None, key_now: PresharedKey | None
+) -> tuple[str, ...]:
+    details: list[str] = []
+    _compare("", to_plain(was), to_plain(now), details)
+    if (key_was and key_was.secret) != (key_now and key_now.secret):
+        details.append("pre-shared key: changed")
+    return tuple(details)
+
+
+def _compare(path: str, was: Any, now: Any, details: list[str]) -> None:
+    if was == now:
+        return
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in sorted(was.keys() | now.keys()):
+            label = _WORDS.get(name, name.replace("_", " "))
+            _compare(f"{path} {label}".strip(), was.get(name), now.get(name), details)
+    elif _named(was) and _named(now):
+        _compare_named(path, was, now, details)
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now) == 1:
+        _compare(path, was[0], now[0], details)
+    else:
+        details.append(f"{path}: {_text(was)} → {_text(now)}")
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "name" in item for item in value)
+
+
+def _compare_named(path: str, was: list[dict[str, Any]], now: list[dict[str, Any]], details: list[str]) -> None:
+    before, after = ({item["name"]: item for item in items} for items in (was, now))
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before:
+            details.append(f"{path} {name}: added ({_networks(after[name])})")
+        elif name not in after:
+            details.append(f"{path} {name}: removed ({_networks(before[name])})")
+        else:
+            _compare(f"{path} {name}", before[name], after[name], details)
+
+
+def _networks(child: dict[str, Any]) -> str:
+    return " ↔ ".join(_text([ts["network"] for ts in child[side]]) for side in ("local_ts", "remote_ts"))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value) or "none"
+    if isinstance(value, dict):
+        return "/".join(_text(item) for item in value.values() if item is not None)
+    return str(value)

@@ -1,0 +1,186 @@
+"""One consistent read of everything one gateway's document needs, as frozen values.
+
+:func:`take` is the only part of the rollout that reads intent from the database; what it returns holds no model, so
+that :mod:`vpnconsole.rollout.compile` stays pure. Nothing is judged here: an impossible value is refused by the
+compiler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from django.db import transaction
+
+from agents.contract.secret import Secret
+from vpnconsole.gateways.models import Gateway
+from vpnconsole.vpn import queries
+
+if TYPE_CHECKING:
+    from vpnconsole.vpn import models as vpn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndSnapshot:
+    """One end of a tunnel: outer address, identity and who may start."""
+
+    side: str
+    gateway_id: str
+    address: str
+    identity_type: str
+    identity_value: str
+    connection_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IkeProposalSnapshot:
+    """One IKE suite by its slugs."""
+
+    encryption: str
+    integrity: str | None
+    prf: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpsecProposalSnapshot:
+    """One ESP suite by its slugs."""
+
+    encryption: str
+    integrity: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IkePolicySnapshot:
+    """The IKE policy of a tunnel; proposals in order of preference."""
+
+    proposals: tuple[IkeProposalSnapshot, ...]
+    lifetime_s: int
+    dpd_interval_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpsecPolicySnapshot:
+    """The IPsec policy of a tunnel; proposals in order of preference, limits of 0 mean none."""
+
+    proposals: tuple[IpsecProposalSnapshot, ...]
+    pfs_group: str | None
+    lifetime_s: int
+    lifetime_bytes: int
+    replay_window: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectorSnapshot:
+    """One pair of protected networks, with the port range of each side."""
+
+    seq: int
+    network_a: str
+    network_b: str
+    protocol: int
+    ports_a: tuple[int, int]
+    ports_b: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelSnapshot:
+    """One tunnel between two ends, seen from neither."""
+
+    id: str
+    name: str
+    enabled: bool
+    force_udp_encapsulation: bool
+    add_routes: bool
+    mtu: int | None
+    end_a: EndSnapshot
+    end_b: EndSnapshot
+    ike: IkePolicySnapshot
+    ipsec: IpsecPolicySnapshot
+    selectors: tuple[SelectorSnapshot, ...]
+    psk: Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySnapshot:
+    """All of one gateway; tunnels sorted by id so that the same intent always compiles to the same octets."""
+
+    id: str
+    name: str
+    data_plane: str
+    tunnels: tuple[TunnelSnapshot, ...]
+
+
+def take(gateway_id: UUID) -> GatewaySnapshot:
+    """Read one gateway's intent in one transaction; raises ``Gateway.DoesNotExist``."""
+    with transaction.atomic():
+        gateway = Gateway.objects.get(pk=gateway_id)
+        tunnels = tuple(_tunnel(tunnel) for tunnel in queries.tunnels_of_gateway(gateway_id))
+    return GatewaySnapshot(
+        id=str(gateway.id),
+        name=gateway.name,
+        data_plane=gateway.data_plane,
+        tunnels=tuple(sorted(tunnels, key=lambda tunnel: tunnel.id)),
+    )
+
+
+def _tunnel(tunnel: vpn.Tunnel) -> TunnelSnapshot:
+    return TunnelSnapshot(
+        id=str(tunnel.id),
+        name=tunnel.name,
+        enabled=tunnel.enabled,
+        force_udp_encapsulation=tunnel.force_udp_encapsulation,
+        add_routes=tunnel.add_routes,
+        mtu=tunnel.mtu,
+        end_a=_end(tunnel.end_a),
+        end_b=_end(tunnel.end_b),
+        ike=_ike(tunnel.ike_policy),
+        ipsec=_ipsec(tunnel.ipsec_policy),
+        selectors=tuple(
+            SelectorSnapshot(
+                seq=pair.seq,
+                network_a=pair.network_a,
+                network_b=pair.network_b,
+                protocol=pair.protocol,
+                ports_a=(pair.port_a_start, pair.port_a_end),
+                ports_b=(pair.port_b_start, pair.port_b_end),
+            )
+            for pair in sorted(tunnel.selectors.all(), key=lambda pair: pair.seq)
+        ),
+        psk=tunnel.psk.secret,
+    )
+
+
+def _end(end: vpn.TunnelEnd) -> EndSnapshot:
+    return EndSnapshot(
+        side=end.side,
+        gateway_id=str(end.gateway_id),
+        address=end.address,
+        identity_type=end.identity_type,
+        identity_value=end.identity_value,
+        connection_type=end.connection_type,
+    )
+
+
+def _ike(policy: vpn.IKEPolicy) -> IkePolicySnapshot:
+    return IkePolicySnapshot(
+        proposals=tuple(
+            IkeProposalSnapshot(encryption=row.encryption, integrity=row.integrity, prf=row.prf, group=row.group)
+            for row in policy.ordered_proposals()
+        ),
+        lifetime_s=policy.lifetime_s,
+        dpd_interval_s=policy.dpd_interval_s,
+    )
+
+
+def _ipsec(policy: vpn.IPsecPolicy) -> IpsecPolicySnapshot:
+    return IpsecPolicySnapshot(
+        proposals=tuple(
+            IpsecProposalSnapshot(encryption=row.encryption, integrity=row.integrity)
+            for row in policy.ordered_proposals()
+        ),
+        pfs_group=policy.pfs_group,
+        lifetime_s=policy.lifetime_s,
+        lifetime_bytes=policy.lifetime_bytes,
+        replay_window=policy.replay_window,
+    )
