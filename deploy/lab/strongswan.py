@@ -1,7 +1,7 @@
 """Debian's strongSwan as a peer: one ``charon-systemd`` in a namespace, with a configuration of its own.
 
-Nothing of ``/etc/strongswan.conf`` or ``/etc/swanctl`` is read. ESP is strongSwan's kernel-libipsec: a process with a TUN
-``ipsec0``, tunnel mode, always in UDP, so no ESP in the kernel is needed; ``kernel_esp=True`` uses the kernel's.
+Nothing of ``/etc/strongswan.conf`` or ``/etc/swanctl`` is read. ESP is strongSwan's kernel-libipsec: a process with a
+TUN ``ipsec0``, tunnel mode, always in UDP, so no ESP in the kernel is needed; ``kernel_esp=True`` uses the kernel's.
 """
 
 from __future__ import annotations

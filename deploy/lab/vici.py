@@ -1,7 +1,7 @@
 """A client of strongSwan's control socket (vici), as much of it as a lab needs: requests, streams and events.
 
-The protocol is described in strongSwan's ``src/libcharon/plugins/vici/README.md``: packets of a 4-octet length, a type, a
-name for requests and events, and a message of nested sections, lists and values. Values stay ``str``.
+The protocol is described in strongSwan's ``src/libcharon/plugins/vici/README.md``: packets of a 4-octet length, a type,
+a name for requests and events, and a message of nested sections, lists and values. Values stay ``str``.
 """
 
 from __future__ import annotations
