@@ -126,9 +126,11 @@ class FakeDriver:
         self.policies[(spec.direction, spec.selector)] = spec
 
     async def remove_policy(self, spec: PolicySpec) -> None:
-        """Forget a policy by direction and selector."""
+        """Forget a policy by direction and selector, unless another reqid has taken its place."""
         self._enter("remove_policy", f"{spec.direction} {spec.selector.source} {spec.selector.destination}")
-        self.policies.pop((spec.direction, spec.selector), None)
+        there = self.policies.get((spec.direction, spec.selector))
+        if there is not None and there.reqid == spec.reqid:
+            del self.policies[(spec.direction, spec.selector)]
 
     async def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation) -> None:
         """Give an SA other outer addresses and ports; counters move with it. Raises ESRCH when it is unknown."""

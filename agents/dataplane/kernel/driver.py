@@ -1,0 +1,299 @@
+"""The kernel as a data plane: XFRM states and policies by netlink.
+
+Rows are ours by their ``reqid``; nothing is ever flushed and no row of another owner is replaced or removed. What the
+kernel says by itself (acquire, expire, mapping, deletions by others) becomes notices. Not here: routes, links (kernel
+policies need none) and UDP sockets (:mod:`agents.dataplane.kernel.sockets` prepares those of ``iked``).
+
+Counters. The kernel counts a tunnel mode SA's octets as those of the inner packet, in both directions (it counts on the
+way out before the ESP header is pushed, on the way in after it is pulled), which is what the seam asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import ipaddress
+import time
+from collections.abc import AsyncIterator
+
+from agents.dataplane.base import (
+    DataplaneError,
+    Direction,
+    Features,
+    Notice,
+    PolicySpec,
+    Rejected,
+    SaId,
+    SaSpec,
+    SaState,
+    Selector,
+    TunnelLink,
+    UdpEncapsulation,
+)
+from agents.dataplane.kernel import messages, rows, tables
+from agents.dataplane.kernel.channel import CREATE, Requests
+from agents.dataplane.kernel.features import probe
+from agents.dataplane.kernel.notices import Ear
+
+_DIRECTIONS = {
+    Direction.IN: (rows.POLICY_IN, rows.POLICY_FORWARD),
+    Direction.OUT: (rows.POLICY_OUT,),
+}
+"""A policy of the seam and the kernel's policies that make it up."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Known:
+    """An SA we installed and what the last listing saw of it."""
+
+    spec: SaSpec
+    row: rows.StateRow | None = None
+    moved_at: float | None = None
+
+
+class KernelDriver:
+    """A :class:`~agents.dataplane.base.Driver` on the XFRM of the network namespace it is opened in.
+
+    ``last_used`` is the kernel's own where it keeps one (Linux 6.2); else the time of the listing that first saw the
+    packet counter moved. Rejected packets are announced by the listing that first sees them.
+    """
+
+    def __init__(self) -> None:
+        self._requests: Requests | None = None
+        self._ear: Ear | None = None
+        self._sas: dict[SaId, _Known] = {}
+        self._policies: dict[tuple[Direction, Selector], PolicySpec] = {}
+        self._queue: asyncio.Queue[Notice | None] = asyncio.Queue()
+        self._changing = asyncio.Lock()
+
+    async def features(self) -> Features:
+        """Install and remove one SA per algorithm, on a socket of its own; needs no :meth:`open`."""
+        return await probe()
+
+    async def open(self) -> None:
+        """Connect and remove the states and policies in our range of reqids."""
+        if self._requests is not None:
+            await self.close()
+        self._queue = asyncio.Queue()
+        requests = Requests()
+        try:
+            await requests.bind()
+            await tables.sweep(requests)
+            self._ear = Ear(self._queue, self._vanished, self._missing)
+            self._ear.start()
+        except DataplaneError:
+            requests.close()
+            raise
+        self._requests = requests
+
+    async def close(self) -> None:
+        """Remove every row of ours and end :meth:`notices`."""
+        if self._requests is None:
+            return
+        requests, self._requests = self._requests, None
+        self._sas.clear()
+        self._policies.clear()
+        if self._ear is not None:
+            await self._ear.stop()
+            self._ear = None
+        self._queue.put_nowait(None)
+        try:
+            await tables.sweep(requests)
+        finally:
+            requests.close()
+
+    async def open_link(self, link: TunnelLink) -> None:
+        """Do nothing: policies steer the traffic."""
+
+    async def close_link(self, tunnel_id: str) -> None:
+        """Do nothing: there is no link."""
+
+    async def add_sa(self, spec: SaSpec) -> None:
+        """Install one SA; raises EEXIST when its SPI and destination are taken."""
+        requests = self._open("add_sa", rows.state_target(spec.id))
+        async with self._changing:
+            await requests.send("add_sa", rows.state_target(spec.id), rows.state_message(spec), messages.NEWSA, CREATE)
+            self._sas[spec.id] = _Known(spec=spec)
+
+    async def remove_sa(self, sa: SaId) -> None:
+        """Remove one SA that this driver installed; any other is left alone."""
+        requests = self._open("remove_sa", rows.state_target(sa))
+        async with self._changing:
+            if self._sas.pop(sa, None) is not None:
+                await tables.remove_state(requests, sa)
+
+    async def add_policy(self, spec: PolicySpec) -> None:
+        """Install or replace one policy; raises EEXIST when one of another owner has its direction and selector."""
+        self._open("add_policy", rows.policy_target(spec))
+        async with self._changing:
+            await self._put_policy(spec)
+
+    async def remove_policy(self, spec: PolicySpec) -> None:
+        """Remove one policy, unless another tunnel of ours (by reqid) or another owner has taken its place."""
+        requests = self._open("remove_policy", rows.policy_target(spec))
+        async with self._changing:
+            for direction in _DIRECTIONS[spec.direction]:
+                row = await tables.find_policy(requests, spec, direction)
+                if row is not None and row.reqid == spec.reqid:
+                    await tables.remove_policy_row(requests, row)
+            known = self._policies.get(_key(spec))
+            if known is not None and known.reqid == spec.reqid:
+                del self._policies[_key(spec)]
+
+    async def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation) -> None:
+        """Take the SA out and put it back under its new addresses, going on with its sequence numbers and counts.
+
+        The kernel keeps an SA by its addresses, so there is no change in place. Where the old state ended is read from
+        the notice of its deletion: nothing can have been sent under its key after that, so no number is used twice.
+        The tunnel's policies of that direction follow. Raises ESRCH for an SA that is not ours or not there.
+        """
+        requests = self._open("update_mapping", rows.state_target(sa))
+        async with self._changing:
+            known = self._sas.get(sa)
+            if known is None or self._ear is None:
+                raise DataplaneError("update_mapping", rows.state_target(sa), errno.ESRCH, "no such SA of ours")
+            spec = dataclasses.replace(known.spec, source=source, destination=destination, encapsulation=encapsulation)
+            target = rows.state_target(sa)
+            with self._ear.expect_deletion(sa) as deletion:
+                await requests.send("update_mapping", target, rows.state_id_message(sa), messages.DELSA)
+                del self._sas[sa]
+                final = await deletion.wait()
+            body = rows.state_message(spec, resume=final)
+            await requests.send("update_mapping", rows.state_target(spec.id), body, messages.NEWSA, CREATE)
+            self._sas[spec.id] = _Known(spec=spec, row=_without_rejections(known.row), moved_at=known.moved_at)
+            await self._move_policies(known.spec, spec)
+
+    async def list_sas(self) -> tuple[SaState, ...]:
+        """Return the states in our range; ``tunnel_id`` is None for one that this driver did not install."""
+        requests = self._open("list_sas", "all")
+        now = time.time()
+        found = []
+        for row in await tables.dump_states(requests):
+            known = self._sas.get(row.id)
+            if known is not None:
+                self._note(known, row, now)
+            found.append(_state(row, known))
+        return tuple(found)
+
+    async def list_policies(self) -> tuple[PolicySpec, ...]:
+        """Return the policies in our range; an inbound one only when its forward twin is there too."""
+        requests = self._open("list_policies", "all")
+        dumped = await tables.dump_policies(requests)
+        forwarding = {(row.selector, row.reqid) for row in dumped if row.direction == rows.POLICY_FORWARD}
+        found = []
+        for row in dumped:
+            if row.direction == rows.POLICY_OUT:
+                found.append(self._policy(Direction.OUT, row))
+            elif row.direction == rows.POLICY_IN and (row.selector, row.reqid) in forwarding:
+                found.append(self._policy(Direction.IN, row))
+        return tuple(found)
+
+    async def notices(self) -> AsyncIterator[Notice]:
+        """Yield what the kernel says of our rows, until :meth:`close`."""
+        queue = self._queue
+        while (notice := await queue.get()) is not None:
+            yield notice
+
+    # Inside
+
+    def _open(self, operation: str, target: str) -> Requests:
+        if self._requests is None:
+            raise DataplaneError(operation, target, errno.ENOTCONN, "the driver is not open")
+        return self._requests
+
+    def _vanished(self, sa: SaId | None) -> bool:
+        """Forget an SA that someone else took out, or with None all; returns whether there was one."""
+        if sa is None:
+            had_any = bool(self._sas)
+            self._sas.clear()
+            return had_any
+        return self._sas.pop(sa, None) is not None
+
+    async def _missing(self) -> tuple[SaId, ...]:
+        """Return the SAs that we installed and the kernel no longer has: what a lost notice may have been about."""
+        if self._requests is None:
+            return ()
+        async with self._changing:
+            present = {row.id for row in await tables.dump_states(self._requests)}
+            return tuple(sa for sa in self._sas if sa not in present)
+
+    async def _put_policy(self, spec: PolicySpec) -> None:
+        requests = self._open("add_policy", rows.policy_target(spec))
+        done: list[int] = []
+        try:
+            for direction in _DIRECTIONS[spec.direction]:
+                await tables.write_policy(requests, spec, direction)
+                done.append(direction)
+        except DataplaneError:
+            for direction in done:
+                row = await tables.find_policy(requests, spec, direction)
+                if row is not None and row.reqid == spec.reqid:
+                    await tables.remove_policy_row(requests, row)
+            raise
+        self._policies[_key(spec)] = spec
+
+    async def _move_policies(self, old: SaSpec, new: SaSpec) -> None:
+        for policy in tuple(self._policies.values()):
+            same = (policy.direction, policy.reqid, policy.source, policy.destination)
+            if same == (old.direction, old.reqid, old.source, old.destination):
+                await self._put_policy(dataclasses.replace(policy, source=new.source, destination=new.destination))
+
+    def _note(self, known: _Known, row: rows.StateRow, now: float) -> None:
+        """Compare a listing with the one before: announce newly rejected packets, date the last use."""
+        before = known.row
+        if row.packets > (before.packets if before is not None else 0):
+            known.moved_at = now
+        for code, count, was in (
+            ("esp.integrity", row.unauthentic, before.unauthentic if before else 0),
+            ("esp.replay", row.replayed, before.replayed if before else 0),
+            ("esp.late", row.late, before.late if before else 0),
+        ):
+            if count > was:
+                self._queue.put_nowait(Rejected(code=code, count=count - was, id=row.id))
+        known.row = row
+
+    def _policy(self, direction: Direction, row: rows.PolicyRow) -> PolicySpec:
+        known = self._policies.get((direction, row.selector))
+        return PolicySpec(
+            tunnel_id=known.tunnel_id if known is not None and known.reqid == row.reqid else "",
+            direction=direction,
+            selector=row.selector,
+            source=row.source,
+            destination=row.destination,
+            reqid=row.reqid,
+            priority=row.priority,
+        )
+
+
+def _key(spec: PolicySpec) -> tuple[Direction, Selector]:
+    """Return a policy's direction and its selector as the kernel writes it."""
+    selector = dataclasses.replace(
+        spec.selector,
+        source=str(ipaddress.ip_network(spec.selector.source)),
+        destination=str(ipaddress.ip_network(spec.selector.destination)),
+    )
+    return spec.direction, selector
+
+
+def _without_rejections(row: rows.StateRow | None) -> rows.StateRow | None:
+    """Return a listing's row for the successor of its state, whose statistics start at nothing."""
+    return None if row is None else dataclasses.replace(row, late=0, replayed=0, unauthentic=0)
+
+
+def _state(row: rows.StateRow, known: _Known | None) -> SaState:
+    if known is not None:
+        direction = known.spec.direction
+    else:
+        direction = Direction.IN if row.replay_window else Direction.OUT
+    return SaState(
+        id=row.id,
+        tunnel_id=known.spec.tunnel_id if known is not None else None,
+        direction=direction,
+        reqid=row.reqid,
+        counters=row.counters(direction),
+        last_used=row.last_used if known is None or row.last_used is not None else known.moved_at,
+        rejected_integrity=row.unauthentic,
+        rejected_replay=row.replayed,
+        rejected_late=row.late,
+    )

@@ -1,0 +1,152 @@
+"""What the kernel says by itself, as the seam's notices.
+
+:class:`Ear` listens to acquires, expiries, mapping changes and changes of states. A deletion that we did not ask for
+and a flush by someone else are told like a hard expiry and a loss, so that ``iked`` negotiates anew. After an overflow
+of the socket the table is compared with what should be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from agents.dataplane.base import Acquired, DataplaneError, Expired, Lost, Mapped, Notice, SaId
+from agents.dataplane.kernel import messages, rows
+from agents.dataplane.kernel.channel import Listener, OverflowedError
+
+_DELETION_NOTICE_S = 2.0
+"""The kernel queues the notice before it acknowledges; only an overflow can make it miss."""
+
+Attributes = list[tuple[str, bytes]]
+
+
+class Deletion:
+    """A deletion of ours whose notice somebody waits for."""
+
+    def __init__(self, sa: SaId) -> None:
+        self._sa = sa
+        self.attributes: asyncio.Future[Attributes] = asyncio.get_running_loop().create_future()
+
+    async def wait(self) -> Attributes:
+        """Return where the deleted state ended, as attributes of its successor; raises :class:`DataplaneError`."""
+        try:
+            return await asyncio.wait_for(self.attributes, _DELETION_NOTICE_S)
+        except TimeoutError:
+            reason = "the kernel did not say where the old SA ended"
+            raise DataplaneError("update_mapping", rows.state_target(self._sa), errno.EIO, reason) from None
+
+
+class Ear:
+    """Read the kernel's notices and put those about our rows into ``queue``.
+
+    ``vanished`` forgets an SA (None: all) and says whether it was known; ``missing`` lists known SAs that the kernel no
+    longer has.
+    """
+
+    def __init__(
+        self,
+        queue: asyncio.Queue[Notice | None],
+        vanished: Callable[[SaId | None], bool],
+        missing: Callable[[], Awaitable[tuple[SaId, ...]]],
+    ) -> None:
+        self._queue = queue
+        self._vanished = vanished
+        self._missing = missing
+        self._expected: dict[SaId, Deletion] = {}
+        self._listener = Listener(
+            messages.GROUP_ACQUIRE | messages.GROUP_EXPIRE | messages.GROUP_SA | messages.GROUP_MAPPING
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to listen; what was said since the ear was made is heard too."""
+        self._task = asyncio.create_task(self._listen(), name="xfrm notices")
+        self._task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        """End listening."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await self._task
+        self._listener.close()
+
+    @contextlib.contextmanager
+    def expect_deletion(self, sa: SaId) -> Iterator[Deletion]:
+        """Take the notice of this deletion for the caller instead of telling it."""
+        deletion = Deletion(sa)
+        self._expected[sa] = deletion
+        try:
+            yield deletion
+        finally:
+            del self._expected[sa]
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async for message in self._listener.messages():
+                    self._hear(message)
+            except OverflowedError:
+                for sa in await self._missing():
+                    self._gone(sa)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._queue.put_nowait(Lost(reason=f"the kernel's notices cannot be read any more: {error}"))
+
+    def _hear(self, message: Any) -> None:
+        match message["header"]["type"]:
+            case messages.ACQUIRE:
+                reqid = rows.read_template_reqid(message)
+                if rows.is_ours(reqid):
+                    self._queue.put_nowait(Acquired(reqid=reqid, selector=rows.read_selector(message, "acq")))
+            case messages.EXPIRE:
+                row = rows.read_state(message)
+                if row is not None and rows.is_ours(row.reqid):
+                    self._expired(row.id, hard=bool(message["hard"]))
+            case messages.MAPPING:
+                if rows.is_ours(message["reqid"]):
+                    address = rows.read_address(message["new_saddr"], message["family"])
+                    self._queue.put_nowait(Mapped(id=_id(message), address=address, port=message["new_sport"]))
+            case messages.DELSA:
+                self._deleted(message)
+            case messages.FLUSHSA:
+                if message["proto"] in (rows.PROTOCOL_ESP, 0, 255) and self._vanished(None):
+                    self._queue.put_nowait(Lost(reason="somebody flushed the kernel's SAs"))
+
+    def _deleted(self, message: Any) -> None:
+        if message["proto"] != rows.PROTOCOL_ESP:
+            return
+        sa = _id(message)
+        deletion = self._expected.get(sa)
+        if deletion is None:
+            self._gone(sa)
+        elif not deletion.attributes.done():
+            deletion.attributes.set_result(_last_values(message))
+
+    def _gone(self, sa: SaId) -> None:
+        if self._vanished(sa):
+            self._queue.put_nowait(Expired(id=sa, hard=True))
+
+    def _expired(self, sa: SaId, *, hard: bool) -> None:
+        if hard:
+            self._gone(sa)
+        else:
+            self._queue.put_nowait(Expired(id=sa, hard=False))
+
+
+def _id(message: Any) -> SaId:
+    return SaId(spi=message["spi"], destination=rows.read_address(message["daddr"], message["family"]))
+
+
+def _last_values(message: Any) -> Attributes:
+    """Return counts, times, sequence numbers and window of a deleted state."""
+    found: Attributes = [("XFRMA_LTIME_VAL", rows.current_values(message.get_attr("XFRMA_SA")))]
+    for name in ("XFRMA_REPLAY_VAL", "XFRMA_REPLAY_ESN_VAL"):
+        value = message.get_attr(name)
+        if value is not None:
+            found.append((name, value))
+    return found
