@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 NETNS_DIRECTORY = Path("/run/netns")
+WITH_PARENT = ("setpriv", "--pdeathsig", "TERM", "--")
+"""Put before a command: it gets SIGTERM when the thread that started it ends, also by ``kill -9``."""
 
 
 class LabError(Exception):
@@ -109,9 +111,9 @@ class Namespace:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a command inside, in a session of its own, its output to ``log``."""
+        """Start a command inside, in a session of its own, its output to ``log``; it ends with the thread that starts it."""
         return subprocess.Popen(
-            self.command(arguments),
+            [*WITH_PARENT, *self.command(arguments)],
             stdin=subprocess.DEVNULL,
             stdout=log or subprocess.DEVNULL,
             stderr=subprocess.STDOUT if log else subprocess.DEVNULL,

@@ -1,0 +1,292 @@
+"""``make demo``: the main job on one machine, in the foreground.
+
+Builds the lab, starts the console outside and an agent in each managed gateway's namespace, enrols the agents, creates
+what an operator would create through the services the browser uses, deploys, waits until both tunnels are up, keeps real
+traffic flowing and says where to log in. Ctrl-C or SIGTERM takes everything down again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from deploy.lab import seed, workspace
+from deploy.lab.netns import LabError, Namespace
+from deploy.lab.relay import OutsideRelay
+from deploy.lab.strongswan import StrongSwan
+from deploy.lab.topology import EXTRANET, LYON, PARIS, Network, Site
+from deploy.lab.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+AGENT_PORT = 8470
+UP_WITHIN_S = 60.0
+SETUP_WITHIN_S = 60.0
+
+_SWANCTL = """
+connections {{
+  paris {{
+    version = 2
+    local_addrs = {local}
+    remote_addrs = {remote}
+    proposals = aes256gcm16-prfsha384-ecp256,aes256gcm16-prfsha384-x25519,aes256-sha256-ecp256
+    encap = yes
+    dpd_delay = 10s
+    local {{
+      auth = psk
+      id = {local}
+    }}
+    remote {{
+      auth = psk
+      id = {remote}
+    }}
+    children {{
+      lan {{
+        local_ts = {local_ts}
+        remote_ts = {remote_ts}
+        esp_proposals = aes256gcm16-ecp256,aes256gcm16,aes256-sha256
+        dpd_action = clear
+      }}
+    }}
+  }}
+}}
+secrets {{
+  ike-paris {{
+    id-local = {local}
+    id-remote = {remote}
+    secret = 0x{psk}
+  }}
+}}
+"""
+
+
+class Demo:
+    """The whole demo; :meth:`run` returns when it is asked to stop."""
+
+    def __init__(self, port: int, directory: Path, prefix: str = "") -> None:
+        self.port = port
+        self.work = Workspace(directory)
+        self.network = Network(prefix)
+        self.stop = threading.Event()
+        self.extranet: StrongSwan | None = None
+        self.url = f"http://127.0.0.1:{port}"
+        self.password = secrets.token_urlsafe(9)
+
+    def run(self) -> None:
+        """Build, start, wait for both tunnels, then stay until told to stop; always takes everything down."""
+        failed = True
+        try:
+            self.start()
+            failed = False
+            self._announce()
+            while not self.stop.wait(1.0):
+                self.work.check_children()
+        except Stopped:
+            failed = False
+        finally:
+            self.close(keep_logs=failed)
+
+    def start(self) -> None:
+        """Bring everything up and write ``demo.json``; raises :class:`LabError` where something does not come up."""
+        self._require_free_port()
+        self.work.open()
+        say("Building the lab: gateways paris, lyon and extranet, a host behind each, an internet between them")
+        self.work.namespaces.extend(self.network.namespaces.values())
+        self.network.build()
+        self.work.save()
+        self._start_console()
+        self._start_agents()
+        psk = secrets.token_hex(32)
+        self._start_extranet(psk)
+        say("Creating gateways, keys, policies and tunnels, and deploying them")
+        self.api_token = seed.create_tunnels(psk)
+        say("Waiting for the tunnels to come up")
+        began = time.monotonic()
+        self.work.wait("tunnels up", self._tunnels_up, UP_WITHIN_S)
+        say(f"Both tunnels are up after {time.monotonic() - began:.1f} s")
+        self._start_traffic()
+        self._write_description()
+
+    def close(self, *, keep_logs: bool) -> None:
+        """Take everything down."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # going down already: let it finish
+        if self.extranet is not None:
+            self.extranet.stop()
+        if hasattr(self.work, "sockets"):
+            self.work.close(keep_logs=keep_logs)
+
+    def _require_free_port(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.port))
+            except OSError:
+                raise LabError(
+                    f"port {self.port} is in use: choose another with DEMO_PORT=8001 make demo"
+                ) from None
+
+    def _start_console(self) -> None:
+        say("Starting the console: broker, worker, scheduler and web server")
+        data = self.work.directory / "data"
+        seed.configure(data, f"redis+socket://{self.work.sockets}/broker.sock")
+        seed.set_up("admin", self.password)
+        self.work.start(
+            "console",
+            [sys.executable, str(ROOT / "manage.py"), "console", "--bind", "127.0.0.1", "--port", str(self.port)],
+            environment=os.environ, cwd=ROOT,
+        )  # fmt: skip
+        self.work.wait("the console answers", self._console_answers, SETUP_WITHIN_S)
+
+    def _console_answers(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                return False
+            probe.sendall(b"GET /accounts/login/ HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+            return probe.recv(15).startswith(b"HTTP/1")
+
+    def _start_agents(self) -> None:
+        relay = OutsideRelay()
+        relay.add(f"unix:{self.work.sockets}/console.sock", f"tcp:127.0.0.1:{self.port}")
+        for site in (PARIS, LYON):
+            self._start_agent(site, relay)
+        seed.create_extranet(EXTRANET)
+
+    def _start_agent(self, site: Site, relay: OutsideRelay) -> None:
+        say(f"Enrolling the agent of {site.name} with a one-time token")
+        namespace = self.network.gateways[site.name]
+        inside = f"unix:{self.work.sockets}/agent-{site.name}.sock"
+        self.work.start(
+            f"relay-{site.name}",
+            [
+                sys.executable, "-m", "deploy.lab.relay",
+                f"{inside}=tcp:127.0.0.1:{AGENT_PORT}", f"tcp:127.0.0.1:80=unix:{self.work.sockets}/console.sock",
+            ],
+            namespace=namespace, cwd=ROOT,
+        )  # fmt: skip
+        self.work.wait(f"relay of {site.name}", lambda: self._printed(f"relay-{site.name}", "ready"), SETUP_WITHIN_S)
+        token = seed.create_gateway(site, "127.0.0.1", relay.add("tcp:127.0.0.1:0", inside))
+        state, sockets = self.work.directory / "agents" / site.name, self.work.sockets / site.name
+        agent = [sys.executable, "-m", "agents.cli"]
+        places = ["--state", str(state), "--run", str(sockets)]
+        token_file = self.work.sockets / "token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(token, encoding="ascii")
+        namespace.run(
+            "env", f"PYTHONPATH={ROOT}", *agent, "enrol", "--console", "http://127.0.0.1:80",
+            "--token-file", str(token_file), "--port", str(AGENT_PORT), *places,
+        )  # fmt: skip
+        token_file.unlink()
+        self.work.start(
+            f"agent-{site.name}", [*agent, "run", *places, "--listen", f"127.0.0.1:{AGENT_PORT}"],
+            namespace=namespace, cwd=ROOT,
+        )  # fmt: skip
+        self.work.wait(f"agent of {site.name}", lambda: seed.contacted(site.name), SETUP_WITHIN_S)
+
+    def _printed(self, log: str, line: str) -> bool:
+        return line in (self.work.logs / f"{log}.log").read_text(encoding="utf-8")
+
+    def _start_extranet(self, psk: str) -> None:
+        say("Starting strongSwan as the unmanaged gateway extranet")
+        configuration = _SWANCTL.format(
+            local=EXTRANET.outer_address, remote=PARIS.outer_address,
+            local_ts=EXTRANET.lan_network, remote_ts=PARIS.lan_network, psk=psk,
+        )  # fmt: skip
+        self.extranet = StrongSwan(
+            self.network.gateways[EXTRANET.name], self.work.sockets / "extranet", configuration
+        )
+        self.extranet.start()
+        self.extranet.wait_ready()
+
+    def _tunnels_up(self) -> bool:
+        return seed.all_up() and all(workspace.ping(here, there) for here, there, _ in self._checks())
+
+    def _checks(self) -> list[tuple[Namespace, str, str]]:
+        hosts = self.network.hosts
+        return [
+            (hosts[PARIS.name], LYON.host_address, "paris-lyon"),
+            (hosts[LYON.name], PARIS.host_address, "paris-lyon"),
+            (hosts[PARIS.name], EXTRANET.host_address, "paris-extranet"),
+            (hosts[EXTRANET.name], PARIS.host_address, "paris-extranet"),
+        ]
+
+    def _start_traffic(self) -> None:
+        for index, (here, there, tunnel) in enumerate(self._checks()):
+            self.work.start(
+                f"traffic-{tunnel}-{index}",
+                ["ping", "-q", "-i", f"{0.2 + 0.3 * index:.1f}", "-s", str(400 + 200 * index), there],
+                namespace=here,
+            )
+
+    def _write_description(self) -> None:
+        workspace.write_json(
+            self.work.directory / "demo.json",
+            {
+                "url": self.url,
+                "username": "admin",
+                "password": self.password,
+                "api_token": self.api_token,
+                "namespaces": {role: namespace.name for role, namespace in self.network.namespaces.items()},
+                "checks": [
+                    {"from": here.name, "to": there, "via": tunnel} for here, there, tunnel in self._checks()
+                ],
+            },
+        )
+
+    def _announce(self) -> None:
+        say("")
+        say(f"  address   {self.url}")
+        say("  user      admin")
+        say(f"  password  {self.password}")
+        say("")
+        say(f"Also in {self.work.directory / 'demo.json'}. Ctrl-C ends the demo and removes everything it made.")
+
+
+class Stopped(Exception):  # noqa: N818 (not an error)
+    """Someone asked the demo to end while it was still starting."""
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal."""
+    print(text, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="demo", description="The main job of VPN Console, on this machine.")
+    parser.add_argument("--port", type=int, default=8000, help="port of the console on 127.0.0.1")
+    parser.add_argument("--directory", type=Path, default=ROOT / ".demo", help="where the demo keeps its files")
+    parser.add_argument("--prefix", default="", help="put before the names of the network namespaces")
+    options = parser.parse_args(arguments)
+    try:
+        workspace.enter_user_namespace("deploy.lab.demo", sys.argv[1:] if arguments is None else arguments)
+        demo = Demo(options.port, options.directory.resolve(), options.prefix)
+
+        def asked(_number: int, _frame: FrameType | None) -> None:
+            if demo.stop.is_set():
+                return
+            demo.stop.set()
+            if not (demo.work.directory / "demo.json").exists():
+                raise Stopped
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, asked)
+        demo.run()
+    except LabError as error:
+        print(f"\nThe demo cannot go on: {error}", file=sys.stderr)
+        return 1
+    say("The demo is down; nothing of it is left.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""A demo run by a test: started as ``make demo`` starts it, in a folder and under a namespace prefix of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deploy.lab.netns import NETNS_DIRECTORY, Namespace, run
+
+ROOT = Path(__file__).resolve().parents[2]
+START_WITHIN_S = 180.0
+END_WITHIN_S = 60.0
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(slots=True)
+class RunningDemo:
+    """``python -m deploy.lab.demo`` with its folder; ``description`` is ``demo.json``."""
+
+    directory: Path
+    prefix: str
+    options: tuple[str, ...] = ()
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[str] | None = None
+    output: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start and wait until the demo says it is ready."""
+        command = [sys.executable, "-m", "deploy.lab.demo", "--port", str(self.port), "--directory", str(self.directory)]
+        self.process = subprocess.Popen(
+            [*command, "--prefix", self.prefix, *self.options],
+            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + START_WITHIN_S
+        assert self.process.stdout is not None
+        while time.monotonic() < deadline:
+            readable, _, _ = select.select([self.process.stdout], [], [], 1.0)
+            line = self.process.stdout.readline() if readable else ""
+            if line:
+                self.output.append(line.rstrip())
+            if "Ctrl-C ends the demo" in line:
+                return
+            if self.process.poll() is not None:
+                break
+        self.kill()
+        raise AssertionError("the demo did not come up:\n" + "\n".join(self.output))
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What the demo says of itself."""
+        content: dict[str, Any] = json.loads((self.directory / "demo.json").read_text(encoding="utf-8"))
+        return content
+
+    def namespace(self, role: str) -> Namespace:
+        """Return one of its namespaces by role."""
+        return Namespace(self.prefix, role)
+
+    def end(self) -> int:
+        """Ask it to end as Ctrl-C would and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(END_WITHIN_S)
+
+    def kill(self) -> None:
+        """End it without a chance to clean up."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def namespaces_left(self) -> list[str]:
+        """Return the namespaces that still carry its prefix."""
+        return sorted(path.name for path in NETNS_DIRECTORY.iterdir() if path.name.startswith(f"{self.prefix}-"))
+
+    def agent_process(self, site: str, module: str) -> int:
+        """Return the pid of ``python -m agents.MODULE`` inside a gateway's namespace."""
+        for pid in self.namespace(site).pids():
+            try:
+                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except FileNotFoundError:
+                continue
+            if f"agents.{module}".encode() in arguments:
+                return pid
+        raise AssertionError(f"no {module} runs in {site}")
+
+    def answered(self, check: dict[str, str], count: int = 1, wait_s: int = 2) -> bool:
+        """Tell whether ``count`` pings of one of ``demo.json``'s checks are all answered."""
+        command = ["ping", "-q", "-c", str(count), "-i", "0.2", "-W", str(wait_s), check["to"]]
+        inside = ["nsenter", f"--net={NETNS_DIRECTORY / check['from']}", "--", *command]
+        return f" {count} received" in run(*inside, check=False)
+
+    def wait_answered(self, check: dict[str, str], timeout_s: float) -> float:
+        """Wait until a ping is answered; returns how long it took in seconds."""
+        began = time.monotonic()
+        while not self.answered(check, wait_s=1):
+            took = time.monotonic() - began
+            assert took < timeout_s, f"{check} not answered within {timeout_s} s"
+        return time.monotonic() - began
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process exists and is not a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def processes_mentioning(text: str) -> list[int]:
+    """Return pids whose command line names ``text``, this process left out."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if text.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
