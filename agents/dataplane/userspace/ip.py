@@ -1,0 +1,145 @@
+"""What the engine needs of inner IP packets: length, flow, traffic class and checksum.
+
+Here: RFC 791 and RFC 8200 headers as far as selectors (RFC 4301 section 4.4.1.1) and RFC 6040 look at them.
+Deliberately not here: fragments are not put together; what is behind the first one has no ports.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+_PORTS = frozenset({6, 17, 33, 132, 136})
+"""TCP, UDP, DCCP, SCTP, UDP-Lite: the first four octets are the ports."""
+_TYPED = frozenset({1, 58})
+"""ICMP: type and code stand in for ports (RFC 4301 section 4.4.1.1)."""
+_EXTENSIONS = frozenset({0, 43, 60, 135, 139, 140})
+_FRAGMENT = 44
+_AUTHENTICATION = 51
+
+ECN_CE = 3
+_words = struct.Struct("!HH").unpack_from
+
+
+class MalformedPacket(Exception):  # noqa: N818 - an outcome of one packet, not a fault of ours
+    """The octets are not one whole IP packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Addresses as integers; ports are None where they are not to be seen (a later fragment, AH, ESP...)."""
+
+    version: int
+    source: int
+    destination: int
+    protocol: int
+    source_port: int | None
+    destination_port: int | None
+
+
+def flow_key(packet: bytes) -> bytes | None:
+    """Return octets equal for packets of one unfragmented TCP or UDP flow, or None: use :func:`parse_flow` then."""
+    first = packet[0]
+    if first == 0x45:
+        if len(packet) >= 28 and not packet[6] & 0x3F and not packet[7] and packet[9] in (6, 17):
+            return packet[9:10] + packet[12:24]
+    elif first >> 4 == 6 and len(packet) >= 48 and packet[6] in (6, 17):
+        return packet[6:7] + packet[8:44]
+    return None
+
+
+def packet_length(packet: bytes) -> int:
+    """Return the length an IP header states; raises :class:`MalformedPacket` when the octets are fewer.
+
+    Octets behind it are traffic flow confidentiality padding (RFC 4303 section 2.7). Jumbograms are refused.
+    """
+    if len(packet) >= 20 and packet[0] >> 4 == 4:
+        length = packet[2] << 8 | packet[3]
+        if 20 <= (packet[0] & 15) * 4 <= length <= len(packet):
+            return length
+    elif len(packet) >= 40 and packet[0] >> 4 == 6:
+        length = 40 + (packet[4] << 8 | packet[5])
+        if length <= len(packet):
+            return length
+    raise MalformedPacket("not one whole IP packet")
+
+
+def parse_flow(packet: bytes) -> Flow:
+    """Return the packet's selectors; raises :class:`MalformedPacket`."""
+    packet_length(packet)
+    if packet[0] >> 4 == 4:
+        offset = (packet[0] & 15) * 4
+        protocol = packet[9]
+        visible = not (packet[6] & 0x1F or packet[7])
+        source, destination = packet[12:16], packet[16:20]
+        version = 4
+    else:
+        protocol, offset, visible = _upper_layer(packet)
+        source, destination = packet[8:24], packet[24:40]
+        version = 6
+    source_port, destination_port = _ports(packet, protocol, offset) if visible else (None, None)
+    return Flow(
+        version,
+        int.from_bytes(source, "big"),
+        int.from_bytes(destination, "big"),
+        protocol,
+        source_port,
+        destination_port,
+    )
+
+
+def _ports(packet: bytes, protocol: int, offset: int) -> tuple[int | None, int | None]:
+    if protocol in _PORTS and len(packet) >= offset + 4:
+        return _words(packet, offset)
+    if protocol in _TYPED and len(packet) >= offset + 2:
+        return packet[offset] << 8 | packet[offset + 1], 0
+    return None, None
+
+
+def _upper_layer(packet: bytes) -> tuple[int, int, bool]:
+    """Walk IPv6 extension headers; return protocol, where it starts, and whether it is there (first fragment)."""
+    protocol, offset = packet[6], 40
+    while protocol in _EXTENSIONS or protocol in (_FRAGMENT, _AUTHENTICATION):
+        if len(packet) < offset + 8:
+            raise MalformedPacket("extension header")
+        following = packet[offset]
+        if protocol == _FRAGMENT:
+            if (packet[offset + 2] << 8 | packet[offset + 3]) & 0xFFF8:
+                return following, offset + 8, False
+            offset += 8
+        elif protocol == _AUTHENTICATION:
+            offset += (packet[offset + 1] + 2) * 4
+        else:
+            offset += (packet[offset + 1] + 1) * 8
+        protocol = following
+    return protocol, offset, True
+
+
+def traffic_class(packet: bytes) -> int:
+    """Return DSCP and ECN as one octet."""
+    if packet[0] >> 4 == 4:
+        return packet[1]
+    return (packet[0] << 4 | packet[1] >> 4) & 0xFF
+
+
+def with_congestion(packet: bytes) -> bytes | None:
+    """Return the packet with CE set, or None when it is not ECN-capable (RFC 6040 section 4.2, outer CE)."""
+    octet = traffic_class(packet)
+    if octet & 3 == 0:
+        return None
+    if octet & 3 == ECN_CE:
+        return packet
+    changed = bytearray(packet)
+    if packet[0] >> 4 == 4:
+        changed[1] |= ECN_CE
+        header = (packet[0] & 15) * 4
+        changed[10:12] = b"\0\0"
+        changed[10:12] = checksum(bytes(changed[:header])).to_bytes(2, "big")
+    else:
+        changed[1] |= ECN_CE << 4
+    return bytes(changed)
+
+
+def checksum(octets: bytes) -> int:
+    """Return the Internet checksum (RFC 1071) of an even number of octets."""
+    return -int.from_bytes(octets, "big") % 0xFFFF
