@@ -1,0 +1,120 @@
+"""What happened on this gateway, numbered from 1 without gaps, kept until it is too much to keep.
+
+Own events and those fetched from ``iked`` share one sequence. How far ``iked``'s ring was read (its ``boot_id`` and
+number) is written in the same transaction as the events, so each is stored once whatever is killed when. The newest
+:data:`MOST_EVENTS` are kept. After a damaged file was set aside, numbering goes on from the clock in microseconds,
+far above anything used before: a reader sees a gap, never one number with two meanings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from agents.agentd.database import Database, set_fact
+from agents.contract.codec import decode, encode
+from agents.contract.events import KINDS, Event, EventPage
+
+MOST_EVENTS = 50_000
+MOST_PER_PAGE = 1_000
+_PRUNE_EVERY = 1_000
+
+
+class Journal:
+    """Append and read. ``on_growth`` is called after each transaction that added events."""
+
+    def __init__(
+        self, database: Database, *, keep: int = MOST_EVENTS, on_growth: Callable[[], None] | None = None
+    ) -> None:
+        self._database = database
+        self._keep = keep
+        self.on_growth = on_growth
+        remembered = int(database.fact("last_sequence") or 0)
+        newest = database.rows("SELECT max(sequence) FROM event")[0][0]
+        self._last = max(remembered, newest if isinstance(newest, int) else 0)
+        if database.started_over:
+            self._last = time.time_ns() // 1000
+        self._prune()
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event, 0 before the first."""
+        return self._last
+
+    @property
+    def oldest(self) -> int:
+        """The first number still kept, ``last + 1`` when nothing is."""
+        oldest = self._database.rows("SELECT min(sequence) FROM event")[0][0]
+        return oldest if isinstance(oldest, int) else self._last + 1
+
+    def append(
+        self,
+        code: str,
+        message: str,
+        *,
+        tunnel_id: str | None = None,
+        received: str | None = None,
+        configured: str | None = None,
+        field: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> Event:
+        """Store an event of our own; raises :class:`KeyError` for a code that is not registered."""
+        event = Event(
+            sequence=self._last + 1,
+            time=time.time(),
+            code=code,
+            severity=KINDS[code].severity,
+            message=message[:2_000],
+            tunnel_id=tunnel_id,
+            received=received,
+            configured=configured,
+            field=field or KINDS[code].field or None,
+            attributes=dict(attributes or {}),
+        )
+        self._store([event], {})
+        return event
+
+    def ingest(self, boot_id: str, events: Sequence[Event], read_to: int) -> int:
+        """Store events of ``iked`` not stored before, and how far its ring was read; returns how many were new."""
+        known_boot, known = self.position()
+        after = known if known_boot == boot_id else 0
+        new = [event for event in events if event.sequence > after]
+        numbered = [dataclasses.replace(event, sequence=self._last + index) for index, event in enumerate(new, start=1)]
+        if (boot_id, read_to) != (known_boot, known):
+            self._store(numbered, {"iked_boot_id": boot_id, "iked_read_to": str(max(read_to, after))})
+        return len(new)
+
+    def position(self) -> tuple[str, int]:
+        """Return ``iked``'s ``boot_id`` and the number read last, ``("", 0)`` before the first time."""
+        return self._database.fact("iked_boot_id") or "", int(self._database.fact("iked_read_to") or 0)
+
+    def page(self, after: int, limit: int) -> EventPage:
+        """Return up to ``limit`` events above ``after``."""
+        rows = self._database.rows(
+            "SELECT body FROM event WHERE sequence > ? ORDER BY sequence LIMIT ?",
+            min(after, 2**63 - 1),
+            max(0, min(limit, MOST_PER_PAGE)),
+        )
+        events = tuple(decode(Event, row[0]) for row in rows if isinstance(row[0], bytes))
+        return EventPage(events=events, oldest=self.oldest, last=self._last)
+
+    def _store(self, events: Sequence[Event], facts: Mapping[str, str]) -> None:
+        last = events[-1].sequence if events else self._last
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "INSERT INTO event (sequence, body) VALUES (?, ?)",
+                [(event.sequence, encode(event)) for event in events],
+            )
+            for name, value in {**facts, "last_sequence": str(last)}.items():
+                set_fact(connection, name, value)
+        prune = last // _PRUNE_EVERY != self._last // _PRUNE_EVERY
+        self._last = last
+        if prune:
+            self._prune()
+        if events and self.on_growth is not None:
+            self.on_growth()
+
+    def _prune(self) -> None:
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM event WHERE sequence <= ?", (self._last - self._keep,))
