@@ -1,7 +1,7 @@
 """The only reader of the process environment: names, defaults and files of the console.
 
-Everything is optional, so that settings import anywhere (type checker, tests, ``manage.py help``); what a running console
-cannot do without is demanded by :func:`require_set_up`.
+Everything is optional, so that settings import anywhere (type checker, tests, ``manage.py help``); what a running
+console cannot do without is demanded by :func:`require_set_up`.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ _REFUSED = "This token cannot be used: it was used already, has expired or was n
 @login_not_required
 @require_POST
 def enrol_view(request: HttpRequest) -> HttpResponse:
-    """200 SignedGrant, 400 a request that cannot be read or signed, 403 a token that is not good (never says which way)."""
-    if int(request.META.get("CONTENT_LENGTH") or 0) > _MOST_OCTETS:
+    """200 SignedGrant; 400 a request that cannot be read or signed; 403 a token that is not good, never saying why."""
+    if len(request.body) > _MOST_OCTETS:
         return _error(413, "too-large", f"At most {_MOST_OCTETS} octets.")
     source = client_address(request)
     try:

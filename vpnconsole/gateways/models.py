@@ -5,8 +5,10 @@ What a gateway reports of itself is not here (``monitor``), nor what it is to do
 
 from __future__ import annotations
 
+import ipaddress
 import uuid
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
@@ -66,6 +68,13 @@ class GatewayAddress(models.Model):
 
     def __str__(self) -> str:
         return self.address
+
+    def clean(self) -> None:
+        """Refuse what no tunnel can end on."""
+        super().clean()
+        address = ipaddress.ip_address(self.address)
+        if address.is_unspecified or address.is_multicast:
+            raise ValidationError({"address": f"{address} is not the address of one machine."}, code="unicast")
 
 
 class ProtectedNetwork(models.Model):

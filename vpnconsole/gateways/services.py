@@ -6,12 +6,12 @@ Keys: ``name``, ``agent_host`` ..., ``addresses.0.address``, ``protected_network
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.utils import timezone
 
@@ -24,6 +24,7 @@ from vpnconsole.gateways.choices import GatewayKind
 from vpnconsole.gateways.models import EnrolmentToken, Gateway, GatewayAddress, ProtectedNetwork
 from vpnconsole.gateways.signals import addresses_leaving, kind_changing
 from vpnconsole.lib.deletion import delete_unused
+from vpnconsole.lib.errors import FieldErrors
 
 TOKEN_VALIDITY = timedelta(hours=1)
 # A known token's refusals are audited this often; then only counted, so that nobody fills the trail from outside.
@@ -107,16 +108,15 @@ def _fill(gateway: Gateway, data: GatewayInput) -> None:
     gateway.data_plane = data.data_plane
     addresses = [GatewayAddress(address=row.address, label=row.label) for row in data.addresses]
     networks = [ProtectedNetwork(prefix=prefix) for prefix in data.protected_networks]
-    errors: dict[str, list[ValidationError]] = {}
-    _collect(errors, "", gateway)
+    errors = FieldErrors()
+    errors.clean("", gateway)
     for index, address in enumerate(addresses):
-        _collect(errors, f"addresses.{index}.", address, exclude=("gateway",))
+        errors.clean(f"addresses.{index}", address, without=("gateway",))
     for index, network in enumerate(networks):
-        _collect(errors, f"protected_networks.{index}.", network, exclude=("gateway",))
+        errors.clean(f"protected_networks.{index}", network, without=("gateway",))
     _refuse_twice(errors, "addresses.{}.address", [row.address for row in addresses])
     _refuse_twice(errors, "protected_networks.{}.prefix", [row.prefix for row in networks])
-    if errors:
-        raise ValidationError(errors)
+    errors.raise_any()
     kept = {row.address for row in addresses}
     leaving = {row.address for row in gateway.addresses.all()} - kept if not gateway._state.adding else set()
     if leaving:
@@ -126,21 +126,10 @@ def _fill(gateway: Gateway, data: GatewayInput) -> None:
     _replace(gateway.protected_networks.all(), networks, gateway)
 
 
-def _collect(
-    errors: dict[str, list[ValidationError]], prefix: str, row: models.Model, exclude: Iterable[str] = ()
-) -> None:
-    try:
-        row.full_clean(exclude=set(exclude), validate_constraints=not exclude)
-    except ValidationError as error:
-        for field, problems in error.error_dict.items():
-            key = prefix.rstrip(".") or NON_FIELD_ERRORS if field == NON_FIELD_ERRORS else prefix + field
-            errors.setdefault(key, []).extend(problems)
-
-
-def _refuse_twice(errors: dict[str, list[ValidationError]], key: str, values: Sequence[str]) -> None:
+def _refuse_twice(errors: FieldErrors, key: str, values: Sequence[str]) -> None:
     for index, value in enumerate(values):
         if value in values[:index]:
-            errors.setdefault(key.format(index), []).append(ValidationError(f"{value} stands twice.", code="twice"))
+            errors.add(key.format(index), f"{value} stands twice.", "twice")
 
 
 def _replace(
@@ -159,7 +148,7 @@ def _replace(
 
 @transaction.atomic
 def issue_enrolment_token(actor: User | None, gateway: Gateway) -> Token:
-    """Return a new one-time token, valid for an hour, and end earlier ones; raises ValidationError for extranet ones."""
+    """Return a new one-time token, valid for an hour, and end earlier ones; raises ValidationError for an extranet."""
     if not gateway.is_managed:
         raise ValidationError("An extranet gateway runs no agent of ours: there is nothing to enrol.", code="extranet")
     now = timezone.now()
@@ -189,6 +178,8 @@ def enrol(signed: SignedRequest, source: str) -> SignedGrant:
     if reason:
         _refuse(row, reason, source)
     try:
+        if not 1 <= signed.request.agent_port <= 65_535:
+            raise fleet.RequestRefusedError("comes with no port the agent could listen on")
         certificate = fleet.issue_gateway_certificate(signed.request.csr_pem, row.gateway)
     except fleet.RequestRefusedError as error:
         _audit_refusal(row, f"certificate request {error}", source)

@@ -170,7 +170,7 @@ class _SealedAttribute(DeferredAttribute):
 
 
 class SealedField(_FieldBase):
-    """Holds a :class:`~agents.contract.secret.Secret`; the column holds the envelope. Never in forms, never filtered on."""
+    """Holds a :class:`~agents.contract.secret.Secret`, its column the envelope. Never in forms, never filtered on."""
 
     empty_strings_allowed = False
     descriptor_class = _SealedAttribute

@@ -1,7 +1,7 @@
 """The base of every Celery task: ids only, sent after commit, one log line at each end, failures counted by kind.
 
-A task names the failures that belong to its trade in ``expected`` (an agent that does not answer); anything else is a bug
-and is logged with its traceback. What failed is shown to people from the rows the tasks keep, not from here.
+A task names the failures that belong to its trade in ``expected`` (an agent that does not answer); anything else is a
+bug and is logged with its traceback. What failed is shown to people from the rows the tasks keep, not from here.
 """
 
 from __future__ import annotations

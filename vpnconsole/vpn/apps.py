@@ -6,7 +6,15 @@ from django.apps import AppConfig
 
 
 class VPNConfig(AppConfig):
-    """Name and label of the app."""
+    """Name and label of the app; answers what gateways ask before they change."""
 
     name = "vpnconsole.vpn"
     label = "vpn"
+
+    def ready(self) -> None:
+        """Connect to the gateways' questions."""
+        from vpnconsole.gateways.signals import addresses_leaving, kind_changing
+        from vpnconsole.vpn.services import refuse_address_in_use, refuse_kind_in_use
+
+        addresses_leaving.connect(refuse_address_in_use)
+        kind_changing.connect(refuse_kind_in_use)

@@ -1,7 +1,7 @@
 """The proposals and policies a fresh console offers, so that the first tunnel needs no cryptographic decision.
 
-Written once by a migration and the operator's to change from then on; takes the app registry, because a migration must not
-use today's models.
+Written once by a migration and the operator's to change from then on; takes the app registry, because a migration must
+not use today's models.
 """
 
 from __future__ import annotations

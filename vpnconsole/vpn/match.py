@@ -1,0 +1,99 @@
+"""Advice on a tunnel: what works but is unwise, in one sentence with the field to change.
+
+Both ends derive from one tunnel, so they match each other by construction; what is left to check is how good the common
+choice is, and how the tunnel sits beside others. Pure: rows come with their relations fetched.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agents.contract import algorithms
+from vpnconsole.vpn import keys, rules
+from vpnconsole.vpn.models import IKEPolicy, IKEProposal, IPsecPolicy, IPsecProposal, Tunnel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """One remark: a stable code, the sentence, and the form's field."""
+
+    code: str
+    message: str
+    field: str
+
+
+def proposal_weaknesses(proposal: IKEProposal | IPsecProposal) -> list[str]:
+    """Return why the algorithms of a proposal are weak, one sentence each."""
+    rows: list[str] = []
+    cipher = algorithms.ENCRYPTION.get(proposal.encryption)
+    integrity = algorithms.INTEGRITY.get(proposal.integrity or "")
+    if isinstance(proposal, IKEProposal):
+        prf = algorithms.PSEUDO_RANDOM.get(proposal.prf)
+        group = algorithms.KEY_EXCHANGE.get(proposal.group)
+        found = (cipher, integrity, prf, group)
+    else:
+        found = (cipher, integrity, None, None)
+    for row in found:
+        if row is not None and row.weakness and row.weakness not in rows:
+            rows.append(row.weakness)
+    return rows
+
+
+def policy_advice(policy: IKEPolicy | IPsecPolicy, field: str) -> list[Advice]:
+    """Return remarks on a policy under the name of the form's field."""
+    advice = [
+        Advice(code="weak-algorithm", message=f"{proposal.name}: {sentence}.", field=field)
+        for proposal in policy.ordered_proposals()
+        for sentence in proposal_weaknesses(proposal)
+    ]
+    if isinstance(policy, IPsecPolicy):
+        if policy.pfs_group is None:
+            message = "No PFS group: who learns the keys of the IKE SA can read all traffic under it. Choose one."
+            advice.append(Advice(code="no-pfs", message=message, field=field))
+        if policy.replay_window == 0:
+            message = "Replay protection is off: recorded packets can be sent again. Use a window of 64 or more."
+            advice.append(Advice(code="no-replay-window", message=message, field=field))
+    return advice
+
+
+def tunnel_advice(tunnel: Tunnel, others: Iterable[Tunnel] = ()) -> list[Advice]:
+    """Return remarks on a tunnel, the weightiest first; ``others`` are those that share a gateway with it."""
+    others = list(others)
+    advice: list[Advice] = []
+    if weakness := keys.weakness(tunnel.psk):
+        advice.append(Advice(code="short-psk", message=weakness, field="psk"))
+    shared = [other.name for other in others if other.psk_id == tunnel.psk_id and other.pk != tunnel.pk]
+    if shared:
+        message = f"The key is used by {', '.join(shared[:3])} as well: a key of its own keeps a leak to one tunnel."
+        advice.append(Advice(code="shared-psk", message=message, field="psk"))
+    advice += policy_advice(tunnel.ike_policy, "ike_policy")
+    advice += policy_advice(tunnel.ipsec_policy, "ipsec_policy")
+    advice += _outer_inside(tunnel)
+    advice += _nested(tunnel, [other for other in others if other.pk != tunnel.pk])
+    return advice
+
+
+def _outer_inside(tunnel: Tunnel) -> list[Advice]:
+    advice = []
+    for index, pair in enumerate(tunnel.selectors.all()):
+        for end, network in ((tunnel.end_a, pair.network_a), (tunnel.end_b, pair.network_b)):
+            if ipaddress.ip_address(end.address) in ipaddress.ip_network(network):
+                message = (
+                    f"{network} holds {end.address}, the outer address of {end.gateway.name}: encrypted packets must "
+                    "not be sent into the tunnel again."
+                )
+                field = f"selectors.{index}.network_{end.side}"
+                advice.append(Advice(code="outer-inside", message=message, field=field))
+    return advice
+
+
+def _nested(tunnel: Tunnel, others: list[Tunnel]) -> list[Advice]:
+    advice: dict[tuple[str, str], Advice] = {}
+    ends = [tunnel.end_a, tunnel.end_b]
+    for index, side, gateway, other, pair in rules.shared_traffic(ends, list(tunnel.selectors.all()), others):
+        field = f"selectors.{index}.network_{'b' if side == 'a' else 'a'}"
+        message = f"Shares packets with {other} ({pair}) on {gateway.name}: the longer prefix decides."
+        advice.setdefault((field, other.name), Advice(code="nested", message=message, field=field))
+    return list(advice.values())

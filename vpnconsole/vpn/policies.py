@@ -1,0 +1,136 @@
+"""What is done to proposals and policies: one transaction each, audited; errors are keyed by field.
+
+A policy's ``proposals`` are given whole and in order of preference. Tunnels take a change up with the next deployment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from django.db import models, transaction
+
+from vpnconsole.accounts import audit
+from vpnconsole.accounts.models import User
+from vpnconsole.lib.deletion import delete_unused
+from vpnconsole.lib.errors import FieldErrors
+from vpnconsole.vpn.models import (
+    IKEPolicy,
+    IKEPolicyProposal,
+    IKEProposal,
+    IPsecPolicy,
+    IPsecPolicyProposal,
+    IPsecProposal,
+)
+
+MOST_PROPOSALS = 16
+_Row = TypeVar("_Row", IKEProposal, IPsecProposal, IKEPolicy, IPsecPolicy)
+
+
+@transaction.atomic
+def save_ike_proposal(
+    actor: User | None,
+    proposal: IKEProposal | None = None,
+    *,
+    name: str,
+    encryption: str,
+    prf: str,
+    group: str,
+    integrity: str | None = None,
+    description: str = "",
+) -> IKEProposal:
+    """Make an IKE proposal, or change the one given; raises ValidationError by field."""
+    row = proposal or IKEProposal()
+    row.name, row.description = name, description
+    row.encryption, row.integrity, row.prf, row.group = encryption, integrity or None, prf, group
+    return _saved(actor, row)
+
+
+@transaction.atomic
+def save_ipsec_proposal(
+    actor: User | None,
+    proposal: IPsecProposal | None = None,
+    *,
+    name: str,
+    encryption: str,
+    integrity: str | None = None,
+    description: str = "",
+) -> IPsecProposal:
+    """Make an IPsec proposal, or change the one given; raises ValidationError by field."""
+    row = proposal or IPsecProposal()
+    row.name, row.description, row.encryption, row.integrity = name, description, encryption, integrity or None
+    return _saved(actor, row)
+
+
+@transaction.atomic
+def save_ike_policy(
+    actor: User | None,
+    policy: IKEPolicy | None = None,
+    *,
+    name: str,
+    proposals: Sequence[IKEProposal],
+    lifetime_s: int = 86_400,
+    dpd_interval_s: int = 30,
+    description: str = "",
+) -> IKEPolicy:
+    """Make an IKE policy, or change the one given; raises ValidationError by field."""
+    row = policy or IKEPolicy()
+    row.name, row.description = name, description
+    row.lifetime_s, row.dpd_interval_s = lifetime_s, dpd_interval_s
+    saved = _saved(actor, row, proposals)
+    saved.proposal_links.all().delete()
+    for seq, proposal in enumerate(proposals, 1):
+        IKEPolicyProposal.objects.create(policy=saved, proposal=proposal, seq=seq)
+    return saved
+
+
+@transaction.atomic
+def save_ipsec_policy(
+    actor: User | None,
+    policy: IPsecPolicy | None = None,
+    *,
+    name: str,
+    proposals: Sequence[IPsecProposal],
+    lifetime_s: int = 3_600,
+    lifetime_bytes: int = 0,
+    replay_window: int = 64,
+    pfs_group: str | None = None,
+    description: str = "",
+) -> IPsecPolicy:
+    """Make an IPsec policy, or change the one given; raises ValidationError by field."""
+    row = policy or IPsecPolicy()
+    row.name, row.description, row.pfs_group = name, description, pfs_group or None
+    row.lifetime_s, row.lifetime_bytes, row.replay_window = lifetime_s, lifetime_bytes, replay_window
+    saved = _saved(actor, row, proposals)
+    saved.proposal_links.all().delete()
+    for seq, proposal in enumerate(proposals, 1):
+        IPsecPolicyProposal.objects.create(policy=saved, proposal=proposal, seq=seq)
+    return saved
+
+
+@transaction.atomic
+def delete(actor: User | None, row: IKEProposal | IPsecProposal | IKEPolicy | IPsecPolicy) -> None:
+    """Remove a proposal or policy; raises ValidationError naming what uses it."""
+    audit.record(actor, f"{_word(row)}.deleted", row)
+    delete_unused(row)
+
+
+def _word(row: models.Model) -> str:
+    return str(row._meta.verbose_name).lower().replace(" ", "-")
+
+
+def _saved(actor: User | None, row: _Row, proposals: Sequence[models.Model] | None = None) -> _Row:
+    """Check and save one row; ``proposals`` None means that the row has none of its own."""
+    action = "created" if row._state.adding else "changed"
+    errors = FieldErrors()
+    errors.clean("", row)
+    if proposals is not None:
+        if not 1 <= len(proposals) <= MOST_PROPOSALS:
+            errors.add("proposals", f"Choose 1 to {MOST_PROPOSALS} proposals.", "count")
+        if len({proposal.pk for proposal in proposals}) != len(proposals):
+            errors.add("proposals", "Each proposal can stand once.", "twice")
+    errors.raise_any()
+    row.save()
+    details = {"proposals": [str(proposal) for proposal in proposals]} if proposals is not None else {}
+    audit.record(actor, f"{_word(row)}.{action}", row, details=details)
+    return row

@@ -1,0 +1,211 @@
+"""What must hold between the rows of a tunnel and between tunnels, said in plain words beside the field.
+
+Pure checks on rows given; they read nothing further. What is merely unwise is in ``match``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from agents.contract.config import Endpoint, Identity, IdentityType
+from agents.contract.errors import FieldError
+from vpnconsole.gateways.models import Gateway
+from vpnconsole.lib.errors import FieldErrors
+from vpnconsole.vpn.choices import ConnectionTypeChoice, IdentityTypeChoice, Side
+from vpnconsole.vpn.inputs import EndInput
+from vpnconsole.vpn.models import SelectorPair, Tunnel, TunnelEnd
+from vpnconsole.vpn.traffic import Traffic, ambiguous, networks_overlap, overlap
+
+MOST_SELECTORS = 64
+
+
+def build_end(errors: FieldErrors, side: str, data: EndInput) -> TunnelEnd:
+    """Return the end as a row, its identity filled in and in canonical form; notes what is wrong with it alone."""
+    key = f"end_{side}"
+    end = TunnelEnd(side=side, address=data.address.strip(), connection_type=data.connection_type)
+    end.identity_type, end.identity_value = _identity(data)
+    if data.gateway is None:
+        errors.add(f"{key}.gateway", "Choose a gateway.", "required")
+    else:
+        end.gateway = data.gateway
+    errors.clean(key, end, without=("tunnel",) if data.gateway else ("tunnel", "gateway"))
+    if errors.any_below(f"{key}.address", f"{key}.identity_type", f"{key}.identity_value"):
+        return end
+    try:
+        identity = Identity(type=IdentityType(end.identity_type), value=end.identity_value)
+    except FieldError as error:
+        errors.add(f"{key}.identity_value", f"This identity {error.problem}.", "identity")
+        return end
+    try:
+        Endpoint(address=end.address, identity=identity)
+    except FieldError as error:
+        errors.add(f"{key}.address", f"This {error.problem}.", "address")
+    return end
+
+
+def _identity(data: EndInput) -> tuple[str, str]:
+    kind, value = data.identity_type, data.identity_value.strip()
+    text = value or data.address.strip()
+    if (not value and kind in ("", IdentityTypeChoice.IPV4, IdentityTypeChoice.IPV6)) or kind in ("ipv4", "ipv6"):
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return kind or IdentityTypeChoice.IPV4, text
+        return kind or (IdentityTypeChoice.IPV4 if address.version == 4 else IdentityTypeChoice.IPV6), str(address)
+    if kind == IdentityTypeChoice.KEY_ID:
+        return kind, value.lower()
+    return kind or IdentityTypeChoice.FQDN, value
+
+
+def check_ends(errors: FieldErrors, end_a: TunnelEnd, end_b: TunnelEnd) -> None:
+    """Note what is wrong between the two ends; their gateways come with ``addresses`` fetched."""
+    for key, end in (("end_a", end_a), ("end_b", end_b)):
+        known = {row.address for row in end.gateway.addresses.all()}
+        if end.address not in known and f"{key}.address" not in errors:
+            errors.add(
+                f"{key}.address", f"{end.gateway.name} has no address {end.address}: add it to the gateway first."
+            )
+    if errors.any_below("end_a", "end_b"):
+        return
+    versions = [ipaddress.ip_address(end.address).version for end in (end_a, end_b)]
+    if end_a.gateway == end_b.gateway:
+        errors.add("end_b.gateway", "Both ends are the same gateway: choose another one.", "same")
+    elif versions[0] != versions[1]:
+        errors.add(
+            "end_b.address",
+            f"One end has an IPv{versions[0]} address, this one IPv{versions[1]}: both must be of the same kind.",
+            "family",
+        )
+    elif end_a.address == end_b.address:
+        errors.add("end_b.address", "Both ends have the same address.", "same")
+    if not (end_a.gateway.is_managed or end_b.gateway.is_managed):
+        errors.add("end_b.gateway", "Neither gateway is managed by this console: one of them has to be.", "extranet")
+    types = {end_a.connection_type, end_b.connection_type}
+    if types == {ConnectionTypeChoice.RESPONDER_ONLY}:
+        errors.add("end_b.connection_type", "Both ends only answer, so neither would ever start.", "deadlock")
+    elif types == {ConnectionTypeChoice.INITIATOR_ONLY}:
+        errors.add("end_b.connection_type", "Both ends only start and neither answers.", "deadlock")
+
+
+def check_selectors(errors: FieldErrors, pairs: Sequence[SelectorPair], *, add_routes: bool) -> None:
+    """Note what is wrong with each pair and between pairs of one tunnel."""
+    if not 1 <= len(pairs) <= MOST_SELECTORS:
+        errors.add("selectors", f"Give 1 to {MOST_SELECTORS} pairs of networks.", "count")
+    for index, pair in enumerate(pairs):
+        key = f"selectors.{index}"
+        errors.clean(key, pair, without=("tunnel",))
+        if not errors.any_below(key):
+            _check_pair(errors, key, pair, add_routes=add_routes)
+    for index, pair in enumerate(pairs):
+        for earlier in range(index):
+            if errors.any_below(f"selectors.{index}", f"selectors.{earlier}"):
+                continue
+            if overlap(traffic(pair, Side.A), traffic(pairs[earlier], Side.A)):
+                errors.add(
+                    f"selectors.{index}.network_b",
+                    f"Overlaps with pair {earlier + 1} ({pairs[earlier]}): the same packets would match both.",
+                    "overlap",
+                )
+
+
+def _check_pair(errors: FieldErrors, key: str, pair: SelectorPair, *, add_routes: bool) -> None:
+    network_a, network_b = ipaddress.ip_network(pair.network_a), ipaddress.ip_network(pair.network_b)
+    if network_a.version != network_b.version:
+        errors.add(
+            f"{key}.network_b",
+            f"{network_a} is IPv{network_a.version}, {network_b} is IPv{network_b.version}: "
+            "both networks of a pair must be of the same kind.",
+            "family",
+        )
+    elif networks_overlap(network_a, network_b):
+        everything = (network_a.prefixlen == 0) != (network_b.prefixlen == 0)
+        if not everything:
+            errors.add(
+                f"{key}.network_b",
+                f"{network_a} and {network_b} overlap: the same addresses cannot be on both sides.",
+                "overlap",
+            )
+        elif add_routes:
+            errors.add(
+                f"{key}.network_b",
+                "A tunnel for everything cannot add its routes by itself, it would catch its own encrypted packets: "
+                "turn off adding routes.",
+                "everything",
+            )
+    for side in Side.values:
+        if getattr(pair, f"port_{side}_start") > getattr(pair, f"port_{side}_end"):
+            errors.add(f"{key}.port_{side}_end", "The last port comes before the first.", "range")
+    ports = (pair.port_a_start, pair.port_a_end, pair.port_b_start, pair.port_b_end)
+    if pair.protocol == 0 and ports != (0, 65_535, 0, 65_535):
+        errors.add(f"{key}.protocol", "Ports need a protocol that has them: 6 for TCP, 17 for UDP.", "ports")
+
+
+def traffic(pair: SelectorPair, side: str) -> Traffic:
+    """Return a pair as the gateway on ``side`` sees it."""
+    a = (ipaddress.ip_network(pair.network_a), (pair.port_a_start, pair.port_a_end))
+    b = (ipaddress.ip_network(pair.network_b), (pair.port_b_start, pair.port_b_end))
+    (local, local_ports), (remote, remote_ports) = (a, b) if side == Side.A else (b, a)
+    return Traffic(
+        local=local, remote=remote, protocol=pair.protocol, local_ports=local_ports, remote_ports=remote_ports
+    )
+
+
+def check_endpoints_unique(errors: FieldErrors, ends: Sequence[TunnelEnd], others: Iterable[Tunnel]) -> None:
+    """Note another tunnel between the same addresses under the same identities: IKE could not tell the two apart."""
+    seen = set(_pairs_seen(ends))
+    for other in others:
+        if seen & set(_pairs_seen([other.end_a, other.end_b])):
+            errors.add(
+                "end_b.identity_value",
+                f"Tunnel {other.name} joins the same addresses under the same identities already, so the gateways "
+                "could not tell the two apart: use another address or another identity.",
+                "clash",
+            )
+
+
+def _pairs_seen(ends: Sequence[TunnelEnd]) -> Iterable[tuple[object, ...]]:
+    for local, remote in (ends, ends[::-1]):
+        if local.gateway.is_managed:
+            yield (local.gateway_id, *_face(local), *_face(remote))
+
+
+def _face(end: TunnelEnd) -> tuple[str, str, str]:
+    return end.address, end.identity_type, end.identity_value
+
+
+def check_traffic_unique(
+    errors: FieldErrors, ends: Sequence[TunnelEnd], pairs: Sequence[SelectorPair], others: Iterable[Tunnel]
+) -> None:
+    """Note enabled tunnels on the same managed gateway that claim the same packets."""
+    for index, side, gateway, other, other_pair in shared_traffic(ends, pairs, others):
+        mine, theirs = traffic(pairs[index], side), traffic(other_pair, other_side(other, gateway))
+        field = f"selectors.{index}.network_{Side.B if side == Side.A else Side.A}"
+        if ambiguous(mine, theirs) and field not in errors:
+            errors.add(
+                field,
+                f"Tunnel {other.name} carries {theirs.local} to {theirs.remote} on {gateway.name} already: "
+                "the gateway could not tell which tunnel a packet belongs to.",
+                "overlap",
+            )
+
+
+def shared_traffic(
+    ends: Sequence[TunnelEnd], pairs: Sequence[SelectorPair], others: Iterable[Tunnel]
+) -> Iterable[tuple[int, str, Gateway, Tunnel, SelectorPair]]:
+    """Yield (pair index, side, gateway, other tunnel, its pair) wherever an enabled tunnel shares packets."""
+    enabled = [other for other in others if other.enabled]
+    for end in ends:
+        if not end.gateway.is_managed:
+            continue
+        for other in enabled:
+            side = other_side(other, end.gateway)
+            for index, pair in enumerate(pairs):
+                for other_pair in other.selectors.all() if side else ():
+                    if overlap(traffic(pair, end.side), traffic(other_pair, side)):
+                        yield index, end.side, end.gateway, other, other_pair
+
+
+def other_side(tunnel: Tunnel, gateway: Gateway) -> str:
+    """Return the side of ``tunnel`` that is on ``gateway``, or an empty text."""
+    return next((end.side for end in tunnel.ends.all() if end.gateway_id == gateway.pk), "")

@@ -1,0 +1,210 @@
+"""What is done to tunnels: one transaction each, checked whole, audited. Nothing reaches a gateway before a deployment.
+
+Every error of a submission comes in one ValidationError keyed as forms name fields: ``name``, ``psk``,
+``end_a.gateway``, ``end_b.identity_value``, ``selectors.0.network_b``, ``selectors`` (the list as such). Pre-shared keys and
+policies have ``keys`` and ``policies``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from vpnconsole.accounts import audit
+from vpnconsole.accounts.models import User
+from vpnconsole.gateways.models import Gateway
+from vpnconsole.lib.errors import FieldErrors
+from vpnconsole.vpn import queries, rules
+from vpnconsole.vpn.choices import Side
+from vpnconsole.vpn.inputs import SelectorInput, TunnelInput
+from vpnconsole.vpn.models import SelectorPair, Tunnel, TunnelEnd
+
+
+@transaction.atomic
+def create_tunnel(actor: User | None, data: TunnelInput) -> Tunnel:
+    """Make a tunnel; raises ValidationError by field."""
+    tunnel = _store(actor, Tunnel(), data)
+    audit.record(actor, "tunnel.created", tunnel)
+    return tunnel
+
+
+@transaction.atomic
+def update_tunnel(actor: User | None, tunnel: Tunnel, data: TunnelInput) -> Tunnel:
+    """Change a tunnel as a whole; raises ValidationError by field. Selector pairs that stay keep their number."""
+    before = _facts(queries.get_tunnel(tunnel.pk))
+    tunnel = _store(actor, tunnel, data)
+    after = _facts(tunnel)
+    audit.record(actor, "tunnel.changed", tunnel, details={"fields": _changed(before, after)})
+    return tunnel
+
+
+@transaction.atomic
+def clone_tunnel(actor: User | None, tunnel: Tunnel, *, name: str, **changes: Any) -> Tunnel:
+    """Make a like tunnel; without ``changes`` (fields of TunnelInput) the copy would clash with its model."""
+    data = dataclasses.replace(TunnelInput.of(tunnel), name=name, **changes)
+    copy = _store(actor, Tunnel(), data)
+    audit.record(actor, "tunnel.created", copy, details={"copy_of": tunnel.name})
+    return copy
+
+
+@transaction.atomic
+def set_enabled(actor: User | None, tunnel: Tunnel, enabled: bool) -> Tunnel:
+    """Switch a tunnel on or off; raises ValidationError where it would now claim another one's packets."""
+    tunnel = queries.get_tunnel(tunnel.pk)
+    if tunnel.enabled == enabled:
+        return tunnel
+    if enabled:
+        errors = FieldErrors()
+        ends = [tunnel.end_a, tunnel.end_b]
+        others = _neighbours(tunnel, [end.gateway for end in ends])
+        rules.check_traffic_unique(errors, ends, list(tunnel.selectors.all()), others)
+        errors.raise_any()
+    _switch(actor, tunnel, enabled)
+    tunnel.save(update_fields=["enabled", "disabled_by", "disabled_at", "updated_at"])
+    audit.record(actor, "tunnel.enabled" if enabled else "tunnel.disabled", tunnel)
+    return tunnel
+
+
+@transaction.atomic
+def delete_tunnel(actor: User | None, tunnel: Tunnel) -> None:
+    """Remove a tunnel; its gateways drop it with the next deployment."""
+    audit.record(actor, "tunnel.deleted", tunnel, details={"gateways": [end.gateway.name for end in tunnel.ends.all()]})
+    tunnel.delete()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """The rows of one submission, checked as far as each goes alone."""
+
+    tunnel: Tunnel
+    ends: tuple[TunnelEnd, TunnelEnd]
+    pairs: list[SelectorPair]
+
+
+def _store(actor: User | None, tunnel: Tunnel, data: TunnelInput) -> Tunnel:
+    errors = FieldErrors()
+    draft = _draft(errors, actor, tunnel, data)
+    gateways = _locked(draft.ends)
+    if len(gateways) == 2 or (data.end_a.gateway and data.end_a.gateway == data.end_b.gateway):
+        rules.check_ends(errors, *draft.ends)
+    if not errors.any_below("end_a", "end_b"):
+        others = _neighbours(tunnel, gateways)
+        rules.check_endpoints_unique(errors, draft.ends, others)
+        if data.enabled and not errors.any_below("selectors"):
+            rules.check_traffic_unique(errors, draft.ends, draft.pairs, others)
+    errors.raise_any()
+    draft.tunnel.save()
+    _save_ends(draft.tunnel, draft.ends)
+    _save_pairs(draft.tunnel, draft.pairs)
+    return queries.get_tunnel(draft.tunnel.pk)
+
+
+def _draft(errors: FieldErrors, actor: User | None, tunnel: Tunnel, data: TunnelInput) -> _Draft:
+    tunnel.name, tunnel.description = data.name, data.description
+    tunnel.mtu, tunnel.add_routes = data.mtu, data.add_routes
+    tunnel.force_udp_encapsulation = data.force_udp_encapsulation
+    missing = []
+    for field, label in (("ike_policy", "an IKE policy"), ("ipsec_policy", "an IPsec policy"), ("psk", "a key")):
+        row = getattr(data, field)
+        if row is None:
+            errors.add(field, f"Choose {label}.", "required")
+            missing.append(field)
+        else:
+            setattr(tunnel, field, row)
+    if tunnel.enabled != data.enabled:
+        _switch(actor, tunnel, data.enabled)
+    _clean_tunnel(errors, tunnel, missing)
+    ends = (rules.build_end(errors, Side.A, data.end_a), rules.build_end(errors, Side.B, data.end_b))
+    pairs = [
+        SelectorPair(seq=min(index, rules.MOST_SELECTORS), **dataclasses.asdict(pair))
+        for index, pair in enumerate(data.selectors, 1)
+    ]
+    rules.check_selectors(errors, pairs, add_routes=data.add_routes)
+    return _Draft(tunnel=tunnel, ends=ends, pairs=pairs)
+
+
+def _clean_tunnel(errors: FieldErrors, tunnel: Tunnel, missing: Sequence[str]) -> None:
+    errors.clean("", tunnel, without=missing)
+    if missing and "name" not in errors and Tunnel.objects.exclude(pk=tunnel.pk).filter(name=tunnel.name).exists():
+        errors.add("name", "Tunnel with this Name already exists.", "unique")
+
+
+def _switch(actor: User | None, tunnel: Tunnel, enabled: bool) -> None:
+    tunnel.enabled = enabled
+    tunnel.disabled_by = None if enabled else actor
+    tunnel.disabled_at = None if enabled else timezone.now()
+
+
+def _locked(ends: Sequence[TunnelEnd]) -> list[Gateway]:
+    """Return the gateways, locked so that two submissions cannot each miss the other's tunnel."""
+    ids = {end.gateway_id for end in ends if end.gateway_id}
+    return list(Gateway.objects.select_for_update().filter(pk__in=ids).order_by("pk"))
+
+
+def _neighbours(tunnel: Tunnel, gateways: Sequence[Gateway]) -> list[Tunnel]:
+    ends = TunnelEnd.objects.filter(gateway__in=gateways).values("tunnel_id")
+    return list(queries.tunnels().filter(pk__in=ends).exclude(pk=tunnel.pk))
+
+
+def _save_ends(tunnel: Tunnel, ends: Sequence[TunnelEnd]) -> None:
+    for end in ends:
+        values = {name: getattr(end, name) for name in ("gateway", "address", *_END_FIELDS)}
+        TunnelEnd.objects.update_or_create(tunnel=tunnel, side=end.side, defaults=values)
+
+
+_END_FIELDS = ("identity_type", "identity_value", "connection_type")
+
+
+def _save_pairs(tunnel: Tunnel, pairs: Sequence[SelectorPair]) -> None:
+    """Keep the number of a pair that stays: it names the child SA, and a new name would bounce it."""
+    existing = {SelectorInput.of(pair): pair for pair in tunnel.selectors.all()}
+    wanted = {SelectorInput.of(pair): pair for pair in pairs}
+    for key, pair in existing.items():
+        if key not in wanted:
+            pair.delete()
+    taken = {pair.seq for key, pair in existing.items() if key in wanted}
+    free = (seq for seq in range(1, rules.MOST_SELECTORS + 1) if seq not in taken)
+    for key, pair in wanted.items():
+        if key not in existing:
+            pair.tunnel, pair.seq = tunnel, next(free)
+            pair.save()
+
+
+def _facts(tunnel: Tunnel) -> dict[str, object]:
+    """Return a tunnel as plain values, for telling what changed; holds names of keys, never keys."""
+    data = TunnelInput.of(tunnel)
+    facts: dict[str, object] = {
+        field.name: getattr(data, field.name)
+        for field in dataclasses.fields(data)
+        if field.name not in ("end_a", "end_b", "selectors")
+    }
+    for side, end in (("end_a", data.end_a), ("end_b", data.end_b)):
+        for field in dataclasses.fields(end):
+            facts[f"{side}.{field.name}"] = getattr(end, field.name)
+    facts["selectors"] = sorted(map(str, data.selectors))
+    return facts
+
+
+def _changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    return sorted(name for name in after if after[name] != before[name])
+
+
+def refuse_address_in_use(gateway: Gateway, addresses: set[str], **_kwargs: object) -> None:
+    """Receiver: refuse to take away addresses that tunnels end on."""
+    ends = TunnelEnd.objects.filter(gateway=gateway, address__in=addresses).select_related("tunnel")
+    if ends:
+        used = ", ".join(sorted({f"{end.address} by {end.tunnel}" for end in ends})[:5])
+        raise ValidationError({"addresses": f"Still in use: {used}. Change the tunnel first."}, code="in_use")
+
+
+def refuse_kind_in_use(gateway: Gateway, kind: str, **_kwargs: object) -> None:
+    """Receiver: refuse to change the kind of a gateway that tunnels end on, since rules depend on it."""
+    names = sorted(Tunnel.objects.filter(ends__gateway=gateway).values_list("name", flat=True))
+    if names:
+        raise ValidationError({"kind": f"Tunnels end here ({', '.join(names[:5])}): delete them first."}, code="in_use")
