@@ -11,6 +11,7 @@ import uuid
 from django.conf import settings
 from django.db import models
 
+from agents.contract.events import KINDS
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.monitor.choices import JobState
 from vpnconsole.vpn.models import Tunnel
@@ -117,6 +118,16 @@ class EventRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.code} on {self.gateway}"
+
+    @property
+    def summary(self) -> str:
+        """What the event's code means, in a few words."""
+        return KINDS[self.code].summary if self.code in KINDS else self.code
+
+    @property
+    def action(self) -> str:
+        """What an operator can do about it, or nothing."""
+        return KINDS[self.code].action if self.code in KINDS else ""
 
 
 class ActionJob(models.Model):

@@ -24,7 +24,7 @@ from vpnconsole.rollout.snapshot import (
 
 
 def compile_document(snapshot: GatewaySnapshot, *, generation: int, nonce: str) -> config.GatewayDocument:
-    """Build the document of one gateway; raises :class:`DocumentError` naming tunnel and field of an impossible value."""
+    """Build one gateway's document; raises :class:`DocumentError` naming tunnel and field of an impossible value."""
     keys, tunnels = [], []
     for index, tunnel in enumerate(snapshot.tunnels):
         try:

@@ -1,0 +1,244 @@
+"""Reading one gateway: status and events in, rows out. Called by the poll task, at most one at a time per gateway.
+
+A lease in the observation row keeps polls of one gateway apart; everything one poll learnt is written in one
+transaction. Fetching events after the last stored one is also what tells the agent that it may forget the ones before.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from agents.contract.codec import to_plain
+from agents.contract.events import Event, EventPage
+from agents.contract.status import Counters, GatewayStatus, TunnelStatus
+from vpnconsole.gateways import services as gateways
+from vpnconsole.gateways.models import Gateway
+from vpnconsole.lib import channel
+from vpnconsole.monitor.models import CounterSample, EventRecord, GatewayObservation, TunnelObservation
+from vpnconsole.rollout import tasks as rollout
+from vpnconsole.rollout.client import AgentClient, AgentError
+from vpnconsole.rollout.delivery import record_status
+from vpnconsole.vpn.models import Tunnel
+
+logger = logging.getLogger(__name__)
+
+LEASE_S = 25
+CONNECT_TIMEOUT_S = 2.0
+READ_TIMEOUT_S = 5.0
+EVENT_PAGE = 500
+MAX_EVENT_PAGES = 6
+SAMPLE_EVERY_S = 10
+#: Waits after the first, second ... failed poll; the first failure is looked at again at once.
+BACK_OFF_S = (0, 4, 8, 15)
+#: So many failures in a row make a gateway unreachable: one lost poll is no news.
+FAILURES_TO_UNREACHABLE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Journal:
+    """Events of one poll and where the console stands after them."""
+
+    epoch: int
+    events: tuple[Event, ...]
+    last: int
+    missed: int
+
+
+def poll(gateway_id: UUID) -> bool:
+    """Read one gateway if nobody else is at it; True when this call read it, successfully or not."""
+    gateway = Gateway.objects.filter(pk=gateway_id, enrolled_at__isnull=False).first()
+    if gateway is None or not _claim(gateway_id):
+        return False
+    observation = GatewayObservation.objects.get(pk=gateway_id)
+    try:
+        with AgentClient(gateway, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S) as agent:
+            status = agent.status()
+            journal = _read_events(agent, observation, status)
+    except AgentError as error:
+        _record_failure(observation, str(error))
+    else:
+        _record_success(observation, status, journal)
+    return True
+
+
+def _claim(gateway_id: UUID) -> bool:
+    now = timezone.now()
+    GatewayObservation.objects.get_or_create(gateway_id=gateway_id)
+    free = Q(lease_until__isnull=True) | Q(lease_until__lt=now)
+    rows = GatewayObservation.objects.filter(free, pk=gateway_id)
+    return rows.update(lease_until=now + timedelta(seconds=LEASE_S)) == 1
+
+
+def _read_events(agent: AgentClient, observation: GatewayObservation, status: GatewayStatus) -> _Journal:
+    epoch, after = observation.event_epoch, observation.last_event
+    if status.last_event < after:
+        # A journal that counts from the start again: the agent was installed anew.
+        epoch, after = epoch + 1, 0
+    events: list[Event] = []
+    missed = 0
+    for _ in range(MAX_EVENT_PAGES):
+        if after >= status.last_event:
+            break
+        page: EventPage = agent.events(after=after, limit=EVENT_PAGE)
+        missed += max(0, page.oldest - after - 1)
+        if not page.events:
+            break
+        events.extend(page.events)
+        after = page.events[-1].sequence
+    return _Journal(epoch=epoch, events=tuple(events), last=after, missed=missed)
+
+
+def _record_failure(observation: GatewayObservation, error: str) -> None:
+    now = timezone.now()
+    failures = observation.failures + 1
+    lost = failures >= FAILURES_TO_UNREACHABLE and (observation.reachable or observation.reachable_since is None)
+    with transaction.atomic():
+        observation.failures = failures
+        observation.error = error
+        observation.lease_until = None
+        observation.next_poll_at = now + timedelta(seconds=BACK_OFF_S[min(failures, len(BACK_OFF_S)) - 1])
+        if lost:
+            observation.reachable, observation.reachable_since = False, now
+        observation.save()
+        TunnelObservation.objects.filter(gateway_id=observation.pk).update(rate_in_bps=None, rate_out_bps=None)
+        gateways.record_contact(observation.pk, at=now, error=error)
+    if lost:
+        logger.warning("! gateway=%s unreachable: %s", observation.pk, error)
+        tunnels = TunnelObservation.objects.filter(gateway_id=observation.pk).values_list("tunnel_id", flat=True)
+        channel.publish("tunnel", tunnels)
+    channel.publish("gateway", [observation.pk])
+
+
+def _record_success(observation: GatewayObservation, status: GatewayStatus, journal: _Journal) -> None:
+    now = timezone.now()
+    came_back = not observation.reachable
+    with transaction.atomic():
+        changed = _record_tunnels(observation, status, now)
+        _store_events(observation.pk, journal)
+        if came_back:
+            observation.reachable, observation.reachable_since = True, now
+        observation.status = to_plain(status)
+        observation.read_at = now
+        observation.error, observation.failures = "", 0
+        observation.next_poll_at = observation.lease_until = None
+        observation.boot_id = status.boot_id[:64]
+        observation.event_epoch, observation.last_event = journal.epoch, journal.last
+        observation.events_missed += journal.missed
+        observation.save()
+        gateways.record_contact(observation.pk, at=now, agent_version=status.agent_version)
+        record_status(observation.pk, status)
+    rollout.resume_waiting(observation.pk)
+    if came_back:
+        logger.info("= gateway=%s reachable", observation.pk)
+    channel.publish("gateway", [observation.pk])
+    channel.publish("tunnel", changed)
+    if journal.events:
+        channel.publish("event", [observation.pk])
+
+
+def _store_events(gateway_id: UUID, journal: _Journal) -> None:
+    named = {event.tunnel_id for event in journal.events if event.tunnel_id}
+    known = {str(key) for key in Tunnel.objects.filter(pk__in=named).values_list("pk", flat=True)}
+    EventRecord.objects.bulk_create(
+        [
+            EventRecord(
+                gateway_id=gateway_id,
+                epoch=journal.epoch,
+                sequence=event.sequence,
+                at=_time(event.time),
+                code=event.code[:64],
+                severity=event.severity.value,
+                message=event.message,
+                tunnel_id=event.tunnel_id if event.tunnel_id in known else None,
+                received=event.received,
+                configured=event.configured,
+                field=event.field[:200] if event.field else None,
+                attributes=event.attributes,
+            )
+            for event in journal.events
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def _record_tunnels(observation: GatewayObservation, status: GatewayStatus, now: datetime) -> list[str]:
+    """Write what was reported of each tunnel; returns the ids of those that differ from the last reading."""
+    rows = {str(row.tunnel_id): row for row in TunnelObservation.objects.filter(gateway_id=observation.pk)}
+    known = {
+        str(key)
+        for key in Tunnel.objects.filter(pk__in=[tunnel.id for tunnel in status.tunnels]).values_list("pk", flat=True)
+    }
+    before = observation.status or {}
+    elapsed_s = status.observed_at - float(before.get("observed_at", status.observed_at))
+    same_boot = before.get("boot_id") == status.boot_id
+    changed, samples = [], []
+    for tunnel in status.tunnels:
+        if tunnel.id not in known:
+            continue
+        row = rows.pop(tunnel.id, None) or TunnelObservation(tunnel_id=tunnel.id, gateway_id=observation.pk)
+        fresh = row.pk is None or row.boot_id == ""
+        plain = to_plain(tunnel)
+        if row.data != plain or not row.present:
+            changed.append(tunnel.id)
+        moved = _count(row, tunnel, status.boot_id)
+        rated = not fresh and same_boot and elapsed_s > 0
+        row.rate_in_bps = moved.bytes_in * 8 / elapsed_s if rated else None
+        row.rate_out_bps = moved.bytes_out * 8 / elapsed_s if rated else None
+        _describe(row, tunnel, plain, now)
+        if row.sampled_at is None or now - row.sampled_at >= timedelta(seconds=SAMPLE_EVERY_S - 1):
+            row.sampled_at = now
+            samples.append(_sample(row, now))
+        row.save()
+    CounterSample.objects.bulk_create(samples)
+    gone = [row.pk for row in rows.values() if row.present]
+    if gone:
+        changed.extend(key for key, row in rows.items() if row.present)
+        TunnelObservation.objects.filter(pk__in=gone).update(present=False, rate_in_bps=None, rate_out_bps=None)
+    return changed
+
+
+def _describe(row: TunnelObservation, tunnel: TunnelStatus, plain: dict[str, object], now: datetime) -> None:
+    row.present = True
+    row.state = tunnel.state.value
+    row.since = _time(tunnel.since)
+    row.step = (tunnel.step or "")[:200]
+    row.reason = to_plain(tunnel.reason) if tunnel.reason else None
+    row.data = plain
+    row.read_at = now
+
+
+def _count(row: TunnelObservation, tunnel: TunnelStatus, boot_id: str) -> Counters:
+    """Add what was counted since the last reading to the totals and return it."""
+    raw = tunnel.counters
+    names = ("bytes_in", "bytes_out", "packets_in", "packets_out")
+    # Another boot, or a number that went down: the agent counts from zero again, so all it says is new.
+    again = row.boot_id != boot_id[:64] or any(getattr(raw, name) < getattr(row, f"raw_{name}") for name in names)
+    moved = {name: getattr(raw, name) - (0 if again else getattr(row, f"raw_{name}")) for name in names}
+    for name in names:
+        setattr(row, name, getattr(row, name) + moved[name])
+        setattr(row, f"raw_{name}", getattr(raw, name))
+    row.boot_id = boot_id[:64]
+    return Counters(**moved)
+
+
+def _sample(row: TunnelObservation, now: datetime) -> CounterSample:
+    return CounterSample(
+        tunnel_id=row.tunnel_id,
+        gateway_id=row.gateway_id,
+        at=now,
+        bytes_in=row.bytes_in,
+        bytes_out=row.bytes_out,
+        packets_in=row.packets_in,
+        packets_out=row.packets_out,
+    )
+
+
+def _time(unix_s: float) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)

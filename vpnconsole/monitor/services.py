@@ -1,0 +1,52 @@
+"""What a person may ask of a running tunnel: the one-shot verbs, audited."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from agents.contract.actions import Verb
+from agents.contract.config import ConnectionType
+from vpnconsole.accounts import audit
+from vpnconsole.accounts.models import User
+from vpnconsole.lib.tasks import send_on_commit
+from vpnconsole.monitor import tasks
+from vpnconsole.monitor.models import ActionJob, GatewayObservation
+from vpnconsole.vpn.models import Tunnel, TunnelEnd
+
+
+def request_action(user: User | None, tunnel: Tunnel, verb: str, gateway_id: UUID | None = None) -> ActionJob:
+    """Order one verb for one end: the named gateway's, else a reachable managed one that can do it.
+
+    Raises ValidationError keyed ``verb`` or ``gateway``.
+    """
+    if verb not in set(Verb):
+        raise ValidationError({"verb": f"{verb!r} is not an action: use one of {', '.join(Verb)}."})
+    end = _end_for(tunnel, Verb(verb), gateway_id)
+    with transaction.atomic():
+        job = ActionJob.objects.create(tunnel=tunnel, gateway=end.gateway, verb=verb, requested_by=user)
+        audit.record(user, f"tunnel.action.{verb}", tunnel, details={"gateway": end.gateway.name})
+        send_on_commit(tasks.perform_action, str(job.pk))
+    return job
+
+
+def _end_for(tunnel: Tunnel, verb: Verb, gateway_id: UUID | None) -> TunnelEnd:
+    if not tunnel.enabled and verb is Verb.INITIATE:
+        raise ValidationError({"verb": "The tunnel is switched off: switch it on and deploy first."})
+    ends = [end for end in tunnel.ends.select_related("gateway") if end.gateway.is_managed and end.gateway.is_enrolled]
+    if gateway_id is not None:
+        ends = [end for end in ends if end.gateway_id == gateway_id]
+    if not ends:
+        raise ValidationError({"gateway": "No enrolled gateway of this tunnel can be asked."})
+    if verb is Verb.INITIATE:
+        ends = [end for end in ends if end.connection_type != ConnectionType.RESPONDER_ONLY]
+        if not ends:
+            raise ValidationError({"verb": "This end only answers: the other end has to start."})
+    reachable = set(
+        GatewayObservation.objects.filter(pk__in=[end.gateway_id for end in ends], reachable=True).values_list(
+            "pk", flat=True
+        )
+    )
+    return min(ends, key=lambda end: (end.gateway_id not in reachable, end.side))

@@ -1,0 +1,58 @@
+"""Celery's side of the monitor: polls that never pile up, actions, and the clearing out of old rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from celery import shared_task
+from django.db.models import Q
+from django.utils import timezone
+
+from vpnconsole.gateways import queries as gateways
+from vpnconsole.monitor import actions, polling
+from vpnconsole.monitor.models import ActionJob, CounterSample, EventRecord
+
+POLL_EVERY_S = 2
+SWEEP_EVERY_S = 30
+SAMPLES_KEPT = timedelta(hours=48)
+EVENTS_KEPT = timedelta(days=30)
+JOBS_KEPT = timedelta(days=30)
+
+
+@shared_task(name="monitor.poll_all")
+def poll_all() -> None:
+    """Have every gateway that is due polled; a poll that is not taken up in time expires instead of piling up."""
+    now = timezone.now()
+    free = Q(observation__isnull=True) | Q(observation__lease_until__isnull=True) | Q(observation__lease_until__lt=now)
+    due = (
+        Q(observation__isnull=True) | Q(observation__next_poll_at__isnull=True) | Q(observation__next_poll_at__lte=now)
+    )
+    for gateway_id in gateways.enrolled_gateways().filter(free, due).values_list("pk", flat=True):
+        poll_gateway.apply_async((str(gateway_id),), expires=POLL_EVERY_S * 2)
+
+
+@shared_task(name="monitor.poll_gateway")
+def poll_gateway(gateway_id: str) -> None:
+    """Read status and events of one gateway."""
+    polling.poll(UUID(gateway_id))
+
+
+@shared_task(name="monitor.perform_action")
+def perform_action(job_id: str) -> None:
+    """Send one action to its gateway, then look at once what came of it."""
+    gateway_id = actions.perform(UUID(job_id))
+    if gateway_id is not None:
+        poll_gateway.delay(str(gateway_id))
+
+
+@shared_task(name="monitor.sweep")
+def sweep() -> None:
+    """Send actions on whose task got lost, fail those too old to be meant still, delete what is past its time."""
+    now = timezone.now()
+    actions.expire(now)
+    for job_id in actions.lost(now).values_list("pk", flat=True):
+        perform_action.apply_async((str(job_id),), expires=SWEEP_EVERY_S)
+    CounterSample.objects.filter(at__lt=now - SAMPLES_KEPT).delete()
+    EventRecord.objects.filter(at__lt=now - EVENTS_KEPT).delete()
+    ActionJob.objects.filter(created_at__lt=now - JOBS_KEPT).delete()
