@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
@@ -34,17 +34,13 @@ class ApiToken(models.Model):
         return f"API token {self.name}"
 
 
-if TYPE_CHECKING:
-    _AuditQuerySet = models.QuerySet["AuditEvent"]
-else:
-    _AuditQuerySet = models.QuerySet
-
-
 class AuditError(Exception):
     """An attempt to change or remove a record of the audit trail."""
 
 
-class _AppendOnly(_AuditQuerySet):
+class AuditQuerySet(models.QuerySet["AuditEvent"]):
+    """Reads only; inserts go through :mod:`vpnconsole.accounts.audit`."""
+
     def update(self, **_values: Any) -> NoReturn:
         """Refuse."""
         raise AuditError("audit records are not changed")
@@ -71,7 +67,7 @@ class AuditEvent(models.Model):
     previous_hash = models.CharField(max_length=64, unique=True)
     hash = models.CharField(max_length=64, unique=True)
 
-    objects = _AppendOnly.as_manager()
+    objects = AuditQuerySet.as_manager()
 
     class Meta:
         ordering = ["-id"]

@@ -10,12 +10,17 @@ import logging
 import time
 from collections import Counter
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from celery.app.task import Task
 from celery.contrib.django.task import DjangoTask
 from django.db import transaction
+
+if TYPE_CHECKING:
+    _Task = DjangoTask[Any, Any]
+else:
+    _Task = DjangoTask
 
 logger = logging.getLogger(__name__)
 
@@ -23,21 +28,21 @@ failures: Counter[tuple[str, str]] = Counter()
 """Failures of this process by task name and ``expected`` or ``unexpected``."""
 
 
-class ConsoleTask(DjangoTask):
+class ConsoleTask(_Task):
     """Our task class; call ``delay_on_commit`` from services."""
 
     expected: tuple[type[BaseException], ...] = ()
 
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+    def apply_async(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
         """Send the task; raises TypeError for an argument that is not an id, a number or a short word."""
         for value in (*(args or ()), *(kwargs or {}).values()):
             if not isinstance(value, str | int | float | UUID | None) or (isinstance(value, str) and len(value) > 64):
                 raise TypeError(f"{self.name}: task messages carry ids, not {type(value).__name__}")
-        return super().apply_async(args, kwargs, **options)
+        return super().apply_async(args, kwargs, *more, **options)
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
         """Log the start."""
-        self.request.console_started = time.monotonic()
+        vars(self.request)["console_started"] = time.monotonic()
         logger.debug("< task=%s id=%s args=%s", self.name, task_id, args)
 
     def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:

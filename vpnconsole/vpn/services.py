@@ -1,8 +1,8 @@
 """What is done to tunnels: one transaction each, checked whole, audited. Nothing reaches a gateway before a deployment.
 
 Every error of a submission comes in one ValidationError keyed as forms name fields: ``name``, ``psk``,
-``end_a.gateway``, ``end_b.identity_value``, ``selectors.0.network_b``, ``selectors`` (the list as such). Pre-shared keys and
-policies have ``keys`` and ``policies``.
+``end_a.gateway``, ``end_b.identity_value``, ``selectors.0.network_b``, ``selectors`` (the list as such). Pre-shared
+keys and policies have ``keys`` and ``policies``.
 """
 
 from __future__ import annotations

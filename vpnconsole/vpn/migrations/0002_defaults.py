@@ -1,9 +1,11 @@
+from typing import Any
+
 from django.db import migrations
 
 from vpnconsole.vpn.defaults import create_defaults
 
 
-def forwards(apps, _schema_editor):
+def forwards(apps: Any, _schema_editor: Any) -> None:
     create_defaults(apps)
 
 
