@@ -1,0 +1,67 @@
+"""The link of each tunnel: its name and the largest inner packet that fits the path.
+
+The MTU is that of the route to the peer less the worst overhead of the tunnel's ESP suites: outer IP header, UDP header
+(a NAT may appear at any time, so it is always counted), ESP header, IV, padding to the block, pad length, next header
+and ICV (RFC 4303 section 2). ``mtu`` of the document wins over it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from agents.contract import algorithms
+from agents.contract.config import IpsecProposal, Tunnel
+from agents.dataplane.base import TunnelLink
+
+DEFAULT_PATH_MTU = 1_500
+_LARGEST_PATH_MTU = 9_000
+_SMALLEST_MTU = {4: 576, 6: 1_280}
+_IP_MTU = 14
+_IPV6_MTU = 24
+_UDP_OCTETS = 8
+_ESP_HEADER_OCTETS = 8
+_ESP_TRAILER_OCTETS = 2
+
+
+def link_name(tunnel_id: str) -> str:
+    """Return the name of a tunnel's TUN: ``vpn`` and the first 8 hexadecimal digits of its id."""
+    return f"vpn{tunnel_id[:8]}"
+
+
+def tunnel_link(tunnel: Tunnel) -> TunnelLink:
+    """Return the link of a tunnel; asks the routing table for the MTU towards the peer."""
+    mtu = tunnel.mtu or inner_mtu(tunnel, path_mtu(tunnel.local.address, tunnel.remote.address))
+    return TunnelLink(tunnel_id=tunnel.id, name=link_name(tunnel.id), mtu=mtu)
+
+
+def inner_mtu(tunnel: Tunnel, outer_mtu: int) -> int:
+    """Return the largest inner packet that any suite of the tunnel carries in one outer packet of ``outer_mtu``."""
+    version = ipaddress.ip_address(tunnel.remote.address).version
+    room = outer_mtu - (20 if version == 4 else 40) - _UDP_OCTETS - _ESP_HEADER_OCTETS
+    fits = min(_fits(proposal, room) for child in tunnel.children for proposal in child.proposals)
+    inner_version = max(selector.version for child in tunnel.children for selector in child.local_ts)
+    return max(fits, _SMALLEST_MTU[inner_version])
+
+
+def _fits(proposal: IpsecProposal, room: int) -> int:
+    encryption = algorithms.ENCRYPTION[proposal.encryption]
+    icv_octets = encryption.icv_octets
+    if proposal.integrity is not None:
+        icv_octets = algorithms.INTEGRITY[proposal.integrity].icv_octets
+    alignment = max(4, encryption.block_octets)
+    ciphertext = (room - encryption.iv_octets - icv_octets) // alignment * alignment
+    return ciphertext - _ESP_TRAILER_OCTETS
+
+
+def path_mtu(local_address: str, remote_address: str) -> int:
+    """Return the MTU of the route from one address to the other, 1500 where there is none yet."""
+    v6 = ipaddress.ip_address(remote_address).version == 6
+    with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((local_address, 0))
+            probe.connect((remote_address, 9))
+            level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if v6 else (socket.IPPROTO_IP, _IP_MTU)
+            return min(probe.getsockopt(level, option), _LARGEST_PATH_MTU)
+        except OSError:
+            return DEFAULT_PATH_MTU
