@@ -71,8 +71,9 @@ secrets {{
 class Demo:
     """The whole demo; :meth:`run` returns when it is asked to stop."""
 
-    def __init__(self, port: int, directory: Path, prefix: str = "") -> None:
+    def __init__(self, port: int, directory: Path, prefix: str = "", *, bare: bool = False) -> None:
         self.port = port
+        self.bare = bare
         self.work = Workspace(directory)
         self.network = Network(prefix)
         self.stop = threading.Event()
@@ -104,16 +105,21 @@ class Demo:
         self.work.save()
         self._start_console()
         self._start_agents()
+        if not self.bare:
+            self._bring_tunnels_up()
+        self.api_token = seed.create_token()
+        self._write_description()
+
+    def _bring_tunnels_up(self) -> None:
         psk = secrets.token_hex(32)
         self._start_extranet(psk)
-        say("Creating gateways, keys, policies and tunnels, and deploying them")
-        self.api_token = seed.create_tunnels(psk)
+        say("Creating keys and tunnels, and deploying them")
+        seed.create_tunnels(psk)
         say("Waiting for the tunnels to come up")
         began = time.monotonic()
         self.work.wait("tunnels up", self._tunnels_up, UP_WITHIN_S)
         say(f"Both tunnels are up after {time.monotonic() - began:.1f} s")
         self._start_traffic()
-        self._write_description()
 
     def close(self, *, keep_logs: bool) -> None:
         """Take everything down."""
@@ -130,9 +136,7 @@ class Demo:
             try:
                 probe.bind(("127.0.0.1", self.port))
             except OSError:
-                raise LabError(
-                    f"port {self.port} is in use: choose another with DEMO_PORT=8001 make demo"
-                ) from None
+                raise LabError(f"port {self.port} is in use: choose another with DEMO_PORT=8001 make demo") from None
 
     def _start_console(self) -> None:
         say("Starting the console: broker, worker, scheduler and web server")
@@ -201,9 +205,7 @@ class Demo:
             local=EXTRANET.outer_address, remote=PARIS.outer_address,
             local_ts=EXTRANET.lan_network, remote_ts=PARIS.lan_network, psk=psk,
         )  # fmt: skip
-        self.extranet = StrongSwan(
-            self.network.gateways[EXTRANET.name], self.work.sockets / "extranet", configuration
-        )
+        self.extranet = StrongSwan(self.network.gateways[EXTRANET.name], self.work.sockets / "extranet", configuration)
         self.extranet.start()
         self.extranet.wait_ready()
 
@@ -236,9 +238,7 @@ class Demo:
                 "password": self.password,
                 "api_token": self.api_token,
                 "namespaces": {role: namespace.name for role, namespace in self.network.namespaces.items()},
-                "checks": [
-                    {"from": here.name, "to": there, "via": tunnel} for here, there, tunnel in self._checks()
-                ],
+                "checks": [{"from": here.name, "to": there, "via": tunnel} for here, there, tunnel in self._checks()],
             },
         )
 
@@ -266,10 +266,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8000, help="port of the console on 127.0.0.1")
     parser.add_argument("--directory", type=Path, default=ROOT / ".demo", help="where the demo keeps its files")
     parser.add_argument("--prefix", default="", help="put before the names of the network namespaces")
+    parser.add_argument("--bare", action="store_true", help="enrol the agents and leave the rest to the operator")
     options = parser.parse_args(arguments)
     try:
         workspace.enter_user_namespace("deploy.lab.demo", sys.argv[1:] if arguments is None else arguments)
-        demo = Demo(options.port, options.directory.resolve(), options.prefix)
+        demo = Demo(options.port, options.directory.resolve(), options.prefix, bare=options.bare)
 
         def asked(_number: int, _frame: FrameType | None) -> None:
             if demo.stop.is_set():

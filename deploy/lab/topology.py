@@ -89,7 +89,12 @@ class Network:
         gateway, host = self.gateways[site.name], self.hosts[site.name]
         gateway.sysctl("net.ipv6.conf.default.disable_ipv6", 1)
         connect(
-            gateway, "wan", [f"{site.outer_address}/24"], self.internet, f"to-{site.name}", [f"{site.router_address}/24"]
+            gateway,
+            "wan",
+            [f"{site.outer_address}/24"],
+            self.internet,
+            f"to-{site.name}",
+            [f"{site.router_address}/24"],
         )
         connect(gateway, "lan", [f"{site.lan_address}/24"], host, "eth0", [f"{site.host_address}/24"])
         gateway.forward()

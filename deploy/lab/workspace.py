@@ -23,6 +23,7 @@ from typing import Any
 
 from deploy.lab.netns import WITH_PARENT, LabError, Namespace, run
 
+
 def start_ticks(pid: int) -> int | None:
     """Return the process's start time in clock ticks since boot, None when it is gone."""
     try:
@@ -193,5 +194,7 @@ def enter_user_namespace(module: str, arguments: Sequence[str]) -> None:
 
 def ping(namespace: Namespace, address: str, *, count: int = 1, wait_s: int = 1) -> bool:
     """Tell whether every one of ``count`` echo requests is answered."""
-    out = run(*namespace.command(["ping", "-q", "-c", str(count), "-i", "0.2", "-W", str(wait_s), address]), check=False)
+    out = run(
+        *namespace.command(["ping", "-q", "-c", str(count), "-i", "0.2", "-W", str(wait_s), address]), check=False
+    )
     return f"{count} received" in out

@@ -54,7 +54,9 @@ def test_broad_excepts_stand_only_in_the_funnels() -> None:
     for path in files(*CODE):
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.ExceptHandler):
-                names = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {"bare"}
+                names = (
+                    {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {"bare"}
+                )
                 if names & {"Exception", "BaseException", "bare"}:
                     found.add(str(path.relative_to(ROOT)))
     assert found <= set(BROAD_EXCEPTS), f"broad except outside the funnels: {sorted(found - set(BROAD_EXCEPTS))}"

@@ -10,7 +10,19 @@ import pytest
 from tests.arch.imports import ROOT, Import, files, imports
 
 STDLIB = frozenset(sys.stdlib_module_names)
-IMPURE = ("asyncio", "socket", "ssl", "select", "selectors", "threading", "time", "os", "random", "secrets", "subprocess")
+IMPURE = (
+    "asyncio",
+    "socket",
+    "ssl",
+    "select",
+    "selectors",
+    "threading",
+    "time",
+    "os",
+    "random",
+    "secrets",
+    "subprocess",
+)
 CONSOLE_ORDER = ("lib", "accounts", "gateways", "pki", "vpn", "rollout", "monitor", "api", "ui")
 
 
@@ -48,7 +60,9 @@ def test_package_imports_only_what_it_may(package: str, allowed: list[str]) -> N
     assert outside(package, *allowed) == []
 
 
-@pytest.mark.parametrize("package", ["agents.contract", "agents.ike", "agents.dataplane.base", "agents.dataplane.userspace"])
+@pytest.mark.parametrize(
+    "package", ["agents.contract", "agents.ike", "agents.dataplane.base", "agents.dataplane.userspace"]
+)
 def test_pure_package_has_no_clock_socket_or_randomness(package: str) -> None:
     assert impure(package) == []
 
@@ -87,7 +101,11 @@ def test_only_env_reads_the_environment_of_the_console() -> None:
         if path.name != "env.py" and "os.environ" in path.read_text(encoding="utf-8"):
             readers.append(str(path.relative_to(ROOT)))
     # The two doors and the process table hand the environment on; they do not read settings from it.
-    assert [name for name in readers if name not in {"vpnconsole/asgi.py", "vpnconsole/celery.py", "vpnconsole/lib/processes.py"}] == []
+    assert [
+        name
+        for name in readers
+        if name not in {"vpnconsole/asgi.py", "vpnconsole/celery.py", "vpnconsole/lib/processes.py"}
+    ] == []
 
 
 def test_no_relative_imports() -> None:

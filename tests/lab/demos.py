@@ -41,7 +41,15 @@ class RunningDemo:
 
     def start(self) -> None:
         """Start and wait until the demo says it is ready."""
-        command = [sys.executable, "-m", "deploy.lab.demo", "--port", str(self.port), "--directory", str(self.directory)]
+        command = [
+            sys.executable,
+            "-m",
+            "deploy.lab.demo",
+            "--port",
+            str(self.port),
+            "--directory",
+            str(self.directory),
+        ]
         self.process = subprocess.Popen(
             [*command, "--prefix", self.prefix, *self.options],
             cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
