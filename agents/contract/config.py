@@ -18,6 +18,7 @@ from agents.contract.secret import Secret
 
 SCHEMA_VERSION = 1
 
+
 class DataPlane(StrEnum):
     """Which data plane carries ESP; ``auto`` probes and prefers the kernel."""
 

@@ -1,8 +1,8 @@
 """How a gateway and the console prove to each other that they hold the same one-time token.
 
-The token is shown once: ``vpc1.<token id>.<32 octets, Base64url>``. It never crosses the network: each message carries an
-HMAC-SHA256 over its canonical octets, keyed by the token's secret, so the agent learns the true fleet CA even where the
-console is reached over plain HTTP, and a listener learns nothing it could enrol with.
+The token is shown once: ``vpc1.<token id>.<32 octets, Base64url>``. It never crosses the network: each message carries
+an HMAC-SHA256 over its canonical octets, keyed by the token's secret, so the agent learns the true fleet CA even where
+the console is reached over plain HTTP, and a listener learns nothing it could enrol with.
 """
 
 from __future__ import annotations

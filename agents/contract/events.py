@@ -1,13 +1,13 @@
 """Events: what happened on a gateway, with stable codes the console's diagnosis is built on.
 
-``KINDS`` is the registry: a code that is not in it cannot be emitted. The text is for the operator; ``action`` says what
-to do and is empty for plain information. Received and configured values travel beside the text, never inside it only.
+``KINDS`` is the registry: a code that is not in it cannot be emitted. The text is for the operator; ``action`` says
+what to do and is empty for plain information. Received and configured values travel beside the text, never inside it only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType

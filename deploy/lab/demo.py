@@ -1,8 +1,8 @@
 """``make demo``: the main job on one machine, in the foreground.
 
-Builds the lab, starts the console outside and an agent in each managed gateway's namespace, enrols the agents, creates
-what an operator would create through the services the browser uses, deploys, waits until both tunnels are up, keeps real
-traffic flowing and says where to log in. Ctrl-C or SIGTERM takes everything down again.
+Builds the lab, starts the console outside and an agent in each managed gateway's namespace, enrols the agents,
+creates what an operator would create through the services the browser uses, deploys, waits until both tunnels are
+up, keeps real traffic flowing and says where to log in. Ctrl-C or SIGTERM takes everything down again.
 """
 
 from __future__ import annotations

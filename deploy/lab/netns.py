@@ -1,8 +1,8 @@
 """Network namespaces and the links between them, by ``ip`` and ``nsenter``.
 
-A :class:`Namespace` is named ``<prefix>-<role>``, or just ``<role>`` with an empty prefix. Tests mark what is theirs by the
-prefix, and :func:`sweep` removes what an earlier run with that prefix left, processes included, and nothing else; the
-demo keeps a record of the namespaces it made (:attr:`Namespace.identity`).
+A :class:`Namespace` is named ``<prefix>-<role>``, or just ``<role>`` with an empty prefix. Tests mark what is theirs by
+the prefix, and :func:`sweep` removes what an earlier run with that prefix left, processes included, and nothing else;
+the demo keeps a record of the namespaces it made (:attr:`Namespace.identity`).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Namespace:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a command inside, in a session of its own, its output to ``log``; it ends with the thread that starts it."""
+        """Start a command inside in its own session, its output to ``log``; it ends with the thread that starts it."""
         return subprocess.Popen(
             [*WITH_PARENT, *self.command(arguments)],
             stdin=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
 """Byte relays between TCP and Unix sockets: the lab's management network.
 
-The console runs outside the namespaces and the agents inside. Both see the same files, so a Unix socket joins them, and no
-link or address has to be made in the namespace the lab was started from.
+The console runs outside the namespaces and the agents inside. Both see the same files, so a Unix socket joins them, and
+no link or address has to be made in the namespace the lab was started from.
 
 ``python -m deploy.lab.relay LISTEN=CONNECT ...`` with ends like ``tcp:127.0.0.1:8470`` or ``unix:/run/x.sock``; prints
 ``ready`` when every listener is open and runs until it is told to end.
@@ -58,7 +58,7 @@ async def listen(listener: str, target: str) -> asyncio.Server:
 
     kind, _, rest = listener.partition(":")
     if kind == "unix":
-        Path(rest).unlink(missing_ok=True)
+        Path(rest).unlink(missing_ok=True)  # noqa: ASYNC240 (a local file, before anything is served)
         return await asyncio.start_unix_server(join, rest)
     host, _, port = rest.rpartition(":")
     return await asyncio.start_server(join, host, int(port))

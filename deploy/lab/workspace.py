@@ -186,7 +186,8 @@ def enter_user_namespace(module: str, arguments: Sequence[str]) -> None:
     probe = ["unshare", "--user", "--map-root-user", "--mount", "--net", "true"]
     if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
         raise LabError(
-            "the demo builds network namespaces: run it as root, or on a kernel that permits unprivileged user namespaces"
+            "the demo builds network namespaces: run it as root, "
+            "or on a kernel that permits unprivileged user namespaces"
         )
     script = f'mount -t tmpfs tmpfs /run && exec "{sys.executable}" -m {module} "$@"'
     os.execvp("unshare", ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *arguments])

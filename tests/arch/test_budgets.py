@@ -66,9 +66,10 @@ def test_public_functions_of_the_seams_are_documented() -> None:
     missing = []
     for path in files("agents.contract", "agents.ike", "agents.dataplane", "agents.runtime"):
         for node in tree(path).body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                if not node.name.startswith("_") and ast.get_docstring(node) is None:
-                    missing.append(f"{path.relative_to(ROOT)}:{node.name}")
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            if not node.name.startswith("_") and ast.get_docstring(node) is None:
+                missing.append(f"{path.relative_to(ROOT)}:{node.name}")
     assert missing == []
 
 
@@ -88,9 +89,9 @@ def test_repository_names_no_foreign_host_and_no_machine_path() -> None:
     for base in ("agents", "vpnconsole", "deploy", "requirements", "static", "docs", "."):
         pattern = "*" if base == "." else "**/*"
         for path in (ROOT / base).glob(pattern):
-            if path.is_file() and "vendor" not in path.parts and path.suffix in _TEXT:
-                if hosts.search(path.read_text(encoding="utf-8", errors="replace")):
-                    wrong.append(str(path.relative_to(ROOT)))
+            ours = path.is_file() and "vendor" not in path.parts and path.suffix in _TEXT
+            if ours and hosts.search(path.read_text(encoding="utf-8", errors="replace")):
+                wrong.append(str(path.relative_to(ROOT)))
     assert sorted(set(wrong)) == []
 
 
