@@ -110,8 +110,14 @@ def select_settings() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vpnconsole.settings")
 
 
-def require_set_up() -> None:
-    """Raise :class:`NotSetUpError` unless the key files exist."""
-    for path in (environment().secret_key_path, environment().kek_path):
+def child_environment(**changes: str) -> dict[str, str]:
+    """Return the environment for a process of ours, with ``changes``."""
+    return {**os.environ, **changes}
+
+
+def require_set_up(chosen: Environment | None = None) -> None:
+    """Raise :class:`NotSetUpError` unless the key files exist (of this process's environment, or of ``chosen``)."""
+    where = chosen or environment()
+    for path in (where.secret_key_path, where.kek_path):
         if not path.exists():
             raise NotSetUpError(f"{path} is missing: run `manage.py setup` first")

@@ -36,7 +36,7 @@ from vpnconsole.rollout.models import Delivery, GatewayRollout, Revision
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 45
+LEASE_S = 30
 CONFIRM_S = 4.0
 CONFIRM_EVERY_S = 0.4
 BACK_OFF_S = (3, 5, 10, 20, 30)
