@@ -18,25 +18,36 @@ def place_errors(error: ValidationError, form: forms.BaseForm, aliases: Mapping[
             form.add_error(None, message)
         return
     for name, messages in error.message_dict.items():
-        target = (aliases or {}).get(name, name)
-        for message in messages:
-            if target in form.fields:
-                form.add_error(target, message)
-            elif name == NON_FIELD_ERRORS:
-                form.add_error(None, message)
-            else:
-                form.add_error(None, f"{name}: {message}")
+        _place(form, name, messages, aliases or {})
 
 
-def place_errors_by_prefix(error: ValidationError, forms_by_prefix: Mapping[str, forms.BaseForm], rest: forms.BaseForm) -> None:
+def place_errors_by_prefix(
+    error: ValidationError, forms_by_prefix: Mapping[str, forms.BaseForm], rest: forms.BaseForm
+) -> None:
     """Add errors with dotted keys (``end_a.address``, ``selectors.0.network_b``) to the form of their prefix.
 
-    A key without a known prefix goes to ``rest`` as :func:`place_errors` does it.
+    A key without a known prefix goes to ``rest``. A form may carry ``aliases`` as :func:`place_errors` takes them.
     """
     if not hasattr(error, "error_dict"):
         place_errors(error, rest)
         return
     for name, messages in error.message_dict.items():
         prefix, _, field = name.rpartition(".")
-        form = forms_by_prefix.get(prefix) or forms_by_prefix.get(name) or rest
-        place_errors(ValidationError({(field if prefix in forms_by_prefix else name): messages}), form)
+        if prefix in forms_by_prefix:
+            form, target = forms_by_prefix[prefix], field
+        elif name in forms_by_prefix:
+            form, target = forms_by_prefix[name], NON_FIELD_ERRORS
+        else:
+            form, target = rest, name
+        _place(form, target, messages, getattr(form, "aliases", {}))
+
+
+def _place(form: forms.BaseForm, name: str, messages: list[str], aliases: Mapping[str, str]) -> None:
+    target = aliases.get(name, name)
+    for message in messages:
+        if target in form.fields:
+            form.add_error(target, message)
+        elif target == NON_FIELD_ERRORS:
+            form.add_error(None, message)
+        else:
+            form.add_error(None, f"{target.replace('_', ' ').capitalize()}: {message}")

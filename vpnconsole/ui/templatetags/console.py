@@ -136,15 +136,13 @@ def error_summary(*parts: Any) -> dict[str, Any]:
     """What is wrong in all of the forms, on top, each leading to its field."""
     entries: list[dict[str, str]] = []
     for part in parts:
-        for form in part if isinstance(part, forms.BaseFormSet) else [part]:
+        for form in part if isinstance(part, list) else [part]:
             entries.extend({"target": "", "label": "", "text": str(text)} for text in form.non_field_errors())
             entries.extend(
                 {"target": bound.auto_id, "label": str(bound.label), "text": str(text)}
                 for bound in form
                 for text in bound.errors
             )
-        if isinstance(part, forms.BaseFormSet):
-            entries.extend({"target": "", "label": "", "text": str(text)} for text in part.non_form_errors())
     return {"entries": entries}
 
 

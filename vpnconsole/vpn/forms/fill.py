@@ -1,0 +1,98 @@
+"""What the tunnel form fills in by itself when a gateway is chosen: address, identity, networks, name. Pure.
+
+Only what is empty, or was filled in by itself and not touched since, is replaced: nothing typed is ever lost.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vpnconsole.vpn.choices import IdentityTypeChoice
+
+_MOST_FILLED = 16
+_BY_ADDRESS = ("", IdentityTypeChoice.IPV4, IdentityTypeChoice.IPV6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of one gateway."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """The form's values as text; ``auto`` holds the name and pairs that were filled in last."""
+
+    main: dict[str, Any]
+    ends: dict[str, dict[str, Any]]
+    pairs: list[dict[str, Any]]
+    auto: dict[str, str]
+
+
+def fill(state: State, gateways: Mapping[str, Known]) -> None:
+    """Fill ``state`` in place; ``gateways`` by id as text."""
+    chosen = {side: gateways.get(str(values.get("gateway") or "")) for side, values in state.ends.items()}
+    every_address = {address for known in gateways.values() for address in known.addresses}
+    for side, known in chosen.items():
+        if known is not None:
+            other = next(values for name, values in state.ends.items() if name != side)
+            _fill_end(state.ends[side], known, str(other.get("address") or ""), every_address)
+    known_a, known_b = chosen["end_a"], chosen["end_b"]
+    _fill_pairs(state, known_a.networks if known_a else (), known_b.networks if known_b else ())
+    if known_a is not None and known_b is not None:
+        name = state.main.get("name") or ""
+        if name in ("", state.auto.get("name", "")):
+            state.main["name"] = state.auto["name"] = f"{known_a.name}-{known_b.name}"[:63]
+
+
+def _fill_end(end: dict[str, Any], known: Known, other_address: str, every_address: set[str]) -> None:
+    if end.get("address") not in known.addresses:
+        end["address"] = _matching(known.addresses, other_address)
+    address = end["address"]
+    value = end.get("identity_value") or ""
+    untouched = not value or (value in every_address and value != address)
+    if address and untouched and end.get("identity_type", "") in _BY_ADDRESS:
+        version = ipaddress.ip_address(address).version
+        end["identity_type"] = IdentityTypeChoice.IPV4 if version == 4 else IdentityTypeChoice.IPV6
+        end["identity_value"] = address
+
+
+def _matching(addresses: Sequence[str], other: str) -> str:
+    """Return the first address of the other end's IP version, else the first."""
+    if other:
+        version = ipaddress.ip_address(other).version
+        same = [address for address in addresses if ipaddress.ip_address(address).version == version]
+        if same:
+            return same[0]
+    return addresses[0] if addresses else ""
+
+
+def _fill_pairs(state: State, networks_a: Sequence[str], networks_b: Sequence[str]) -> None:
+    text = pairs_text(state.pairs)
+    if text not in ("", state.auto.get("pairs", "")):
+        return
+    if networks_a and networks_b:
+        filled = [
+            {"network_a": a, "network_b": b}
+            for a in networks_a
+            for b in networks_b
+            if ipaddress.ip_network(a).version == ipaddress.ip_network(b).version
+        ]
+    else:
+        filled = [{"network_a": a, "network_b": ""} for a in networks_a]
+        filled += [{"network_a": "", "network_b": b} for b in networks_b]
+    if filled:
+        state.pairs = filled[:_MOST_FILLED]
+        state.auto["pairs"] = pairs_text(state.pairs)
+
+
+def pairs_text(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the pairs in one line, to tell whether somebody touched them; empty when all are blank."""
+    rows = [f"{pair.get('network_a') or ''}>{pair.get('network_b') or ''}" for pair in pairs]
+    return ";".join(row for row in rows if row != ">")

@@ -1,0 +1,1 @@
+"""Pages that change keys, policies and tunnels. What was observed of tunnels is shown by ``monitor``."""

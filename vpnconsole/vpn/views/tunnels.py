@@ -1,0 +1,184 @@
+"""Making, changing, copying, switching and deleting tunnels. The list and a tunnel's own page are in ``monitor``."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods, require_POST
+
+from vpnconsole.accounts.http import UserRequest
+from vpnconsole.gateways import queries as gateway_queries
+from vpnconsole.lib.forms import place_errors, place_errors_by_prefix
+from vpnconsole.vpn import keys, queries, services
+from vpnconsole.vpn.forms.fill import Known, State, fill
+from vpnconsole.vpn.forms.keys import GENERATE
+from vpnconsole.vpn.forms.tunnel import EXISTING, MOST_PAIRS, SIDES, TunnelForms
+from vpnconsole.vpn.inputs import TunnelInput
+from vpnconsole.vpn.models import PresharedKey, Tunnel
+
+_DEPLOY = "It reaches the gateways when you deploy it under Changes."
+
+
+@never_cache
+@sensitive_post_parameters("key_value")
+@require_http_methods(["GET", "POST"])
+def create(request: UserRequest) -> HttpResponse:
+    """Define a tunnel; ``?copy=`` starts from another one, ``?gateway=`` from one end."""
+    if request.method == "POST":
+        forms = TunnelForms.bound(request.POST)
+        tunnel = _save(request, forms, None)
+        if tunnel is not None:
+            messages.success(request, f"Tunnel {tunnel.name} was created. {_DEPLOY}")
+            return redirect("monitor:tunnel", tunnel.pk)
+        return _page(request, forms, None, status=422)
+    return _page(request, _fresh(request), None)
+
+
+@never_cache
+@sensitive_post_parameters("key_value")
+@require_http_methods(["GET", "POST"])
+def edit(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
+    """Change a tunnel; the running one is not touched before the next deployment."""
+    tunnel = get_object_or_404(queries.tunnels(), pk=tunnel_id)
+    if request.method == "POST":
+        forms = TunnelForms.bound(request.POST)
+        if _save(request, forms, tunnel) is not None:
+            messages.success(request, f"Tunnel {tunnel.name} was saved. {_DEPLOY}")
+            return redirect("monitor:tunnel", tunnel.pk)
+        tunnel = queries.get_tunnel(tunnel_id)
+        return _page(request, forms, tunnel, status=422)
+    return _page(request, TunnelForms.of(TunnelInput.of(tunnel)), tunnel)
+
+
+@never_cache
+@sensitive_post_parameters("key_value")
+@require_POST
+def refill(request: UserRequest) -> HttpResponse:
+    """Return the form with what the chosen gateways tell filled in; also adds and removes selector pairs.
+
+    A fragment for htmx, the whole page for a browser without scripts. Nothing is saved or judged.
+    """
+    bound = TunnelForms.bound(request.POST)
+    state = State(
+        main={name: bound.main[name].value() for name in bound.main.fields},
+        ends={side: {name: form[name].value() for name in form.fields} for side, form in bound.ends.items()},
+        pairs=[{name: pair[name].value() for name in pair.fields} for pair in bound.pairs],
+        auto=bound.auto,
+    )
+    removed = request.POST.get("remove_pair", "")
+    if removed.isdecimal() and int(removed) < len(state.pairs):
+        del state.pairs[int(removed)]
+    elif "add_pair" in request.POST and len(state.pairs) < MOST_PAIRS:
+        state.pairs.append({})
+    else:
+        fill(
+            state,
+            {
+                str(row.pk): Known(
+                    name=row.name,
+                    addresses=tuple(each.address for each in row.addresses.all()),
+                    networks=tuple(each.prefix for each in row.protected_networks.all()),
+                )
+                for row in gateway_queries.gateways()
+            },
+        )
+    forms = TunnelForms.showing(state.main, state.ends, state.pairs or [{}], state.auto)
+    tunnel = queries.tunnels().filter(pk=request.POST.get("tunnel") or None).first()
+    if request.htmx:
+        return render(request, "vpn/parts/tunnel_fields.html", {"forms": forms, "tunnel": tunnel})
+    return _page(request, forms, tunnel)
+
+
+@require_POST
+def switch(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
+    """Enable or disable a tunnel."""
+    tunnel = get_object_or_404(queries.tunnels(), pk=tunnel_id)
+    enabled = request.POST.get("enabled") == "yes"
+    try:
+        services.set_enabled(request.user, tunnel, enabled)
+    except ValidationError as error:
+        messages.error(request, f"{tunnel.name} stays as it was. {' '.join(error.messages)}")
+    else:
+        messages.success(request, f"Tunnel {tunnel.name} was {'enabled' if enabled else 'disabled'}. {_DEPLOY}")
+    return redirect("monitor:tunnel", tunnel.pk)
+
+
+@require_http_methods(["GET", "POST"])
+def delete(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
+    """Ask, then remove a tunnel; its gateways drop it with the next deployment."""
+    tunnel = get_object_or_404(queries.tunnels(), pk=tunnel_id)
+    if request.method == "POST":
+        name = tunnel.name
+        services.delete_tunnel(request.user, tunnel)
+        messages.success(request, f"Tunnel {name} was deleted. Its gateways drop it when you deploy.")
+        return redirect("monitor:tunnels")
+    return render(request, "vpn/tunnel_delete.html", {"tunnel": tunnel})
+
+
+def _fresh(request: UserRequest) -> TunnelForms:
+    source = request.GET.get("copy", "")
+    if source:
+        original = get_object_or_404(queries.tunnels(), pk=source)
+        return TunnelForms.of(TunnelInput.of(original), copy=True)
+    ike_policy = queries.ike_policies().filter(name="default").first() or queries.ike_policies().first()
+    ipsec_policy = queries.ipsec_policies().filter(name="default").first() or queries.ipsec_policies().first()
+    main = {
+        "ike_policy": ike_policy.pk if ike_policy else None,
+        "ipsec_policy": ipsec_policy.pk if ipsec_policy else None,
+    }
+    return TunnelForms.showing(main, {side: {} for side in SIDES}, [{}])
+
+
+def _page(request: UserRequest, forms: TunnelForms, tunnel: Tunnel | None, status: int = 200) -> HttpResponse:
+    context = {
+        "forms": forms,
+        "tunnel": tunnel,
+        "gateway_count": gateway_queries.gateways().count(),
+        "all_forms": forms.everything(),
+    }
+    return render(request, "vpn/tunnel_form.html", context, status=status)
+
+
+def _save(request: UserRequest, forms: TunnelForms, tunnel: Tunnel | None) -> Tunnel | None:
+    """Save key and tunnel together or neither; what is wrong stands beside the fields afterwards."""
+    if not forms.well_formed():
+        return None
+    with transaction.atomic():
+        psk = _key(request, forms)
+        try:
+            data = forms.to_input(psk)
+            if tunnel is None:
+                saved = services.create_tunnel(request.user, data)
+            else:
+                saved = services.update_tunnel(request.user, tunnel, data)
+        except ValidationError as error:
+            if psk is None and forms.main.cleaned_data["key_how"] != EXISTING and hasattr(error, "error_dict"):
+                # The key itself was refused, which is said beside it.
+                error.error_dict.pop("psk", None)
+            place_errors_by_prefix(error, forms.by_prefix(), forms.main)
+        if forms.failed():
+            transaction.set_rollback(True)
+            return None
+    return saved
+
+
+def _key(request: UserRequest, forms: TunnelForms) -> PresharedKey | None:
+    values = forms.main.cleaned_data
+    if values["key_how"] == EXISTING:
+        psk: PresharedKey | None = values["psk"]
+        return psk
+    name = values["key_name"] or values["name"]
+    try:
+        if values["key_how"] == GENERATE:
+            return keys.generate_psk(request.user, name=name)
+        return keys.create_psk(request.user, name=name, value=values["key_value"], encoding=values["key_encoding"])
+    except ValidationError as error:
+        place_errors(error, forms.main, forms.main.key_aliases)
+        return None
