@@ -1,0 +1,30 @@
+"""One boot of User Mode Linux per file of checks, shared by its tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+
+from deploy.lab import uml
+
+Report = dict[str, dict[str, Any]]
+
+
+@cache
+def _report(module: str) -> Report:
+    outcome = uml.run(module)
+    assert outcome.status == 0, outcome.console
+    assert isinstance(outcome.result, dict), outcome.console
+    return outcome.result
+
+
+@pytest.fixture(scope="session")
+def guest() -> Callable[[str], Report]:
+    """Return what the checks of a module found in the machine; skips where there can be no machine."""
+    reason = uml.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    return _report

@@ -1,0 +1,1 @@
+"""What runs inside the User Mode Linux machine: started by ``deploy.lab.uml``, asserted on by ``tests/kernel``."""

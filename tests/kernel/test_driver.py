@@ -1,0 +1,37 @@
+"""The kernel driver against a kernel that has ESP: the checks of ``guest/driver_checks.py``, one boot for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agents.contract import algorithms
+from tests.kernel.guest import driver_checks
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(150)]
+
+Report = dict[str, dict[str, Any]]
+Guest = Callable[[str], Report]
+
+
+@pytest.fixture(scope="module")
+def report(guest: Guest) -> Report:
+    return guest("tests.kernel.guest.driver_checks")
+
+
+@pytest.mark.parametrize("check", driver_checks.CHECKS)
+def test_check(report: Report, check: str) -> None:
+    assert report[check]["error"] == ""
+
+
+def test_every_algorithm_of_the_contract_works(report: Report) -> None:
+    found = report["features"]["value"]
+    assert found["encryptions"] == sorted(algorithms.ENCRYPTION)
+    assert found["integrities"] == sorted(algorithms.INTEGRITY)
+    assert found["reason"] == "the kernel accepts ESP SAs"
+
+
+def test_every_suite_carried_pings(report: Report) -> None:
+    assert len(report["every_suite"]["value"]) == 9
