@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator
 from agents.dataplane.base import (
     DataplaneError,
     Direction,
+    Expired,
     Features,
     Notice,
     PolicySpec,
@@ -146,7 +147,8 @@ class KernelDriver:
 
         The kernel keeps an SA by its addresses, so there is no change in place. Where the old state ended is read from
         the notice of its deletion: nothing can have been sent under its key after that, so no number is used twice.
-        The tunnel's policies of that direction follow. Raises ESRCH for an SA that is not ours or not there.
+        The tunnel's policies of that direction follow. Raises ESRCH for an SA that is not ours or not there; should it
+        not come back, that is told as a hard expiry too.
         """
         requests = self._open("update_mapping", rows.state_target(sa))
         async with self._changing:
@@ -158,9 +160,12 @@ class KernelDriver:
             with self._ear.expect_deletion(sa) as deletion:
                 await requests.send("update_mapping", target, rows.state_id_message(sa), messages.DELSA)
                 del self._sas[sa]
-                final = await deletion.wait()
-            body = rows.state_message(spec, resume=final)
-            await requests.send("update_mapping", rows.state_target(spec.id), body, messages.NEWSA, CREATE)
+                try:
+                    body = rows.state_message(spec, resume=await deletion.wait())
+                    await requests.send("update_mapping", rows.state_target(spec.id), body, messages.NEWSA, CREATE)
+                except DataplaneError:
+                    self._queue.put_nowait(Expired(id=sa, hard=True))
+                    raise
             self._sas[spec.id] = _Known(spec=spec, row=_without_rejections(known.row), moved_at=known.moved_at)
             await self._move_policies(known.spec, spec)
 

@@ -1,0 +1,79 @@
+"""What the ear makes of the kernel's messages, a full buffer and a broken socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from agents.dataplane.base import DataplaneError, Expired, Lost, Notice, SaId
+from agents.dataplane.kernel import notices
+from agents.dataplane.kernel.channel import OverflowedError
+
+SA = SaId(spi=0x1001, destination="192.0.2.2")
+
+
+class BrokenListener:
+    """Speaks once as the test says, then never again."""
+
+    failure: OSError | OverflowedError = OverflowedError()
+
+    def __init__(self, groups: int) -> None:
+        self.said = False
+
+    def close(self) -> None:
+        return
+
+    async def messages(self) -> AsyncIterator[Any]:
+        if not self.said:
+            self.said = True
+            raise self.failure
+        await asyncio.Event().wait()
+        yield None
+
+
+def ear(
+    monkeypatch: pytest.MonkeyPatch, failure: OSError | OverflowedError, known: set[SaId]
+) -> tuple[notices.Ear, asyncio.Queue[Notice | None]]:
+    monkeypatch.setattr(BrokenListener, "failure", failure)
+    monkeypatch.setattr(notices, "Listener", BrokenListener)
+    queue: asyncio.Queue[Notice | None] = asyncio.Queue()
+
+    def vanished(sa: SaId | None) -> bool:
+        if sa not in known:
+            return False
+        known.discard(sa)
+        return True
+
+    async def missing() -> tuple[SaId, ...]:
+        return tuple(known)
+
+    return notices.Ear(queue, vanished, missing), queue
+
+
+async def test_after_an_overflow_the_table_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    listening, queue = ear(monkeypatch, OverflowedError(), {SA})
+    listening.start()
+    assert await asyncio.wait_for(queue.get(), 1) == Expired(id=SA, hard=True)
+    await listening.stop()
+    assert queue.empty()
+
+
+async def test_an_ear_that_broke_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    listening, queue = ear(monkeypatch, OSError(5, "Input/output error"), set())
+    listening.start()
+    notice = await asyncio.wait_for(queue.get(), 1)
+    assert isinstance(notice, Lost)
+    assert "Input/output error" in notice.reason
+    await listening.stop()
+
+
+async def test_a_deletion_nobody_reports_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "_DELETION_NOTICE_S", 0.01)
+    listening, _queue = ear(monkeypatch, OverflowedError(), set())
+    listening.start()
+    with listening.expect_deletion(SA) as deletion, pytest.raises(DataplaneError, match="where the old SA ended"):
+        await deletion.wait()
+    await listening.stop()
