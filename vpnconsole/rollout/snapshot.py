@@ -15,7 +15,7 @@ from django.db import transaction
 
 from agents.contract.secret import Secret
 from vpnconsole.gateways.models import Gateway
-from vpnconsole.vpn import queries
+from vpnconsole.vpn.queries import tunnels_of_gateway
 
 if TYPE_CHECKING:
     from vpnconsole.vpn import models as vpn
@@ -115,7 +115,7 @@ def take(gateway_id: UUID) -> GatewaySnapshot:
     """Read one gateway's intent in one transaction; raises ``Gateway.DoesNotExist``."""
     with transaction.atomic():
         gateway = Gateway.objects.get(pk=gateway_id)
-        tunnels = tuple(_tunnel(tunnel) for tunnel in queries.tunnels_of_gateway(gateway_id))
+        tunnels = tuple(_tunnel(tunnel) for tunnel in tunnels_of_gateway(gateway_id))
     return GatewaySnapshot(
         id=str(gateway.id),
         name=gateway.name,
