@@ -15,7 +15,7 @@ import dataclasses
 import errno
 import ipaddress
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from agents.dataplane.base import (
     DataplaneError,
@@ -134,10 +134,8 @@ class KernelDriver:
         """Remove one policy, unless another tunnel of ours (by reqid) or another owner has taken its place."""
         requests = self._open("remove_policy", rows.policy_target(spec))
         async with self._changing:
-            for direction in _DIRECTIONS[spec.direction]:
-                row = await tables.find_policy(requests, spec, direction)
-                if row is not None and row.reqid == spec.reqid:
-                    await tables.remove_policy_row(requests, row)
+            for direction, piece in _rows(spec):
+                await _remove_own(requests, piece, direction)
             known = self._policies.get(_key(spec))
             if known is not None and known.reqid == spec.reqid:
                 del self._policies[_key(spec)]
@@ -182,16 +180,24 @@ class KernelDriver:
         return tuple(found)
 
     async def list_policies(self) -> tuple[PolicySpec, ...]:
-        """Return the policies in our range; an inbound one only when its forward twin is there too."""
+        """Return the policies in our range: as they were added where the kernel holds all their rows, else row by row.
+
+        An inbound row counts only together with its forward twin, so a policy that lost one is not listed.
+        """
         requests = self._open("list_policies", "all")
-        dumped = await tables.dump_policies(requests)
-        forwarding = {(row.selector, row.reqid) for row in dumped if row.direction == rows.POLICY_FORWARD}
+        rest = {(row.direction, row.selector): row for row in await tables.dump_policies(requests)}
         found = []
-        for row in dumped:
-            if row.direction == rows.POLICY_OUT:
-                found.append(self._policy(Direction.OUT, row))
-            elif row.direction == rows.POLICY_IN and (row.selector, row.reqid) in forwarding:
-                found.append(self._policy(Direction.IN, row))
+        for spec in self._policies.values():
+            wanted = [(direction, _canonical(piece.selector)) for direction, piece in _rows(spec)]
+            if all(key in rest and _same(rest[key], spec) for key in wanted):
+                found.append(spec)
+                for key in wanted:
+                    del rest[key]
+        for (direction, selector), row in rest.items():
+            if direction == rows.POLICY_OUT:
+                found.append(_unknown(Direction.OUT, row))
+            elif direction == rows.POLICY_IN and (rows.POLICY_FORWARD, selector) in rest:
+                found.append(_unknown(Direction.IN, row))
         return tuple(found)
 
     async def notices(self) -> AsyncIterator[Notice]:
@@ -225,16 +231,14 @@ class KernelDriver:
 
     async def _put_policy(self, spec: PolicySpec) -> None:
         requests = self._open("add_policy", rows.policy_target(spec))
-        done: list[int] = []
+        done: list[tuple[int, PolicySpec]] = []
         try:
-            for direction in _DIRECTIONS[spec.direction]:
-                await tables.write_policy(requests, spec, direction)
-                done.append(direction)
+            for direction, piece in _rows(spec):
+                await tables.write_policy(requests, piece, direction)
+                done.append((direction, piece))
         except DataplaneError:
-            for direction in done:
-                row = await tables.find_policy(requests, spec, direction)
-                if row is not None and row.reqid == spec.reqid:
-                    await tables.remove_policy_row(requests, row)
+            for direction, piece in done:
+                await _remove_own(requests, piece, direction)
             raise
         self._policies[_key(spec)] = spec
 
@@ -258,27 +262,49 @@ class KernelDriver:
                 self._queue.put_nowait(Rejected(code=code, count=count - was, id=row.id))
         known.row = row
 
-    def _policy(self, direction: Direction, row: rows.PolicyRow) -> PolicySpec:
-        known = self._policies.get((direction, row.selector))
-        return PolicySpec(
-            tunnel_id=known.tunnel_id if known is not None and known.reqid == row.reqid else "",
-            direction=direction,
-            selector=row.selector,
-            source=row.source,
-            destination=row.destination,
-            reqid=row.reqid,
-            priority=row.priority,
-        )
+
+async def _remove_own(requests: Requests, piece: PolicySpec, direction: int) -> None:
+    row = await tables.find_policy(requests, piece, direction)
+    if row is not None and row.reqid == piece.reqid:
+        await tables.remove_policy_row(requests, row)
+
+
+def _rows(spec: PolicySpec) -> Iterator[tuple[int, PolicySpec]]:
+    """Yield the kernel's policies that make up one of the seam: direction and piece."""
+    for piece in rows.pieces(spec):
+        for direction in _DIRECTIONS[spec.direction]:
+            yield direction, piece
+
+
+def _same(row: rows.PolicyRow, spec: PolicySpec) -> bool:
+    wanted = (spec.source, spec.destination, spec.reqid, spec.priority)
+    return (row.source, row.destination, row.reqid, row.priority) == wanted
+
+
+def _unknown(direction: Direction, row: rows.PolicyRow) -> PolicySpec:
+    """Return a row of ours that is not as this driver wrote it."""
+    return PolicySpec(
+        tunnel_id="",
+        direction=direction,
+        selector=row.selector,
+        source=row.source,
+        destination=row.destination,
+        reqid=row.reqid,
+        priority=row.priority,
+    )
 
 
 def _key(spec: PolicySpec) -> tuple[Direction, Selector]:
-    """Return a policy's direction and its selector as the kernel writes it."""
-    selector = dataclasses.replace(
-        spec.selector,
-        source=str(ipaddress.ip_network(spec.selector.source)),
-        destination=str(ipaddress.ip_network(spec.selector.destination)),
+    return spec.direction, _canonical(spec.selector)
+
+
+def _canonical(selector: Selector) -> Selector:
+    """Return the selector as the kernel's rows read."""
+    return dataclasses.replace(
+        selector,
+        source=str(ipaddress.ip_network(selector.source)),
+        destination=str(ipaddress.ip_network(selector.destination)),
     )
-    return spec.direction, selector
 
 
 def _without_rejections(row: rows.StateRow | None) -> rows.StateRow | None:

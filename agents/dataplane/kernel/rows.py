@@ -6,6 +6,7 @@ its template does.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import ipaddress
 import socket
@@ -140,7 +141,7 @@ def state_id_message(sa: SaId) -> messages.StateIdMessage:
 
 
 def policy_message(spec: PolicySpec, direction: int) -> messages.PolicyMessage:
-    """Return the NEWPOLICY body for one of the kernel's three directions; raises as :func:`selector_fields`."""
+    """Return the NEWPOLICY body of a piece for one of the kernel's three directions; raises as its selector does."""
     outer = ipaddress.ip_address(spec.destination)
     every = 0xFFFFFFFF
     template = _TEMPLATE.pack(
@@ -165,15 +166,28 @@ def policy_id_message(*, direction: int, spec: PolicySpec | None = None, index: 
     return messages.PolicyIdMessage.of({**fields, "index": index, "dir": direction})
 
 
+def pieces(spec: PolicySpec) -> tuple[PolicySpec, ...]:
+    """Split a policy into policies whose port ranges the kernel can express: value and mask, so blocks of 2^n ports."""
+    selector = spec.selector
+    return tuple(
+        dataclasses.replace(
+            spec, selector=dataclasses.replace(selector, source_ports=source, destination_ports=destination)
+        )
+        for source in _port_blocks(selector.source_ports)
+        for destination in _port_blocks(selector.destination_ports)
+    )
+
+
 def selector_fields(spec: PolicySpec) -> dict[str, Any]:
-    """Return the kernel's selector; raises :class:`DataplaneError` (EINVAL) for a range of ports it cannot express."""
+    """Return the kernel's selector of a policy whose port ranges are blocks (:func:`pieces`).
+
+    Raises :class:`DataplaneError` (EINVAL) for networks of two IP versions.
+    """
     selector = spec.selector
     source = ipaddress.ip_network(selector.source)
     destination = ipaddress.ip_network(selector.destination)
     if source.version != destination.version:
         raise DataplaneError("policy", policy_target(spec), errno.EINVAL, "the networks are of different IP versions")
-    source_port, source_mask = _port_mask(spec, selector.source_ports)
-    destination_port, destination_mask = _port_mask(spec, selector.destination_ports)
     return {
         "sel_saddr": source.network_address.packed,
         "sel_daddr": destination.network_address.packed,
@@ -181,10 +195,10 @@ def selector_fields(spec: PolicySpec) -> dict[str, Any]:
         "sel_prefixlen_d": destination.prefixlen,
         "sel_family": _family(source.version),
         "sel_proto": selector.protocol,
-        "sel_sport": source_port,
-        "sel_sport_mask": source_mask,
-        "sel_dport": destination_port,
-        "sel_dport_mask": destination_mask,
+        "sel_sport": selector.source_ports[0],
+        "sel_sport_mask": _port_mask(selector.source_ports),
+        "sel_dport": selector.destination_ports[0],
+        "sel_dport_mask": _port_mask(selector.destination_ports),
     }
 
 
@@ -288,11 +302,18 @@ def _replay_bitmap(window: int) -> bytes:
     return struct.pack(f"=6I{words}I", words, 0, 0, 0, 0, window, *([0] * words))
 
 
-def _port_mask(spec: PolicySpec, ports: tuple[int, int]) -> tuple[int, int]:
-    """Turn an inclusive range into the kernel's value and mask: possible for 2^n ports from a multiple of 2^n."""
+def _port_blocks(ports: tuple[int, int]) -> list[tuple[int, int]]:
+    """Cut an inclusive range into the fewest blocks of 2^n ports that begin at a multiple of 2^n."""
     low, high = ports
-    size = high - low + 1
-    if size <= 0 or size & (size - 1) or low % size:
-        reason = f"the kernel cannot select the ports {low} to {high}: not one power-of-two block"
-        raise DataplaneError("policy", policy_target(spec), errno.EINVAL, reason)
-    return low, 0x10000 - size
+    found = []
+    while low <= high:
+        size = low & -low or 0x10000
+        while low + size - 1 > high:
+            size //= 2
+        found.append((low, low + size - 1))
+        low += size
+    return found
+
+
+def _port_mask(block: tuple[int, int]) -> int:
+    return 0xFFFF - (block[1] - block[0])

@@ -195,10 +195,23 @@ def test_blocks_of_ports_read_back(ports: tuple[int, int]) -> None:
     assert row.selector == wanted.selector
 
 
-@pytest.mark.parametrize("ports", [(80, 90), (81, 96), (90, 80)])
-def test_other_ranges_of_ports_are_refused(ports: tuple[int, int]) -> None:
-    with pytest.raises(DataplaneError, match="not one power-of-two block"):
-        rows.policy_message(policy(protocol=6, source_ports=ports), rows.POLICY_IN)
+@pytest.mark.parametrize(
+    ("ports", "blocks"),
+    [
+        ((0, 65535), [(0, 65535)]),
+        ((80, 90), [(80, 87), (88, 89), (90, 90)]),
+        ((81, 96), [(81, 81), (82, 83), (84, 87), (88, 95), (96, 96)]),
+        ((1, 65535), [(2**n, 2 ** (n + 1) - 1) for n in range(16)]),
+    ],
+)
+def test_ranges_of_ports_become_blocks(ports: tuple[int, int], blocks: list[tuple[int, int]]) -> None:
+    wanted = policy(protocol=6, destination_ports=ports)
+    parts = rows.pieces(wanted)
+    assert [piece.selector.destination_ports for piece in parts] == blocks
+    for piece in parts:
+        row = rows.read_policy(decoded(rows.policy_message(piece, rows.POLICY_IN)))
+        assert row is not None
+        assert row.selector == piece.selector
 
 
 def test_mixed_families_are_refused() -> None:
