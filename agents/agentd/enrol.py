@@ -61,6 +61,7 @@ async def enrol(console_url: str, token_text: str, port: int, directory: Path) -
         directory,
         gateway_id=answer.grant.gateway_id,
         gateway_name=answer.grant.gateway_name,
+        agent_port=port,
         key_pem=key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         ),

@@ -22,6 +22,7 @@ class GatewayIdentity:
 
     gateway_id: str
     gateway_name: str
+    agent_port: int
     directory: Path
 
     @property
@@ -49,7 +50,10 @@ def load(directory: Path) -> GatewayIdentity:
     try:
         values = json.loads((directory / "gateway.json").read_bytes())
         return GatewayIdentity(
-            gateway_id=str(values["gateway_id"]), gateway_name=str(values["gateway_name"]), directory=directory
+            gateway_id=str(values["gateway_id"]),
+            gateway_name=str(values["gateway_name"]),
+            agent_port=int(values["agent_port"]),
+            directory=directory,
         )
     except (ValueError, KeyError, TypeError):
         raise NotEnrolledError("the stored identity is damaged: enrol this gateway again") from None
@@ -60,6 +64,7 @@ def store(
     *,
     gateway_id: str,
     gateway_name: str,
+    agent_port: int,
     key_pem: bytes,
     certificate_pem: str,
     fleet_ca_pem: str,
@@ -68,11 +73,11 @@ def store(
     incoming = directory.with_name(directory.name + ".new")
     shutil.rmtree(incoming, ignore_errors=True)
     make_private(incoming)
-    names = json.dumps({"gateway_id": gateway_id, "gateway_name": gateway_name}).encode()
+    names = {"gateway_id": gateway_id, "gateway_name": gateway_name, "agent_port": agent_port}
     write_private(incoming / "key.pem", key_pem)
     write_private(incoming / "certificate.pem", certificate_pem.encode())
     write_private(incoming / "fleet-ca.pem", fleet_ca_pem.encode())
-    write_private(incoming / "gateway.json", names)
+    write_private(incoming / "gateway.json", json.dumps(names).encode())
     outgoing = directory.with_name(directory.name + ".old")
     shutil.rmtree(outgoing, ignore_errors=True)
     if directory.exists():

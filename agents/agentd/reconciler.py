@@ -1,0 +1,235 @@
+"""Observe, plan, apply: the one way anything on the gateway comes to be as the document says.
+
+A pass takes no hint about what changed and returns a status, not an error: boot, repair and edit are the same code.
+It is woken by an accepted document, by ``iked``, by the kernel's routing messages and by the clock. While ``iked`` is
+away its tunnels are unknown, so routes stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from agents.agentd.errors import HostError
+from agents.agentd.host import ROUTE_PROTOCOL, Host, HostView, Route
+from agents.agentd.iked_link import IkedLink, IkedView
+from agents.agentd.journal import Journal
+from agents.agentd.ledger import Accepted, Ledger
+from agents.agentd.parts import ike, links, routes, sysctl
+from agents.runtime.rpc import RpcError, RpcUnavailable
+
+INTERVAL_S = 5.0
+SETTLE_S = 0.05
+"""After a wake-up, so that a burst of kernel messages is one pass."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassStatus:
+    """What a pass came to. ``routes`` maps tunnel ids to the networks routed for them."""
+
+    applied_generation: int = 0
+    problems: tuple[str, ...] = ()
+    routes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Reconciler:
+    """Keeps one gateway right. ``status`` is the outcome of the last pass."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        link: IkedLink,
+        journal: Journal,
+        host: Host,
+        *,
+        interval_s: float = INTERVAL_S,
+        on_pass: Callable[[], None] | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._link = link
+        self._journal = journal
+        self._host = host
+        self._interval_s = interval_s
+        self._on_pass = on_pass
+        self._wake = asyncio.Event()
+        self._passing = asyncio.Lock()
+        self._remembered: dict[str, int] = {}
+        self._owners: dict[str, str] = {}
+        self._settings: dict[str, str] = {}
+        self._driver: str | None = None
+        self.status = PassStatus()
+
+    def wake(self) -> None:
+        """Ask for a pass soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Make passes until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_kernel())
+            while True:
+                await self.reconcile()
+                try:
+                    async with asyncio.timeout(self._interval_s):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+                await asyncio.sleep(SETTLE_S)
+
+    async def reconcile(self) -> PassStatus:
+        """Make one pass and return what it came to."""
+        async with self._passing:
+            self._wake.clear()
+            try:
+                status = await self._pass()
+            except Exception as error:  # the funnel: whatever a pass meets, the next one starts from a fresh look
+                _log.exception("a reconcile pass failed", extra={"trigger": "agent.pass"})
+                status = PassStatus(
+                    applied_generation=self.status.applied_generation,
+                    problems=(f"a pass failed: {type(error).__name__}; see the agent's log",),
+                    routes=self.status.routes,
+                )
+            self._report_problems(status.problems)
+            self.status = status
+            if self._on_pass is not None:
+                self._on_pass()
+            return status
+
+    async def _watch_kernel(self) -> None:
+        async for _change in self._host.changes():
+            self.wake()
+
+    async def _pass(self) -> PassStatus:
+        accepted = self._ledger.current
+        problems: list[str] = []
+        await self._link.refresh()
+        if self._link.view is not None:
+            problems += await self._configure(accepted, self._link.view)
+        view = self._link.view
+        if view is None:
+            return PassStatus(
+                applied_generation=self.status.applied_generation,
+                problems=(*problems, self._link.away_reason),
+                routes=self.status.routes,
+            )
+        self._note_driver(view)
+        host_view = await self._host.look()
+        if accepted is None:
+            problems += await self._apply_routes(routes.WantedRoutes(routes={}), host_view)
+            return PassStatus(problems=tuple(problems))
+        problems += await self._apply(accepted, view, host_view)
+        applied = view.generation if view.generation == accepted.document.generation else self.status.applied_generation
+        self._note_applied(applied)
+        return PassStatus(
+            applied_generation=applied, problems=tuple(dict.fromkeys(problems)), routes=self._routes_by_tunnel()
+        )
+
+    async def _configure(self, accepted: Accepted | None, view: IkedView) -> list[str]:
+        if accepted is None or not ike.must_configure(accepted, view.generation, self._link.configured_digest):
+            return []
+        try:
+            await self._link.configure(accepted)
+        except RpcError as error:
+            return [f"iked refuses the configuration: {error.message}"]
+        except RpcUnavailable as error:
+            return [f"iked could not be configured: {error}"]
+        await self._link.refresh()
+        return []
+
+    async def _apply(self, accepted: Accepted, view: IkedView, host_view: HostView) -> list[str]:
+        document, driver = accepted.document, view.data_plane.driver or ""
+        link_plan = links.plan(document, view.tunnels, driver, host_view)
+        problems = list(link_plan.problems)
+        for change in link_plan.changes:
+            try:
+                await self._host.set_link(change.name, change.mtu)
+            except HostError as error:
+                problems.append(str(error))
+            else:
+                text = f"{change.name} is up with MTU {change.mtu} again"
+                self._journal.append("agent.repaired", text, tunnel_id=change.tunnel_id)
+        settings = sysctl.plan(document, view.tunnels, driver, host_view, self._host.setting)
+        problems += self._apply_settings(settings)
+        wanted = routes.wanted(document, view.tunnels, driver, host_view)
+        return problems + await self._apply_routes(wanted, host_view)
+
+    def _apply_settings(self, settings: Mapping[str, str]) -> list[str]:
+        problems = []
+        for name, value in settings.items():
+            try:
+                self._host.change_setting(name, value)
+            except HostError as error:
+                problems.append(str(error))
+                continue
+            if self._settings.get(name) == value:
+                self._journal.append("agent.repaired", f"{name} is {value} again", attributes={"setting": name})
+            _log.info("%s set to %s", name, value)
+            self._settings[name] = value
+        return problems
+
+    async def _apply_routes(self, wanted: routes.WantedRoutes, view: HostView) -> list[str]:
+        plan = routes.plan(wanted, view, self._remembered)
+        problems = list(plan.problems)
+        present = {route.network for route in view.routes if route.protocol == ROUTE_PROTOCOL}
+        for route in plan.remove:
+            try:
+                await self._host.remove_route(route)
+            except HostError as error:
+                problems.append(str(error))
+                continue
+            present.discard(route.network)
+            if route.network not in wanted.routes:
+                self._tell_route("agent.route-withdrawn", f"Route to {route.network} withdrawn", route)
+        for route in plan.add:
+            try:
+                await self._host.add_route(route)
+            except HostError as error:
+                problems.append(str(error))
+                continue
+            present.add(route.network)
+            self._owners[route.network] = wanted.routes[route.network][0]
+            text = f"Route to {route.network} through {route.interface}"
+            if route.network in plan.repairs:
+                self._tell_route("agent.repaired", f"{text} put back", route)
+            else:
+                self._tell_route("agent.route-added", f"{text} added", route)
+        self._owners = {network: tunnel for network, (tunnel, _) in wanted.routes.items() if network in present}
+        indexes = {link.name: link.index for link in view.links}
+        self._remembered = {
+            network: indexes[wanted.routes[network][1].interface]
+            for network in self._owners
+            if wanted.routes[network][1].interface in indexes
+        }
+        return problems
+
+    def _tell_route(self, code: str, message: str, route: Route) -> None:
+        attributes = {"network": route.network, "interface": route.interface}
+        self._journal.append(code, message, tunnel_id=self._owners.get(route.network), attributes=attributes)
+
+    def _routes_by_tunnel(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for network, tunnel_id in self._owners.items():
+            found[tunnel_id] = (*found.get(tunnel_id, ()), network)
+        return found
+
+    def _note_driver(self, view: IkedView) -> None:
+        driver = view.data_plane.driver
+        if driver is not None and driver != self._driver:
+            self._journal.append(
+                "agent.data-plane", f"Data plane {driver}: {view.data_plane.reason}", attributes={"driver": driver}
+            )
+            self._driver = driver
+
+    def _note_applied(self, applied: int) -> None:
+        if applied != self.status.applied_generation:
+            attributes = {"generation": str(applied)}
+            self._journal.append("agent.config-applied", f"Generation {applied} is in force", attributes=attributes)
+
+    def _report_problems(self, problems: tuple[str, ...]) -> None:
+        """Journal each problem once when it appears; it stands in the status as long as it lasts."""
+        for problem in problems:
+            if problem not in self.status.problems and problem != self._link.away_reason:
+                self._journal.append("agent.repair-failed", problem)

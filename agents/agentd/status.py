@@ -1,0 +1,106 @@
+"""Puts the report together: what the ledger holds, what ``iked`` says, what the last pass came to.
+
+A configured tunnel is always listed. When ``iked`` cannot be asked, it is down with that as its reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+from agents.agentd.iked_link import IkedLink
+from agents.agentd.journal import Journal
+from agents.agentd.ledger import Ledger
+from agents.agentd.reconciler import PassStatus
+from agents.contract.codec import from_plain
+from agents.contract.config import Tunnel
+from agents.contract.errors import DocumentError
+from agents.contract.status import (
+    ChildStatus,
+    ComponentHealth,
+    DataPlaneStatus,
+    GatewayStatus,
+    Reason,
+    TunnelState,
+    TunnelStatus,
+)
+from agents.runtime.rpc import Client, RpcError, RpcUnavailable
+from agents.runtime.version import VERSION
+
+_ESPD_TIMEOUT_S = 2.0
+
+
+class StatusReporter:
+    """Answers "how is this gateway" afresh each time."""
+
+    def __init__(self, gateway_id: str, ledger: Ledger, link: IkedLink, journal: Journal, espd_socket: Path) -> None:
+        self._gateway_id = gateway_id
+        self._ledger = ledger
+        self._link = link
+        self._journal = journal
+        self._espd_socket = espd_socket
+        self._started_at = time.time()
+
+    async def report(self, last_pass: PassStatus) -> GatewayStatus:
+        """Return the status as of now."""
+        await self._link.refresh()
+        espd = await espd_health(self._espd_socket)
+        accepted, view = self._ledger.current, self._link.view
+        tunnels = accepted.document.tunnels if accepted is not None else ()
+        return GatewayStatus(
+            gateway_id=self._gateway_id,
+            agent_version=VERSION,
+            boot_id=self._link.boot_id,
+            observed_at=time.time(),
+            accepted_generation=accepted.document.generation if accepted is not None else 0,
+            accepted_digest=accepted.digest if accepted is not None else "",
+            applied_generation=last_pass.applied_generation,
+            refusal=self._ledger.refusal,
+            problems=last_pass.problems,
+            data_plane=view.data_plane if view is not None else DataPlaneStatus(reason=self._link.away_reason),
+            components=(self._own_health(), self._iked_health(), espd),
+            tunnels=tuple(self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ())) for tunnel in tunnels),
+            last_event=self._journal.last,
+        )
+
+    def _tunnel(self, tunnel: Tunnel, routes: tuple[str, ...]) -> TunnelStatus:
+        view = self._link.view
+        if view is not None and tunnel.id in view.tunnels:
+            return dataclasses.replace(view.tunnels[tunnel.id], routes=routes)
+        if view is not None:
+            reason, since = "The configuration with this tunnel is not in force yet.", time.time()
+        else:
+            reason, since = f"The state is not known: {self._link.away_reason}.", self._link.away_since
+        return TunnelStatus(
+            id=tunnel.id,
+            name=tunnel.name,
+            state=TunnelState.DOWN if tunnel.enabled else TunnelState.DISABLED,
+            since=since,
+            reason=Reason(code="agent.component-lost", message=reason) if view is None and tunnel.enabled else None,
+            step=reason if view is not None and tunnel.enabled else None,
+            children=tuple(ChildStatus(name=child.name, up=False) for child in tunnel.children),
+            routes=routes,
+        )
+
+    def _own_health(self) -> ComponentHealth:
+        return ComponentHealth(
+            name="agentd", healthy=True, version=VERSION, pid=os.getpid(), started_at=self._started_at
+        )
+
+    def _iked_health(self) -> ComponentHealth:
+        if self._link.view is not None:
+            return self._link.view.health
+        return ComponentHealth(name="iked", healthy=False, detail=self._link.away_reason)
+
+
+async def espd_health(path: Path) -> ComponentHealth:
+    """Ask ``espd`` how it is; a short connection of its own, so that no data plane session is opened."""
+    try:
+        async with await Client.connect(path) as client:
+            return from_plain(ComponentHealth, await client.call("health", timeout_s=_ESPD_TIMEOUT_S))
+    except (RpcError, RpcUnavailable) as error:
+        return ComponentHealth(name="espd", healthy=False, detail=str(error))
+    except DocumentError as error:
+        return ComponentHealth(name="espd", healthy=False, detail=f"its answer cannot be read: {error}")
