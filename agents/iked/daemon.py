@@ -1,0 +1,46 @@
+"""The process: builds the parts, serves the control socket, ends politely."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+from agents.iked.control import Control
+from agents.iked.keeper import Keeper
+from agents.iked.planes import Planes
+from agents.iked.runtime import Runtime
+from agents.runtime import rpc, sd_notify
+from agents.runtime.paths import Paths
+
+
+async def serve(paths: Paths, planes: Planes | None = None, *, stop: asyncio.Event | None = None) -> None:
+    """Run until ``stop`` is set, or SIGTERM or SIGINT where none is given."""
+    paths.prepare()
+    if stop is None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def announce() -> None:
+        task = asyncio.create_task(server.notify("changed", {}))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    runtime = Runtime(announce)
+    keeper = Keeper(runtime, planes or Planes.of_this_machine(str(paths.espd_socket)))
+    server = rpc.Server(paths.iked_socket, Control(runtime, keeper).handlers())
+    async with server:
+        sd_notify.ready()
+        loops = [asyncio.create_task(keeper.run()), asyncio.create_task(keeper.poll())]
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([*loops, stopping], return_when=asyncio.FIRST_COMPLETED)
+        sd_notify.stopping()
+        await runtime.farewell()
+        for task in (*loops, stopping):
+            task.cancel()
+        await keeper.close()
+        for task in loops:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task  # a loop that ended by itself has a bug to tell

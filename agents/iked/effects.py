@@ -1,0 +1,218 @@
+"""Performs what the engine asks of the data plane and hands the results back.
+
+Effects of one tunnel happen in the order asked for; those of different tunnels side by side. While the data plane is
+away (``espd`` is being started again) effects wait for a while before they fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from agents.dataplane.base import DataplaneError, Driver, PolicySpec, SaId, SaSpec
+from agents.ike.outputs import InstallChild, MoveChild, RemoveChild, SwitchOutbound
+from agents.iked.traffic import Traffic
+from agents.runtime.logs import bound
+
+_log = logging.getLogger(__name__)
+
+Effect = InstallChild | SwitchOutbound | RemoveChild | MoveChild
+Job = Callable[[], Awaitable[None]]
+
+
+class Results(Protocol):
+    """Where results go: the inputs of the engine."""
+
+    def child_installed(self, install_id: int) -> bool:
+        """A child's SAs and policies are in place; returns False when nobody wants them any more."""
+        ...
+
+    def child_install_failed(self, install_id: int, reason: str) -> None:
+        """They are not, and nothing of them is left."""
+        ...
+
+    def child_unusable(self, tunnel_id: str, spi_in: int, reason: str) -> None:
+        """A child that was installed cannot be used any more."""
+        ...
+
+
+class Effects:
+    """Runs effects against the driver attached; :meth:`attach` and :meth:`detach` follow the data plane's comings."""
+
+    def __init__(self, traffic: Traffic, results: Results, *, patience_s: float = 10.0) -> None:
+        self._traffic = traffic
+        self._results = results
+        self._patience_s = patience_s
+        self._driver: Driver | None = None
+        self._settled = asyncio.Event()
+        self._refusal = "the data plane is not ready"
+        self._lanes: dict[str, deque[Job]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held_back: dict[int, InstallChild] = {}
+        self._tunnel_by_reqid: dict[int, str] = {}
+
+    @property
+    def driver(self) -> Driver | None:
+        """The driver in use."""
+        return self._driver
+
+    def attach(self, driver: Driver) -> None:
+        """Use this driver, which is open and holds nothing of ours."""
+        self._driver = driver
+        self._settled.set()
+
+    def detach(self, reason: str, *, for_good: bool) -> None:
+        """Stop using the driver. ``for_good`` makes effects fail at once with the reason instead of waiting."""
+        self._driver = None
+        self._refusal = reason
+        self._held_back.clear()
+        if for_good:
+            self._settled.set()
+        else:
+            self._settled.clear()
+
+    def tunnel_of(self, reqid: int) -> str | None:
+        """Return the tunnel whose policies carry a reqid."""
+        return self._tunnel_by_reqid.get(reqid)
+
+    def perform(self, effect: Effect) -> None:
+        """Take on one effect; its result reaches :class:`Results` later."""
+        match effect:
+            case InstallChild():
+                if effect.outbound_later:
+                    self._held_back[effect.install_id] = effect
+                self.enqueue(effect.tunnel_id, lambda: self._install(effect))
+            case SwitchOutbound():
+                held_back = self._held_back.pop(effect.install_id, None)
+                if held_back is not None:
+                    self.enqueue(held_back.tunnel_id, lambda: self._switch(held_back))
+            case RemoveChild():
+                self.enqueue(effect.tunnel_id, lambda: self._remove(effect))
+            case MoveChild():
+                self.enqueue(effect.tunnel_id, lambda: self._move(effect))
+
+    def enqueue(self, tunnel_id: str, job: Job) -> None:
+        """Run ``job`` after everything asked for this tunnel before."""
+        lane = self._lanes.get(tunnel_id)
+        if lane is not None:
+            lane.append(job)
+            return
+        self._lanes[tunnel_id] = deque((job,))
+        task = asyncio.create_task(self._work(tunnel_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until nothing is under way, at most ``timeout_s``; what is left then is given up."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        for task in self._tasks:
+            task.cancel()
+
+    async def _work(self, tunnel_id: str) -> None:
+        lane = self._lanes[tunnel_id]
+        try:
+            while lane:
+                await lane.popleft()()
+        finally:
+            del self._lanes[tunnel_id]
+
+    async def _ready(self) -> Driver:
+        if not self._settled.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._patience_s):
+                    await self._settled.wait()
+        if self._driver is None:
+            raise DataplaneError("wait", "data plane", 0, self._refusal)
+        return self._driver
+
+    async def _install(self, effect: InstallChild) -> None:
+        done: list[SaSpec | PolicySpec] = []
+        try:
+            driver = await self._ready()
+            for sa in (effect.inbound,) if effect.outbound_later else (effect.inbound, effect.outbound):
+                await driver.add_sa(sa)
+                done.append(sa)
+                self._traffic.started(sa, effect.inbound.spi)
+            for policy in effect.policies:
+                await driver.add_policy(policy)
+                done.append(policy)
+                self._tunnel_by_reqid[policy.reqid] = effect.tunnel_id
+        except DataplaneError as error:
+            self._held_back.pop(effect.install_id, None)
+            await self._undo(effect, done)
+            self._results.child_install_failed(effect.install_id, str(error))
+        else:
+            if not self._results.child_installed(effect.install_id):
+                self._held_back.pop(effect.install_id, None)
+                await self._undo(effect, done)
+
+    async def _undo(self, effect: InstallChild, done: list[SaSpec | PolicySpec]) -> None:
+        """Take back a half-done installation; policies that the SAs being replaced still need are left."""
+        for step in reversed(done):
+            if isinstance(step, SaSpec):
+                await self._remove_sa(effect.tunnel_id, step.id)
+            elif not effect.replaces:
+                await self._remove_policy(effect.tunnel_id, step)
+
+    async def _switch(self, effect: InstallChild) -> None:
+        try:
+            driver = await self._ready()
+            await driver.add_sa(effect.outbound)
+        except DataplaneError as error:
+            self._results.child_unusable(effect.tunnel_id, effect.inbound.spi, str(error))
+        else:
+            self._traffic.started(effect.outbound, effect.inbound.spi)
+
+    async def _remove(self, effect: RemoveChild) -> None:
+        gone = set(effect.sas)
+        for install_id, held_back in tuple(self._held_back.items()):
+            if held_back.inbound.id in gone:
+                del self._held_back[install_id]
+        await self._count_last(effect.tunnel_id)
+        for policy in effect.policies:
+            await self._remove_policy(effect.tunnel_id, policy)
+            self._tunnel_by_reqid.pop(policy.reqid, None)
+        for sa in effect.sas:
+            await self._remove_sa(effect.tunnel_id, sa)
+
+    async def _move(self, effect: MoveChild) -> None:
+        spec = effect.spec
+        if self._driver is None or spec.encapsulation is None:
+            return  # nothing to move: the SAs went with the data plane, or plain ESP has no ports to follow
+        try:
+            await self._driver.update_mapping(effect.old, spec.source, spec.destination, spec.encapsulation)
+        except DataplaneError as error:
+            self._warn(effect.tunnel_id, error)
+        else:
+            self._traffic.moved(effect.old, spec.id)
+
+    async def _count_last(self, tunnel_id: str) -> None:
+        if self._driver is None:
+            return
+        try:
+            await self._traffic.refresh(self._driver)
+        except DataplaneError as error:
+            self._warn(tunnel_id, error)
+
+    async def _remove_sa(self, tunnel_id: str, sa: SaId) -> None:
+        self._traffic.ended(sa)
+        if self._driver is not None:
+            try:
+                await self._driver.remove_sa(sa)
+            except DataplaneError as error:
+                self._warn(tunnel_id, error)
+
+    async def _remove_policy(self, tunnel_id: str, policy: PolicySpec) -> None:
+        if self._driver is not None:
+            try:
+                await self._driver.remove_policy(policy)
+            except DataplaneError as error:
+                self._warn(tunnel_id, error)
+
+    def _warn(self, tunnel_id: str, error: DataplaneError) -> None:
+        bound(_log, tunnel=tunnel_id).warning("%s", error)

@@ -1,0 +1,302 @@
+"""The daemon's middle: inputs to the engine, its outputs performed, its deadline kept.
+
+Every input goes in by a method of :class:`Runtime` and is followed by :meth:`Runtime._after_input`, which empties the
+engine's outputs before anything else happens. What the data plane does over time is in :mod:`agents.iked.keeper`, the
+control socket in :mod:`agents.iked.control`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import assert_never
+
+from agents import __version__
+from agents.contract.actions import Verb
+from agents.contract.config import GatewayDocument
+from agents.contract.secret import Secret
+from agents.contract.status import ComponentHealth, DataPlaneStatus, TunnelStatus
+from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected
+from agents.dataplane.plain import IkeDatagram
+from agents.ike.engine import Engine
+from agents.ike.errors import LocalError
+from agents.ike.outputs import (
+    FindPsk,
+    InstallChild,
+    MoveChild,
+    Output,
+    Path,
+    RemoveChild,
+    Report,
+    SwitchOutbound,
+    Transmit,
+)
+from agents.iked.credentials import find_psk
+from agents.iked.effects import Effects
+from agents.iked.entropy import OsEntropy
+from agents.iked.events import EventRing
+from agents.iked.links import link_name
+from agents.iked.sockets import NAT_T_PORT, IkeSockets
+from agents.iked.status import UnixTime, report
+from agents.iked.traffic import Traffic
+from agents.iked.userspace_driver import UserspaceDriver
+
+_CHANGE_DELAY_S = 0.1
+_FAREWELL_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Runtime:
+    """One engine with its surroundings. ``on_change`` is called, a little delayed, when status or events have moved."""
+
+    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_change = on_change
+        self._change: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._unix = UnixTime(self._loop.time, time.time)
+        self._started_at = time.time()
+        self.engine = Engine(OsEntropy())
+        self.document: GatewayDocument | None = None
+        self.events = EventRing(time.time)
+        self.traffic = Traffic()
+        self.sockets = IkeSockets(self.receive)
+        self.effects = Effects(self.traffic, self)
+        self.userspace: UserspaceDriver | None = None
+        self.data_plane = DataPlaneStatus(driver=None, reason="no configuration yet")
+        self.problems: dict[str, list[str]] = {}
+        self.reports: Counter[str] = Counter()
+
+    # Inputs
+
+    def receive(self, datagram: bytes, path: Path) -> None:
+        """A datagram came, without non-ESP marker."""
+        self.engine.receive(datagram, path, self._loop.time())
+        self._after_input()
+
+    def receive_from_espd(self, came: IkeDatagram) -> None:
+        """A datagram came on UDP 4500 where ``espd`` holds that port."""
+        path = Path(
+            local_address=came.local_address,
+            local_port=NAT_T_PORT,
+            remote_address=came.remote_address,
+            remote_port=came.remote_port,
+        )
+        self.receive(came.datagram, path)
+
+    def configure(self, document: GatewayDocument) -> None:
+        """Take a document into the engine; sockets and links are the caller's."""
+        gone = {t.id for t in self.document.tunnels} - {t.id for t in document.tunnels} if self.document else set()
+        self.document = document
+        self.engine.configure(document, self._loop.time())
+        self._after_input()
+        for tunnel_id in gone:
+            self.traffic.forget(tunnel_id)
+        self.changed()
+
+    def action(self, verb: Verb, tunnel_id: str) -> None:
+        """Perform a one-shot verb. Raises LocalError, for example for a tunnel that is not configured."""
+        match verb:
+            case Verb.INITIATE:
+                perform = self.engine.initiate
+            case Verb.TERMINATE:
+                perform = self.engine.terminate
+            case Verb.REKEY_IKE:
+                perform = self.engine.rekey_ike
+            case Verb.REKEY_CHILD:
+                perform = self.engine.rekey_child
+            case Verb.CLEAR_IKE:
+                perform = self.engine.clear_ike
+            case Verb.CLEAR_IPSEC:
+                perform = self.engine.clear_ipsec
+            case _:
+                assert_never(verb)
+        try:
+            perform(tunnel_id, self._loop.time())
+        finally:
+            self._after_input()
+            self.changed()
+
+    def dataplane_lost(self) -> None:
+        """Every SA of the data plane is gone."""
+        self.traffic.all_ended()
+        self.engine.dataplane_lost(self._loop.time())
+        self._after_input()
+        self.changed()
+
+    def notice(self, notice: Notice) -> None:
+        """The data plane said something other than ``Lost``."""
+        now = self._loop.time()
+        if isinstance(notice, Rejected):
+            self._rejected(notice)
+        elif isinstance(notice, Acquired):
+            tunnel_id = self.effects.tunnel_of(notice.reqid)
+            if tunnel_id is not None:
+                self._tolerant(lambda: self.engine.initiate(tunnel_id, now))
+        elif isinstance(notice, Expired | Mapped) and (child := self.traffic.child_of(notice.id)) is not None:
+            tunnel_id, spi_in = child
+            if isinstance(notice, Expired):
+                hard = notice.hard
+                self._tolerant(lambda: self.engine.sa_expired(tunnel_id, spi_in, hard, now))
+            else:
+                address, port = notice.address, notice.port
+                self._tolerant(lambda: self.engine.peer_moved(tunnel_id, spi_in, address, port, now))
+        self._after_input()
+
+    def child_installed(self, install_id: int) -> bool:
+        """An effect's result; returns False when the engine has given up on that child."""
+        wanted = self._tolerant(lambda: self.engine.child_installed(install_id, self._loop.time()))
+        self._after_input()
+        return wanted
+
+    def child_install_failed(self, install_id: int, reason: str) -> None:
+        """An effect's result."""
+        self._tolerant(lambda: self.engine.child_install_failed(install_id, reason, self._loop.time()))
+        self._after_input()
+
+    def child_unusable(self, tunnel_id: str, spi_in: int, reason: str) -> None:
+        """The outbound SA of a rekeyed child could not be installed: end the child as if its time were up."""
+        self.report(Report(code="child.install-failed", message=f"Rekeyed SA: {reason}", tunnel_id=tunnel_id))
+        self._tolerant(lambda: self.engine.sa_expired(tunnel_id, spi_in, True, self._loop.time()))
+        self._after_input()
+
+    async def poll_traffic(self) -> None:
+        """Read the counters and tell the engine which peers were heard, which spares them liveness checks."""
+        driver = self.effects.driver
+        if driver is None:
+            return
+        try:
+            heard = await self.traffic.refresh(driver)
+        except DataplaneError as error:
+            _log.warning("%s", error)
+            return
+        now = self._loop.time()
+        for tunnel_id in heard:
+            self._tolerant(lambda tunnel_id=tunnel_id: self.engine.traffic_seen(tunnel_id, now))  # type: ignore[misc]
+        if heard:
+            self._after_input()
+
+    # What others ask
+
+    async def status(self) -> tuple[TunnelStatus, ...]:
+        """Return every configured tunnel, counters read anew."""
+        await self.poll_traffic()
+        return report(self.engine.snapshot(self._loop.time()), self.traffic, self._unix, self._interface)
+
+    def health(self) -> ComponentHealth:
+        """Return how this process is doing."""
+        problems = [sentence for sentences in self.problems.values() for sentence in sentences]
+        return ComponentHealth(
+            name="iked",
+            healthy=not problems,
+            version=__version__,
+            pid=os.getpid(),
+            started_at=round(self._started_at, 3),
+            detail="; ".join(problems),
+        )
+
+    def report(self, event: Report) -> None:
+        """Count an event and put it in the ring."""
+        self.reports[event.code] += 1
+        self.events.add(event)
+        self.changed()
+
+    def changed(self) -> None:
+        """Tell :attr:`on_change` soon; many changes in a row are one."""
+        if self._change is None:
+            self._change = self._loop.call_later(_CHANGE_DELAY_S, self._tell)
+
+    async def farewell(self) -> None:
+        """Tell every peer that its SAs are deleted (sent once, RFC 7296 section 1.4.1) and take them out."""
+        if self.document is not None:
+            for tunnel in self.document.tunnels:
+                self._tolerant(lambda tunnel=tunnel: self.engine.terminate(tunnel.id, self._loop.time()))  # type: ignore[misc]
+            self._after_input()
+        await self.effects.settle(_FAREWELL_S)
+        for handle in (self._timer, self._change):
+            if handle is not None:
+                handle.cancel()
+        self.sockets.close()
+
+    # Inside
+
+    def _tell(self) -> None:
+        self._change = None
+        self._on_change()
+
+    def _tolerant(self, give: Callable[[], None]) -> bool:
+        """Give an input that may be too late, since what it is about can have gone; returns whether it was taken."""
+        try:
+            give()
+        except LocalError as error:
+            _log.debug("the engine did not take an input: %s", error)
+            return False
+        return True
+
+    def _on_timer(self) -> None:
+        self._timer = self._timer_at = None
+        self.engine.handle_timer(self._loop.time())
+        self._after_input()
+
+    def _after_input(self) -> None:
+        while outputs := self.engine.take_outputs():
+            for output in outputs:
+                self._perform(output)
+        deadline = self.engine.next_deadline()
+        if deadline != self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = deadline
+            self._timer = None if deadline is None else self._loop.call_at(deadline, self._on_timer)
+
+    def _perform(self, output: Output) -> None:
+        match output:
+            case Transmit():
+                self._transmit(output)
+            case FindPsk():
+                self._find_psk(output)
+            case InstallChild() | SwitchOutbound() | RemoveChild() | MoveChild():
+                self.effects.perform(output)
+            case Report():
+                self.report(output)
+            case _:
+                assert_never(output)
+
+    def _transmit(self, output: Transmit) -> None:
+        path = output.path
+        if self.sockets.send(path, output.datagram) or path.local_port != NAT_T_PORT or self.userspace is None:
+            return
+        self.userspace.send_ike(
+            IkeDatagram(
+                local_address=path.local_address,
+                remote_address=path.remote_address,
+                remote_port=path.remote_port,
+                datagram=output.datagram,
+            )
+        )
+
+    def _find_psk(self, request: FindPsk) -> None:
+        secret: Secret | None = None
+        if self.document is not None:
+            secret = find_psk(self.document.preshared_keys, request)
+        self._tolerant(lambda: self.engine.psk_found(request.request_id, secret, self._loop.time()))
+
+    def _rejected(self, notice: Rejected) -> None:
+        child = self.traffic.child_of(notice.id) if notice.id is not None else None
+        self.report(
+            Report(
+                code=notice.code,
+                message=f"{notice.count} ESP packet{'s' if notice.count != 1 else ''} refused",
+                tunnel_id=child[0] if child is not None else None,
+                attributes={"count": str(notice.count)} | ({"spi": f"{notice.id.spi:08x}"} if notice.id else {}),
+            )
+        )
+
+    def _interface(self, tunnel_id: str) -> str | None:
+        return link_name(tunnel_id) if self.data_plane.driver == "userspace" else None
