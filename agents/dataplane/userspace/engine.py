@@ -87,7 +87,7 @@ class Engine:
         self._spd = PolicyDatabase()
         self._flows: dict[str, dict[bytes, Sa]] = {}
         self._acquired_at: dict[int, float] = {}
-        self._notices.clear()
+        self._notices = []
         self._rejected.clear()
 
     # What the driver protocol asks for
@@ -232,14 +232,22 @@ class Engine:
         for sa in self._sadb:
             self._check_limits(sa, now)
 
+    @property
+    def has_notices(self) -> bool:
+        """Whether :meth:`take_notices` has something; rejected packets alone do not count."""
+        return bool(self._notices)
+
     def take_notices(self) -> list[Notice]:
-        """Return what there is to say since the last call, rejected packets summed up."""
+        """Return what there is to say since the last call."""
         notices = self._notices
         self._notices = []
-        for (code, sa), count in self._rejected.items():
-            notices.append(Rejected(code=code, count=count, id=sa))
-        self._rejected.clear()
         return notices
+
+    def take_rejected(self) -> list[Rejected]:
+        """Return the packets refused since the last call, summed up; for once a second or so."""
+        rejected = [Rejected(code=code, count=count, id=sa) for (code, sa), count in self._rejected.items()]
+        self._rejected.clear()
+        return rejected
 
     # Inside
 

@@ -1,0 +1,267 @@
+"""Segmentation and coalescing at the TUN: frames with a virtio-net header <-> IP packets (virtio 1.2 section 5.1.6).
+
+``segment`` cuts the super-packet of up to 64 KiB that the kernel hands over (TSO, USO) into packets for the wire, with
+lengths, numbers, flags and checksums as the kernel would have made them. ``coalesce`` puts consecutive TCP segments of
+one flow together again, so that system calls and the receiving stack are paid once per run. It joins only what a
+receiver cannot tell apart: same headers but for length, IPv4 identification, sequence number and PSH, and only after
+the run's TCP checksums have been verified, since the frame tells the kernel that there is none left to check.
+
+Checksums are integers modulo 65535: a big-endian number is congruent to the sum of its 16-bit words.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from agents.dataplane.userspace.ip import MalformedPacket
+
+VNET_OCTETS = 10
+PLAIN_FRAME = bytes(VNET_OCTETS)
+"""The header of a frame that is one packet with nothing left to do."""
+
+_NEEDS_CSUM = 1
+_GSO_NONE, _GSO_TCPV4, _GSO_TCPV6, _GSO_UDP_L4, _GSO_ECN = 0, 1, 4, 5, 0x80
+_TCP, _UDP = 6, 17
+_FIN, _PSH, _ACK, _CWR = 0x01, 0x08, 0x10, 0x80
+_MAX_IP_OCTETS = 65535
+_MODULUS = 0xFFFF
+
+_vnet = struct.Struct("=BBHHHH")
+_pack_16_into = struct.Struct("!H").pack_into
+_pack_two_16_into = struct.Struct("!HH").pack_into
+_pack_32_into = struct.Struct("!I").pack_into
+_octets_to_int = int.from_bytes
+
+Frame = Sequence[bytes]
+"""Pieces of one frame, for one ``writev``."""
+
+
+def segment(frame: bytes) -> list[bytes]:
+    """Return the packets of a frame read from the TUN; raises :class:`MalformedPacket`."""
+    flags, kind, _header, size, start, offset = _vnet.unpack_from(frame)
+    kind &= ~_GSO_ECN
+    packet = frame[VNET_OCTETS:]
+    if kind == _GSO_NONE:
+        if flags & _NEEDS_CSUM:
+            return [_with_checksum(packet, start, offset)]
+        return [packet]
+    if not size or len(packet) < start + 20 or start < 20:
+        raise MalformedPacket("segmentation header")
+    if kind in (_GSO_TCPV4, _GSO_TCPV6):
+        return _segment(packet, start, start + (packet[start + 12] >> 4) * 4, size, _TCP)
+    if kind == _GSO_UDP_L4:
+        return _segment(packet, start, start + 8, size, _UDP)
+    raise MalformedPacket(f"segmentation type {kind}")
+
+
+def _with_checksum(packet: bytes, start: int, offset: int) -> bytes:
+    """Finish a checksum whose field holds the pseudo-header's sum."""
+    if len(packet) < start + offset + 2:
+        raise MalformedPacket("checksum position")
+    changed = bytearray(packet)
+    value = -_residue(packet[start:]) % _MODULUS
+    _pack_16_into(changed, start + offset, value or (_MODULUS if offset == 6 else 0))
+    return bytes(changed)
+
+
+def _segment(packet: bytes, start: int, header: int, size: int, protocol: int) -> list[bytes]:
+    """Cut ``packet``: transport header at ``start``, payload at ``header``, ``size`` octets of it each."""
+    if len(packet) <= header or header < start + (20 if protocol == _TCP else 8):
+        raise MalformedPacket("nothing to segment")
+    version = packet[0] >> 4
+    head = bytearray(packet[:header])
+    addresses = head[12:20] if version == 4 else head[8:40]
+    if version == 4:
+        identification = head[4] << 8 | head[5]
+        _pack_two_16_into(head, 2, 0, 0)
+        _pack_16_into(head, 10, 0)
+        ip_sum = _octets_to_int(head[:start], "big")
+    constant = _octets_to_int(addresses, "big") + protocol
+    if protocol == _TCP:
+        sequence = _octets_to_int(head[start + 4 : start + 8], "big")
+        last_flags = head[start + 13]
+        head[start + 13] &= ~(_FIN | _PSH)
+        _pack_32_into(head, start + 4, 0)
+        _pack_16_into(head, start + 16, 0)
+    else:
+        _pack_two_16_into(head, start + 4, 0, 0)
+    constant = (constant + _octets_to_int(head[start:], "big")) % _MODULUS
+    packets = []
+    for at in range(header, len(packet), size):
+        chunk = packet[at : at + size]
+        length = header + len(chunk)
+        transport = length - start
+        if version == 4:
+            _pack_two_16_into(head, 2, length, identification)
+            _pack_16_into(head, 10, -(ip_sum + length + identification) % _MODULUS)
+            identification = (identification + 1) & 0xFFFF
+        else:
+            _pack_16_into(head, 4, length - 40)
+        if protocol == _TCP:
+            if at + size >= len(packet):
+                # Flags are the low octet of their 16-bit word, so the difference goes straight into the sum.
+                constant += last_flags & (_FIN | _PSH)
+                head[start + 13] |= last_flags & (_FIN | _PSH)
+            _pack_32_into(head, start + 4, sequence)
+            _pack_16_into(head, start + 16, -(constant + sequence + transport + _residue(chunk)) % _MODULUS)
+            sequence = (sequence + size) & 0xFFFFFFFF
+        else:
+            _pack_16_into(head, start + 4, transport)
+            value = -(constant + 2 * transport + _residue(chunk)) % _MODULUS
+            _pack_16_into(head, start + 6, value or _MODULUS)
+        packets.append(b"".join((head, chunk)))
+        if protocol == _TCP and head[start + 13] & _CWR:
+            # Only the first segment says that the window was reduced (RFC 3168 section 6.1.2).
+            head[start + 13] &= ~_CWR
+            constant -= _CWR
+    return packets
+
+
+@cache
+def _halves(octets: int) -> tuple[tuple[int, int], ...]:
+    """Shifts and masks that fold a number of this many octets at 16-bit borders until it is short."""
+    rows = []
+    bits = octets * 8
+    while bits > 1024:
+        half = (bits // 2 + 15) // 16 * 16
+        rows.append((half, (1 << half) - 1))
+        bits = half + 16
+    return tuple(rows)
+
+
+def _residue(octets: bytes) -> int:
+    """Return the sum of 16-bit words modulo 65535; a last odd octet is the high half of a word."""
+    value = _octets_to_int(octets, "big")
+    if len(octets) & 1:
+        value <<= 8
+    for half, mask in _halves((len(octets) + 1) & ~1):
+        value = (value >> half) + (value & mask)
+    return value % _MODULUS
+
+
+def coalesce(packets: Iterable[bytes]) -> list[Frame]:
+    """Return frames to write to the TUN, in order, runs of TCP segments joined."""
+    frames: list[Frame] = []
+    run: _Run | None = None
+    for packet in packets:
+        if run is not None:
+            if run.take(packet):
+                continue
+            frames.extend(run.frames())
+            run = None
+        start = _joinable(packet)
+        if start:
+            run = _Run(packet, start)
+        else:
+            frames.append((PLAIN_FRAME, packet))
+    if run is not None:
+        frames.extend(run.frames())
+    return frames
+
+
+def _joinable(packet: bytes) -> int:
+    """Return where the TCP header starts when the packet may begin a run, else 0.
+
+    That is: no IP options or extension headers, not a fragment and (IPv4) never to be one, so that its identification
+    means nothing (RFC 6864); no TCP flag but ACK; payload.
+    """
+    if packet[0] == 0x45:
+        start = 20
+        if packet[9] != _TCP or len(packet) < 40 or packet[6] != 0x40 or packet[7]:
+            return 0
+    else:
+        start = 40
+        if packet[0] >> 4 != 6 or packet[6] != _TCP or len(packet) < 60:
+            return 0
+    header = (packet[start + 12] >> 4) * 4
+    plain = header >= 20 and len(packet) > start + header and packet[start + 13] == _ACK
+    return start if plain else 0
+
+
+class _Run:
+    """TCP segments of one flow in order; ``start`` is where TCP begins, ``header`` where the payload does.
+
+    Headers are compared as integers: ``expected`` is that of the segment that would come next. Where the sequence
+    number wraps, its carry makes the ports differ and the run ends.
+    """
+
+    __slots__ = ("_chunks", "_expected", "_full", "_header", "_mask", "_octets", "_open", "_packets", "_start", "_step")
+
+    def __init__(self, packet: bytes, start: int) -> None:
+        header = start + (packet[start + 12] >> 4) * 4
+        self._start = start
+        self._header = header
+        self._full = len(packet)
+        self._octets = len(packet)
+        self._mask = _header_mask(start, header)
+        self._step = (len(packet) - header) << (header - start - 8) * 8
+        self._expected = _octets_to_int(packet[:header], "big") + self._step
+        self._packets = [packet]
+        self._chunks = [packet[header:]]
+        self._open = True
+
+    def take(self, packet: bytes) -> bool:
+        """Add the segment if it is the next of this run."""
+        length, header = len(packet), self._header
+        if not (self._open and header < length <= self._full and self._octets + length <= _MAX_IP_OCTETS):
+            return False
+        if (_octets_to_int(packet[:header], "big") ^ self._expected) & self._mask:
+            return False
+        self._packets.append(packet)
+        self._chunks.append(packet[header:])
+        self._expected += self._step
+        self._octets += length - header
+        if length < self._full or packet[self._start + 13] & _PSH:
+            self._open = False
+        return True
+
+    def frames(self) -> list[Frame]:
+        """Return the run as one frame, or its packets one by one when there is one or a checksum is wrong."""
+        if len(self._packets) == 1 or not self._verify():
+            return [(PLAIN_FRAME, packet) for packet in self._packets]
+        start = self._start
+        head = bytearray(self._packets[0][: self._header])
+        head[start + 13] |= self._packets[-1][start + 13] & _PSH
+        if start == 20:
+            kind = _GSO_TCPV4
+            _pack_16_into(head, 2, self._octets)
+            _pack_16_into(head, 10, 0)
+            _pack_16_into(head, 10, -_octets_to_int(head[:20], "big") % _MODULUS)
+        else:
+            kind = _GSO_TCPV6
+            _pack_16_into(head, 4, self._octets - 40)
+        _pack_16_into(head, start + 16, (self._addresses() + _TCP + self._octets - start) % _MODULUS)
+        vnet = _vnet.pack(_NEEDS_CSUM, kind, self._header, self._full - self._header, start, 16)
+        return [(vnet + head, *self._chunks)]
+
+    def _addresses(self) -> int:
+        first = self._packets[0]
+        return _octets_to_int(first[12:20] if self._start == 20 else first[8:40], "big")
+
+    def _verify(self) -> bool:
+        """Whether the checksums of all segments are right, by their sum: IPv4 headers add nothing when they are."""
+        start = self._start
+        origin = 0 if start == 20 else start
+        total = (self._addresses() + _TCP) * len(self._packets)
+        for packet in self._packets:
+            value = _octets_to_int(packet[origin:], "big")
+            total += (value << 8 if len(packet) & 1 else value) + len(packet) - start
+        for half, mask in _halves((self._full + 17) & ~1):
+            total = (total >> half) + (total & mask)
+        return total % _MODULUS == 0
+
+
+@cache
+def _header_mask(start: int, header: int) -> int:
+    """Bits of IP and TCP header that must be equal: all but lengths, identification, checksums and PSH."""
+    mask = bytearray(b"\xff" * header)
+    if start == 20:
+        mask[2:6] = bytes(4)
+        mask[10:12] = bytes(2)
+    else:
+        mask[4:6] = bytes(2)
+    mask[start + 13] ^= _PSH
+    mask[start + 16 : start + 18] = bytes(2)
+    return _octets_to_int(mask, "big")

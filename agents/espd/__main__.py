@@ -1,0 +1,50 @@
+"""``python -m agents.espd``: the userspace data plane. It keeps nothing on disk; ``--state`` is taken for symmetry."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from agents.espd.service import Service
+from agents.runtime import logs, paths, sd_notify
+
+_log = logging.getLogger("agents.espd")
+
+
+async def serve(where: paths.Paths) -> None:
+    """Serve ``espd.sock`` until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    _log.info("serving %s", where.espd_socket.name)
+    await Service(where.espd_socket).run(stop, sd_notify.ready)
+    sd_notify.stopping()
+
+
+def main() -> int:
+    """Run until told to stop; the exit status says why it could not."""
+    parser = argparse.ArgumentParser(prog="espd", description=__doc__)
+    paths.add_arguments(parser)
+    logs.add_arguments(parser)
+    arguments = parser.parse_args()
+    logs.set_up("espd", arguments.log_level, arguments.log_format)
+    where = paths.from_arguments(arguments)
+    try:
+        paths.make_private(where.run)
+        asyncio.run(serve(where))
+    except paths.PathError as error:
+        _log.error("%s", error)
+        return 78
+    except OSError as error:
+        _log.error("espd cannot serve: %s", error.strerror or os.strerror(error.errno or 0))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

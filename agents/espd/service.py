@@ -1,0 +1,286 @@
+"""``espd.sock``: the driver protocol of :mod:`agents.dataplane.base` by RPC, for one client that matters (``iked``).
+
+A session starts with ``open``, which drops SAs and policies of the session before. A client that goes away leaves them
+working: it may be restarting, and traffic need not stop for that. Links outlive ``open``; those that the new session
+has not asked for within :data:`LINK_GRACE_S` are removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import functools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agents.contract.algorithms import ENCRYPTION, INTEGRITY
+from agents.contract.codec import from_plain, to_plain
+from agents.contract.errors import DocumentError
+from agents.contract.status import ComponentHealth
+from agents.dataplane.base import DataplaneError, Features, PolicySpec, SaId, SaSpec, TunnelLink, UdpEncapsulation
+from agents.dataplane.plain import IkeDatagram, features_to_plain, notice_to_plain
+from agents.dataplane.userspace.sadb import path_of
+from agents.espd import tun
+from agents.espd.datapath import Datapath
+from agents.espd.sockets import IkeMessage, RawSocket
+from agents.runtime import rpc
+from agents.runtime.version import VERSION
+
+LINK_GRACE_S = 30.0
+TICK_S = 1.0
+
+Answer = Callable[[dict[str, Any]], Any]
+
+
+class Service:
+    """One data path behind one socket. Use :meth:`run`."""
+
+    def __init__(self, path: Path) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._started_at = time.time()
+        self._datapath = Datapath(loop, self._ike_arrived, self._notices_wait)
+        self._outgoing: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        self._fresh_links: set[str] | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        answers: dict[str, Answer] = {
+            "features": self._features,
+            "open": self._open,
+            "close": self._close,
+            "open_link": self._open_link,
+            "close_link": self._close_link,
+            "add_sa": self._add_sa,
+            "remove_sa": self._remove_sa,
+            "add_policy": self._add_policy,
+            "remove_policy": self._remove_policy,
+            "update_mapping": self._update_mapping,
+            "list_sas": self._list_sas,
+            "list_policies": self._list_policies,
+            "bind": self._bind,
+            "send_ike": self._send_ike,
+            "health": self._health,
+        }
+        self._server = rpc.Server(path, {name: _handler(name, answer) for name, answer in answers.items()})
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Serve until ``stop`` is set."""
+        try:
+            async with self._server, asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._speak()), group.create_task(self._tick())]
+                ready()
+                await stop.wait()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            if self._sweep is not None:
+                self._sweep.cancel()
+            self._datapath.close()
+
+    # Notifications
+
+    def _ike_arrived(self, message: IkeMessage) -> None:
+        datagram = IkeDatagram(
+            local_address=message.arrival.local_address,
+            remote_address=message.arrival.remote_address,
+            remote_port=message.arrival.remote_port,
+            datagram=message.octets,
+        )
+        self._outgoing.put_nowait(("ike", datagram.to_plain()))
+
+    def _notices_wait(self) -> None:
+        for notice in self._datapath.engine.take_notices():
+            self._outgoing.put_nowait(("notice", notice_to_plain(notice)))
+
+    async def _speak(self) -> None:
+        while True:
+            method, params = await self._outgoing.get()
+            await self._server.notify(method, params)
+
+    async def _tick(self) -> None:
+        engine = self._datapath.engine
+        while True:
+            await asyncio.sleep(TICK_S)
+            engine.handle_timer(time.monotonic())
+            self._notices_wait()
+            for rejected in engine.take_rejected():
+                self._outgoing.put_nowait(("notice", notice_to_plain(rejected)))
+
+    # Methods
+
+    def _features(self, _params: dict[str, Any]) -> dict[str, Any]:
+        problem = tun.probe()
+        features = Features(
+            driver="userspace",
+            available=problem is None,
+            reason=problem or "ESP in this agent's own process, through TUN devices",
+            encryptions=frozenset(ENCRYPTION),
+            integrities=frozenset(INTEGRITY),
+            plain_esp=_raw_sockets_work(),
+            owns_port_4500=True,
+        )
+        return {"features": features_to_plain(features)}
+
+    def _open(self, _params: dict[str, Any]) -> dict[str, Any]:
+        self._datapath.engine.clear()
+        self._datapath.release_sockets()
+        self._fresh_links = set()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep = self._loop.call_later(LINK_GRACE_S, self._sweep_links)
+        return {}
+
+    def _sweep_links(self) -> None:
+        fresh, self._fresh_links = self._fresh_links or set(), None
+        for tunnel_id in self._datapath.links:
+            if tunnel_id not in fresh:
+                self._datapath.close_link(tunnel_id)
+
+    def _close(self, _params: dict[str, Any]) -> dict[str, Any]:
+        self._datapath.close()
+        return {}
+
+    def _open_link(self, params: dict[str, Any]) -> dict[str, Any]:
+        link = from_plain(TunnelLink, params.get("link"), "link")
+        with_errno("open_link", link.name, self._datapath.open_link, link)
+        if self._fresh_links is not None:
+            self._fresh_links.add(link.tunnel_id)
+        return {}
+
+    def _close_link(self, params: dict[str, Any]) -> dict[str, Any]:
+        self._datapath.close_link(_text(params, "tunnel_id"))
+        return {}
+
+    def _add_sa(self, params: dict[str, Any]) -> dict[str, Any]:
+        spec = from_plain(SaSpec, params.get("spec"), "spec")
+        self._datapath.engine.add_sa(spec, time.monotonic())
+        try:
+            with_errno("add_sa", str(spec.destination), self._datapath.need_path, path_of(spec))
+        except DataplaneError:
+            self._datapath.engine.remove_sa(spec.id)
+            raise
+        return {}
+
+    def _remove_sa(self, params: dict[str, Any]) -> dict[str, Any]:
+        self._datapath.engine.remove_sa(from_plain(SaId, params.get("sa"), "sa"))
+        self._datapath.release_sockets()
+        return {}
+
+    def _add_policy(self, params: dict[str, Any]) -> dict[str, Any]:
+        self._datapath.engine.add_policy(_policy(params))
+        return {}
+
+    def _remove_policy(self, params: dict[str, Any]) -> dict[str, Any]:
+        self._datapath.engine.remove_policy(_policy(params))
+        return {}
+
+    def _update_mapping(self, params: dict[str, Any]) -> dict[str, Any]:
+        engine = self._datapath.engine
+        sa = from_plain(SaId, params.get("sa"), "sa")
+        encapsulation = from_plain(UdpEncapsulation, params.get("encapsulation"), "encapsulation")
+        engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
+        for path in engine.paths():
+            with_errno("update_mapping", path.local_address, self._datapath.need_path, path)
+        self._datapath.release_sockets()
+        return {}
+
+    def _list_sas(self, _params: dict[str, Any]) -> dict[str, Any]:
+        offset = time.time() - time.monotonic()
+        states = [
+            state if state.last_used is None else dataclasses.replace(state, last_used=state.last_used + offset)
+            for state in self._datapath.engine.list_sas()
+        ]
+        return {"sas": to_plain(states)}
+
+    def _list_policies(self, _params: dict[str, Any]) -> dict[str, Any]:
+        return {"policies": to_plain(self._datapath.engine.list_policies())}
+
+    def _bind(self, params: dict[str, Any]) -> dict[str, Any]:
+        addresses = params.get("addresses")
+        if not isinstance(addresses, list) or not all(isinstance(each, str) for each in addresses):
+            raise DocumentError("addresses", "must be a list of texts")
+        with_errno("bind", " ".join(addresses), self._datapath.bind, tuple(addresses))
+        return {}
+
+    def _send_ike(self, params: dict[str, Any]) -> dict[str, Any]:
+        datagram = IkeDatagram.from_plain(params)
+        if not self._datapath.holds_port(datagram.local_address):
+            raise DataplaneError("send_ike", datagram.local_address, errno.ENOTCONN, "UDP 4500 is not bound there")
+        with_errno(
+            "send_ike",
+            datagram.remote_address,
+            self._datapath.send_ike,
+            datagram.local_address,
+            datagram.datagram,
+            datagram.remote_address,
+            datagram.remote_port,
+        )
+        return {}
+
+    def _health(self, _params: dict[str, Any]) -> dict[str, Any]:
+        links = self._datapath.links
+        health = ComponentHealth(
+            name="espd",
+            healthy=True,
+            version=VERSION,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            detail=f"{len(links)} links, {len(self._datapath.engine.list_sas())} SAs",
+        )
+        return {
+            "health": to_plain(health),
+            "counters": self._datapath.counters(),
+            "links": to_plain(list(links.values())),
+        }
+
+
+def with_errno(operation: str, target: str, function: Callable[..., None], *arguments: object) -> None:
+    """Call ``function``; an OSError becomes the :class:`DataplaneError` of this operation."""
+    try:
+        function(*arguments)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise DataplaneError(operation, target, error.errno or 0, reason) from None
+
+
+def _handler(name: str, answer: Answer) -> rpc.Handler:
+    """Wrap a method: its errors become RPC errors. Nothing of the parameters gets into them but paths and addresses."""
+
+    @functools.wraps(answer)
+    async def handle(params: dict[str, Any], _connection: rpc.Connection) -> Any:
+        try:
+            return answer(params)
+        except DataplaneError as error:
+            data = {
+                "operation": error.operation,
+                "target": error.target,
+                "errno": error.errno,
+                "reason": error.reason,
+            }
+            raise rpc.RpcError("dataplane", str(error), data) from None
+        except DocumentError as error:
+            raise rpc.RpcError("invalid", f"{name}: {error}", {"path": error.path}) from None
+
+    return handle
+
+
+def _policy(params: dict[str, Any]) -> PolicySpec:
+    return from_plain(PolicySpec, params.get("spec"), "spec")
+
+
+def _text(params: dict[str, Any], name: str) -> str:
+    value = params.get(name)
+    if not isinstance(value, str):
+        raise DocumentError(name, "must be text")
+    return value
+
+
+def _raw_sockets_work() -> bool:
+    try:
+        RawSocket("127.0.0.1").close()
+    except OSError:
+        return False
+    return True

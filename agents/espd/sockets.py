@@ -1,0 +1,251 @@
+"""The sockets ESP goes through: UDP with segmentation offload in both directions (RFC 3948), and raw protocol 50.
+
+Here: one object per local address, sending bursts and receiving batches. What is in them is the engine's. Sends never
+wait: a datagram that the kernel does not take is counted and gone, as on any network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from agents.dataplane.userspace.engine import Arrival, Burst
+
+ENCAPSULATION_PORT = 4500
+NON_ESP_MARKER = bytes(4)
+_KEEPALIVE = b"\xff"
+
+# Not in the socket module: linux/udp.h, linux/in.h, linux/in6.h.
+_UDP_SEGMENT, _UDP_GRO = 103, 104
+_IP_MTU_DISCOVER, _IP_FREEBIND, _PMTUDISC_DONT = 10, 15, 0
+_IPV6_MTU_DISCOVER, _IPV6_FREEBIND = 23, 78
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_BUFFER_OCTETS = 4 << 20
+
+_MAX_SEGMENTS = 64
+_MAX_DATAGRAM_OCTETS = 65000
+_u16 = struct.Struct("=H").pack
+_int = struct.Struct("=i")
+
+_GSO_REFUSED = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT})
+
+
+@dataclass(frozen=True, slots=True)
+class IkeMessage:
+    """A datagram that carried the non-ESP marker, without it."""
+
+    arrival: Arrival
+    octets: bytes
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one receive brought: ESP packets from one place (valid until the next receive), and IKE messages."""
+
+    arrival: Arrival
+    esp: Sequence[bytes | memoryview]
+    ike: Sequence[IkeMessage] = ()
+
+
+class EspSocket(Protocol):
+    """One local address (and port) that ESP packets leave from and arrive at."""
+
+    unsent: int
+
+    def fileno(self) -> int:
+        """Return the descriptor to watch."""
+        ...
+
+    def send(self, burst: Burst) -> None:
+        """Send a burst."""
+        ...
+
+    def receive(self) -> Batch | None:
+        """Return what is there, None when nothing is."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the address."""
+        ...
+
+
+def _open(address: str, kind: int, protocol: int, port: int) -> socket.socket:
+    """Bind a socket that needs no MTU from the kernel: ESP packets may be fragmented on their way."""
+    version_6 = ":" in address
+    opened = socket.socket(socket.AF_INET6 if version_6 else socket.AF_INET, kind | socket.SOCK_NONBLOCK, protocol)
+    with contextlib.ExitStack() as undo:
+        undo.callback(opened.close)
+        if version_6:
+            opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+            opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        else:
+            opened.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
+            opened.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        for forced, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+            try:
+                opened.setsockopt(socket.SOL_SOCKET, forced, _BUFFER_OCTETS)
+            except PermissionError:
+                opened.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_OCTETS)
+        opened.bind((address, port))
+        undo.pop_all()
+    return opened
+
+
+class UdpSocket:
+    """UDP on one local address and port; raises OSError when it cannot be bound."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address = address
+        self.port = port
+        self.unsent = 0
+        self._socket = _open(address, socket.SOCK_DGRAM, 0, port)
+        self._socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
+        self._tos = _traffic_class_option(address)
+        self._buffer = memoryview(bytearray(65536))
+        # A path whose MTU is below a segment refuses segmentation offload: from there on, one by one.
+        self._too_long_for_gso = 65536
+
+    def fileno(self) -> int:
+        """See :class:`EspSocket`."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """See :class:`EspSocket`."""
+        self._socket.close()
+
+    def send(self, burst: Burst) -> None:
+        """See :class:`EspSocket`. Runs of equal length go in one call, a shorter last packet with them."""
+        packets = burst.packets
+        target = (burst.path.remote_address, burst.path.remote_port)
+        control = [(*self._tos, _int.pack(burst.traffic_class))] if burst.traffic_class else []
+        start = 0
+        while start < len(packets):
+            size = len(packets[start])
+            most = min(len(packets), start + max(1, min(_MAX_SEGMENTS, _MAX_DATAGRAM_OCTETS // size)))
+            end = start + 1
+            while end < most and len(packets[end]) == size:
+                end += 1
+            if end < most and len(packets[end]) < size:
+                end += 1
+            self._send(packets[start:end], size, control, target)
+            start = end
+
+    def _send(
+        self, run: list[bytes], size: int, control: list[tuple[int, int, bytes]], target: tuple[str, int]
+    ) -> None:
+        if len(run) > 1 and size < self._too_long_for_gso:
+            try:
+                self._socket.sendmsg(run, [*control, (socket.SOL_UDP, _UDP_SEGMENT, _u16(size))], 0, target)
+                return
+            except OSError as error:
+                if error.errno not in _GSO_REFUSED:
+                    self.unsent += len(run)
+                    return
+                self._too_long_for_gso = size
+        for packet in run:
+            try:
+                self._socket.sendmsg((packet,), control, 0, target)
+            except OSError:
+                self.unsent += 1
+
+    def send_ike(self, octets: bytes, address: str, port: int) -> None:
+        """Send an IKE message behind the non-ESP marker; raises OSError."""
+        self._socket.sendto(NON_ESP_MARKER + octets, (address, port))
+
+    def receive(self) -> Batch | None:
+        """See :class:`EspSocket`. The kernel joins equal datagrams of one sender, the last may be shorter."""
+        try:
+            length, control, _flags, sender = self._socket.recvmsg_into((self._buffer,), 128)
+        except BlockingIOError:
+            return None
+        except OSError:
+            # An ICMP error that an earlier send caused: nothing was received, and the socket is as good as before.
+            return Batch(Arrival(self.address, "", 0, 0), ())
+        size, traffic_class = length, 0
+        for level, kind, value in control:
+            if level == socket.SOL_UDP and kind == _UDP_GRO:
+                (size,) = _int.unpack(value)
+            elif level == self._tos[0] and kind in (socket.IP_TOS, socket.IPV6_TCLASS):
+                traffic_class = int.from_bytes(value, sys.byteorder)
+        arrival = Arrival(self.address, sender[0], sender[1], traffic_class)
+        if not length:
+            return Batch(arrival, ())
+        buffer = self._buffer
+        # The first octet of every datagram, in one slice: none of them zero means that no marker is among them.
+        if size > 3 and length % size != 1 and 0 not in bytes(buffer[0:length:size]):
+            return Batch(arrival, [buffer[at : min(at + size, length)] for at in range(0, length, size)])
+        return _sorted(arrival, [buffer[at : min(at + size, length)] for at in range(0, length, size)])
+
+
+def _sorted(arrival: Arrival, datagrams: Sequence[memoryview]) -> Batch:
+    """Tell ESP from IKE and keepalives (RFC 3948 sections 2.2, 2.3)."""
+    esp, ike = [], []
+    for datagram in datagrams:
+        if datagram == _KEEPALIVE:
+            continue
+        if datagram[:4] == NON_ESP_MARKER:
+            ike.append(IkeMessage(arrival, bytes(datagram[4:])))
+        else:
+            esp.append(datagram)
+    return Batch(arrival, esp, ike)
+
+
+class RawSocket:
+    """Protocol 50 on one local address; raises OSError when it cannot be bound (root or CAP_NET_RAW)."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.unsent = 0
+        self._version_6 = ":" in address
+        self._socket = _open(address, socket.SOCK_RAW, socket.IPPROTO_ESP, 0)
+        self._tos = _traffic_class_option(address)
+
+    def fileno(self) -> int:
+        """See :class:`EspSocket`."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """See :class:`EspSocket`."""
+        self._socket.close()
+
+    def send(self, burst: Burst) -> None:
+        """See :class:`EspSocket`."""
+        target = (burst.path.remote_address, 0)
+        control = [(*self._tos, _int.pack(burst.traffic_class))] if burst.traffic_class else []
+        for packet in burst.packets:
+            try:
+                self._socket.sendmsg((packet,), control, 0, target)
+            except OSError:
+                self.unsent += 1
+
+    def receive(self) -> Batch | None:
+        """See :class:`EspSocket`. IPv4 raw sockets deliver the IP header, IPv6 ones do not."""
+        try:
+            octets, control, _flags, sender = self._socket.recvmsg(65535, 64)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return Batch(Arrival(self.address, "", 0, 0), ())
+        traffic_class = 0
+        if self._version_6:
+            for level, kind, value in control:
+                if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
+                    traffic_class = int.from_bytes(value, sys.byteorder)
+        else:
+            traffic_class = octets[1]
+            octets = octets[(octets[0] & 15) * 4 :]
+        return Batch(Arrival(self.address, sender[0], 0, traffic_class), (octets,))
+
+
+def _traffic_class_option(address: str) -> tuple[int, int]:
+    if ":" in address:
+        return (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
+    return (socket.IPPROTO_IP, socket.IP_TOS)

@@ -1,0 +1,106 @@
+"""TUN devices with a virtio-net header and segmentation offload, by ``ioctl`` alone (linux/if_tun.h, linux/sockios.h).
+
+A device lives as long as its file descriptor. Addresses and routes are ``agentd``'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from agents.dataplane.userspace.offload import VNET_OCTETS, Frame
+
+_CLONE = "/dev/net/tun"
+_TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
+_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+_CSUM, _TSO4, _TSO6, _TSO_ECN, _USO4, _USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU = 0x8913, 0x8914, 0x8922
+_IFF_UP = 1
+_NAME = struct.Struct("16sH22x")
+_NUMBER = struct.Struct("16si20x")
+_READ_OCTETS = VNET_OCTETS + 65535
+
+
+class Tun:
+    """One device, made up and running at once; raises OSError. ``dropped`` counts frames the kernel did not take."""
+
+    def __init__(self, name: str, mtu: int) -> None:
+        self.name = name
+        self.dropped = 0
+        self.fd = os.open(_CLONE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, self.fd)
+            flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
+            fcntl.ioctl(self.fd, _TUNSETIFF, _NAME.pack(name.encode("ascii"), flags))
+            self._offload()
+            # No router solicitations into the tunnel: the link has the addresses that agentd gives it and no others.
+            with contextlib.suppress(OSError):
+                Path(f"/proc/sys/net/ipv6/conf/{name}/addr_gen_mode").write_text("1")
+            self.set_mtu(mtu)
+            self._up()
+            undo.pop_all()
+
+    def _offload(self) -> None:
+        """Take super-packets from the kernel; USO since Linux 6.2."""
+        tso = _CSUM | _TSO4 | _TSO6 | _TSO_ECN
+        try:
+            fcntl.ioctl(self.fd, _TUNSETOFFLOAD, tso | _USO4 | _USO6)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            fcntl.ioctl(self.fd, _TUNSETOFFLOAD, tso)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Set the link's MTU in octets; raises OSError."""
+        self._ioctl(_SIOCSIFMTU, _NUMBER.pack(self.name.encode("ascii"), mtu))
+        self.mtu = mtu
+
+    def _up(self) -> None:
+        name = self.name.encode("ascii")
+        _name, flags = _NAME.unpack(self._ioctl(_SIOCGIFFLAGS, _NAME.pack(name, 0)))
+        self._ioctl(_SIOCSIFFLAGS, _NAME.pack(name, flags | _IFF_UP))
+
+    def _ioctl(self, request: int, argument: bytes) -> bytes:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            return fcntl.ioctl(control, request, argument)
+
+    def read(self) -> bytes | None:
+        """Return one frame, None when there is none now; raises OSError when the device is gone."""
+        try:
+            return os.read(self.fd, _READ_OCTETS)
+        except BlockingIOError:
+            return None
+
+    def write(self, frames: Iterable[Frame]) -> None:
+        """Hand frames to the kernel; one it does not take is counted and gone."""
+        for frame in frames:
+            try:
+                os.writev(self.fd, frame)
+            except OSError:
+                self.dropped += 1
+
+    def close(self) -> None:
+        """Remove the device."""
+        os.close(self.fd)
+
+
+def probe() -> str | None:
+    """Make a device and remove it again; return why that does not work, None when it does."""
+    try:
+        fd = os.open(_CLONE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        return f"{_CLONE}: {os.strerror(error.errno or 0)}"
+    try:
+        # An empty name lets the kernel choose one that is free.
+        fcntl.ioctl(fd, _TUNSETIFF, _NAME.pack(b"", _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR))
+    except OSError as error:
+        return f"a TUN device cannot be made: {os.strerror(error.errno or 0)}"
+    finally:
+        os.close(fd)
+    return None

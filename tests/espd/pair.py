@@ -1,0 +1,181 @@
+"""Two ``espd`` processes in namespaces joined by a veth pair, and their drivers: what tests and benchmarks build on.
+
+Outer addresses are 192.0.2.1/2 and 2001:db8::1/2, inner ones 10.1.0.1 and fd01::1 on the left, 10.2.0.1 and fd02::1 on
+the right, on the tunnel's link itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agents.contract.algorithms import ENCRYPTION, INTEGRITY
+from agents.contract.secret import Secret
+from agents.dataplane.base import Direction, PolicySpec, SaSpec, Selector, TunnelLink, UdpEncapsulation
+from agents.iked.userspace_driver import UserspaceDriver
+from agents.runtime.rpc import Client, RpcUnavailable
+from deploy.lab.netns import Namespace, connect
+
+REPOSITORY = Path(__file__).parents[2]
+TUNNEL = "6d4ff92c-5b2f-4a52-9c30-2f8f3a1f7a11"
+LINK = "vpn6d4ff92c"
+REQID = 0x56430001
+OUTER_4 = ("192.0.2.1", "192.0.2.2")
+OUTER_6 = ("2001:db8::1", "2001:db8::2")
+INNER_4 = ("10.1.0.1", "10.2.0.1")
+INNER_6 = ("fd01::1", "fd02::1")
+NAT = UdpEncapsulation(source_port=4500, destination_port=4500)
+START_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One gateway."""
+
+    namespace: Namespace
+    process: subprocess.Popen[bytes]
+    run: Path
+    driver: UserspaceDriver
+
+    @property
+    def log(self) -> str:
+        """What its ``espd`` has said."""
+        return (self.run.parent / f"{self.namespace.role}.log").read_text()
+
+
+def missing() -> str | None:
+    """Return why this machine cannot run a pair, None when it can."""
+    if os.geteuid() != 0:
+        return "namespaces need root"
+    if not Path("/dev/net/tun").exists():
+        return "there is no /dev/net/tun"
+    absent = [tool for tool in ("ip", "nsenter", "setpriv", "ping") if shutil.which(tool) is None]
+    return f"not installed: {', '.join(absent)}" if absent else None
+
+
+async def _client_ready(path: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until ``espd`` serves its socket."""
+    async with asyncio.timeout(START_S):
+        while True:
+            try:
+                await (await Client.connect(path)).close()
+                return
+            except RpcUnavailable:
+                if process.poll() is not None:
+                    raise RuntimeError(f"espd ended with {process.returncode}") from None
+                # A process of its own: there is no event to wait for but its socket's appearance.
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def espd_pair(*, mtu: int = 1500, prefix: str | None = None) -> AsyncIterator[tuple[End, End]]:
+    """Yield both ends, drivers open, links and inner addresses there, nothing keyed yet."""
+    prefix = prefix or f"vc{os.getpid()}"
+    spaces = (Namespace(prefix, "left"), Namespace(prefix, "right"))
+    directory = Path(tempfile.mkdtemp(prefix="vc-espd-"))
+    ends: list[End] = []
+    try:
+        for space in spaces:
+            space.create()
+        left, right = ([f"{four}/24", f"{six}/64"] for four, six in zip(OUTER_4, OUTER_6, strict=True))
+        connect(spaces[0], "wan", left, spaces[1], "wan", right)
+        for index, space in enumerate(spaces):
+            space.ip("link", "set", "wan", "mtu", str(mtu))
+            ends.append(await _start(space, directory, index))
+        yield ends[0], ends[1]
+    finally:
+        for end in ends:
+            await end.driver.close()
+            end.process.send_signal(signal.SIGTERM)
+            end.process.wait(10)
+        for space in spaces:
+            space.remove()
+        shutil.rmtree(directory)
+
+
+async def _start(space: Namespace, directory: Path, index: int) -> End:
+    run = directory / space.role
+    with (directory / f"{space.role}.log").open("wb") as log:
+        process = space.start(sys.executable, "-m", "agents.espd", "--run", str(run), log=log, cwd=REPOSITORY)
+    await _client_ready(run / "espd.sock", process)
+    driver = UserspaceDriver(run / "espd.sock")
+    await driver.open()
+    await driver.bind([OUTER_4[index], OUTER_6[index]])
+    await driver.open_link(TunnelLink(tunnel_id=TUNNEL, name=LINK, mtu=1400))
+    space.ip("address", "add", f"{INNER_4[index]}/32", "dev", LINK)
+    space.ip("address", "add", f"{INNER_6[index]}/128", "dev", LINK, "nodad")
+    space.ip("route", "add", "10.0.0.0/8", "dev", LINK, "src", INNER_4[index])
+    space.ip("route", "add", "fd00::/8", "dev", LINK, "src", INNER_6[index])
+    return End(space, process, run, driver)
+
+
+def sa_specs(
+    suite: tuple[str, str | None] = ("aes-128-gcm-16", None),
+    outer: tuple[str, str] = OUTER_4,
+    encapsulation: UdpEncapsulation | None = NAT,
+    *,
+    spi: int = 0x1001,
+    reqid: int = REQID,
+    replay_window: int = 64,
+) -> tuple[SaSpec, SaSpec]:
+    """Return the SAs left to right and right to left as their senders have them, fresh keys."""
+    encryption, integrity = suite
+
+    def spec(source: str, destination: str, number: int) -> SaSpec:
+        return SaSpec(
+            tunnel_id=TUNNEL,
+            direction=Direction.OUT,
+            spi=number,
+            source=source,
+            destination=destination,
+            reqid=reqid,
+            encryption=encryption,
+            encryption_key=Secret(os.urandom(ENCRYPTION[encryption].keymat_octets)),
+            integrity=integrity,
+            integrity_key=Secret(os.urandom(INTEGRITY[integrity].key_octets)) if integrity else None,
+            encapsulation=encapsulation,
+            replay_window=replay_window,
+        )
+
+    return spec(outer[0], outer[1], spi), spec(outer[1], outer[0], spi + 1)
+
+
+async def key(ends: Sequence[End], specs: tuple[SaSpec, SaSpec]) -> None:
+    """Install a pair of SAs on both ends, inbound first, and policies for the inner networks."""
+    for index, end in enumerate(ends):
+        outbound, inbound = specs[index], specs[1 - index]
+        await end.driver.add_sa(replace(inbound, direction=Direction.IN))
+        await end.driver.add_sa(outbound)
+        for networks in (("10.1.0.0/16", "10.2.0.0/16"), ("fd01::/64", "fd02::/64")):
+            ours, theirs = networks if index == 0 else networks[::-1]
+            for direction, source, destination in ((Direction.OUT, ours, theirs), (Direction.IN, theirs, ours)):
+                outer = (outbound.source, outbound.destination)
+                await end.driver.add_policy(
+                    PolicySpec(
+                        tunnel_id=TUNNEL,
+                        direction=direction,
+                        selector=Selector(source=source, destination=destination),
+                        source=outer[0] if direction is Direction.OUT else outer[1],
+                        destination=outer[1] if direction is Direction.OUT else outer[0],
+                        reqid=outbound.reqid,
+                    )
+                )
+
+
+async def run_inside(end: End, *arguments: str) -> str:
+    """Run a command in the end's namespace; raises AssertionError with its output when it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *end.namespace.command(arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _none = await process.communicate()
+    assert process.returncode == 0, f"{arguments}: {output.decode()}\nespd: {end.log}"
+    return output.decode()
