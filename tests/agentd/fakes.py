@@ -1,0 +1,337 @@
+"""What ``agentd`` meets in tests: an ``iked`` that does as told, a machine in memory, a certificate authority."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from agents.agentd import identity
+from agents.agentd.errors import HostError
+from agents.agentd.host import Address, HostView, Link, Route
+from agents.agentd.identity import GatewayIdentity
+from agents.contract.codec import from_plain, to_plain
+from agents.contract.config import (
+    Child,
+    Endpoint,
+    GatewayDocument,
+    Identity,
+    IdentityType,
+    IkePolicy,
+    IkeProposal,
+    IpsecProposal,
+    PresharedKey,
+    TrafficSelector,
+    Tunnel,
+)
+from agents.contract.enrolment import CONSOLE_NAME, server_name
+from agents.contract.events import KINDS, Event
+from agents.contract.secret import Secret
+from agents.contract.status import (
+    ChildStatus,
+    ComponentHealth,
+    Counters,
+    DataPlaneStatus,
+    TunnelState,
+    TunnelStatus,
+)
+from agents.runtime.rpc import Connection, RpcError, Server
+
+GATEWAY_ID = "11111111-1111-4111-8111-111111111111"
+TUNNEL_ID = "aaaaaaaa-1111-4111-8111-111111111111"
+OTHER_TUNNEL_ID = "bbbbbbbb-2222-4222-8222-222222222222"
+
+
+def tunnel(**changes: Any) -> Tunnel:
+    """A tunnel from 127.0.0.1 to 192.0.2.9, 10.1.0.0/24 === 10.2.0.0/24."""
+    local_ts = changes.pop("local_ts", ("10.1.0.0/24",))
+    remote_ts = changes.pop("remote_ts", ("10.2.0.0/24",))
+    local, remote = changes.pop("local", "127.0.0.1"), changes.pop("remote", "192.0.2.9")
+    values: dict[str, Any] = {
+        "id": TUNNEL_ID,
+        "name": "paris-lyon",
+        "local": Endpoint(address=local, identity=Identity(type=IdentityType.FQDN, value="paris")),
+        "remote": Endpoint(address=remote, identity=Identity(type=IdentityType.FQDN, value="lyon")),
+        "ike": IkePolicy(
+            proposals=(IkeProposal(encryption="aes-128-gcm-16", prf="prf-hmac-sha2-256", group="group-31"),)
+        ),
+        "children": (
+            Child(
+                name="net",
+                local_ts=tuple(TrafficSelector(network=network) for network in local_ts),
+                remote_ts=tuple(TrafficSelector(network=network) for network in remote_ts),
+                proposals=(IpsecProposal(encryption="aes-128-gcm-16"),),
+            ),
+        ),
+    }
+    return Tunnel(**(values | changes))
+
+
+def document(generation: int = 1, *tunnels: Tunnel, **changes: Any) -> GatewayDocument:
+    """A document with one PSK and one tunnel unless others are given."""
+    values: dict[str, Any] = {
+        "gateway_id": GATEWAY_ID,
+        "gateway_name": "paris",
+        "generation": generation,
+        "nonce": "00" * 16,
+        "preshared_keys": (PresharedKey(id="psk", secret=Secret(b"planted-psk-value")),),
+        "tunnels": tunnels or (tunnel(),),
+    }
+    return GatewayDocument(**(values | changes))
+
+
+def up_status(which: Tunnel, *, up: bool = True, interface: str | None = None) -> TunnelStatus:
+    """The status of a tunnel whose children are all up, or all down."""
+    return TunnelStatus(
+        id=which.id,
+        name=which.name,
+        state=TunnelState.UP if up else TunnelState.DOWN,
+        since=1_700_000_000.0,
+        children=tuple(ChildStatus(name=child.name, up=up) for child in which.children),
+        counters=Counters(bytes_in=5, packets_in=1),
+        interface=interface,
+    )
+
+
+class FakeIked:
+    """An ``iked`` without IKE: it remembers what it is given and says what the test puts in."""
+
+    def __init__(self, path: Path, *, driver: str | None = "userspace", boot_id: str = "boot-1") -> None:
+        self.path = path
+        self.driver = driver
+        self.boot_id = boot_id
+        self.documents: list[GatewayDocument] = []
+        self.actions: list[tuple[str, str]] = []
+        self.up: set[str] = set()
+        self.events: list[Event] = []
+        self.ring = 1_000
+        self.refuse_configuration = ""
+        self.action_answer: dict[str, Any] = {"accepted": True, "message": "negotiating"}
+        self.configured = asyncio.Event()
+        handlers = {
+            "configure": self._configure,
+            "status": self._status,
+            "action": self._action,
+            "events": self._events,
+        }
+        self._server = Server(path, handlers)
+
+    async def __aenter__(self) -> FakeIked:
+        await self._server.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        await self._server.__aexit__(*exception)
+
+    async def set_up(self, *tunnel_ids: str) -> None:
+        """Say that exactly these tunnels are up."""
+        self.up = set(tunnel_ids)
+        await self.changed()
+
+    async def changed(self) -> None:
+        """Tell ``agentd`` to ask again."""
+        await self._server.notify("changed", {})
+
+    def happen(self, code: str, message: str = "something") -> None:
+        """Add an event to the ring."""
+        sequence = self.events[-1].sequence + 1 if self.events else 1
+        self.events.append(
+            Event(
+                sequence=sequence,
+                time=1_700_000_000.0,
+                code=code,
+                severity=KINDS[code].severity,
+                message=message,
+                tunnel_id=TUNNEL_ID,
+            )
+        )
+
+    async def _configure(self, params: dict[str, Any], _connection: Connection) -> Any:
+        if self.refuse_configuration:
+            raise RpcError("invalid", self.refuse_configuration)
+        self.documents.append(from_plain(GatewayDocument, params["document"]))
+        self.configured.set()
+        return {}
+
+    async def _status(self, _params: dict[str, Any], _connection: Connection) -> Any:
+        current = self.documents[-1] if self.documents else None
+        tunnels = [up_status(each, up=each.id in self.up) for each in (current.tunnels if current else ())]
+        return {
+            "tunnels": to_plain(tunnels),
+            "data_plane": to_plain(DataPlaneStatus(driver=self.driver, reason="because the test says so")),
+            "generation": current.generation if current else 0,
+            "health": to_plain(ComponentHealth(name="iked", healthy=True, pid=1)),
+            "counters": {"drop.malformed": 3, "esp.replay": 2},
+        }
+
+    async def _action(self, params: dict[str, Any], _connection: Connection) -> Any:
+        self.actions.append((params["verb"], params["tunnel_id"]))
+        return self.action_answer
+
+    async def _events(self, params: dict[str, Any], _connection: Connection) -> Any:
+        after = params["after"] if params["boot_id"] == self.boot_id else 0
+        kept = self.events[-self.ring :]
+        last = self.events[-1].sequence if self.events else 0
+        return {
+            "boot_id": self.boot_id,
+            "events": to_plain([event for event in kept if event.sequence > after]),
+            "oldest": kept[0].sequence if kept else 1,
+            "last": last,
+        }
+
+
+class FakeHost:
+    """A machine in memory. ``refuse`` makes the next changes fail."""
+
+    def __init__(self, view: HostView | None = None) -> None:
+        self.view = view or HostView(
+            links=(
+                Link(index=1, name="lo", mtu=65_536, up=True),
+                Link(index=2, name="wan", mtu=1_500, up=True),
+                Link(index=3, name="vpnaaaaaaaa", mtu=1_400, up=True),
+            ),
+            addresses=(
+                Address(interface="lo", address="127.0.0.1"),
+                Address(interface="wan", address="198.51.100.2"),
+                Address(interface="lan", address="10.1.0.1"),
+            ),
+            routes=(
+                Route(network="0.0.0.0/0", interface="wan", gateway="198.51.100.1", protocol=3),
+                Route(network="198.51.100.0/24", interface="wan", protocol=2),
+            ),
+        )
+        self.settings = {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/rp_filter": "0"}
+        self.refuse: str | None = None
+        self.writes = 0
+        self._changed = asyncio.Event()
+
+    async def look(self) -> HostView:
+        return self.view
+
+    async def add_route(self, route: Route) -> None:
+        self._write("add route", route.network)
+        assert route.network not in {each.network for each in self.view.routes if each.priority == route.priority}
+        self.view = replace(self.view, routes=(*self.view.routes, route))
+
+    async def remove_route(self, route: Route) -> None:
+        self._write("remove route", route.network)
+        self.drop(route.network)
+
+    def drop(self, network: str) -> None:
+        """Remove a route behind the agent's back."""
+        self.view = replace(self.view, routes=tuple(each for each in self.view.routes if each.network != network))
+        self._changed.set()
+
+    async def set_link(self, name: str, mtu: int) -> None:
+        self._write("set link", name)
+        links = tuple(replace(link, mtu=mtu, up=True) if link.name == name else link for link in self.view.links)
+        self.view = replace(self.view, links=links)
+
+    def setting(self, name: str) -> str | None:
+        return self.settings.get(name)
+
+    def change_setting(self, name: str, value: str) -> None:
+        self._write("set", name)
+        self.settings[name] = value
+
+    async def changes(self) -> AsyncIterator[None]:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            yield None
+
+    def _write(self, operation: str, target: str) -> None:
+        if self.refuse is not None:
+            raise HostError(operation, target, 1, self.refuse)
+        self.writes += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """A certificate authority of the test's own."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @classmethod
+    def make(cls, name: str = "fleet CA") -> Authority:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = (
+            _builder(subject, subject, key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        return cls(key, certificate)
+
+    @property
+    def pem(self) -> str:
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    def issue(self, public_key: ec.EllipticCurvePublicKey, *names: str) -> str:
+        """Issue a certificate for these DNS names."""
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issued")])
+        certificate = (
+            _builder(subject, self.certificate.subject, public_key)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A private key as PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def make_identity(directory: Path, authority: Authority) -> GatewayIdentity:
+    """An enrolled gateway."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return identity.store(
+        directory,
+        gateway_id=GATEWAY_ID,
+        gateway_name="paris",
+        agent_port=0,
+        key_pem=key_pem(key),
+        certificate_pem=authority.issue(key.public_key(), server_name(GATEWAY_ID)),
+        fleet_ca_pem=authority.pem,
+    )
+
+
+def client_context(
+    directory: Path, authority: Authority, *, issuer: Authority | None = None, name: str | None = CONSOLE_NAME
+) -> ssl.SSLContext:
+    """A client's TLS settings: the certificate from ``issuer`` for ``name``, none at all when ``name`` is None."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=authority.pem)
+    if name is not None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        file = directory / f"client-{name}-{id(context)}.pem"
+        file.write_bytes(key_pem(key) + (issuer or authority).issue(key.public_key(), name).encode())
+        context.load_cert_chain(file)
+    return context
