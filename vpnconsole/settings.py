@@ -132,7 +132,6 @@ CONTENT_SECURITY_POLICY = {
 }
 
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"] if (BASE_DIR / "static").is_dir() else []
 # Served from where they lie: nothing to collect, nothing to go stale.
 WHITENOISE_USE_FINDERS = True

@@ -74,7 +74,7 @@ def default_policies() -> tuple[IKEPolicy, IPsecPolicy]:
 
 
 def tunnel_input(end_a: Gateway, end_b: Gateway, psk: PresharedKey | None = None, **changes: Any) -> TunnelInput:
-    """Return a tunnel between the first addresses and networks of two gateways; ``changes`` are fields of TunnelInput."""
+    """Return a tunnel between the first addresses and networks of two gateways, with ``changes`` to the fields."""
     ike_policy, ipsec_policy = default_policies()
     address_a, address_b = end_a.addresses.all()[0].address, end_b.addresses.all()[0].address
     networks = [gateway.protected_networks.all()[0].prefix for gateway in (end_a, end_b)]

@@ -78,6 +78,8 @@ def revoke_api_token(actor: User, token: ApiToken) -> None:
 
 def authenticate_api_token(text: str) -> User | None:
     """Return the active user a bearer token stands for, or None."""
+    if not text.isascii():
+        return None
     prefix = "_".join(text.split("_", 2)[:2])
     token = ApiToken.objects.select_related("user").filter(prefix=prefix).first()
     if not hmac.compare_digest(token.digest if token else "0" * 64, _digest(text)) or token is None:
@@ -91,4 +93,4 @@ def authenticate_api_token(text: str) -> User | None:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -72,7 +72,13 @@ class GatewayAddress(models.Model):
     def clean(self) -> None:
         """Refuse what no tunnel can end on."""
         super().clean()
-        address = ipaddress.ip_address(self.address)
+        try:
+            address = ipaddress.ip_address(self.address)
+        except ValueError:
+            return  # the field says so already
+        if address.version == 6 and address.is_link_local:
+            message = f"{address} means something else on every link: use a global or unique local address."
+            raise ValidationError({"address": message}, code="link_local")
         if address.is_unspecified or address.is_multicast:
             raise ValidationError({"address": f"{address} is not the address of one machine."}, code="unicast")
 

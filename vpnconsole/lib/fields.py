@@ -23,7 +23,8 @@ SLUG_VALIDATOR = RegexValidator(
 
 def parse_prefix(value: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """Return the network; raises ValidationError in plain words, with the correction where host bits are set."""
-    text = value.strip()
+    # A zone (fe80::%eth0) names an interface of one machine: no network for a document.
+    text = value.strip().replace("%", "?")
     try:
         return ipaddress.ip_network(text)
     except ValueError:

@@ -74,7 +74,7 @@ def unseal(sealed: bytes, aad: bytes, ring: Keyring) -> Secret:
     data_key, body = _open_envelope(sealed, aad, ring)
     try:
         return Secret(AESGCM(data_key).decrypt(body[:_NONCE_OCTETS], body[_NONCE_OCTETS:], aad))
-    except InvalidTag:
+    except (InvalidTag, ValueError):
         raise SealError("the sealed value was changed or belongs to another row") from None
 
 
