@@ -1,4 +1,4 @@
-// The traffic chart: draws what the table twin beside it says. Bits per second, in and out, as the gateway counts them.
+// The traffic chart: draws what the table twin beside it says. Bits per second in each direction.
 "use strict";
 (() => {
   const holder = document.getElementById("traffic-chart");
@@ -33,10 +33,10 @@
       scales: { y: { range: (_plot, _low, high) => [0, Math.max(high || 0, 1000)] } },
       series: [
         { label: "Time", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" },
-        { label: "In", stroke: colour("--vc-accent"), width: 1.5, value: (_plot, value) => rate(value) },
-        { label: "Out", stroke: colour("--vc-good"), width: 1.5, dash: [5, 3], value: (_plot, value) => rate(value) },
+        { label: `${holder.dataset.a} → ${holder.dataset.b}`, stroke: colour("--vc-accent"), width: 1.5, value: (_plot, value) => rate(value) },
+        { label: `${holder.dataset.b} → ${holder.dataset.a}`, stroke: colour("--vc-good"), width: 1.5, dash: [5, 3], value: (_plot, value) => rate(value) },
       ],
-    }, [data.at, data.bits_in, data.bits_out], holder);
+    }, [data.at, data.a_to_b, data.b_to_a], holder);
   }
 
   async function load() {
@@ -44,7 +44,7 @@
     if (!answer.ok) return;
     const data = await answer.json();
     if (!data.at.length) return;
-    if (plot && plot.data[0].length) plot.setData([data.at, data.bits_in, data.bits_out]);
+    if (plot && plot.data[0].length) plot.setData([data.at, data.a_to_b, data.b_to_a]);
     else draw(data);
   }
 
@@ -55,7 +55,7 @@
       load();
     }
   });
-  document.addEventListener("theme", () => plot && draw({ at: plot.data[0], bits_in: plot.data[1], bits_out: plot.data[2] }));
+  document.addEventListener("theme", () => plot && draw({ at: plot.data[0], a_to_b: plot.data[1], b_to_a: plot.data[2] }));
   new ResizeObserver(() => plot?.setSize({ width: holder.clientWidth, height: 200 })).observe(holder);
   load();
 })();
