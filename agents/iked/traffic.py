@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from agents.contract.status import Counters
 from agents.dataplane.base import Direction, Driver, SaId, SaSpec, SaState
 
-
 _NONE = Counters()
 
 
