@@ -9,6 +9,7 @@ import errno
 import socket
 import sys
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ async def every_suite(pair: Pair) -> list[str]:
 
 async def nothing_plain_on_the_wire(pair: Pair) -> int:
     left, right = pair.left, pair.right
-    wires = Wire(left), Wire(right)
+    wires = Wire(left.namespace), Wire(right.namespace)
     try:
         await pair.tunnel()
         assert await left.ping(right.inner, left.inner, 5, payload=1300) == 5
@@ -111,7 +112,7 @@ async def encapsulation_and_mapping(pair: Pair) -> dict[str, Any]:
     left, right = pair.left, pair.right
     there = UdpEncapsulation(source_port=4500, destination_port=4500)
     sockets = _port_4500(pair)
-    wire = Wire(right)
+    wire = Wire(right.namespace)
     try:
         await pair.tunnel(encapsulation=there)
         assert await left.ping(right.inner, left.inner) == 3
@@ -229,7 +230,7 @@ async def acquire(pair: Pair) -> dict[str, Any]:
 async def replay_and_integrity(pair: Pair) -> None:
     left, right = pair.left, pair.right
     await pair.tunnel()
-    wire = Wire(left)
+    wire = Wire(left.namespace)
     try:
         assert await left.ping(right.inner, left.inner) == 3
         await right.driver.list_sas()
@@ -362,6 +363,12 @@ CHECKS: dict[str, Check] = {
 }  # fmt: skip
 
 
+async def _on(pair: Pair, check: Check) -> Any:
+    async with pair.opened():
+        return await check(pair)
+
+
 if __name__ == "__main__":
-    wanted = sys.argv[1:] or list(CHECKS)
-    report({name: CHECKS[name] for name in wanted})
+    both = Pair()
+    both.build()
+    report({name: partial(_on, both, CHECKS[name]) for name in sys.argv[1:] or CHECKS})

@@ -11,7 +11,7 @@ import re
 import socket
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ REQID = REQID_BASE + 1
 NO_LIMITS = Limits()
 WAIT_S = 20.0
 _IPV4 = 0x0800
+_ALL = 0x0003  # ETH_P_ALL
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -246,10 +247,10 @@ class Wire:
     Only those going out: the kernel shows a decrypted packet to the receiving link a second time.
     """
 
-    def __init__(self, end: End) -> None:
-        with inside(end.namespace):
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
-        self._socket.bind(("wire", 0x0003))
+    def __init__(self, namespace: Namespace, link: str = "wire") -> None:
+        with inside(namespace):
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ALL))
+        self._socket.bind((link, _ALL))
         self._socket.setblocking(False)
 
     def frames(self) -> list[bytes]:
@@ -271,20 +272,17 @@ class Wire:
         self._socket.close()
 
 
-def report(checks: dict[str, Check]) -> None:
-    """Run every check on one pair and leave ``{name: {"error", "value", "seconds"}}`` for the host."""
+def report(checks: Mapping[str, Callable[[], Awaitable[Any]]], *, timeout_s: float = 60) -> None:
+    """Run every check in turn and leave ``{name: {"error", "value", "seconds"}}`` for the host."""
     found: dict[str, dict[str, Any]] = {}
 
     async def every() -> None:
-        pair = Pair()
-        pair.build()
         for name, check in checks.items():
             started = time.monotonic()
             entry: dict[str, Any] = {"error": "", "value": None}
             try:
-                async with pair.opened():
-                    entry["value"] = await asyncio.wait_for(check(pair), 60)
-            except (Exception, asyncio.CancelledError):
+                entry["value"] = await asyncio.wait_for(check(), timeout_s)
+            except Exception:
                 entry["error"] = traceback.format_exc()
             entry["seconds"] = round(time.monotonic() - started, 2)
             print(name, entry["seconds"], "failed" if entry["error"] else "passed")

@@ -1,0 +1,179 @@
+"""Two of our daemons over the kernel's ESP, and one against strongSwan with its kernel-netlink plugin.
+
+The checks build on each other: they run in the order of :data:`CHECKS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from agents.contract.status import TunnelState, TunnelStatus
+from deploy.lab.topology import EXTRANET, LYON, PARIS
+from tests.kernel.guest.gateways import TUNNEL_EXTRANET, TUNNEL_LYON, Gateway, Gateways, kernel_sas
+from tests.kernel.guest.harness import Wire, report
+
+ECHO_OCTETS = 84
+
+
+def _spis(status: TunnelStatus) -> set[int]:
+    return {int(spi, 16) for child in status.children for sa in child.sas for spi in (sa.spi_in, sa.spi_out)}
+
+
+async def _agree(gateway: Gateway, tunnel_id: str) -> dict[str, int]:
+    """Assert that every child SA counted what the kernel did, and return the tunnel's totals."""
+    status = await gateway.tunnel(tunnel_id)
+    kernel = gateway.kernel_sas()
+    for child in status.children:
+        for sa in child.sas:
+            ours = sa.counters
+            assert (ours.bytes_in, ours.packets_in) == kernel[int(sa.spi_in, 16)]
+            assert (ours.bytes_out, ours.packets_out) == kernel[int(sa.spi_out, 16)]
+    totals = status.counters
+    return {"bytes_in": totals.bytes_in, "bytes_out": totals.bytes_out, "packets_in": totals.packets_in}
+
+
+async def auto_chooses_the_kernel(lab: Gateways) -> str:
+    await lab.lyon.start()
+    await lab.paris.start()
+    chosen = (await lab.paris.status())["data_plane"]
+    assert chosen["driver"] == "kernel", chosen
+    return str(chosen["reason"])
+
+
+async def pings_between_hosts(lab: Gateways) -> dict[str, int]:
+    await lab.paris.until_up(TUNNEL_LYON)
+    wire = Wire(lab.paris.namespace, "wan")
+    try:
+        assert await lab.ping(PARIS, LYON, 5) == 5, lab.paris.log()
+        frames = wire.frames()
+    finally:
+        wire.close()
+    assert frames
+    for frame in frames:
+        assert frame[23] in (socket.IPPROTO_ESP, socket.IPPROTO_UDP)
+        assert socket.inet_aton(PARIS.host_address) not in frame
+    assert sum(frame[23] == socket.IPPROTO_ESP for frame in frames) == 5
+    totals = await _agree(lab.paris, TUNNEL_LYON)
+    assert totals == {"bytes_in": 5 * ECHO_OCTETS, "bytes_out": 5 * ECHO_OCTETS, "packets_in": 5}
+    assert await _agree(lab.lyon, TUNNEL_LYON) == totals
+    return totals
+
+
+async def child_rekey_counts_on(lab: Gateways) -> None:
+    before = await lab.paris.tunnel(TUNNEL_LYON)
+    for gateway in (lab.paris, lab.lyon):
+        old = _spis(await gateway.tunnel(TUNNEL_LYON))
+        await gateway.act("rekey-child", TUNNEL_LYON)
+        for each in (lab.paris, lab.lyon):
+            new = _spis(await each.until(TUNNEL_LYON, partial(_rekeyed, old=old)))
+            assert await _kernel_holds(each, wanted=new, gone=old)
+        assert await lab.ping(LYON, PARIS) == 3, lab.lyon.log()
+        await _agree(lab.paris, TUNNEL_LYON)
+    after = await lab.paris.tunnel(TUNNEL_LYON)
+    assert after.counters.packets_in == before.counters.packets_in + 6
+
+
+def _rekeyed(status: TunnelStatus, old: set[int]) -> bool:
+    spis = _spis(status)
+    return status.state is TunnelState.UP and len(spis) == 2 and not spis & old
+
+
+async def _kernel_holds(gateway: Gateway, *, wanted: set[int], gone: set[int]) -> bool:
+    """Wait until the kernel has the one and not the other: status runs ahead of the effects that carry it out."""
+    for _ in range(50):
+        held = set(gateway.kernel_sas())
+        if wanted <= held and not gone & held:
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
+async def ike_rekey_keeps_the_children(lab: Gateways) -> None:
+    before = await lab.paris.tunnel(TUNNEL_LYON)
+    await lab.paris.act("rekey-ike", TUNNEL_LYON)
+    old = before.ike_sas[0].spi_i
+    after = await lab.paris.until(
+        TUNNEL_LYON, lambda status: len(status.ike_sas) == 1 and status.ike_sas[0].spi_i != old
+    )
+    assert _spis(after) == _spis(before)
+    assert await lab.ping(PARIS, LYON) == 3
+
+
+async def flushed_by_somebody(lab: Gateways) -> None:
+    """Our SAs vanish behind our back: the daemon is told and negotiates new ones."""
+    old = set(lab.paris.kernel_sas())
+    lab.paris.namespace.run("ip", "xfrm", "state", "flush")
+    await lab.paris.until(TUNNEL_LYON, partial(_rekeyed, old=old))
+    await lab.lyon.until(TUNNEL_LYON, partial(_rekeyed, old=old))
+    assert await lab.ping(PARIS, LYON) == 3, lab.paris.log()
+
+
+async def killed_and_started_again(lab: Gateways) -> None:
+    old = set(lab.paris.kernel_sas())
+    assert old
+    lab.paris.kill()
+    assert set(lab.paris.kernel_sas()) == old, "the kernel goes on without the daemon"
+    await lab.paris.start()
+    await lab.paris.until(TUNNEL_LYON, partial(_rekeyed, old=old))
+    await lab.lyon.until(TUNNEL_LYON, partial(_rekeyed, old=old))
+    assert not old & set(lab.paris.kernel_sas())
+    assert await lab.ping(PARIS, LYON) == 3, lab.paris.log()
+
+
+async def strongswan_with_kernel_netlink(lab: Gateways) -> dict[str, int]:
+    await asyncio.to_thread(lab.strongswan.start)
+    await asyncio.to_thread(lab.strongswan.wait_ready)
+    await lab.paris.act("initiate", TUNNEL_EXTRANET)
+    up = await lab.paris.until_up(TUNNEL_EXTRANET)
+    assert await lab.ping(PARIS, EXTRANET) == 3, lab.paris.log()
+    assert await lab.ping(EXTRANET, PARIS) == 3
+    totals = await _agree(lab.paris, TUNNEL_EXTRANET)
+    assert totals["packets_in"] == 6
+    theirs = kernel_sas(lab.extranet)
+    assert {spi: theirs[spi] for spi in _spis(up)} == {spi: lab.paris.kernel_sas()[spi] for spi in _spis(up)}
+    return totals
+
+
+async def strongswan_rekeys(lab: Gateways) -> None:
+    old = _spis(await lab.paris.tunnel(TUNNEL_EXTRANET))
+    await asyncio.to_thread(lab.strongswan.swanctl, "--rekey", "--child", "lan")
+    await lab.paris.until(TUNNEL_EXTRANET, partial(_rekeyed, old=old))
+    assert await lab.ping(PARIS, EXTRANET) == 3, lab.paris.log()
+    old = _spis(await lab.paris.tunnel(TUNNEL_EXTRANET))
+    await lab.paris.act("rekey-child", TUNNEL_EXTRANET)
+    await lab.paris.until(TUNNEL_EXTRANET, partial(_rekeyed, old=old))
+    assert await lab.ping(EXTRANET, PARIS) == 3, lab.paris.log()
+
+
+async def terminate_leaves_nothing(lab: Gateways) -> None:
+    old = set(lab.lyon.kernel_sas())
+    await lab.paris.act("terminate", TUNNEL_LYON)
+    assert await _kernel_holds(lab.lyon, wanted=set(), gone=old), lab.lyon.log()
+    lab.paris.stop()
+    lab.lyon.stop()
+    for gateway in (lab.paris, lab.lyon):
+        assert gateway.kernel_sas() == {}
+        assert gateway.namespace.run("ip", "xfrm", "policy").count("tmpl") == 0
+    lab.strongswan.stop()
+
+
+Check = Callable[[Gateways], Awaitable[Any]]
+CHECKS: dict[str, Check] = {
+    check.__name__: check
+    for check in (
+        auto_chooses_the_kernel, pings_between_hosts, child_rekey_counts_on, ike_rekey_keeps_the_children,
+        flushed_by_somebody, killed_and_started_again, strongswan_with_kernel_netlink, strongswan_rekeys,
+        terminate_leaves_nothing,
+    )
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    lab = Gateways()
+    lab.build()
+    report({name: partial(CHECKS[name], lab) for name in sys.argv[1:] or CHECKS})
