@@ -6,11 +6,11 @@ Django is set up once :func:`configure` has said where the console's data lies; 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.lab.netns import run
 from deploy.lab.topology import EXTRANET, LYON, PARIS, Site
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def configure(data: Path, broker_url: str) -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "vpnconsole.settings"
     for other in ("VPNCONSOLE_DATABASE_URL", "VPNCONSOLE_KEK_FILE", "VPNCONSOLE_SECRET_KEY_FILE"):
         os.environ.pop(other, None)
-    subprocess.run([sys.executable, str(ROOT / "manage.py"), "setup", "--verbosity", "0"], check=True, cwd=ROOT)
+    run(sys.executable, str(ROOT / "manage.py"), "setup", "--verbosity", "0")
     import django
 
     django.setup()
