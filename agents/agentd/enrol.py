@@ -77,11 +77,12 @@ def check_grant(grant: EnrolmentGrant, public_key: ec.EllipticCurvePublicKey) ->
         authority = x509.load_pem_x509_certificate(grant.fleet_ca_pem.encode())
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         signs = authority.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        certificate.verify_directly_issued_by(authority)
-    except InvalidSignature:
-        raise EnrolmentError("the certificate in the answer is not signed by the fleet CA in it") from None
-    except (ValueError, TypeError, x509.ExtensionNotFound):
+    except (ValueError, x509.ExtensionNotFound):
         raise EnrolmentError("the answer holds no usable certificate") from None
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):  # another name, a key of another kind, a wrong signature
+        raise EnrolmentError("the certificate in the answer is not signed by the fleet CA in it") from None
     if not signs:
         raise EnrolmentError("the fleet CA in the answer is not a certificate authority")
     if certificate.public_key() != public_key:

@@ -58,8 +58,12 @@ class Journal:
         configured: str | None = None,
         field: str | None = None,
         attributes: Mapping[str, str] | None = None,
+        remember: Mapping[str, str] | None = None,
     ) -> Event:
-        """Store an event of our own; raises :class:`KeyError` for a code that is not registered."""
+        """Store an event of our own; raises :class:`KeyError` for a code that is not registered.
+
+        ``remember`` is written in the same transaction, for :meth:`recall`: what was told need not be told again.
+        """
         event = Event(
             sequence=self._last + 1,
             time=time.time(),
@@ -72,8 +76,12 @@ class Journal:
             field=field or KINDS[code].field or None,
             attributes=dict(attributes or {}),
         )
-        self._store([event], {})
+        self._store([event], remember or {})
         return event
+
+    def recall(self, name: str) -> str | None:
+        """Return what was remembered with an event under this name."""
+        return self._database.fact(name)
 
     def ingest(self, boot_id: str, events: Sequence[Event], read_to: int) -> int:
         """Store events of ``iked`` not stored before, and how far its ring was read; returns how many were new."""

@@ -59,7 +59,6 @@ class Reconciler:
         self._remembered: dict[str, int] = {}
         self._owners: dict[str, str] = {}
         self._settings: dict[str, str] = {}
-        self._driver: str | None = None
         self.status = PassStatus()
 
     def wake(self) -> None:
@@ -121,8 +120,10 @@ class Reconciler:
             problems += await self._apply_routes(routes.WantedRoutes(routes={}), host_view)
             return PassStatus(problems=tuple(problems))
         problems += await self._apply(accepted, view, host_view)
-        applied = view.generation if view.generation == accepted.document.generation else self.status.applied_generation
-        self._note_applied(applied)
+        applied = self.status.applied_generation
+        if not ike.must_configure(accepted, view.generation, self._link.configured_digest):
+            applied = view.generation
+            self._note_applied(accepted)
         return PassStatus(
             applied_generation=applied, problems=tuple(dict.fromkeys(problems)), routes=self._routes_by_tunnel()
         )
@@ -217,16 +218,20 @@ class Reconciler:
 
     def _note_driver(self, view: IkedView) -> None:
         driver = view.data_plane.driver
-        if driver is not None and driver != self._driver:
-            self._journal.append(
-                "agent.data-plane", f"Data plane {driver}: {view.data_plane.reason}", attributes={"driver": driver}
-            )
-            self._driver = driver
+        if driver is not None and driver != self._journal.recall("driver"):
+            text = f"Data plane {driver}: {view.data_plane.reason}"
+            attributes = {"driver": driver}
+            self._journal.append("agent.data-plane", text, attributes=attributes, remember=attributes)
 
-    def _note_applied(self, applied: int) -> None:
-        if applied != self.status.applied_generation:
-            attributes = {"generation": str(applied)}
-            self._journal.append("agent.config-applied", f"Generation {applied} is in force", attributes=attributes)
+    def _note_applied(self, accepted: Accepted) -> None:
+        generation = str(accepted.document.generation)
+        if accepted.digest != self._journal.recall("applied"):
+            self._journal.append(
+                "agent.config-applied",
+                f"Generation {generation} is in force",
+                attributes={"generation": generation},
+                remember={"applied": accepted.digest},
+            )
 
     def _report_problems(self, problems: tuple[str, ...]) -> None:
         """Journal each problem once when it appears; it stands in the status as long as it lasts."""
