@@ -1,0 +1,207 @@
+"""TCP through two userspace data planes: two of our ``espd``, and two strongSwan daemons with kernel-libipsec.
+
+Same machine, one after the other in one run, same topology: two namespaces joined by a veth pair (MTU 1500), inner
+addresses routed into a TUN of MTU 1400 at each end, AES-128-GCM in UDP, one iperf3 stream of TCP. The two take turns,
+several times each, so that a busy moment of the machine does not fall on one of them alone; medians are compared.
+
+strongSwan gets every advantage it has on Debian: AES-NI or OpenSSL for GCM, logging off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from deploy.lab.netns import Namespace, connect
+from deploy.lab.strongswan import StrongSwan
+from tests.espd import pair
+
+ROUNDS = 3
+SECONDS = 5
+TARGET_RATIO = 2.0
+
+_OUTER = pair.OUTER_4
+_INNER = pair.INNER_4
+
+_SWANCTL = """\
+connections {{
+  bench {{
+    version = 2
+    local_addrs = {local}
+    remote_addrs = {remote}
+    proposals = aes128gcm16-prfsha256-x25519
+    encap = yes
+    local {{ auth = psk
+      id = {local} }}
+    remote {{ auth = psk
+      id = {remote} }}
+    children {{
+      bench {{
+        local_ts = {local_ts}
+        remote_ts = {remote_ts}
+        esp_proposals = aes128gcm16
+        start_action = none
+        rekey_time = 0
+      }}
+    }}
+  }}
+}}
+secrets {{
+  ike-bench {{ secret = "only-for-the-benchmark" }}
+}}
+"""
+
+
+class _FastStrongSwan(StrongSwan):
+    """The lab's runner with the fastest ciphers of Debian's packages in front, as Debian's own order has them."""
+
+    def _strongswan_conf(self) -> str:
+        plugins = " ".join(
+            name for name in ("aesni", "openssl") if Path(f"/usr/lib/ipsec/plugins/libstrongswan-{name}.so").exists()
+        )
+        return super()._strongswan_conf().replace("load = random nonce aes", f"load = {plugins} random nonce aes", 1)
+
+
+Ends = tuple[Namespace, Namespace, Callable[[], float]]
+"""Where the client and the server of iperf3 run, and how many seconds of CPU the daemons have used so far."""
+
+
+@asynccontextmanager
+async def our_tunnel() -> AsyncIterator[Ends]:
+    """Two ``espd`` keyed by hand: no IKE is needed to move packets."""
+    async with pair.espd_pair(prefix=f"vcb{os.getpid()}") as ends:
+        await pair.key(ends, pair.sa_specs())
+        pids = [end.process.pid for end in ends]
+        yield ends[0].namespace, ends[1].namespace, lambda: sum(map(_cpu_s, pids))
+
+
+@asynccontextmanager
+async def strongswan_tunnel() -> AsyncIterator[Ends]:
+    """Two strongSwan daemons that have negotiated one child SA."""
+    spaces = (Namespace(f"vcs{os.getpid()}", "left"), Namespace(f"vcs{os.getpid()}", "right"))
+    directory = Path(tempfile.mkdtemp(prefix="vc-bench-"))
+    daemons: list[StrongSwan] = []
+    try:
+        for space in spaces:
+            space.create()
+        connect(spaces[0], "wan", [f"{_OUTER[0]}/24"], spaces[1], "wan", [f"{_OUTER[1]}/24"])
+        for index, space in enumerate(spaces):
+            space.ip("address", "add", f"{_INNER[index]}/32", "dev", "lo")
+            space.ip("route", "add", f"{_INNER[1 - index]}/32", "dev", "wan")
+            text = _SWANCTL.format(
+                local=_OUTER[index],
+                remote=_OUTER[1 - index],
+                local_ts=f"{_INNER[index]}/32",
+                remote_ts=f"{_INNER[1 - index]}/32",
+            )
+            daemon: StrongSwan = _FastStrongSwan(space, directory / space.role, text, log_level=0)
+            daemon.start()
+            daemons.append(daemon)
+        for daemon in daemons:
+            daemon.wait_ready()
+        await asyncio.to_thread(daemons[0].swanctl, "--initiate", "--child", "bench")
+        pids = [daemon.pid for daemon in daemons if daemon.pid is not None]
+        yield spaces[0], spaces[1], lambda: sum(map(_cpu_s, pids))
+    finally:
+        for daemon in daemons:
+            daemon.stop()
+        for space in spaces:
+            space.remove()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def iperf(ends: Ends, seconds: int) -> dict[str, float]:
+    """Send TCP from the first to the second end; returns Mbit/s received, and CPU seconds of the daemons per Gbit."""
+    client, server, cpu = ends
+    listening = await asyncio.create_subprocess_exec(
+        *server.command(["iperf3", "-s", "-1", "-B", _INNER[1], "--forceflush"]),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert listening.stdout is not None
+    try:
+        async with asyncio.timeout(seconds + 30):
+            while b"listening" not in await listening.stdout.readline():
+                pass
+            before = cpu()
+            command = client.command(["iperf3", "-c", _INNER[1], "-B", _INNER[0], "-t", str(seconds), "-J"])
+            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            output, _none = await process.communicate()
+            spent = cpu() - before
+    finally:
+        if listening.returncode is None:
+            listening.terminate()
+        await listening.communicate()
+    result: dict[str, Any] = json.loads(output)
+    if "error" in result:
+        raise RuntimeError(f"iperf3: {result['error']}")
+    bits = result["end"]["sum_received"]["bits_per_second"]
+    return {"mbit_s": bits / 1e6, "cpu_s_per_gbit": spent / (bits * seconds / 1e9)}
+
+
+async def _turn(tunnel: Callable[[], AbstractAsyncContextManager[Ends]], seconds: int) -> dict[str, float]:
+    async with tunnel() as ends:
+        return await iperf(ends, seconds)
+
+
+def missing() -> str | None:
+    """Return why the measurement cannot be made here, None when it can."""
+    reason = pair.missing()
+    if reason is None and shutil.which("iperf3") is None:
+        reason = "iperf3 is not installed"
+    if reason is None and not Path("/usr/sbin/charon-systemd").exists():
+        reason = "strongSwan (charon-systemd, libcharon-extra-plugins) is not installed"
+    return reason
+
+
+def measure(rounds: int = ROUNDS, seconds: int = SECONDS) -> dict[str, float]:
+    """Print both figures and their ratio, and return them."""
+    ours, theirs = [], []
+    for turn in range(rounds):
+        theirs.append(asyncio.run(_turn(strongswan_tunnel, seconds)))
+        ours.append(asyncio.run(_turn(our_tunnel, seconds)))
+        print(f"  round {turn + 1}: espd {ours[-1]['mbit_s']:.0f} Mbit/s, strongSwan {theirs[-1]['mbit_s']:.0f} Mbit/s")
+    result = {
+        "espd_mbit_s": statistics.median(row["mbit_s"] for row in ours),
+        "espd_cpu_s_per_gbit": statistics.median(row["cpu_s_per_gbit"] for row in ours),
+        "strongswan_mbit_s": statistics.median(row["mbit_s"] for row in theirs),
+        "strongswan_cpu_s_per_gbit": statistics.median(row["cpu_s_per_gbit"] for row in theirs),
+    }
+    result["ratio"] = result["espd_mbit_s"] / result["strongswan_mbit_s"]
+    for name, label in (("espd", "espd"), ("strongswan", "strongSwan kernel-libipsec")):
+        rate, cost = result[f"{name}_mbit_s"], result[f"{name}_cpu_s_per_gbit"]
+        print(f"TCP through two {label}: {rate:.0f} Mbit/s ({cost:.2f} s of CPU per Gbit, both ends)")
+    verdict = "reached" if result["ratio"] >= TARGET_RATIO else "MISSED"
+    print(f"ratio: {result['ratio']:.2f} (at least {TARGET_RATIO:.1f} asked for: {verdict})")
+    return result
+
+
+def main() -> int:
+    """Measure; exit status 1 when the ratio is not reached, 77 when it cannot be measured here."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--seconds", type=int, default=SECONDS)
+    arguments = parser.parse_args()
+    reason = missing()
+    if reason is not None:
+        print(f"throughput: not measured: {reason}")
+        return 77
+    return 0 if measure(arguments.rounds, arguments.seconds)["ratio"] >= TARGET_RATIO else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
