@@ -19,7 +19,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nlsocket import AsyncNetlinkSocket
 
 from agents.dataplane.base import DataplaneError
-from agents.dataplane.kernel.messages import DumpMessage, MarshalXfrm, XfrmMessage
+from agents.dataplane.kernel.messages import EmptyMessage, MarshalXfrm, XfrmMessage
 
 REQUEST = NLM_F_REQUEST
 ACK = NLM_F_REQUEST | NLM_F_ACK
@@ -66,7 +66,7 @@ class Requests:
 
     async def dump(self, operation: str, kind: int) -> list[Any]:
         """Return a whole table."""
-        return await self.send(operation, "all", DumpMessage(), kind, _DUMP)
+        return await self.send(operation, "all", EmptyMessage(), kind, _DUMP)
 
 
 class OverflowedError(Exception):

@@ -14,6 +14,7 @@ import asyncio
 import dataclasses
 import errno
 import ipaddress
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -36,6 +37,8 @@ from agents.dataplane.kernel import messages, rows, tables
 from agents.dataplane.kernel.channel import CREATE, Requests
 from agents.dataplane.kernel.features import probe
 from agents.dataplane.kernel.notices import Ear
+
+_log = logging.getLogger(__name__)
 
 _DIRECTIONS = {
     Direction.IN: (rows.POLICY_IN, rows.POLICY_FORWARD),
@@ -65,6 +68,8 @@ class KernelDriver:
         self._ear: Ear | None = None
         self._sas: dict[SaId, _Known] = {}
         self._policies: dict[tuple[Direction, Selector], PolicySpec] = {}
+        self._policy_of_row: dict[tuple[int, Selector], PolicySpec] = {}
+        self._repairs: set[asyncio.Task[None]] = set()
         self._queue: asyncio.Queue[Notice | None] = asyncio.Queue()
         self._changing = asyncio.Lock()
 
@@ -81,7 +86,7 @@ class KernelDriver:
         try:
             await requests.bind()
             await tables.sweep(requests)
-            self._ear = Ear(self._queue, self._vanished, self._missing)
+            self._ear = Ear(self._queue, self)
             self._ear.start()
         except DataplaneError:
             requests.close()
@@ -95,6 +100,7 @@ class KernelDriver:
         requests, self._requests = self._requests, None
         self._sas.clear()
         self._policies.clear()
+        self._policy_of_row.clear()
         if self._ear is not None:
             await self._ear.stop()
             self._ear = None
@@ -134,11 +140,11 @@ class KernelDriver:
         """Remove one policy, unless another tunnel of ours (by reqid) or another owner has taken its place."""
         requests = self._open("remove_policy", rows.policy_target(spec))
         async with self._changing:
-            for direction, piece in _rows(spec):
-                await _remove_own(requests, piece, direction)
             known = self._policies.get(_key(spec))
             if known is not None and known.reqid == spec.reqid:
-                del self._policies[_key(spec)]
+                self._forget_policy(known)
+            for direction, piece in _rows(spec):
+                await _remove_own(requests, piece, direction)
 
     async def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation) -> None:
         """Take the SA out and put it back under its new addresses, going on with its sequence numbers and counts.
@@ -206,14 +212,14 @@ class KernelDriver:
         while (notice := await queue.get()) is not None:
             yield notice
 
-    # Inside
-
     def _open(self, operation: str, target: str) -> Requests:
         if self._requests is None:
             raise DataplaneError(operation, target, errno.ENOTCONN, "the driver is not open")
         return self._requests
 
-    def _vanished(self, sa: SaId | None) -> bool:
+    # What the ear asks (agents.dataplane.kernel.notices.Owner)
+
+    def vanished(self, sa: SaId | None) -> bool:
         """Forget an SA that someone else took out, or with None all; returns whether there was one."""
         if sa is None:
             had_any = bool(self._sas)
@@ -221,13 +227,40 @@ class KernelDriver:
             return had_any
         return self._sas.pop(sa, None) is not None
 
-    async def _missing(self) -> tuple[SaId, ...]:
+    async def missing(self) -> tuple[SaId, ...]:
         """Return the SAs that we installed and the kernel no longer has: what a lost notice may have been about."""
         if self._requests is None:
             return ()
         async with self._changing:
             present = {row.id for row in await tables.dump_states(self._requests)}
             return tuple(sa for sa in self._sas if sa not in present)
+
+    def policy_gone(self, key: tuple[int, Selector] | None) -> None:
+        """Put back what is still wanted of a policy that someone else removed, or with None of all policies."""
+        if key is None:
+            specs = tuple(self._policies.values())
+        else:
+            specs = (self._policy_of_row[key],) if key in self._policy_of_row else ()
+        if specs:
+            task = asyncio.create_task(self._repair(specs))
+            self._repairs.add(task)
+            task.add_done_callback(self._repairs.discard)
+
+    # Inside
+
+    async def _repair(self, specs: tuple[PolicySpec, ...]) -> None:
+        async with self._changing:
+            for spec in specs:
+                if self._requests is None or self._policies.get(_key(spec)) is not spec:
+                    continue  # removed or replaced by ourselves meanwhile
+                try:
+                    if await _in_place(self._requests, spec):
+                        continue  # removed and added again by ourselves
+                    await self._put_policy(spec)
+                except DataplaneError as error:
+                    _log.error("a policy that someone removed could not be put back: %s", error)
+                else:
+                    _log.warning("policy %s was removed by someone else and is back", rows.policy_target(spec))
 
     async def _put_policy(self, spec: PolicySpec) -> None:
         requests = self._open("add_policy", rows.policy_target(spec))
@@ -241,6 +274,15 @@ class KernelDriver:
                 await _remove_own(requests, piece, direction)
             raise
         self._policies[_key(spec)] = spec
+        for direction, piece in _rows(spec):
+            self._policy_of_row[direction, _canonical(piece.selector)] = spec
+
+    def _forget_policy(self, spec: PolicySpec) -> None:
+        del self._policies[_key(spec)]
+        for direction, piece in _rows(spec):
+            key = direction, _canonical(piece.selector)
+            if self._policy_of_row.get(key) is spec:
+                del self._policy_of_row[key]
 
     async def _move_policies(self, old: SaSpec, new: SaSpec) -> None:
         for policy in tuple(self._policies.values()):
@@ -261,6 +303,14 @@ class KernelDriver:
             if count > was:
                 self._queue.put_nowait(Rejected(code=code, count=count - was, id=row.id))
         known.row = row
+
+
+async def _in_place(requests: Requests, spec: PolicySpec) -> bool:
+    for direction, piece in _rows(spec):
+        row = await tables.find_policy(requests, piece, direction)
+        if row is None or not _same(row, spec):
+            return False
+    return True
 
 
 async def _remove_own(requests: Requests, piece: PolicySpec, direction: int) -> None:

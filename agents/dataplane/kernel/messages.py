@@ -7,6 +7,7 @@ of limits with ``lft_``, of current values with ``cur_``, of statistics with ``s
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -15,13 +16,14 @@ from pyroute2.netlink.marshal import Marshal
 
 NEWSA, DELSA, GETSA, NEWPOLICY, DELPOLICY, GETPOLICY = range(0x10, 0x16)
 ACQUIRE, EXPIRE, UPDPOLICY, UPDSA = range(0x17, 0x1B)
-FLUSHSA = 0x1C
+FLUSHSA, FLUSHPOLICY = 0x1C, 0x1D
 MAPPING = 0x26
 
-GROUP_ACQUIRE, GROUP_EXPIRE, GROUP_SA = 0x01, 0x02, 0x04
+GROUP_ACQUIRE, GROUP_EXPIRE, GROUP_SA, GROUP_POLICY = 0x01, 0x02, 0x04, 0x08
 GROUP_MAPPING = 0x80
 """Multicast groups as bits of a socket address."""
 
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _Fields = tuple[tuple[str, str], ...]
 
 _SELECTOR: _Fields = (
@@ -100,9 +102,16 @@ class PolicyMessage(XfrmMessage):
 
 
 class PolicyIdMessage(XfrmMessage):
-    """``struct xfrm_userpolicy_id``."""
+    """``struct xfrm_userpolicy_id``; in a DELPOLICY notice the whole policy follows as ``XFRMA_POLICY``."""
 
     fields = (*_SELECTOR, ("index", "I"), ("dir", "B"), ("__pad", "3x"))
+
+
+def policy_of(octets: bytes) -> PolicyMessage:
+    """Read the ``struct xfrm_userpolicy_info`` of an ``XFRMA_POLICY``."""
+    message = PolicyMessage(_HEADER.pack(_HEADER.size + len(octets), NEWPOLICY, 0, 0, 0) + octets)
+    message.decode()
+    return message
 
 
 class AcquireMessage(XfrmMessage):
@@ -136,8 +145,8 @@ class FlushMessage(XfrmMessage):
     fields = (("proto", "B"),)
 
 
-class DumpMessage(XfrmMessage):
-    """A dump request has no body."""
+class EmptyMessage(XfrmMessage):
+    """No body: a dump request, a notice that all policies were flushed."""
 
 
 class MarshalXfrm(Marshal):  # type: ignore[misc]
@@ -148,9 +157,11 @@ class MarshalXfrm(Marshal):  # type: ignore[misc]
         UPDSA: StateMessage,
         DELSA: StateIdMessage,
         NEWPOLICY: PolicyMessage,
+        DELPOLICY: PolicyIdMessage,
         UPDPOLICY: PolicyMessage,
         ACQUIRE: AcquireMessage,
         EXPIRE: ExpireMessage,
         FLUSHSA: FlushMessage,
+        FLUSHPOLICY: EmptyMessage,
         MAPPING: MappingMessage,
     }

@@ -1,8 +1,9 @@
 """What the kernel says by itself, as the seam's notices.
 
 :class:`Ear` listens to acquires, expiries, mapping changes and changes of states. A deletion that we did not ask for
-and a flush by someone else are told like a hard expiry and a loss, so that ``iked`` negotiates anew. After an overflow
-of the socket the table is compared with what should be there.
+and a flush by someone else are told like a hard expiry and a loss, so that ``iked`` negotiates anew. A policy that
+someone removed is its :class:`Owner`'s to put back. After an overflow of the socket the tables are compared with what
+should be there.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
-from agents.dataplane.base import Acquired, DataplaneError, Expired, Lost, Mapped, Notice, SaId
+from agents.dataplane.base import Acquired, DataplaneError, Expired, Lost, Mapped, Notice, SaId, Selector
 from agents.dataplane.kernel import messages, rows
 from agents.dataplane.kernel.channel import Listener, OverflowedError
 
@@ -39,25 +40,39 @@ class Deletion:
             raise DataplaneError("update_mapping", rows.state_target(self._sa), errno.EIO, reason) from None
 
 
-class Ear:
-    """Read the kernel's notices and put those about our rows into ``queue``.
+class Owner(Protocol):
+    """Who put rows into the kernel, and hears that they are gone."""
 
-    ``vanished`` forgets an SA (None: all) and says whether it was known; ``missing`` lists known SAs that the kernel no
-    longer has.
-    """
+    def vanished(self, sa: SaId | None) -> bool:
+        """Forget an SA, or with None all; returns whether there was one."""
+        ...
+
+    async def missing(self) -> tuple[SaId, ...]:
+        """Return the SAs that the kernel should have and has not."""
+        ...
+
+    def policy_gone(self, key: tuple[int, Selector] | None) -> None:
+        """A policy of this direction and selector was removed, with None any of them may have been."""
+        ...
+
+
+class Ear:
+    """Read the kernel's notices and put those about our rows into ``queue``; :class:`Owner` knows which are ours."""
 
     def __init__(
         self,
         queue: asyncio.Queue[Notice | None],
-        vanished: Callable[[SaId | None], bool],
-        missing: Callable[[], Awaitable[tuple[SaId, ...]]],
+        owner: Owner,
     ) -> None:
         self._queue = queue
-        self._vanished = vanished
-        self._missing = missing
+        self._owner = owner
         self._expected: dict[SaId, Deletion] = {}
         self._listener = Listener(
-            messages.GROUP_ACQUIRE | messages.GROUP_EXPIRE | messages.GROUP_SA | messages.GROUP_MAPPING
+            messages.GROUP_ACQUIRE
+            | messages.GROUP_EXPIRE
+            | messages.GROUP_SA
+            | messages.GROUP_POLICY
+            | messages.GROUP_MAPPING
         )
         self._task: asyncio.Task[None] | None = None
 
@@ -90,8 +105,9 @@ class Ear:
                 async for message in self._listener.messages():
                     self._hear(message)
             except OverflowedError:
-                for sa in await self._missing():
+                for sa in await self._owner.missing():
                     self._gone(sa)
+                self._owner.policy_gone(None)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -114,8 +130,13 @@ class Ear:
             case messages.DELSA:
                 self._deleted(message)
             case messages.FLUSHSA:
-                if message["proto"] in (rows.PROTOCOL_ESP, 0, 255) and self._vanished(None):
+                if message["proto"] in (rows.PROTOCOL_ESP, 0, 255) and self._owner.vanished(None):
                     self._queue.put_nowait(Lost(reason="somebody flushed the kernel's SAs"))
+            case messages.DELPOLICY:
+                policy = messages.policy_of(message.get_attr("XFRMA_POLICY"))
+                self._owner.policy_gone((policy["dir"], rows.read_selector(policy, "sel")))
+            case messages.FLUSHPOLICY:
+                self._owner.policy_gone(None)
 
     def _deleted(self, message: Any) -> None:
         if message["proto"] != rows.PROTOCOL_ESP:
@@ -128,7 +149,7 @@ class Ear:
             deletion.attributes.set_result(_last_values(message))
 
     def _gone(self, sa: SaId) -> None:
-        if self._vanished(sa):
+        if self._owner.vanished(sa):
             self._queue.put_nowait(Expired(id=sa, hard=True))
 
     def _expired(self, sa: SaId, *, hard: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
 import subprocess
@@ -130,8 +131,7 @@ def test_any_range_of_ports_is_one_policy_of_several_rows(in_namespace: InNamesp
             "sport", "81", "dport", "90", "dir", "in",
         )  # fmt: skip
         assert spec not in await driver.list_policies()
-        await driver.add_policy(spec)
-        assert await driver.list_policies() == (spec,)
+        await until(driver, {spec})
         await driver.remove_policy(spec)
         assert ip("xfrm", "policy") == ""
         await driver.close()
@@ -139,16 +139,48 @@ def test_any_range_of_ports_is_one_policy_of_several_rows(in_namespace: InNamesp
     in_namespace(body)
 
 
-def test_an_inbound_policy_without_its_forward_twin_is_not_listed(in_namespace: InNamespace) -> None:
+async def until(driver: KernelDriver, wanted: set[PolicySpec]) -> None:
+    """Wait for a repair, which nobody announces."""
+    async with asyncio.timeout(5):
+        while set(await driver.list_policies()) != wanted:
+            await asyncio.sleep(0.01)
+
+
+def test_policies_that_somebody_removes_come_back(in_namespace: InNamespace, caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         driver = KernelDriver()
         await driver.open()
         await driver.add_policy(IN)
+        await driver.add_policy(OUT)
         ip("xfrm", "policy", "delete", "src", "10.2.0.0/24", "dst", "10.1.0.0/24", "dir", "fwd")
-        assert await driver.list_policies() == ()
-        await driver.add_policy(IN)
-        assert await driver.list_policies() == (IN,)
+        assert await driver.list_policies() == (OUT,), "an inbound policy without its forward twin is not one"
+        await until(driver, {IN, OUT})
+        ip("xfrm", "policy", "flush")
+        await until(driver, {IN, OUT})
+        await driver.remove_policy(IN)
+        ip("xfrm", "policy", "flush")
+        await until(driver, {OUT})
+        assert "was removed by someone else and is back" in caplog.text
         await driver.close()
+        assert ip("xfrm", "policy") == ""
+
+    in_namespace(body)
+
+
+def test_our_own_removals_and_replacements_are_no_damage(
+    in_namespace: InNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        driver = KernelDriver()
+        await driver.open()
+        await driver.add_policy(OUT)
+        await driver.add_policy(dataclasses.replace(OUT, priority=3))
+        await driver.remove_policy(OUT)
+        await driver.add_policy(OUT)
+        assert await driver.list_policies() == (OUT,)
+        await driver.remove_policy(OUT)
+        await driver.close()
+        assert caplog.text == ""
 
     in_namespace(body)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agents.dataplane.base import DataplaneError, Expired, Lost, Notice, SaId
+from agents.dataplane.base import DataplaneError, Expired, Lost, Notice, SaId, Selector
 from agents.dataplane.kernel import notices
 from agents.dataplane.kernel.channel import OverflowedError
 
@@ -34,23 +34,31 @@ class BrokenListener:
         yield None
 
 
+class Owner:
+    """Knows some SAs that the kernel no longer has."""
+
+    def __init__(self, known: set[SaId]) -> None:
+        self.known = known
+
+    def vanished(self, sa: SaId | None) -> bool:
+        found = sa in self.known
+        self.known.discard(sa or SA)
+        return found
+
+    async def missing(self) -> tuple[SaId, ...]:
+        return tuple(self.known)
+
+    def policy_gone(self, key: tuple[int, Selector] | None) -> None:
+        return
+
+
 def ear(
     monkeypatch: pytest.MonkeyPatch, failure: OSError | OverflowedError, known: set[SaId]
 ) -> tuple[notices.Ear, asyncio.Queue[Notice | None]]:
     monkeypatch.setattr(BrokenListener, "failure", failure)
     monkeypatch.setattr(notices, "Listener", BrokenListener)
     queue: asyncio.Queue[Notice | None] = asyncio.Queue()
-
-    def vanished(sa: SaId | None) -> bool:
-        if sa not in known:
-            return False
-        known.discard(sa)
-        return True
-
-    async def missing() -> tuple[SaId, ...]:
-        return tuple(known)
-
-    return notices.Ear(queue, vanished, missing), queue
+    return notices.Ear(queue, Owner(known)), queue
 
 
 async def test_after_an_overflow_the_table_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
