@@ -134,7 +134,9 @@ class LinuxHost:
             links = [_link(row) async for row in await self._netlink.get_links()]
             names = {link.index: link.name for link in links}
             addresses = [
-                Address(interface=names.get(row.get("index"), ""), address=row.get("IFA_LOCAL") or row["IFA_ADDRESS"])
+                Address(
+                    interface=names.get(row.get("index"), ""), address=row.get("IFA_LOCAL") or row.get("IFA_ADDRESS")
+                )
                 async for row in await self._netlink.get_addr()
             ]
             routes = []

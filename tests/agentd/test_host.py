@@ -1,0 +1,120 @@
+"""The machine through netlink, in a namespace made for the test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from agents.agentd.errors import HostError
+from agents.agentd.host import LinuxHost, Route
+from deploy.lab.netns import Namespace, connect
+from tests.agentd.inside import run_inside
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    here, there = Namespace(f"vc{os.getpid()}h", "here"), Namespace(f"vc{os.getpid()}h", "there")
+    try:
+        here.create()
+        there.create()
+        connect(here, "wan", ["192.0.2.1/24", "2001:db8::1/64"], there, "wan", ["192.0.2.2/24", "2001:db8::2/64"])
+        here.ip("route", "add", "default", "via", "192.0.2.2")
+        yield here
+    finally:
+        here.remove()
+        there.remove()
+
+
+def test_links_addresses_and_routes_are_seen(namespace: Namespace) -> None:
+    async def look() -> None:
+        async with LinuxHost() as host:
+            view = await host.look()
+        link = view.link("wan")
+        assert link is not None
+        assert (link.up, link.mtu) == (True, 1_500)
+        assert {"127.0.0.1", "192.0.2.1", "2001:db8::1"} <= {each.address for each in view.addresses}
+        seen = {(route.network, route.interface, route.gateway) for route in view.routes}
+        assert {
+            ("0.0.0.0/0", "wan", "192.0.2.2"),
+            ("192.0.2.0/24", "wan", None),
+            ("2001:db8::/64", "wan", None),
+        } <= seen
+
+    run_inside(namespace, look)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        Route(network="10.2.0.0/24", interface="wan"),
+        Route(network="10.2.0.0/24", interface="wan", gateway="192.0.2.2", source="192.0.2.1"),
+        Route(network="fd02::/64", interface="wan", priority=1),
+        Route(network="fd02::/64", interface="wan", priority=1, gateway="2001:db8::2", source="2001:db8::1"),
+        Route(network="0.0.0.0/1", interface="wan"),
+        Route(network="198.51.100.7/32", interface="wan", gateway="192.0.2.2"),
+    ],
+)
+def test_a_route_is_added_as_asked_seen_as_asked_and_removed(namespace: Namespace, route: Route) -> None:
+    async def work() -> None:
+        async with LinuxHost() as host:
+            before = await host.look()
+            await host.add_route(route)
+            assert set((await host.look()).routes) - set(before.routes) == {route}
+            with pytest.raises(HostError, match="add route"):
+                await host.add_route(route)
+            await host.remove_route(route)
+            assert await host.look() == before
+            await host.remove_route(route)
+
+    run_inside(namespace, work)
+
+
+def test_a_foreign_route_is_not_removed(namespace: Namespace) -> None:
+    async def work() -> None:
+        namespace.ip("route", "add", "10.9.0.0/24", "dev", "wan")
+        async with LinuxHost() as host:
+            await host.remove_route(Route(network="10.9.0.0/24", interface="wan"))
+        assert "10.9.0.0/24" in namespace.ip("route", "show")
+
+    run_inside(namespace, work)
+
+
+def test_a_change_behind_our_back_is_told(namespace: Namespace) -> None:
+    async def work() -> None:
+        async with LinuxHost() as host:
+            changes = host.changes()
+            waiting = asyncio.ensure_future(anext(changes))
+            while not waiting.done():
+                await asyncio.to_thread(namespace.ip, "route", "replace", "10.9.0.0/24", "dev", "wan")
+                await asyncio.wait([waiting], timeout=0.5)
+            await waiting
+
+    async def bounded() -> None:
+        async with asyncio.timeout(10):
+            await work()
+
+    run_inside(namespace, bounded)
+
+
+def test_link_and_settings_are_changed(namespace: Namespace) -> None:
+    async def work() -> None:
+        async with LinuxHost() as host:
+            namespace.ip("link", "set", "wan", "down")
+            await host.set_link("wan", 1_300)
+            link = (await host.look()).link("wan")
+            assert link is not None
+            assert (link.up, link.mtu) == (True, 1_300)
+            with pytest.raises(HostError, match="no link"):
+                await host.set_link("missing", 1_300)
+            host.change_setting("net/ipv4/conf/wan/rp_filter", "2")
+            assert host.setting("net/ipv4/conf/wan/rp_filter") == "2"
+            assert host.setting("net/ipv4/no_such_setting") is None
+            with pytest.raises(HostError):
+                host.change_setting("net/ipv4/no_such_setting", "1")
+
+    run_inside(namespace, work)
