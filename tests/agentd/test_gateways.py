@@ -1,0 +1,105 @@
+"""Two gateways with all their processes: tunnels come, survive what they should, and come back from the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from agents.contract.status import TunnelState
+from tests.agentd.gateways import Gateway, Pair, eventually, gateway_document
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    made = Pair(tmp_path_factory.mktemp("pair"))
+    try:
+        made.build()
+        for name, gateway in made.gateways.items():
+            gateway.configure(gateway_document(name, 1))
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def paris(pair: Pair) -> Gateway:
+    """Paris, with the tunnel up at both ends and carrying packets."""
+    for gateway in pair.gateways.values():
+        eventually(gateway.up)
+    eventually(pair.gateways["paris"].ping, 15)
+    return pair.gateways["paris"]
+
+
+def test_a_tunnel_comes_up_and_carries_packets(paris: Gateway) -> None:
+    status = paris.status()
+    tunnel = status.tunnels[0]
+    assert (status.applied_generation, tunnel.state, tunnel.routes) == (1, TunnelState.UP, ("10.2.0.0/24",))
+    assert {each.name: each.healthy for each in status.components} == {"agentd": True, "iked": True, "espd": True}
+    before = tunnel.counters
+    assert paris.ping(5)
+    after = paris.status().tunnels[0].counters
+    assert after.packets_out - before.packets_out >= 5
+    assert after.packets_in - before.packets_in >= 5
+    assert "src 10.1.0.1" in paris.routes()
+    assert paris.events("agent.route-added")
+
+
+def test_restarting_agentd_does_not_touch_the_tunnel(paris: Gateway) -> None:
+    spi = paris.status().tunnels[0].ike_sas[0].spi_i
+    routes = paris.routes()
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        pid = paris.pid("agentd")
+        os.kill(pid, number)
+        assert paris.ping(10)
+        assert paris.routes() == routes
+        eventually(paris.answers)
+        assert paris.pid("agentd") != pid
+    eventually(paris.up)
+    assert paris.status().tunnels[0].ike_sas[0].spi_i == spi
+
+
+def test_a_route_taken_away_is_put_back(paris: Gateway) -> None:
+    before = len(paris.events("agent.repaired"))
+    paris.namespace.ip("route", "del", "10.2.0.0/24")
+    eventually(lambda: "10.2.0.0/24" in paris.routes(), 10)
+    assert paris.ping()
+    assert len(paris.events("agent.repaired")) == before + 1
+
+
+@pytest.mark.parametrize("process", ["iked", "espd"])
+def test_the_tunnel_returns_after_kill_minus_nine(pair: Pair, paris: Gateway, process: str) -> None:
+    pid = paris.pid(process)
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: _other_pid(paris, process, pid), 20)
+    eventually(lambda: paris.ping(3), 45)
+    for gateway in pair.gateways.values():
+        eventually(gateway.up)
+
+
+def test_verbs_reach_the_tunnel(paris: Gateway) -> None:
+    old = {sa.spi_in for sa in paris.status().tunnels[0].children[0].sas}
+    assert paris.act("rekey-1", "rekey-child")["accepted"]
+    eventually(lambda: {sa.spi_in for sa in paris.status().tunnels[0].children[0].sas} - old, 15)
+    assert paris.ping(3)
+    assert paris.events("agent.action")
+
+
+def test_a_document_without_the_tunnel_takes_tunnel_and_route_away(paris: Gateway) -> None:
+    paris.configure(gateway_document("paris", 2, enabled=False))
+    eventually(lambda: paris.routes() == "", 15)
+    assert paris.status().tunnels[0].state is TunnelState.DISABLED
+    assert not paris.ping()
+    paris.configure(gateway_document("paris", 3))
+    eventually(lambda: paris.ping(), 30)
+
+
+def _other_pid(gateway: Gateway, process: str, pid: int) -> bool:
+    try:
+        return gateway.pid(process) != pid
+    except LookupError:
+        return False
