@@ -73,7 +73,7 @@ def default_policies() -> tuple[IKEPolicy, IPsecPolicy]:
     return IKEPolicy.objects.get(name="default"), IPsecPolicy.objects.get(name="default")
 
 
-def tunnel_input(end_a: Gateway, end_b: Gateway, psk: PresharedKey | None = None, **changes: Any) -> TunnelInput:
+def tunnel_input(end_a: Gateway, end_b: Gateway, psk: PresharedKey | None = None, /, **changes: Any) -> TunnelInput:
     """Return a tunnel between the first addresses and networks of two gateways, with ``changes`` to the fields."""
     ike_policy, ipsec_policy = default_policies()
     address_a, address_b = end_a.addresses.all()[0].address, end_b.addresses.all()[0].address
@@ -90,7 +90,7 @@ def tunnel_input(end_a: Gateway, end_b: Gateway, psk: PresharedKey | None = None
     return dataclasses.replace(data, **changes)
 
 
-def make_tunnel(end_a: Gateway, end_b: Gateway, psk: PresharedKey | None = None, **changes: Any) -> Tunnel:
+def make_tunnel(end_a: Gateway, end_b: Gateway, psk: PresharedKey | None = None, /, **changes: Any) -> Tunnel:
     """Return a tunnel; without a key it gets one of its own."""
     key = psk or keys.generate_psk(None, name=changes.get("name", f"{end_a.name}-{end_b.name}"))
     return services.create_tunnel(None, tunnel_input(end_a, end_b, key, **changes))

@@ -29,7 +29,8 @@ class FieldErrors:
             for name, problems in error.error_dict.items():
                 whole = prefix or NON_FIELD_ERRORS
                 field = whole if name == NON_FIELD_ERRORS else f"{prefix}.{name}" if prefix else name
-                self._problems.setdefault(field, []).extend(problems)
+                said = [_in_our_words(row, name, problem) for problem in problems]
+                self._problems.setdefault(field, []).extend(said)
 
     def any_below(self, *prefixes: str) -> bool:
         """Tell whether a field of one of these parts has an error already."""
@@ -39,3 +40,9 @@ class FieldErrors:
         """Raise ValidationError with everything noted; do nothing when there is nothing."""
         if self._problems:
             raise ValidationError(self._problems)
+
+
+def _in_our_words(row: models.Model, name: str, problem: ValidationError) -> ValidationError:
+    if problem.code != "unique":
+        return problem
+    return ValidationError(f"Another {row._meta.verbose_name} has this {name} already.", code="unique")

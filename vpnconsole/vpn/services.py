@@ -132,7 +132,7 @@ def _draft(errors: FieldErrors, actor: User | None, tunnel: Tunnel, data: Tunnel
 def _clean_tunnel(errors: FieldErrors, tunnel: Tunnel, missing: Sequence[str]) -> None:
     errors.clean("", tunnel, without=missing)
     if missing and "name" not in errors and Tunnel.objects.exclude(pk=tunnel.pk).filter(name=tunnel.name).exists():
-        errors.add("name", "Tunnel with this Name already exists.", "unique")
+        errors.add("name", "Another tunnel has this name already.", "unique")
 
 
 def _switch(actor: User | None, tunnel: Tunnel, enabled: bool) -> None:
