@@ -47,7 +47,7 @@ class Control:
             "data_plane": to_plain(runtime.data_plane),
             "generation": 0 if runtime.document is None else runtime.document.generation,
             "health": to_plain(runtime.health()),
-            "counters": dict(runtime.reports),
+            "counters": runtime.counters(),
         }
 
     async def action(self, params: dict[str, Any], _connection: Connection) -> dict[str, Any]:

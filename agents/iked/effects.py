@@ -27,8 +27,8 @@ Job = Callable[[], Awaitable[None]]
 class Results(Protocol):
     """Where results go: the inputs of the engine."""
 
-    def child_installed(self, install_id: int) -> bool:
-        """A child's SAs and policies are in place; returns False when nobody wants them any more."""
+    def child_installed(self, install_id: int) -> None:
+        """A child's SAs and policies are in place."""
         ...
 
     def child_install_failed(self, install_id: int, reason: str) -> None:
@@ -53,6 +53,7 @@ class Effects:
         self._lanes: dict[str, deque[Job]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._held_back: dict[int, InstallChild] = {}
+        self._epoch = 0
         self._tunnel_by_reqid: dict[int, str] = {}
 
     @property
@@ -69,11 +70,15 @@ class Effects:
         """Stop using the driver. ``for_good`` makes effects fail at once with the reason instead of waiting."""
         self._driver = None
         self._refusal = reason
-        self._held_back.clear()
         if for_good:
             self._settled.set()
         else:
             self._settled.clear()
+
+    def give_up_installs(self) -> None:
+        """The engine is told that the data plane lost everything and gives up what it waits for: nobody wants those."""
+        self._epoch += 1
+        self._held_back.clear()
 
     def tunnel_of(self, reqid: int) -> str | None:
         """Return the tunnel whose policies carry a reqid."""
@@ -85,7 +90,8 @@ class Effects:
             case InstallChild():
                 if effect.outbound_later:
                     self._held_back[effect.install_id] = effect
-                self.enqueue(effect.tunnel_id, lambda: self._install(effect))
+                epoch = self._epoch
+                self.enqueue(effect.tunnel_id, lambda: self._install(effect, lambda: epoch != self._epoch))
             case SwitchOutbound():
                 held_back = self._held_back.pop(effect.install_id, None)
                 if held_back is not None:
@@ -130,10 +136,12 @@ class Effects:
             raise DataplaneError("wait", "data plane", 0, self._refusal)
         return self._driver
 
-    async def _install(self, effect: InstallChild) -> None:
+    async def _install(self, effect: InstallChild, stale: Callable[[], bool]) -> None:
         done: list[SaSpec | PolicySpec] = []
         try:
             driver = await self._ready()
+            if stale():
+                return
             for sa in (effect.inbound,) if effect.outbound_later else (effect.inbound, effect.outbound):
                 await driver.add_sa(sa)
                 done.append(sa)
@@ -145,11 +153,13 @@ class Effects:
         except DataplaneError as error:
             self._held_back.pop(effect.install_id, None)
             await self._undo(effect, done)
-            self._results.child_install_failed(effect.install_id, str(error))
+            if not stale():
+                self._results.child_install_failed(effect.install_id, str(error))
         else:
-            if not self._results.child_installed(effect.install_id):
-                self._held_back.pop(effect.install_id, None)
+            if stale():
                 await self._undo(effect, done)
+            else:
+                self._results.child_installed(effect.install_id)
 
     async def _undo(self, effect: InstallChild, done: list[SaSpec | PolicySpec]) -> None:
         """Take back a half-done installation; policies that the SAs being replaced still need are left."""

@@ -71,7 +71,7 @@ class Runtime:
         self.userspace: UserspaceDriver | None = None
         self.data_plane = DataPlaneStatus(driver=None, reason="no configuration yet")
         self.problems: dict[str, list[str]] = {}
-        self.reports: Counter[str] = Counter()
+        self._own_reports: Counter[str] = Counter()
 
     # Inputs
 
@@ -126,6 +126,7 @@ class Runtime:
     def dataplane_lost(self) -> None:
         """Every SA of the data plane is gone."""
         self.traffic.all_ended()
+        self.effects.give_up_installs()
         self.engine.dataplane_lost(self._loop.time())
         self._after_input()
         self.changed()
@@ -136,9 +137,9 @@ class Runtime:
         if isinstance(notice, Rejected):
             self._rejected(notice)
         elif isinstance(notice, Acquired):
-            tunnel_id = self.effects.tunnel_of(notice.reqid)
-            if tunnel_id is not None:
-                self._tolerant(lambda: self.engine.initiate(tunnel_id, now))
+            wanted = self.effects.tunnel_of(notice.reqid)
+            if wanted is not None:
+                self._tolerant(lambda: self.engine.initiate(wanted, now))
         elif isinstance(notice, Expired | Mapped) and (child := self.traffic.child_of(notice.id)) is not None:
             tunnel_id, spi_in = child
             if isinstance(notice, Expired):
@@ -149,11 +150,10 @@ class Runtime:
                 self._tolerant(lambda: self.engine.peer_moved(tunnel_id, spi_in, address, port, now))
         self._after_input()
 
-    def child_installed(self, install_id: int) -> bool:
-        """An effect's result; returns False when the engine has given up on that child."""
-        wanted = self._tolerant(lambda: self.engine.child_installed(install_id, self._loop.time()))
+    def child_installed(self, install_id: int) -> None:
+        """An effect's result."""
+        self._tolerant(lambda: self.engine.child_installed(install_id, self._loop.time()))
         self._after_input()
-        return wanted
 
     def child_install_failed(self, install_id: int, reason: str) -> None:
         """An effect's result."""
@@ -201,11 +201,14 @@ class Runtime:
             detail="; ".join(problems),
         )
 
+    def counters(self) -> dict[str, int]:
+        """Return how often each event happened, those too many for the ring included."""
+        return dict(self.engine.counters + self._own_reports)
+
     def report(self, event: Report) -> None:
-        """Count an event and put it in the ring."""
-        self.reports[event.code] += 1
-        self.events.add(event)
-        self.changed()
+        """Tell of something that happened outside the engine."""
+        self._own_reports[event.code] += 1
+        self._keep(event)
 
     def changed(self) -> None:
         """Tell :attr:`on_change` soon; many changes in a row are one."""
@@ -230,14 +233,12 @@ class Runtime:
         self._change = None
         self._on_change()
 
-    def _tolerant(self, give: Callable[[], None]) -> bool:
-        """Give an input that may be too late, since what it is about can have gone; returns whether it was taken."""
+    def _tolerant(self, give: Callable[[], None]) -> None:
+        """Give an input that may be too late, since what it is about can have gone meanwhile."""
         try:
             give()
         except LocalError as error:
             _log.debug("the engine did not take an input: %s", error)
-            return False
-        return True
 
     def _on_timer(self) -> None:
         self._timer = self._timer_at = None
@@ -264,9 +265,13 @@ class Runtime:
             case InstallChild() | SwitchOutbound() | RemoveChild() | MoveChild():
                 self.effects.perform(output)
             case Report():
-                self.report(output)
+                self._keep(output)
             case _:
                 assert_never(output)
+
+    def _keep(self, event: Report) -> None:
+        self.events.add(event)
+        self.changed()
 
     def _transmit(self, output: Transmit) -> None:
         path = output.path

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
-from agents.dataplane.base import Direction, SaSpec
+from agents.dataplane.base import Direction, PolicySpec, SaSpec, UdpEncapsulation
 from agents.dataplane.fake import FakeDriver
 from agents.ike.outputs import InstallChild, MoveChild, RemoveChild, SwitchOutbound
 from agents.iked.effects import Effects
@@ -17,13 +18,11 @@ POLICIES = (policy(IN), policy(OUT))
 class Heard:
     """Takes the results down."""
 
-    def __init__(self, *, wanted: bool = True) -> None:
-        self.wanted = wanted
+    def __init__(self) -> None:
         self.results: list[tuple[object, ...]] = []
 
-    def child_installed(self, install_id: int) -> bool:
+    def child_installed(self, install_id: int) -> None:
         self.results.append(("installed", install_id))
-        return self.wanted
 
     def child_install_failed(self, install_id: int, reason: str) -> None:
         self.results.append(("failed", install_id, reason))
@@ -32,8 +31,8 @@ class Heard:
         self.results.append(("unusable", tunnel_id, spi_in, reason))
 
 
-async def rig(heard: Heard | None = None, **options: float) -> tuple[FakeDriver, Effects, Heard]:
-    heard = heard or Heard()
+async def rig(**options: float) -> tuple[FakeDriver, Effects, Heard]:
+    heard = Heard()
     driver = FakeDriver()
     await driver.open()
     driver.calls.clear()
@@ -91,11 +90,22 @@ async def test_a_refused_replacement_leaves_the_policies_of_the_old_sas() -> Non
     assert heard.results[-1][0] == "failed"
 
 
-async def test_an_installation_nobody_waits_for_any_more_is_taken_back() -> None:
-    driver, effects, _ = await rig(Heard(wanted=False))
+async def test_an_installation_given_up_before_or_while_it_happens_leaves_nothing_and_says_nothing() -> None:
+    driver, effects, heard = await rig()
     effects.perform(install())
+    effects.give_up_installs()
     await effects.settle(5)
-    assert (driver.sas, driver.policies) == ({}, {})
+    assert driver.calls == []
+    add_policy = driver.add_policy
+
+    async def give_up_first(spec: PolicySpec) -> None:
+        effects.give_up_installs()
+        await add_policy(spec)
+
+    driver.add_policy = give_up_first  # type: ignore[method-assign]
+    effects.perform(install(2))
+    await effects.settle(5)
+    assert (driver.sas, driver.policies, heard.results) == ({}, {}, [])
 
 
 async def test_the_outbound_sa_waits_for_the_switch() -> None:
@@ -185,10 +195,6 @@ async def test_a_moved_child_is_updated_in_place() -> None:
     driver, effects, _ = await rig()
     effects.perform(install())
     await effects.settle(5)
-    import dataclasses
-
-    from agents.dataplane.base import UdpEncapsulation
-
     ports = UdpEncapsulation(source_port=4500, destination_port=40_000)
     old = sa(OUT, 0x11)
     new = dataclasses.replace(old, destination="198.51.100.7", encapsulation=ports)
