@@ -1,7 +1,8 @@
-"""An agent's HTTPS API on loopback for tests: real TLS with certificates of the fleet CA, a ledger's rules, no data plane.
+"""An agent's HTTPS API on loopback for tests: real TLS with certificates of the fleet CA, a ledger's rules, no data
+plane.
 
-It runs in a thread of its own and touches no database. What it answers is set by its attributes; what it was sent is kept
-in ``documents`` and ``actions``.
+It runs in a thread of its own and touches no database. What it answers is set by its attributes; what it was sent is
+kept in ``documents`` and ``actions``.
 """
 
 from __future__ import annotations
