@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 import subprocess
@@ -89,6 +90,16 @@ class Gateway:
                 "--run", str(self._directory / "run"), log=log, environment=os.environ,
             )  # fmt: skip
         self.client = await self._connect()
+        await self.client.call("configure", {"document": to_plain(self.document)})
+
+    async def force_udp(self, tunnel_id: str) -> None:
+        """Give the process a document whose tunnel always carries ESP in UDP."""
+        tunnels = tuple(
+            dataclasses.replace(tunnel, force_udp_encapsulation=True) if tunnel.id == tunnel_id else tunnel
+            for tunnel in self.document.tunnels
+        )
+        self.document = dataclasses.replace(self.document, generation=self.document.generation + 1, tunnels=tunnels)
+        assert self.client is not None
         await self.client.call("configure", {"document": to_plain(self.document)})
 
     def kill(self) -> None:

@@ -104,9 +104,32 @@ async def ike_rekey_keeps_the_children(lab: Gateways) -> None:
     assert await lab.ping(PARIS, LYON) == 3
 
 
+async def forced_into_udp(lab: Gateways) -> None:
+    """Both documents change: ESP goes in UDP 4500 now, taken out by the kernel before IKE's socket."""
+    old = set(lab.paris.kernel_sas())
+    for gateway in (lab.lyon, lab.paris):
+        await gateway.force_udp(TUNNEL_LYON)
+    for gateway in (lab.paris, lab.lyon):
+        await gateway.until(TUNNEL_LYON, partial(_rekeyed, old=old))
+    wire = Wire(lab.paris.namespace, "wan")
+    try:
+        assert await lab.ping(PARIS, LYON) == 3, lab.paris.log()
+        frames = wire.frames()
+    finally:
+        wire.close()
+    ports = (4500).to_bytes(2, "big") * 2
+    # A fourth octet group of zero would be IKE's non-ESP marker.
+    esp = [frame for frame in frames if frame[34:38] == ports and frame[42:46] != bytes(4)]
+    assert len(esp) == 3, [frame.hex() for frame in frames]
+    child = (await lab.paris.tunnel(TUNNEL_LYON)).children[0].sas[0]
+    assert child.udp_encapsulation
+    await _agree(lab.paris, TUNNEL_LYON)
+
+
 async def flushed_by_somebody(lab: Gateways) -> None:
     """Our SAs vanish behind our back: the daemon is told and negotiates new ones."""
     old = set(lab.paris.kernel_sas())
+    lab.paris.namespace.run("ip", "xfrm", "policy", "flush")
     lab.paris.namespace.run("ip", "xfrm", "state", "flush")
     await lab.paris.until(TUNNEL_LYON, partial(_rekeyed, old=old))
     await lab.lyon.until(TUNNEL_LYON, partial(_rekeyed, old=old))
@@ -167,8 +190,8 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         auto_chooses_the_kernel, pings_between_hosts, child_rekey_counts_on, ike_rekey_keeps_the_children,
-        flushed_by_somebody, killed_and_started_again, strongswan_with_kernel_netlink, strongswan_rekeys,
-        terminate_leaves_nothing,
+        forced_into_udp, flushed_by_somebody, killed_and_started_again, strongswan_with_kernel_netlink,
+        strongswan_rekeys, terminate_leaves_nothing,
     )
 }  # fmt: skip
 

@@ -1,0 +1,43 @@
+"""Two of our daemons, and one against strongSwan, over the kernel's ESP: ``guest/iked_checks.py``, one boot for all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel.guest import iked_checks
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(150)]
+
+Report = dict[str, dict[str, Any]]
+Guest = Callable[[str], Report]
+
+ECHO_OCTETS = 84
+
+
+@pytest.fixture(scope="module")
+def report(guest: Guest) -> Report:
+    return guest("tests.kernel.guest.iked_checks")
+
+
+@pytest.mark.parametrize("check", iked_checks.CHECKS)
+def test_check(report: Report, check: str) -> None:
+    if "strongswan" in check and not (shutil.which("swanctl") and Path("/usr/sbin/charon-systemd").exists()):
+        pytest.skip("strongSwan is not installed (Debian packages charon-systemd, strongswan-swanctl)")
+    assert report[check]["error"] == ""
+
+
+def test_auto_says_why(report: Report) -> None:
+    assert report["auto_chooses_the_kernel"]["value"] == "kernel: the kernel accepts ESP SAs"
+
+
+def test_five_pings_are_counted_as_inner_packets(report: Report) -> None:
+    assert report["pings_between_hosts"]["value"] == {
+        "bytes_in": 5 * ECHO_OCTETS,
+        "bytes_out": 5 * ECHO_OCTETS,
+        "packets_in": 5,
+    }
