@@ -1,0 +1,127 @@
+"""What a changed document does to a running tunnel: an explicit table. Editing one tunnel never bounces another.
+
+============================================  =====================================================================
+changed                                       consequence
+============================================  =====================================================================
+nothing; name, mtu, add_routes                keep: labels, or the agent's business
+connection_type, dpd_interval_s               keep: takes effect from now on
+ike.lifetime_s                                keep, retimed: a new rekey time for the SA as it stands
+ike.proposals                                 rekey the IKE SA
+child proposals, pfs_groups, replay_window    rekey that child
+child lifetimes (s, bytes, packets)           keep, retimed (octet and packet limits: from the next rekey on)
+child local_ts, remote_ts                     delete that child and make it anew
+child added                                   make it
+child removed                                 delete it
+addresses, identities, the tunnel's PSK,      re-authenticate: delete the IKE SA and begin again
+force_udp_encapsulation, version
+enabled to disabled; tunnel removed           drop
+disabled to enabled; tunnel added             start
+============================================  =====================================================================
+
+A rekey that the other end refuses, because it has not been edited yet, is tried again; the tunnel stays up meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+from agents.contract.config import Child, GatewayDocument, PresharedKey, Tunnel
+from agents.contract.secret import Secret
+
+
+class Fate(StrEnum):
+    """What happens to the IKE SA of a tunnel."""
+
+    KEEP = "keep"
+    REKEY = "rekey"
+    REAUTHENTICATE = "re-authenticate"
+    DROP = "drop"
+    START = "start"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The consequences of one tunnel's change; children by name."""
+
+    fate: Fate
+    retime: bool = False
+    rekey_children: frozenset[str] = frozenset()
+    remake_children: frozenset[str] = frozenset()
+    retime_children: frozenset[str] = frozenset()
+    delete_children: frozenset[str] = frozenset()
+
+
+_TUNNEL_FATES: dict[str, Fate] = {
+    "id": Fate.KEEP,
+    "name": Fate.KEEP,
+    "mtu": Fate.KEEP,
+    "add_routes": Fate.KEEP,
+    "connection_type": Fate.KEEP,
+    "ike": Fate.KEEP,  # looked at field by field
+    "children": Fate.KEEP,  # looked at one by one
+    "enabled": Fate.KEEP,  # decided before this table is asked
+    "local": Fate.REAUTHENTICATE,
+    "remote": Fate.REAUTHENTICATE,
+    "force_udp_encapsulation": Fate.REAUTHENTICATE,
+    "version": Fate.REAUTHENTICATE,
+}
+_CHILD_REMAKE = ("local_ts", "remote_ts")
+_CHILD_REKEY = ("proposals", "pfs_groups", "replay_window")
+_CHILD_RETIME = ("lifetime_s", "lifetime_bytes", "lifetime_packets")
+
+
+def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
+    """Return what the change from ``old`` to ``new`` (the same tunnel id) does."""
+    if not new.enabled:
+        return Plan(fate=Fate.DROP if old.enabled else Fate.KEEP)
+    if not old.enabled:
+        return Plan(fate=Fate.START)
+    changed = {field.name for field in fields(Tunnel) if getattr(old, field.name) != getattr(new, field.name)}
+    if psk_changed or any(_TUNNEL_FATES[name] is Fate.REAUTHENTICATE for name in changed):
+        return Plan(fate=Fate.REAUTHENTICATE)
+    before = {child.name: child for child in old.children}
+    after = {child.name: child for child in new.children}
+    common = [(before[name], after[name]) for name in before if name in after]
+    remake = frozenset(was.name for was, now in common if _differs(was, now, _CHILD_REMAKE))
+    rekey = frozenset(was.name for was, now in common if _differs(was, now, _CHILD_REKEY))
+    retime = frozenset(was.name for was, now in common if _differs(was, now, _CHILD_RETIME))
+    return Plan(
+        fate=Fate.REKEY if old.ike.proposals != new.ike.proposals else Fate.KEEP,
+        retime=old.ike.lifetime_s != new.ike.lifetime_s,
+        rekey_children=rekey - remake,
+        remake_children=remake,
+        retime_children=retime - rekey - remake,
+        delete_children=frozenset(before) - frozenset(after),
+    )
+
+
+def _differs(old: Child, new: Child, names: tuple[str, ...]) -> bool:
+    return any(getattr(old, name) != getattr(new, name) for name in names)
+
+
+def psk_of(document: GatewayDocument, tunnel: Tunnel) -> Secret | None:
+    """Return the secret that this tunnel's pair of addresses and identities picks: the most specific row that matches.
+
+    Only for seeing whether it changed; the shell answers :class:`~agents.ike.outputs.FindPsk` by itself.
+    """
+    matching = [row for row in document.preshared_keys if _matches(row, tunnel)]
+    return max(matching, key=_specificity).secret if matching else None
+
+
+def _matches(row: PresharedKey, tunnel: Tunnel) -> bool:
+    return (
+        row.local_address in (None, tunnel.local.address)
+        and row.remote_address in (None, tunnel.remote.address)
+        and row.local_identity in (None, tunnel.local.identity)
+        and row.remote_identity in (None, tunnel.remote.identity)
+    )
+
+
+def _specificity(row: PresharedKey) -> tuple[bool, bool, bool, bool]:
+    return (
+        row.remote_identity is not None,
+        row.local_identity is not None,
+        row.remote_address is not None,
+        row.local_address is not None,
+    )

@@ -1,0 +1,599 @@
+"""The protocol core's door: inputs in, outputs and one next deadline out (see :mod:`agents.ike.outputs`).
+
+Here: routing datagrams to SAs, answering first requests, half-open limits and cookies, the continuations of effects,
+the document, and the one funnel that turns exceptions into protocol reactions. Not here: what an exchange means
+(:mod:`agents.ike.v2`). Nothing that a peer sends makes an input raise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from agents.contract.config import GatewayDocument, IkeProposal, Retransmission
+from agents.contract.events import KINDS
+from agents.contract.secret import Secret
+from agents.contract.status import TunnelStatus
+from agents.dataplane.base import REQID_BASE, SaId
+from agents.ike import change
+from agents.ike.crypto.errors import IntegrityError
+from agents.ike.errors import LocalError, PeerError, WireError
+from agents.ike.outputs import Entropy, FindPsk, InstallChild, Output, Path, Report, Transmit
+from agents.ike.timers import Agenda, Owner
+from agents.ike.v2 import status
+from agents.ike.v2.child import ChildSa
+from agents.ike.v2.cookie import CookieJar, HalfOpenLimits
+from agents.ike.v2.core import InstallContinuation, PskContinuation
+from agents.ike.v2.sa import IkeSa
+from agents.ike.v2.states import SaState
+from agents.ike.v2.tasks import init
+from agents.ike.v2.tasks.delete import DeleteChildren
+from agents.ike.v2.tunnel import TunnelRuntime
+from agents.ike.wire.header import HEADER_OCTETS, NO_SPI, Header, classify
+from agents.ike.wire.message import parse_clear
+from agents.ike.wire.payloads import Nonce
+from agents.ike.wire.registry import Exchange, Flag, NotifyType
+
+_REPORTS_AT_ONCE = 20
+_REPORTS_PER_S = 5.0
+
+
+class Engine:
+    """All IKE SAs of one gateway. ``counters`` counts reports by code, those held back by flood control too."""
+
+    def __init__(self, entropy: Entropy, limits: HalfOpenLimits | None = None) -> None:
+        self.entropy = entropy
+        self.limits = limits or HalfOpenLimits()
+        self.retransmission = Retransmission()
+        self.require_udp_encapsulation = False
+        self.counters: Counter[str] = Counter()
+        self._document: GatewayDocument | None = None
+        self._tunnels: dict[str, TunnelRuntime] = {}
+        self._by_addresses: dict[tuple[str, str], tuple[TunnelRuntime, ...]] = {}
+        self._sas: dict[bytes, IkeSa] = {}
+        self._first_requests: dict[tuple[str, int, bytes], IkeSa] = {}
+        self._half_open: Counter[str] = Counter()
+        self._esp_spis: set[int] = set()
+        self._reqids: dict[tuple[str, str], int] = {}
+        self._psk_requests: dict[int, tuple[IkeSa, PskContinuation]] = {}
+        self._installs: dict[int, tuple[IkeSa, InstallContinuation]] = {}
+        self._sequence = 0
+        self._cookies = CookieJar(entropy)
+        self._agenda = Agenda()
+        self._touched: dict[Owner, None] = {}
+        self._outputs: list[Output] = []
+        self._subject: IkeSa | None = None
+        self._now = 0.0
+        self._floods: dict[str, tuple[float, float, int]] = {}
+
+    # --- inputs
+
+    def configure(self, document: GatewayDocument, now: float) -> None:
+        """Take over a whole document; what that does to running tunnels is :mod:`agents.ike.change`."""
+        self._now = now
+        old = self._document
+        self._document = document
+        self.retransmission = document.retransmission
+        wanted = {tunnel.id: tunnel for tunnel in document.tunnels}
+        for tunnel_id in [each for each in self._tunnels if each not in wanted]:
+            self._tunnels.pop(tunnel_id).remove(now)
+        for tunnel_id, config in wanted.items():
+            runtime = self._tunnels.get(tunnel_id)
+            if runtime is None:
+                self._tunnels[tunnel_id] = runtime = TunnelRuntime(self, config, now)
+                self.touch(runtime)
+                continue
+            before = None if old is None else change.psk_of(old, runtime.config)
+            psk_changed = before != change.psk_of(document, config)
+            if psk_changed or runtime.config != config:
+                runtime.apply(config, change.plan(runtime.config, config, psk_changed), now)
+        self._tunnels = {tunnel_id: self._tunnels[tunnel_id] for tunnel_id in wanted}
+        self._index()
+        self._settle(now)
+
+    def receive(self, datagram: bytes, path: Path, now: float) -> None:
+        """Handle one datagram, without non-ESP marker. Never raises for what the peer sent."""
+        self._guarded(lambda: self._receive(datagram, path, now), now)
+        self._settle(now)
+
+    def handle_timer(self, now: float) -> None:
+        """Do everything that is due."""
+        due = []
+        while (owner := self._agenda.pop_due(now)) is not None:
+            due.append(owner)
+        for owner in due:
+            self.touch(owner)
+            self._guarded(lambda owner=owner: owner.handle_timer(now), now)  # type: ignore[misc]
+        self._settle(now)
+
+    def next_deadline(self) -> float | None:
+        """Return when :meth:`handle_timer` is wanted next, or None."""
+        return self._agenda.next_deadline()
+
+    def take_outputs(self) -> tuple[Output, ...]:
+        """Return the outputs since the last call."""
+        outputs, self._outputs = tuple(self._outputs), []
+        return outputs
+
+    def snapshot(self, now: float) -> tuple[TunnelStatus, ...]:
+        """Return the status of every configured tunnel."""
+        return tuple(status.tunnel_status(tunnel) for tunnel in self._tunnels.values())
+
+    # --- verbs; each raises LocalError for a tunnel that is not configured
+
+    def initiate(self, tunnel_id: str, now: float) -> None:
+        """Bring the tunnel up. Raises LocalError when this end may not start."""
+        tunnel = self._tunnel(tunnel_id)
+        was_held, tunnel.held = tunnel.held, False
+        if not tunnel.may_initiate:
+            tunnel.held = was_held and not tunnel.config.enabled
+            self.touch(tunnel)
+            self._settle(now)
+            raise LocalError("this end may not start the negotiation: the tunnel is disabled or waits for the peer")
+        tunnel.start(now)
+        self._settle(now)
+
+    def terminate(self, tunnel_id: str, now: float) -> None:
+        """Take the tunnel down and keep it down until :meth:`initiate`."""
+        tunnel = self._tunnel(tunnel_id)
+        tunnel.held = True
+        tunnel.reason = None
+        tunnel.stop(now)
+        self._settle(now)
+
+    def rekey_ike(self, tunnel_id: str, now: float) -> None:
+        """Rekey the IKE SA. Raises LocalError when there is none."""
+        done = self._tunnel(tunnel_id).rekey_ike(now)
+        self._settle(now)
+        if not done:
+            raise LocalError("the tunnel has no IKE SA")
+
+    def rekey_child(self, tunnel_id: str, now: float) -> None:
+        """Rekey every child. Raises LocalError when none is up."""
+        done = self._tunnel(tunnel_id).rekey_children(now)
+        self._settle(now)
+        if not done:
+            raise LocalError("the tunnel has no IPsec SA")
+
+    def clear_ike(self, tunnel_id: str, now: float) -> None:
+        """Delete IKE SA and children and negotiate anew."""
+        self._tunnel(tunnel_id).clear_ike(now)
+        self._settle(now)
+
+    def clear_ipsec(self, tunnel_id: str, now: float) -> None:
+        """Delete the children and ask for them anew."""
+        self._tunnel(tunnel_id).clear_ipsec(now)
+        self._settle(now)
+
+    # --- results of effects
+
+    def psk_found(self, request_id: int, secret: Secret | None, now: float) -> None:
+        """Answer a :class:`FindPsk`; one that nobody waits for any more is passed over."""
+        request = self._psk_requests.pop(request_id, None)
+        if request is not None:
+            sa, then = request
+            self._guarded(lambda: then(secret, now), now, sa)
+        self._settle(now)
+
+    def child_installed(self, install_id: int, now: float) -> None:
+        """Answer an :class:`InstallChild`: it is in place."""
+        self._install_result(install_id, None, now)
+
+    def child_install_failed(self, install_id: int, reason: str, now: float) -> None:
+        """Answer an :class:`InstallChild`: the data plane refused."""
+        self._install_result(install_id, reason, now)
+
+    def sa_expired(self, tunnel_id: str, spi_in: int, hard: bool, now: float) -> None:
+        """A limit in octets or packets (or the backstop in seconds) was reached."""
+        found = self._find_child(tunnel_id, spi_in)
+        if found is not None:
+            sa, child = found
+            if hard:
+                sa.report("child.deleted", f"Child {child.name} reached its limit")
+                sa.enqueue(DeleteChildren((child,)), now)
+            else:
+                sa.rekey_child(child, now)
+        self._settle(now)
+
+    def peer_moved(self, tunnel_id: str, spi_in: int, address: str, port: int, now: float) -> None:
+        """Authenticated ESP of this SA came from another address or port."""
+        found = self._find_child(tunnel_id, spi_in)
+        if found is not None:
+            found[0].move_peer(address, port)
+        self._settle(now)
+
+    def traffic_seen(self, tunnel_id: str, now: float) -> None:
+        """The peer sent ESP: no liveness check is needed (RFC 7296 section 2.4)."""
+        tunnel = self._tunnels.get(tunnel_id)
+        for sa in () if tunnel is None else tunnel.established():
+            sa.last_heard = now
+            self.touch(sa)
+        self._settle(now)
+
+    def dataplane_lost(self, now: float) -> None:
+        """Every ESP SA is gone: delete the children at the peers and make new ones with fresh keys."""
+        for install_id in tuple(self._installs):
+            self._install_result(install_id, "the data plane was lost", now)
+        for tunnel in self._tunnels.values():
+            tunnel.clear_ipsec(now)
+        self._settle(now)
+
+    # --- what SAs and tunnels ask (agents.ike.v2.core.Core)
+
+    def emit(self, output: Output) -> None:
+        """Queue one output."""
+        self._outputs.append(output)
+
+    def report(
+        self,
+        code: str,
+        message: str,
+        *,
+        tunnel_id: str | None = None,
+        received: str | None = None,
+        configured: str | None = None,
+        field: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Queue one report and count it; drops beyond 5 per second and code are only counted."""
+        kind = KINDS[code]
+        self.counters[code] += 1
+        extra = dict(attributes or {})
+        if code.startswith("drop."):
+            held_back = self._flood(code)
+            if held_back is None:
+                return
+            if held_back:
+                extra["held_back"] = str(held_back)
+        self._outputs.append(
+            Report(
+                code=code,
+                message=message[:1_000],
+                tunnel_id=tunnel_id,
+                received=received,
+                configured=configured,
+                field=field or kind.field or None,
+                attributes=extra,
+            )
+        )
+
+    def new_ike_spi(self) -> bytes:
+        """Return 8 octets that name no other SA here."""
+        while True:
+            spi = self.entropy.octets(8)
+            if spi != NO_SPI and spi not in self._sas:
+                return spi
+
+    def new_esp_spi(self) -> int:
+        """Return an inbound SPI above the reserved ones (RFC 4303 section 2.1) that no other child has."""
+        while True:
+            spi = int.from_bytes(self.entropy.octets(4), "big")
+            if spi > 255 and spi not in self._esp_spis:
+                self._esp_spis.add(spi)
+                return spi
+
+    def free_esp_spi(self, spi: int) -> None:
+        """Give an inbound SPI back."""
+        self._esp_spis.discard(spi)
+
+    def reqid(self, tunnel_id: str, child: str) -> int:
+        """Return the child's reqid. Raises LocalError when all 65,535 are taken."""
+        key = (tunnel_id, child)
+        number = self._reqids.get(key)
+        if number is None:
+            taken = set(self._reqids.values())
+            number = next((each for each in range(1, 65_536) if each not in taken), None)
+            if number is None:
+                raise LocalError("no reqid is left")
+            self._reqids[key] = number
+        return REQID_BASE + number
+
+    def register(self, sa: IkeSa) -> None:
+        """Route messages for the SA's own SPI to it."""
+        self._sas[sa.spi_own] = sa
+        self.touch(sa)
+
+    def unregister(self, sa: IkeSa) -> None:
+        """Forget the SA."""
+        self._sas.pop(sa.spi_own, None)
+        self._forget_half_open(sa)
+        if sa.first_key is not None:
+            self._first_requests.pop(sa.first_key, None)
+        self._psk_requests = {key: each for key, each in self._psk_requests.items() if each[0] is not sa}
+        self._agenda.remove(sa)
+
+    def authenticated(self, sa: IkeSa) -> None:
+        """Note that a responder's SA is no longer half open."""
+        self._forget_half_open(sa)
+
+    def touch(self, owner: Owner) -> None:
+        """Look at the owner's deadline, and for a tunnel at its needs, when the present input is done."""
+        self._touched[owner] = None
+
+    def find_psk(self, sa: IkeSa, tunnel: TunnelRuntime, then: PskContinuation) -> None:
+        """Ask for the PSK of this tunnel."""
+        self._sequence += 1
+        self._psk_requests[self._sequence] = (sa, then)
+        config = tunnel.config
+        self.emit(
+            FindPsk(
+                request_id=self._sequence,
+                tunnel_id=config.id,
+                local_address=config.local.address,
+                remote_address=config.remote.address,
+                local_identity=config.local.identity,
+                remote_identity=config.remote.identity,
+            )
+        )
+
+    def install(
+        self,
+        sa: IkeSa,
+        child: ChildSa,
+        *,
+        replaces: tuple[SaId, ...],
+        outbound_later: bool,
+        then: InstallContinuation,
+    ) -> None:
+        """Ask for the child's SAs and policies."""
+        assert sa.tunnel is not None
+        self._sequence += 1
+        child.install_id = self._sequence
+        self._installs[self._sequence] = (sa, then)
+        self.emit(
+            InstallChild(
+                install_id=child.install_id,
+                tunnel_id=sa.tunnel.config.id,
+                child=child.name,
+                inbound=child.inbound,
+                outbound=child.outbound,
+                policies=child.policies,
+                replaces=replaces,
+                outbound_later=outbound_later,
+            )
+        )
+
+    def candidates(self, local_address: str, remote_address: str) -> tuple[TunnelRuntime, ...]:
+        """Return the tunnels between these addresses that take an initiation by the peer."""
+        found = self._by_addresses.get((local_address, remote_address), ())
+        return tuple(tunnel for tunnel in found if tunnel.accepts_peer)
+
+    def pretends_nat(self, path: Path) -> bool:
+        """Return whether a responder on this path asks for UDP encapsulation without a NAT."""
+        return self.require_udp_encapsulation or any(
+            tunnel.config.force_udp_encapsulation
+            for tunnel in self._by_addresses.get((path.local_address, path.remote_address), ())
+        )
+
+    # --- inside
+
+    def _receive(self, datagram: bytes, path: Path, now: float) -> None:
+        try:
+            header = classify(datagram)
+        except WireError as error:
+            if error.notify == NotifyType.INVALID_MAJOR_VERSION:
+                self._answer_version(datagram, path)
+            raise
+        if header.exchange == Exchange.IKE_SA_INIT:
+            if header.response:
+                self._first_answer(datagram, header, path, now)
+            else:
+                self._first_request(datagram, header, path, now)
+            return
+        sa = self._sas.get(header.spi_r if header.from_initiator else header.spi_i)
+        peer = header.spi_i if header.from_initiator else header.spi_r
+        if sa is None:
+            other = self._sas.get(header.spi_i if header.from_initiator else header.spi_r)
+            if other is not None:
+                raise WireError("drop.direction", "the initiator flag does not go with the SPIs")
+            raise WireError("drop.unknown-spi", f"no IKE SA {header.spi_i.hex()}_{header.spi_r.hex()}")
+        if sa.initiator == header.from_initiator or sa.spi_peer != peer:
+            raise WireError("drop.direction", "the initiator flag or an SPI does not go with the IKE SA")
+        self._subject = sa
+        sa.receive(datagram, header, path, now)
+
+    def _first_answer(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
+        sa = self._sas.get(header.spi_i)
+        if sa is None or not sa.initiator:
+            raise WireError("drop.unknown-spi", f"no IKE SA {header.spi_i.hex()} waits for a first answer")
+        if header.from_initiator:
+            raise WireError("drop.direction", "a first answer with the initiator flag")
+        if sa.state is not SaState.INIT_SENT or not sa.requests.accepts(header.message_id, header.exchange):
+            raise WireError("drop.duplicate", "a first answer nobody waits for")
+        if path.remote_address != sa.path.remote_address:
+            raise WireError("drop.state", f"a first answer from {path.remote_address}")
+        message = parse_clear(datagram, header)
+        self._subject = sa
+        sa.init_response = datagram
+        sa.finish_request(message, now)
+
+    def _first_request(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
+        if not header.from_initiator:
+            raise WireError("drop.direction", "a first request without the initiator flag")
+        if header.spi_r != NO_SPI or header.message_id != 0:
+            raise WireError("drop.state", "a first request with a responder's SPI or a message ID")
+        key = (path.remote_address, path.remote_port, header.spi_i)
+        known = self._first_requests.get(key)
+        if known is not None:
+            if known.init_request == datagram and known.init_response:
+                self.emit(Transmit(path=path, datagram=known.init_response))
+            raise WireError("drop.duplicate", "a first request that was already answered")
+        candidates = self.candidates(path.local_address, path.remote_address)
+        if not candidates:
+            self._answer_clear(datagram, header, path, NotifyType.NO_PROPOSAL_CHOSEN)
+            place = f"{path.remote_address} to {path.local_address}"
+            self.report("ike.no-tunnel", f"No tunnel takes a negotiation from {place}", received=place)
+            return
+        try:
+            self._open(datagram, header, path, candidates, now)
+        except WireError as error:
+            if error.notify == NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD:
+                self._answer_clear(datagram, header, path, error.notify, error.data)
+            raise
+        except PeerError as error:
+            self._answer_clear(datagram, header, path, error.notify, error.data)
+            if len(candidates) == 1 and error.notify != NotifyType.INVALID_KE_PAYLOAD:
+                candidates[0].note_failure(
+                    error.code, error.message, received=error.received, configured=error.configured, field=error.field
+                )
+            raise
+
+    def _open(
+        self, datagram: bytes, header: Header, path: Path, candidates: tuple[TunnelRuntime, ...], now: float
+    ) -> None:
+        message = parse_clear(datagram, header)
+        nonce = message.find(Nonce)
+        assert nonce is not None  # the payload rules ask for it
+        if self._half_open.total() >= self.limits.cookie_threshold:
+            cookie = message.notify(NotifyType.COOKIE)
+            good = cookie is not None and self._cookies.check(cookie.data, path, header.spi_i, nonce.data, now)
+            if not good:
+                fresh = self._cookies.make(path, header.spi_i, nonce.data, now)
+                self._answer_clear(datagram, header, path, NotifyType.COOKIE, fresh)
+                if cookie is not None:
+                    raise WireError("drop.cookie", "a cookie that is not ours or too old")
+                self.report("ike.cookie-demanded", f"A cookie was demanded from {path.remote_address}")
+                return
+        address = path.remote_address
+        if self._half_open.total() >= self.limits.total or self._half_open[address] >= self.limits.per_address:
+            raise WireError("drop.half-open-limit", f"too many half-open negotiations, last from {address}")
+        sa = IkeSa(self, initiator=False, opener=False, path=path, now=now)
+        init.respond(self, sa, message, datagram, self._proposals(candidates), now)
+        sa.first_key = (address, path.remote_port, header.spi_i)
+        self._first_requests[sa.first_key] = sa
+        self._half_open[address] += 1
+        sa.half_open_address = address
+        self.register(sa)
+        self.report("ike.sa-requested", f"{address} asks for an IKE SA", attributes={"remote": address})
+
+    @staticmethod
+    def _proposals(candidates: tuple[TunnelRuntime, ...]) -> tuple[IkeProposal, ...]:
+        if len(candidates) == 1:
+            return candidates[0].config.ike.proposals
+        return tuple(dict.fromkeys(each for tunnel in candidates for each in tunnel.config.ike.proposals))
+
+    def _answer_clear(self, request: bytes, header: Header, path: Path, notify: int, data: bytes = b"") -> None:
+        answer = init.refuse(header, notify, data)
+        if len(answer) <= len(request):  # never amplify towards an address that is not proven
+            self.emit(Transmit(path=path, datagram=answer))
+
+    def _answer_version(self, request: bytes, path: Path) -> None:
+        """Say that version 2 is the highest here (RFC 7296 section 2.5)."""
+        header = Header(
+            spi_i=request[:8],
+            spi_r=request[8:16],
+            next_payload=0,
+            exchange=request[18],
+            flags=Flag.RESPONSE,
+            message_id=int.from_bytes(request[20:24], "big"),
+        )
+        if len(request) > HEADER_OCTETS and request[:8] != NO_SPI:
+            self._answer_clear(request, header, path, NotifyType.INVALID_MAJOR_VERSION, b"\x02")
+
+    def _install_result(self, install_id: int, problem: str | None, now: float) -> None:
+        pending = self._installs.pop(install_id, None)
+        if pending is not None:
+            sa, then = pending
+            self._guarded(lambda: then(problem, now), now, sa)
+        self._settle(now)
+
+    def _find_child(self, tunnel_id: str, spi_in: int) -> tuple[IkeSa, ChildSa] | None:
+        tunnel = self._tunnels.get(tunnel_id)
+        for sa in () if tunnel is None else tunnel.sas:
+            child = sa.child_by_spi_in(spi_in)
+            if child is not None:
+                return sa, child
+        return None
+
+    def _tunnel(self, tunnel_id: str) -> TunnelRuntime:
+        tunnel = self._tunnels.get(tunnel_id)
+        if tunnel is None:
+            raise LocalError("no such tunnel")
+        return tunnel
+
+    def _index(self) -> None:
+        index: dict[tuple[str, str], tuple[TunnelRuntime, ...]] = {}
+        for tunnel in self._tunnels.values():
+            key = (tunnel.config.local.address, tunnel.config.remote.address)
+            index[key] = (*index.get(key, ()), tunnel)
+        self._by_addresses = index
+        self._reqids = {key: number for key, number in self._reqids.items() if key[0] in self._tunnels}
+
+    def _forget_half_open(self, sa: IkeSa) -> None:
+        address, sa.half_open_address = sa.half_open_address, None
+        if address is not None:
+            self._half_open[address] -= 1
+            if self._half_open[address] <= 0:
+                del self._half_open[address]
+
+    def _flood(self, code: str) -> int | None:
+        """Return how many reports of this code were held back since the last one, or None to hold this one back."""
+        credit, at, held_back = self._floods.get(code, (float(_REPORTS_AT_ONCE), self._now, 0))
+        credit = min(float(_REPORTS_AT_ONCE), credit + (self._now - at) * _REPORTS_PER_S)
+        if credit < 1.0:
+            self._floods[code] = (credit, self._now, held_back + 1)
+            return None
+        self._floods[code] = (credit - 1.0, self._now, 0)
+        return held_back
+
+    def _guarded(self, step: Callable[[], None], now: float, subject: IkeSa | None = None) -> None:
+        """The funnel: run one step; a peer's fault becomes an answer and a report, a bug only a loud report."""
+        self._now = now
+        self._subject = subject
+        try:
+            try:
+                step()
+            except (WireError, PeerError, IntegrityError) as error:
+                self._react(error, now)
+        except Exception as error:
+            self._bug(error)
+        self._subject = None
+
+    def _react(self, error: WireError | PeerError | IntegrityError, now: float) -> None:
+        sa = self._subject
+        if isinstance(error, IntegrityError):
+            self._report_drop("drop.integrity", str(error), sa)
+            return
+        if sa is not None and sa.responses.in_progress and error.notify:
+            sa.refuse(error, now)
+        if isinstance(error, WireError):
+            self._report_drop(error.code, error.detail, sa)
+            return
+        if sa is None:
+            self.report(
+                error.code, error.message, received=error.received, configured=error.configured, field=error.field
+            )
+            return
+        sa.report_error(error)
+        if error.fatal and sa.tunnel is not None:
+            sa.tunnel.note_failure(
+                error.code, error.message, received=error.received, configured=error.configured, field=error.field
+            )
+
+    def _report_drop(self, code: str, detail: str, sa: IkeSa | None) -> None:
+        if sa is None:
+            self.report(code, detail)
+        else:
+            sa.report(code, detail)
+
+    def _bug(self, error: Exception) -> None:
+        """Report where it happened; the text of an unknown exception could hold anything, so it stays out."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = "unknown" if trace is None else f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
+        sa = self._subject
+        if sa is not None and sa.responses.in_progress:
+            sa.responses.abandon()
+        self.report("ike.bug", f"{type(error).__name__} in {place}", attributes={"place": place})
+
+    def _settle(self, now: float) -> None:
+        """After an input: let touched tunnels see to their needs, then take over the deadlines."""
+        self._now = now
+        touched = self._touched
+        while touched:
+            owner = next(iter(touched))
+            del touched[owner]
+            if isinstance(owner, TunnelRuntime):
+                self._guarded(lambda owner=owner: owner.maintain(now), now)  # type: ignore[misc]
+            self._agenda.update(owner)

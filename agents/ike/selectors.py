@@ -1,0 +1,180 @@
+"""Traffic selectors: document <-> wire, narrowing, and the policies a pair of lists stands for (RFC 7296 section 2.9).
+
+Inside, a selector is the wire's: an inclusive range of addresses and ports. Opaque ports (start above end, 3.13.1)
+match nothing we can install and are passed over.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Iterable, Sequence
+
+from agents.contract.config import TrafficSelector
+from agents.dataplane.base import Direction, PolicySpec, Selector
+from agents.ike.wire.payloads import SelectorRange
+from agents.ike.wire.registry import TsType
+
+_BASE_PRIORITY = 2_000
+
+
+@functools.lru_cache(maxsize=4096)
+def to_range(selector: TrafficSelector) -> SelectorRange:
+    """Return the wire form of a configured selector."""
+    network = ipaddress.ip_network(selector.network)
+    return SelectorRange(
+        ts_type=TsType.IPV4_ADDR_RANGE if network.version == 4 else TsType.IPV6_ADDR_RANGE,
+        protocol=selector.protocol,
+        start_port=selector.start_port,
+        end_port=selector.end_port,
+        start=network[0].packed,
+        end=network[-1].packed,
+    )
+
+
+def to_ranges(selectors: Iterable[TrafficSelector]) -> tuple[SelectorRange, ...]:
+    """Return the wire form of configured selectors."""
+    return tuple(to_range(selector) for selector in selectors)
+
+
+def intersect(left: SelectorRange, right: SelectorRange) -> SelectorRange | None:
+    """Return what both selectors hold, or None when nothing is left."""
+    if left.ts_type != right.ts_type:
+        return None
+    if left.protocol and right.protocol and left.protocol != right.protocol:
+        return None
+    start, end = max(left.start, right.start), min(left.end, right.end)
+    start_port, end_port = max(left.start_port, right.start_port), min(left.end_port, right.end_port)
+    if start > end or start_port > end_port:
+        return None
+    return SelectorRange(
+        ts_type=left.ts_type,
+        protocol=left.protocol or right.protocol,
+        start_port=start_port,
+        end_port=end_port,
+        start=start,
+        end=end,
+    )
+
+
+def covers(outer: SelectorRange, inner: SelectorRange) -> bool:
+    """Return whether everything ``inner`` holds is in ``outer``."""
+    return intersect(outer, inner) == inner
+
+
+def narrow(configured: Sequence[SelectorRange], received: Sequence[SelectorRange]) -> tuple[SelectorRange, ...]:
+    """Return what both lists hold, without ranges that another one covers; empty when they do not meet."""
+    found: list[SelectorRange] = []
+    for ours in configured:
+        for theirs in received:
+            both = intersect(ours, theirs)
+            if both is not None and both not in found:
+                found.append(both)
+    return tuple(each for each in found if not any(other is not each and covers(other, each) for other in found))
+
+
+def within(received: Sequence[SelectorRange], configured: Sequence[SelectorRange]) -> bool:
+    """Return whether an answer stays inside what was proposed and holds anything."""
+    return bool(received) and all(any(covers(ours, theirs) for ours in configured) for theirs in received)
+
+
+@functools.lru_cache(maxsize=4096)
+def prefixes(selector: SelectorRange) -> tuple[str, ...]:
+    """Return the range's addresses as prefixes."""
+    start, end = ipaddress.ip_address(selector.start), ipaddress.ip_address(selector.end)
+    networks = ipaddress.summarize_address_range(start, end)
+    return tuple(str(network) for network in networks)
+
+
+@functools.lru_cache(maxsize=4096)
+def describe(selector: SelectorRange) -> str:
+    """Return text for people: ``10.1.0.0/24``, with protocol and ports where they matter."""
+    text = ",".join(prefixes(selector)[:8])
+    if selector.protocol or (selector.start_port, selector.end_port) != (0, 65535):
+        text += f"[{selector.protocol or 'any'}/{selector.start_port}-{selector.end_port}]"
+    return text
+
+
+def describe_all(selectors: Iterable[SelectorRange]) -> str:
+    """Return a bounded list for people."""
+    return ", ".join(describe(each) for each in selectors if each.start <= each.end)[:400]
+
+
+def policies(
+    *,
+    tunnel_id: str,
+    reqid: int,
+    local_address: str,
+    remote_address: str,
+    local_ts: Sequence[SelectorRange],
+    remote_ts: Sequence[SelectorRange],
+) -> tuple[PolicySpec, ...]:
+    """Return the policies, both directions, of every pair of a local and a remote selector that can meet."""
+    specs: list[PolicySpec] = []
+    for local in local_ts:
+        for remote in remote_ts:
+            protocol = local.protocol or remote.protocol
+            if local.ts_type != remote.ts_type or (remote.protocol and remote.protocol != protocol):
+                continue
+            for local_net in prefixes(local):
+                for remote_net in prefixes(remote):
+                    specs += _pair(
+                        tunnel_id,
+                        reqid,
+                        (local_address, remote_address),
+                        protocol,
+                        (local_net, local),
+                        (remote_net, remote),
+                    )
+    return tuple(dict.fromkeys(specs))
+
+
+def _pair(
+    tunnel_id: str,
+    reqid: int,
+    outer: tuple[str, str],
+    protocol: int,
+    local: tuple[str, SelectorRange],
+    remote: tuple[str, SelectorRange],
+) -> tuple[PolicySpec, PolicySpec]:
+    (local_net, local_range), (remote_net, remote_range) = local, remote
+    local_ports = (local_range.start_port, local_range.end_port)
+    remote_ports = (remote_range.start_port, remote_range.end_port)
+    # The more specific selector goes first (a lower number): prefix lengths, then protocol, then ports.
+    priority = (
+        _BASE_PRIORITY
+        - 4 * (int(local_net.partition("/")[2]) + int(remote_net.partition("/")[2]))
+        - (2 if protocol else 0)
+        - (1 if local_ports != (0, 65535) or remote_ports != (0, 65535) else 0)
+    )
+    outbound = PolicySpec(
+        tunnel_id=tunnel_id,
+        direction=Direction.OUT,
+        selector=Selector(
+            source=local_net,
+            destination=remote_net,
+            protocol=protocol,
+            source_ports=local_ports,
+            destination_ports=remote_ports,
+        ),
+        source=outer[0],
+        destination=outer[1],
+        reqid=reqid,
+        priority=priority,
+    )
+    inbound = PolicySpec(
+        tunnel_id=tunnel_id,
+        direction=Direction.IN,
+        selector=Selector(
+            source=remote_net,
+            destination=local_net,
+            protocol=protocol,
+            source_ports=remote_ports,
+            destination_ports=local_ports,
+        ),
+        source=outer[1],
+        destination=outer[0],
+        reqid=reqid,
+        priority=priority,
+    )
+    return outbound, inbound

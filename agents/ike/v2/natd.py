@@ -1,0 +1,56 @@
+"""NAT detection (RFC 7296 section 2.23): the two hashes, and what differing hashes mean."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+
+from agents.ike.outputs import Entropy, Path
+from agents.ike.wire.message import Message
+from agents.ike.wire.payloads import Notify
+from agents.ike.wire.registry import NotifyType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatDetection:
+    """Which end is behind a NAT, as far as the hashes tell; ``supported`` is False when the peer sent none."""
+
+    supported: bool
+    local: bool
+    remote: bool
+
+
+def address_hash(spi_i: bytes, spi_r: bytes, address: str, port: int) -> bytes:
+    """Return SHA-1 of SPIs, address and port. SHA-1 is what the RFC asks; nothing secret depends on it."""
+    packed = ipaddress.ip_address(address).packed
+    return hashlib.sha1(spi_i + spi_r + packed + port.to_bytes(2, "big"), usedforsecurity=False).digest()
+
+
+def notifies(spi_i: bytes, spi_r: bytes, path: Path, pretend: bool, entropy: Entropy) -> tuple[Notify, Notify]:
+    """Return both notifies as the sender on this path sees itself and the other.
+
+    ``pretend`` sends a source hash that matches nothing, so that the peer believes a NAT is in front of us and both
+    ends use UDP encapsulation.
+    """
+    source = entropy.octets(20) if pretend else address_hash(spi_i, spi_r, path.local_address, path.local_port)
+    destination = address_hash(spi_i, spi_r, path.remote_address, path.remote_port)
+    return (
+        Notify(type=NotifyType.NAT_DETECTION_SOURCE_IP, data=source),
+        Notify(type=NotifyType.NAT_DETECTION_DESTINATION_IP, data=destination),
+    )
+
+
+def detect(message: Message, spi_i: bytes, spi_r: bytes, path: Path) -> NatDetection:
+    """Compare the hashes of a received message with where it came from; SPIs are those in that message's header."""
+    sources = message.notifies(NotifyType.NAT_DETECTION_SOURCE_IP)
+    destination = message.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
+    if not sources or destination is None:
+        return NatDetection(supported=False, local=False, remote=False)
+    seen = address_hash(spi_i, spi_r, path.remote_address, path.remote_port)
+    own = address_hash(spi_i, spi_r, path.local_address, path.local_port)
+    return NatDetection(
+        supported=True,
+        local=destination.data != own,
+        remote=all(each.data != seen for each in sources),
+    )

@@ -1,0 +1,625 @@
+"""One IKE SA (RFC 7296): keys, message windows, the queue of our requests, its children and its timers.
+
+Exchanges are in :mod:`agents.ike.v2.tasks`; what the SA is for is the tunnel's business. An exception raised here ends
+in the engine's funnel.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from agents.contract.config import Retransmission
+from agents.ike import selectors
+from agents.ike.crypto.cipher import SkCipher
+from agents.ike.crypto.suite import IkeSuite
+from agents.ike.errors import PeerError, WireError
+from agents.ike.outputs import MoveChild, Path, RemoveChild, SwitchOutbound, Transmit
+from agents.ike.timers import (
+    HALF_OPEN_S,
+    LINGER_S,
+    SWITCH_OUTBOUND_S,
+    TEMPORARY_FAILURE_S,
+    rekey_after_s,
+)
+from agents.ike.v2.child import NAT_PORT, Agreement, ChildSa
+from agents.ike.v2.keymat import IkeKeys
+from agents.ike.v2.natd import NatDetection
+from agents.ike.v2.states import LIVE_CHILD, REQUESTS, ChildState, SaState
+from agents.ike.v2.tasks import auth, create, delete, rekey
+from agents.ike.v2.tasks.base import Task
+from agents.ike.v2.tasks.delete import DeleteChildren, DeleteIke, Liveness
+from agents.ike.v2.window import Arrival, RequestWindow, ResponseWindow
+from agents.ike.wire.header import NO_SPI, Header
+from agents.ike.wire.message import Message, open_message, seal_message, serialize_clear
+from agents.ike.wire.payloads import Notify, Payload
+from agents.ike.wire.registry import Exchange, Flag, NotifyType
+
+if TYPE_CHECKING:
+    from agents.ike.v2.core import Core
+    from agents.ike.v2.tunnel import TunnelRuntime
+
+
+class IkeSa:
+    """An IKE SA of either role. ``initiator`` is about this SA, ``opener`` about the first of a chain of rekeys."""
+
+    def __init__(self, core: Core, *, initiator: bool, opener: bool, path: Path, now: float) -> None:
+        self.core = core
+        self.initiator = initiator
+        self.opener = opener
+        self.path = path
+        self.reply_path = path
+        self.tunnel: TunnelRuntime | None = None
+        self.spi_own = core.new_ike_spi()
+        self.spi_peer = NO_SPI
+        self.state = SaState.INIT_SENT if initiator else SaState.INIT_RECEIVED
+        self.nat = NatDetection(supported=False, local=False, remote=False)
+        self.nonce_i = b""
+        self.nonce_r = b""
+        self.init_request = b""
+        self.init_response = b""
+        self.first_key: tuple[str, int, bytes] | None = None
+        self.half_open_address: str | None = None
+        self.requests = RequestWindow()
+        self.responses = ResponseWindow()
+        self.current: Task | None = None
+        self.queue: deque[Task] = deque()
+        self.children: list[ChildSa] = []
+        self.created_at = now
+        self.established_at: float | None = None
+        self.rekey_at: float | None = None
+        self.expire_at: float | None = None if initiator else now + HALF_OPEN_S
+        self.delete_at: float | None = None
+        self.last_heard = now
+        self.scheduled_at: float | None = None
+        self._suite: IkeSuite | None = None
+        self._keys: IkeKeys | None = None
+        self._cipher_out: SkCipher | None = None
+        self._cipher_in: SkCipher | None = None
+        self._iv_counter = 0
+        self._answering = 0
+        self.successor: IkeSa | None = None
+
+    def __repr__(self) -> str:
+        return f"IkeSa({self.spi_i.hex()}_{self.spi_r.hex()} {self.state})"
+
+    @property
+    def spi_i(self) -> bytes:
+        """The original initiator's SPI."""
+        return self.spi_own if self.initiator else self.spi_peer
+
+    @property
+    def spi_r(self) -> bytes:
+        """The original responder's SPI; zero before it is known."""
+        return self.spi_peer if self.initiator else self.spi_own
+
+    @property
+    def suite(self) -> IkeSuite:
+        """The negotiated suite; only after IKE_SA_INIT."""
+        assert self._suite is not None
+        return self._suite
+
+    @property
+    def keys(self) -> IkeKeys:
+        """The keys; only after IKE_SA_INIT."""
+        assert self._keys is not None
+        return self._keys
+
+    @property
+    def keyed(self) -> bool:
+        """Whether messages can be protected."""
+        return self._keys is not None
+
+    @property
+    def encapsulated(self) -> bool:
+        """Whether ESP travels in UDP."""
+        return self.nat.local or self.nat.remote
+
+    def take_keys(self, suite: IkeSuite, keys: IkeKeys) -> None:
+        """Set suite and keys and make the ciphers of both directions."""
+        self._suite, self._keys = suite, keys
+        towards_responder = SkCipher(suite.encryption, suite.integrity, keys.sk_ei, keys.sk_ai)
+        towards_initiator = SkCipher(suite.encryption, suite.integrity, keys.sk_er, keys.sk_ar)
+        self._cipher_out = towards_responder if self.initiator else towards_initiator
+        self._cipher_in = towards_initiator if self.initiator else towards_responder
+
+    def spawn(self, *, initiator: bool, now: float) -> IkeSa:
+        """Return the IKE SA that a rekey of this one makes (RFC 7296 section 2.18), not registered yet."""
+        assert self.tunnel is not None
+        new = IkeSa(self.core, initiator=initiator, opener=self.opener, path=self.path, now=now)
+        new.nat = self.nat
+        new.expire_at = None
+        new.adopt(self.tunnel)
+        return new
+
+    def latest(self) -> IkeSa:
+        """Return the SA that has this one's children now."""
+        sa = self
+        while sa.successor is not None:
+            sa = sa.successor
+        return sa
+
+    def adopt(self, tunnel: TunnelRuntime) -> None:
+        """Belong to this tunnel from now on."""
+        self.tunnel = tunnel
+        tunnel.add_sa(self)
+
+    # --- reports
+
+    def report(
+        self,
+        code: str,
+        message: str,
+        *,
+        received: str | None = None,
+        configured: str | None = None,
+        field: str | None = None,
+    ) -> None:
+        """Report something about this SA."""
+        self.core.report(
+            code,
+            message,
+            tunnel_id=None if self.tunnel is None else self.tunnel.config.id,
+            received=received,
+            configured=configured,
+            field=field,
+            attributes={"ike_sa": f"{self.spi_i.hex()}_{self.spi_r.hex()}", "remote": self.path.remote_address},
+        )
+
+    def report_error(self, error: PeerError) -> None:
+        """Report a refusal, ours or the peer's."""
+        self.report(error.code, error.message, received=error.received, configured=error.configured, field=error.field)
+
+    # --- sending
+
+    def enqueue(self, task: Task, now: float, first: bool = False) -> None:
+        """Queue a request; it goes out when the one before is answered."""
+        if first:
+            self.queue.appendleft(task)
+        else:
+            self.queue.append(task)
+        self.start_next(now)
+
+    def start_next(self, now: float) -> None:
+        """Send the next queued request if none is outstanding."""
+        self.core.touch(self)
+        while self.queue and self.requests.outstanding is None and self.state is not SaState.CLOSED:
+            task = self.queue.popleft()
+            payloads = task.start(self, now)
+            if payloads is not None:
+                self.current = task
+                self._send_request(task, payloads, now)
+
+    def _header(self, exchange: int, message_id: int, response: bool) -> Header:
+        flags = (Flag.INITIATOR if self.initiator else 0) | (Flag.RESPONSE if response else 0)
+        return Header(
+            spi_i=self.spi_i,
+            spi_r=self.spi_r,
+            next_payload=0,
+            exchange=exchange,
+            flags=int(flags),
+            message_id=message_id,
+        )
+
+    def _seal(self, header: Header, payloads: tuple[Payload, ...]) -> bytes:
+        cipher = self._cipher_out
+        assert cipher is not None
+        if self.suite.encryption.aead:
+            self._iv_counter += 1
+            iv = self._iv_counter.to_bytes(cipher.iv_octets, "big")
+        else:
+            iv = self.core.entropy.octets(cipher.iv_octets)
+        return seal_message(Message(header=header, payloads=payloads), cipher, iv)
+
+    def _send_request(self, task: Task, payloads: tuple[Payload, ...], now: float) -> None:
+        header = self._header(task.exchange, self.requests.next_id, response=False)
+        if task.exchange == Exchange.IKE_SA_INIT:
+            datagram = serialize_clear(Message(header=header, payloads=payloads))
+            self.init_request = datagram
+        else:
+            datagram = self._seal(header, payloads)
+        self.requests.sent(task.exchange, datagram, now, self._retransmission())
+        self.core.emit(Transmit(path=self.path, datagram=datagram))
+        self.core.touch(self)
+
+    def _retransmission(self) -> Retransmission:
+        return self.core.retransmission
+
+    def respond(self, payloads: tuple[Payload, ...], now: float) -> None:
+        """Answer the request in progress."""
+        header = self._header(self._answering, self.responses.expected, response=True)
+        datagram = self._seal(header, payloads)
+        self.responses.finish(datagram)
+        self.core.emit(Transmit(path=self.reply_path, datagram=datagram))
+
+    def refuse(self, error: PeerError | WireError, now: float) -> None:
+        """Answer the request in progress with an error notify; a fatal one ends the SA (RFC 7296 section 2.21)."""
+        assert error.notify is not None
+        self.respond((Notify(type=error.notify, data=error.data),), now)
+        if isinstance(error, WireError):
+            fatal = error.notify == NotifyType.INVALID_SYNTAX
+        else:
+            fatal = error.fatal
+        if fatal or self.state is SaState.INIT_RECEIVED:
+            self.close(now, linger=True)
+        self.core.touch(self)
+
+    # --- receiving
+
+    def receive(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
+        """Handle a protected message for this SA. Raises WireError, IntegrityError or PeerError for the funnel."""
+        if header.response:
+            self._receive_response(datagram, header, path, now)
+        else:
+            self._receive_request(datagram, header, path, now)
+
+    def _receive_request(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
+        arrival = self.responses.classify(header.message_id, datagram)
+        if arrival is Arrival.REPEATED and self.responses.response is not None:
+            self.core.emit(Transmit(path=path, datagram=self.responses.response))
+            raise WireError("drop.duplicate", "a request that was already answered: the answer was sent again")
+        if arrival is Arrival.IN_PROGRESS:
+            raise WireError("drop.duplicate", "a request that is being worked on")
+        if arrival is not Arrival.FRESH:
+            raise WireError(
+                "drop.message-id", f"message ID {header.message_id} where {self.responses.expected} is expected"
+            )
+        if not self.keyed or header.exchange not in REQUESTS[self.state]:
+            raise WireError("drop.state", f"exchange {header.exchange} in state {self.state}")
+        cipher = self._cipher_in
+        assert cipher is not None
+        try:
+            message = open_message(datagram, header, cipher)
+        except WireError as error:
+            if error.notify is not None:  # the content was authentic: answer, and count the message as received
+                self._begin(datagram, header, path, now)
+            raise
+        self._begin(datagram, header, path, now)
+        self._dispatch(message, now)
+        self.start_next(now)
+
+    def _begin(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
+        self.responses.begin(datagram)
+        self._answering = header.exchange
+        self.reply_path = path
+        self.last_heard = now
+        if path != self.path:
+            self._heard_from(path)
+        self.core.touch(self)
+
+    def _dispatch(self, message: Message, now: float) -> None:
+        exchange = message.header.exchange
+        if exchange == Exchange.IKE_AUTH:
+            auth.respond(self, message, now)
+        elif exchange == Exchange.INFORMATIONAL:
+            delete.respond(self, message, now)
+        elif self.state is not SaState.ESTABLISHED:
+            raise PeerError(NotifyType.TEMPORARY_FAILURE, "drop.state", f"The IKE SA is {self.state}")
+        elif rekey.is_request(message):
+            rekey.respond(self, message, now)
+        else:
+            create.respond(self, message, now)
+
+    def _receive_response(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
+        if not self.requests.accepts(header.message_id, header.exchange):
+            raise WireError("drop.duplicate", "an answer nobody waits for")
+        if not self.keyed:
+            raise WireError("drop.state", "a protected answer before there are keys")
+        cipher = self._cipher_in
+        assert cipher is not None
+        message = open_message(datagram, header, cipher)
+        self.last_heard = now
+        if path != self.path:
+            self._heard_from(path)
+        self.finish_request(message, now)
+
+    def finish_request(self, message: Message, now: float) -> None:
+        """Hand an answer to the request it belongs to, then send the next."""
+        task = self.current
+        assert task is not None
+        self.requests.answered()
+        self.current = None
+        try:
+            task.answered(self, message, now)
+        except PeerError as error:
+            task.failed(self, error, now)
+        self.start_next(now)
+
+    def _heard_from(self, path: Path) -> None:
+        """Follow a peer whose NAT moved it, or that moved to port 4500 (RFC 7296 section 2.23)."""
+        moved_port = self.state is SaState.INIT_RECEIVED and path.local_port == NAT_PORT
+        if not moved_port and not self.nat.remote:
+            return
+        if moved_port and path.local_port != self.path.local_port:
+            self.report("ike.redirected-port", "The peer moved to UDP port 4500")
+        self.path = path
+        if self.encapsulated:
+            for child in self.children:
+                self._move_child(child)
+
+    def move_peer(self, address: str, port: int) -> None:
+        """Follow the peer to where its authenticated ESP packets come from now."""
+        if self.nat.remote:
+            self._heard_from(
+                Path(
+                    local_address=self.path.local_address,
+                    local_port=self.path.local_port,
+                    remote_address=address,
+                    remote_port=port,
+                )
+            )
+
+    def _move_child(self, child: ChildSa) -> None:
+        old_in, old_out = child.sa_ids
+        before = (child.inbound, child.outbound)
+        child.move(self.path)
+        if (child.inbound, child.outbound) == before or self.tunnel is None:
+            return
+        for old, spec in ((old_in, child.inbound), (old_out, child.outbound)):
+            self.core.emit(MoveChild(tunnel_id=self.tunnel.config.id, old=old, spec=spec))
+
+    # --- life and death
+
+    def establish(self, now: float) -> None:
+        """Both ends are authenticated (or this SA comes from a rekey): the lifetime begins."""
+        assert self.tunnel is not None
+        self.state = SaState.ESTABLISHED
+        self.established_at = now
+        self.init_request = self.init_response = b""
+        self.retime()
+        self.core.authenticated(self)
+        self.core.touch(self)
+
+    def retime(self) -> None:
+        """Set rekey time and expiry by the tunnel's present lifetime."""
+        if self.tunnel is None or self.established_at is None:
+            return
+        lifetime_s = self.tunnel.config.ike.lifetime_s
+        uniform = self.core.entropy.uniform()
+        self.rekey_at = self.established_at + rekey_after_s(lifetime_s, self.initiator, uniform)
+        self.expire_at = self.established_at + lifetime_s
+        self.core.touch(self)
+
+    def start_delete(self, now: float, notify: int | None = None) -> None:
+        """Delete this SA politely; without keys it just goes."""
+        if self.state in (SaState.DELETING, SaState.CLOSED):
+            return
+        if not self.keyed or self.state in (SaState.INIT_SENT, SaState.INIT_RECEIVED):
+            self.close(now)
+            return
+        self.state = SaState.DELETING
+        self.queue.clear()
+        self.rekey_at = self.expire_at = self.delete_at = None
+        self.remove_all_children(now)
+        self.enqueue(DeleteIke(notify), now)
+
+    def close(self, now: float, linger: bool = False) -> None:
+        """End this SA at once. With ``linger`` it still answers repetitions of the last request for a while."""
+        if self.state is SaState.CLOSED:
+            return
+        current, self.current = self.current, None
+        if isinstance(current, rekey.RekeyIke):
+            current.abandoned(self, now)
+        self.remove_all_children(now)
+        self.state = SaState.CLOSED
+        self.queue.clear()
+        self.requests.answered()
+        self.expire_at = self.rekey_at = self.delete_at = None
+        if linger and self.responses.response is not None:
+            self.expire_at = now + LINGER_S
+            self.core.touch(self)
+        else:
+            self.core.unregister(self)
+        if self.tunnel is not None:
+            self.tunnel.sa_closed(self, now)
+
+    def supersede(self, now: float) -> None:
+        """Another SA has taken this one's place; it only waits for the peer's Delete, not for ever."""
+        self.state = SaState.REKEYED
+        self.rekey_at = self.delete_at = None
+        self.expire_at = now + LINGER_S * 3
+        self.core.touch(self)
+
+    def busy_with_children(self) -> bool:
+        """Return whether a request of ours about children is outstanding (RFC 7296 section 2.25.2)."""
+        return isinstance(self.current, create.CreateChild | DeleteChildren)
+
+    def hand_over(self, successor: IkeSa, now: float) -> None:
+        """Give children and open business to the SA that a rekey made; this one waits for its Delete (2.8)."""
+        assert self.tunnel is not None
+        self.supersede(now)
+        self.successor = successor
+        successor.children, self.children = self.children, []
+        # A Delete of the old SA stays with it; everything about children goes along.
+        keep = [task for task in self.queue if isinstance(task, DeleteIke)]
+        moved = [task for task in self.queue if not isinstance(task, DeleteIke | rekey.RekeyIke | Liveness)]
+        self.queue = deque(keep)
+        if successor.state is not SaState.ESTABLISHED:
+            successor.establish(now)
+        for task in moved:
+            successor.enqueue(task, now)
+        self.report("ike.sa-rekeyed", "The IKE SA was rekeyed")
+
+    # --- children
+
+    def child_by_spi_out(self, spi: int) -> ChildSa | None:
+        """Return the child on which the peer receives ``spi``."""
+        return next((child for child in self.children if child.spi_out == spi), None)
+
+    def child_by_spi_in(self, spi: int) -> ChildSa | None:
+        """Return the child on which we receive ``spi``."""
+        return next((child for child in self.children if child.spi_in == spi), None)
+
+    def live_child(self, name: str) -> ChildSa | None:
+        """Return the newest child of this name that is up or coming up."""
+        return next((each for each in reversed(self.children) if each.name == name and each.state in LIVE_CHILD), None)
+
+    def add_child(self, agreement: Agreement, now: float) -> ChildSa:
+        """Make a child of what was agreed; the caller installs it."""
+        child = ChildSa(self, agreement, now)
+        self.children.append(child)
+        return child
+
+    def child_up(self, child: ChildSa, now: float, rekeyed: bool = False) -> None:
+        """Note that the data plane has the child."""
+        child.state = ChildState.INSTALLED
+        if child.outbound_held:
+            child.switch_at = now + SWITCH_OUTBOUND_S
+        agreement = child.agreement
+        self.report(
+            "child.rekeyed" if rekeyed else "child.established",
+            f"Child {child.name}: {selectors.describe_all(agreement.local_ts)} = "
+            f"{selectors.describe_all(agreement.remote_ts)}, SPIs {child.spi_in:08x} in, {child.spi_out:08x} out",
+        )
+        if self.tunnel is not None:
+            self.tunnel.child_up(child, now)
+
+    def switch_outbound(self, child: ChildSa) -> None:
+        """Send on this child from now on, if its outbound SA was held back."""
+        child.switch_at = None
+        if child.outbound_held:
+            child.outbound_held = False
+            self.core.emit(SwitchOutbound(install_id=child.install_id))
+
+    def remove_child(self, child: ChildSa, now: float, by_peer: bool = False) -> None:
+        """Take a child out of the data plane and forget it."""
+        if child.state is ChildState.GONE:
+            return
+        replaced = child.state is ChildState.REPLACED or by_peer
+        if replaced:
+            for other in self.children:
+                if other is not child and other.name == child.name and other.state in LIVE_CHILD:
+                    self.switch_outbound(other)
+        was_live = child.state in LIVE_CHILD
+        child.state = ChildState.GONE
+        if child in self.children:
+            self.children.remove(child)
+        self.core.free_esp_spi(child.spi_in)
+        if self.tunnel is None:
+            return
+        still_needed = self.tunnel.needed_policies(child.name)
+        self.core.emit(
+            RemoveChild(
+                tunnel_id=self.tunnel.config.id,
+                child=child.name,
+                sas=child.sa_ids,
+                policies=tuple(policy for policy in child.policies if policy not in still_needed),
+            )
+        )
+        if was_live:
+            self.report("child.deleted", f"Child {child.name} was deleted{' by the peer' if by_peer else ''}")
+        self.tunnel.child_gone(child, now, by_peer=by_peer)
+        self.core.touch(self)
+
+    def remove_all_children(self, now: float) -> None:
+        """Take every child out of the data plane."""
+        for child in tuple(self.children):
+            self.remove_child(child, now)
+
+    # --- time
+
+    def deadline(self) -> float | None:
+        """Return when something is due next."""
+        times = [self.expire_at, self.rekey_at, self.delete_at]
+        outstanding = self.requests.outstanding
+        if outstanding is not None:
+            times.append(outstanding.due)
+        if self.state is SaState.ESTABLISHED:
+            if outstanding is None and not self.queue and self.tunnel is not None:
+                interval_s = self.tunnel.config.ike.dpd_interval_s
+                if interval_s:
+                    times.append(self.last_heard + interval_s)
+            for child in self.children:
+                times += (child.rekey_at, child.expire_at, child.switch_at)
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due: send again, give up, rekey, expire, ask whether the peer is there."""
+        self.core.touch(self)
+        if self.expire_at is not None and now >= self.expire_at:
+            self._expired(now)
+            return
+        outstanding = self.requests.outstanding
+        if outstanding is not None and now >= outstanding.due and not self._send_again(now):
+            return
+        if self.state is not SaState.ESTABLISHED:
+            return
+        if self.delete_at is not None and now >= self.delete_at:
+            self.delete_at = None
+            self.start_delete(now)
+            return
+        for child in tuple(self.children):
+            self._child_timer(child, now)
+        if self.rekey_at is not None and now >= self.rekey_at:
+            self.rekey_at = None
+            self.enqueue(rekey.RekeyIke(), now)
+        self._check_liveness(now)
+
+    def _child_timer(self, child: ChildSa, now: float) -> None:
+        if child.switch_at is not None and now >= child.switch_at:
+            self.switch_outbound(child)
+        if now >= child.expire_at and child.state is not ChildState.DELETING:
+            self.enqueue(DeleteChildren((child,)), now)
+            child.expire_at = now + LINGER_S * 6
+        elif now >= child.expire_at:
+            self.remove_child(child, now)
+        elif child.rekey_at is not None and now >= child.rekey_at:
+            self.rekey_child(child, now)
+
+    def rekey_child(self, child: ChildSa, now: float) -> None:
+        """Queue a rekey of this child, unless it is being replaced already."""
+        child.rekey_at = None
+        if child.state is ChildState.INSTALLED and not any(
+            isinstance(task, create.CreateChild) and task.replaced is child for task in self.queue
+        ):
+            self.enqueue(create.CreateChild(child.name, child), now)
+
+    def _check_liveness(self, now: float) -> None:
+        if self.requests.outstanding is not None or self.queue or self.tunnel is None:
+            return
+        interval_s = self.tunnel.config.ike.dpd_interval_s
+        if interval_s and now >= self.last_heard + interval_s:
+            self.enqueue(Liveness(), now)
+
+    def _send_again(self, now: float) -> bool:
+        datagram = self.requests.again(now, self._retransmission())
+        if datagram is None:
+            self._peer_is_gone(now)
+            return False
+        self.report("ike.retransmit", "A request was sent again")
+        self.core.emit(Transmit(path=self.path, datagram=datagram))
+        return True
+
+    def _peer_is_gone(self, now: float) -> None:
+        if self.state in (SaState.DELETING, SaState.REKEYED):
+            self.close(now)
+            return
+        tries = self._retransmission().tries
+        if self.state is SaState.ESTABLISHED:
+            code, message = "ike.dpd-failed", f"The peer stopped answering: {tries} requests without an answer"
+        else:
+            code, message = "ike.peer-unresponsive", f"The peer does not answer: {tries} requests without an answer"
+        self.fail(PeerError(0, code, message, field="remote.address"), now)
+
+    def _expired(self, now: float) -> None:
+        self.expire_at = None
+        if self.state is SaState.ESTABLISHED:
+            self.report("ike.sa-deleted", "The IKE SA reached the end of its lifetime")
+            self.start_delete(now)
+        elif self.state is SaState.CLOSED:
+            self.core.unregister(self)
+        else:
+            self.close(now)
+
+    def fail(self, error: PeerError, now: float) -> None:
+        """The negotiation cannot succeed: report why, tell the tunnel, end."""
+        self.report_error(error)
+        if self.tunnel is not None:
+            self.tunnel.note_failure(
+                error.code, error.message, received=error.received, configured=error.configured, field=error.field
+            )
+        self.close(now)
+
+    def postponed(self, now: float) -> float:
+        """Return when to try again after TEMPORARY_FAILURE."""
+        return now + TEMPORARY_FAILURE_S * (0.5 + self.core.entropy.uniform())

@@ -1,0 +1,83 @@
+"""A tunnel as status shows it (:mod:`agents.contract.status`): times monotonic, counters zero, the shell fills in."""
+
+from __future__ import annotations
+
+from agents.contract.status import ChildSaStatus, ChildStatus, Counters, IkeSaStatus, TunnelState, TunnelStatus
+from agents.ike import selectors
+from agents.ike.outputs import Path
+from agents.ike.v2.child import ChildSa
+from agents.ike.v2.sa import IkeSa
+from agents.ike.v2.states import ChildState, SaState
+from agents.ike.v2.tunnel import TunnelRuntime
+
+_SHOWN = (ChildState.INSTALLED, ChildState.REKEYING, ChildState.REPLACED, ChildState.DELETING)
+
+
+def tunnel_status(tunnel: TunnelRuntime) -> TunnelStatus:
+    """Return the status of one configured tunnel, up or not."""
+    down = tunnel.state in (TunnelState.DOWN, TunnelState.NEGOTIATING, TunnelState.PARTLY_UP)
+    return TunnelStatus(
+        id=tunnel.config.id,
+        name=tunnel.config.name,
+        state=tunnel.state,
+        since=tunnel.since,
+        step=None if tunnel.state is TunnelState.UP else tunnel.step(),
+        reason=tunnel.reason if down else None,
+        ike_sas=tuple(_ike_sa(sa) for sa in tunnel.sas if sa.keyed),
+        children=tuple(_child(tunnel, child.name) for child in tunnel.config.children),
+    )
+
+
+def _ike_sa(sa: IkeSa) -> IkeSaStatus:
+    suite = sa.suite
+    return IkeSaStatus(
+        spi_i=sa.spi_i.hex(),
+        spi_r=sa.spi_r.hex(),
+        initiator=sa.initiator,
+        state=str(sa.state),
+        local=_local(sa.path),
+        remote=_remote(sa.path),
+        nat_local=sa.nat.local,
+        nat_remote=sa.nat.remote,
+        encryption=suite.encryption.slug,
+        integrity=None if suite.integrity is None else suite.integrity.slug,
+        prf=suite.prf.slug,
+        group=suite.group.slug,
+        established_at=sa.created_at if sa.established_at is None else sa.established_at,
+        rekey_at=sa.rekey_at if sa.state is SaState.ESTABLISHED else None,
+    )
+
+
+def _local(path: Path) -> str:
+    return _endpoint(path.local_address, path.local_port)
+
+
+def _remote(path: Path) -> str:
+    return _endpoint(path.remote_address, path.remote_port)
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _child(tunnel: TunnelRuntime, name: str) -> ChildStatus:
+    found = [child for sa in tunnel.sas for child in sa.children if child.name == name and child.state in _SHOWN]
+    return ChildStatus(name=name, up=tunnel.is_up(name), sas=tuple(_child_sa(child) for child in found))
+
+
+def _child_sa(child: ChildSa) -> ChildSaStatus:
+    agreement = child.agreement
+    return ChildSaStatus(
+        spi_in=f"{child.spi_in:08x}",
+        spi_out=f"{child.spi_out:08x}",
+        encryption=agreement.proposal.encryption,
+        integrity=agreement.proposal.integrity,
+        group=agreement.group,
+        udp_encapsulation=child.outbound.encapsulation is not None,
+        local_ts=tuple(selectors.describe(each) for each in agreement.local_ts),
+        remote_ts=tuple(selectors.describe(each) for each in agreement.remote_ts),
+        installed_at=child.installed_at,
+        rekey_at=child.rekey_at,
+        expires_at=child.expire_at,
+        counters=Counters(),
+    )

@@ -1,0 +1,333 @@
+"""CREATE_CHILD_SA for children: further ones and rekeys (RFC 7296 sections 1.3.1, 1.3.3, 2.8, 2.25.1).
+
+::
+
+    SK {[N(REKEY_SA),] SA, Ni, [KEi,] TSi, TSr} -->
+                                                <--  SK {SA, Nr, [KEr,] TSi, TSr}
+    SK {D(old)}                                 -->                              after a rekey
+                                                <--  SK {D(old)}
+
+The responder of a rekey sends on the old SA until that Delete. When both ends rekey one child at once, both new pairs
+come up; the pair with the lowest of the four nonces is deleted by the end that made it, the old one by the other end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agents.contract import algorithms
+from agents.contract.config import Child
+from agents.ike import proposals, selectors
+from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
+from agents.ike.errors import PeerError
+from agents.ike.v2 import negotiation
+from agents.ike.v2.child import Agreement, ChildSa
+from agents.ike.v2.negotiation import Accepted
+from agents.ike.v2.states import ChildState, SaState
+from agents.ike.v2.tasks import rekey
+from agents.ike.v2.tasks.auth import CHILD_CODES, install_failed, install_own
+from agents.ike.v2.tasks.base import Task, refusal
+from agents.ike.v2.tasks.delete import DeleteChildren
+from agents.ike.wire.message import Message
+from agents.ike.wire.payloads import KeyExchangeData, Nonce, Notify, Payload, TsI, TsR
+from agents.ike.wire.registry import Exchange, NotifyType, Protocol
+
+if TYPE_CHECKING:
+    from agents.ike.v2.sa import IkeSa
+
+NONCE_OCTETS = 32
+_AGAIN_S = 60.0
+"""Pause after a refused rekey: the old SA still works, and the other end may be edited meanwhile."""
+
+
+class CreateChild(Task):
+    """Asks for a child by name, new or in the place of ``replaced``."""
+
+    exchange = Exchange.CREATE_CHILD_SA
+
+    def __init__(self, name: str, replaced: ChildSa | None = None) -> None:
+        self.name = name
+        self.replaced = replaced
+        self.redundant: ChildSa | None = None
+        self._group: str | None = None
+        self._restarted = False
+        self._config: Child | None = None
+        self._key_pair: KeyPair | None = None
+        self._nonce = b""
+        self._spi_in = 0
+
+    def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
+        """Return the request."""
+        assert sa.tunnel is not None
+        config = sa.tunnel.child_config(self.name)
+        if config is None or sa.state is not SaState.ESTABLISHED:
+            return None
+        if self.replaced is None:
+            if sa.tunnel.live_child(self.name) is not None:
+                return None
+        elif self.replaced not in sa.children or self.replaced.state not in _REKEYABLE:
+            return None
+        else:
+            self.replaced.state = ChildState.REKEYING
+        self._config = config
+        self._spi_in = sa.core.new_esp_spi()
+        self._nonce = sa.core.entropy.octets(NONCE_OCTETS)
+        spi = self._spi_in.to_bytes(4, "big")
+        rekey_sa: tuple[Payload, ...] = ()
+        if self.replaced is not None:
+            old = self.replaced.spi_in.to_bytes(4, "big")
+            rekey_sa = (Notify(type=NotifyType.REKEY_SA, protocol=Protocol.ESP, spi=old),)
+        else:
+            sa.report("child.requested", f"Child {self.name} requested")
+        return (
+            *rekey_sa,
+            proposals.offer_esp(config, spi, pfs=True),
+            Nonce(data=self._nonce),
+            *self._key_exchange(sa, config),
+            TsI(selectors=selectors.to_ranges(config.local_ts)),
+            TsR(selectors=selectors.to_ranges(config.remote_ts)),
+        )
+
+    def _key_exchange(self, sa: IkeSa, config: Child) -> tuple[Payload, ...]:
+        if not config.pfs_groups:
+            self._key_pair = None
+            return ()
+        group = algorithms.KEY_EXCHANGE[self._group or config.pfs_groups[0]]
+        self._key_pair = KeyPair.generate(group, sa.core.entropy)
+        return (KeyExchangeData(group=group.number, data=self._key_pair.public),)
+
+    def answered(self, sa: IkeSa, message: Message, now: float) -> None:
+        """Take the answer."""
+        assert self._config is not None
+        wrong_group = message.notify(NotifyType.INVALID_KE_PAYLOAD)
+        if wrong_group is not None and self._change_group(sa, wrong_group, now):
+            return
+        error = refusal(message, CHILD_CODES, f"The peer refused child {self.name}")
+        if error is not None:
+            error.configured = proposals.describe_esp(self._config)
+            raise error
+        accepted = negotiation.accept_answer(self._config, message, pfs=True)
+        nonce = message.find(Nonce)
+        assert nonce is not None  # the payload rules ask for it
+        agreement = Agreement(
+            config=self._config,
+            proposal=accepted.choice.proposal,
+            group=None if accepted.choice.group is None else accepted.choice.group.slug,
+            local_ts=accepted.local_ts,
+            remote_ts=accepted.remote_ts,
+            spi_in=self._spi_in,
+            spi_out=int.from_bytes(accepted.choice.peer_spi, "big"),
+            initiator=True,
+            nonce_i=self._nonce,
+            nonce_r=nonce.data,
+            shared=_shared(self._key_pair, message),
+        )
+        child = sa.add_child(agreement, now)
+        if self.replaced is None:
+            install_own(sa, child, accepted, now)
+        else:
+            self._install_successor(sa, child, self.replaced, now)
+
+    def _install_successor(self, sa: IkeSa, child: ChildSa, old: ChildSa, now: float) -> None:
+        def installed(problem: str | None, then: float) -> None:
+            latest = sa.latest()
+            if child not in latest.children:
+                return
+            if problem is not None:
+                if old.state is ChildState.REKEYING:
+                    old.state = ChildState.INSTALLED
+                    old.rekey_at = then + _AGAIN_S
+                install_failed(latest, child, problem, then)
+                return
+            latest.child_up(child, then, rekeyed=True)
+            self._settle(latest, child, old, then)
+
+        sa.core.install(sa, child, replaces=old.sa_ids, outbound_later=False, then=installed)
+
+    def _settle(self, sa: IkeSa, child: ChildSa, old: ChildSa, now: float) -> None:
+        """Delete what is superfluous: the old child, or ours when the peer's rekey of the same child wins (2.8.1)."""
+        redundant = self.redundant
+        if redundant is not None and redundant in sa.children:
+            sa.report("ike.simultaneous", f"Both ends rekeyed child {child.name}")
+            if child.lowest_nonce() < redundant.lowest_nonce():
+                if old.state is ChildState.REKEYING:
+                    old.state = ChildState.REPLACED
+                    old.rekey_at = None
+                sa.enqueue(DeleteChildren((child,)), now)
+                return
+            redundant.state = ChildState.REPLACED
+            redundant.rekey_at = None
+        if old in sa.children and old.state is not ChildState.DELETING:
+            old.state = ChildState.REPLACED
+            sa.enqueue(DeleteChildren((old,)), now)
+
+    def _change_group(self, sa: IkeSa, notify: Notify, now: float) -> bool:
+        assert self._config is not None
+        group = proposals.group_by_number(int.from_bytes(notify.data, "big")) if len(notify.data) == 2 else None
+        if self._restarted or group is None or group.slug not in self._config.pfs_groups:
+            return False
+        self._restarted = True
+        self._group = group.slug
+        sa.core.free_esp_spi(self._spi_in)
+        if self.replaced is not None and self.replaced.state is ChildState.REKEYING:
+            self.replaced.state = ChildState.INSTALLED
+        sa.report("ike.group-changed", f"The peer asked for {group.slug}", received=group.slug)
+        sa.enqueue(self, now, first=True)
+        return True
+
+    def failed(self, sa: IkeSa, error: PeerError, now: float) -> None:
+        """The answer is a refusal or not acceptable."""
+        assert sa.tunnel is not None
+        sa.core.free_esp_spi(self._spi_in)
+        old = self.replaced
+        if error.notify == NotifyType.TEMPORARY_FAILURE:
+            self._try_later(sa, now)
+            return
+        if old is None:
+            sa.report_error(error)
+            sa.tunnel.child_refused(self.name, error, now)
+            return
+        if error.notify == NotifyType.CHILD_SA_NOT_FOUND:
+            # The peer has already deleted or replaced it (2.25.1); what is still missing is made anew.
+            if old.state is ChildState.REKEYING:
+                sa.remove_child(old, now)
+            return
+        sa.report_error(error)
+        if self.redundant is not None and self.redundant in sa.children:
+            return
+        if old.state is ChildState.REKEYING:
+            old.state = ChildState.INSTALLED
+            old.rekey_at = now + _AGAIN_S * (0.75 + 0.5 * sa.core.entropy.uniform())
+        sa.tunnel.note_failure(
+            error.code, error.message, received=error.received, configured=error.configured, field=error.field
+        )
+
+    def _try_later(self, sa: IkeSa, now: float) -> None:
+        assert sa.tunnel is not None
+        old = self.replaced
+        if old is None:
+            sa.tunnel.postpone_child(self.name, sa.postponed(now))
+        elif old.state is ChildState.REKEYING:
+            superseded = self.redundant is not None and self.redundant in sa.children
+            old.state = ChildState.REPLACED if superseded else ChildState.INSTALLED
+            old.rekey_at = None if superseded else sa.postponed(now)
+
+
+_REKEYABLE = frozenset({ChildState.INSTALLED})
+
+
+def respond(sa: IkeSa, message: Message, now: float) -> None:
+    """Answer a request for a child. Raises PeerError for the funnel."""
+    assert sa.tunnel is not None
+    tunnel = sa.tunnel
+    if isinstance(sa.current, rekey.RekeyIke):
+        raise _busy("The IKE SA is being rekeyed")
+    old = _rekeyed_child(sa, message)
+    ours = sa.current if isinstance(sa.current, CreateChild) else None
+    accepted = negotiation.accept_request(
+        tunnel.config.children,
+        message,
+        pfs=True,
+        is_live=lambda name: tunnel.live_child(name) is not None,
+        rekeyed=None if old is None else old.name,
+    )
+    if old is None and ours is not None and ours.replaced is None and ours.name == accepted.config.name and sa.opener:
+        raise _busy("Both ends ask for the same child; the opener of the IKE SA goes first")
+    key_pair = None
+    if accepted.choice.group is not None:
+        key_pair = KeyPair.generate(accepted.choice.group, sa.core.entropy)
+    child = sa.add_child(_agreement(sa, message, accepted, key_pair), now)
+    if old is not None:
+        if ours is not None and ours.replaced is old:
+            ours.redundant = child
+        else:
+            old.state = ChildState.REPLACED
+            old.rekey_at = None
+    _install(sa, child, old, accepted, key_pair, now)
+
+
+def _rekeyed_child(sa: IkeSa, message: Message) -> ChildSa | None:
+    notify = message.notify(NotifyType.REKEY_SA)
+    if notify is None:
+        return None
+    old = sa.child_by_spi_out(int.from_bytes(notify.spi, "big"))
+    if old is None or notify.protocol != Protocol.ESP:
+        raise PeerError(
+            NotifyType.CHILD_SA_NOT_FOUND,
+            "drop.state",
+            "The peer rekeys a child that does not exist",
+            received=notify.spi.hex(),
+            data=b"",
+        )
+    if old.state not in (ChildState.INSTALLED, ChildState.REKEYING):
+        raise _busy(f"Child {old.name} is {old.state}")
+    return old
+
+
+def _agreement(sa: IkeSa, message: Message, accepted: Accepted, key_pair: KeyPair | None) -> Agreement:
+    nonce = message.find(Nonce)
+    assert nonce is not None  # the payload rules ask for it
+    return Agreement(
+        config=accepted.config,
+        proposal=accepted.choice.proposal,
+        group=None if accepted.choice.group is None else accepted.choice.group.slug,
+        local_ts=accepted.local_ts,
+        remote_ts=accepted.remote_ts,
+        spi_in=sa.core.new_esp_spi(),
+        spi_out=int.from_bytes(accepted.choice.peer_spi, "big"),
+        initiator=False,
+        nonce_i=nonce.data,
+        nonce_r=sa.core.entropy.octets(NONCE_OCTETS),
+        shared=_shared(key_pair, message),
+    )
+
+
+def _install(
+    sa: IkeSa, child: ChildSa, old: ChildSa | None, accepted: Accepted, key_pair: KeyPair | None, now: float
+) -> None:
+    agreement = child.agreement
+    key_exchange = () if key_pair is None else (KeyExchangeData(group=key_pair.group.number, data=key_pair.public),)
+
+    def installed(problem: str | None, then: float) -> None:
+        if child not in sa.children or sa.state is SaState.CLOSED:
+            return
+        if problem is not None:
+            sa.remove_child(child, then)
+            if old is not None and old.state is ChildState.REPLACED:
+                old.state = ChildState.INSTALLED
+                old.rekey_at = sa.postponed(then)
+            raise PeerError(
+                NotifyType.TEMPORARY_FAILURE,
+                "child.install-failed",
+                f"The data plane refused child {child.name}: {problem}",
+            )
+        sa.respond(
+            (
+                proposals.answer_esp(accepted.choice, agreement.spi_in.to_bytes(4, "big")),
+                Nonce(data=agreement.nonce_r),
+                *key_exchange,
+                TsI(selectors=agreement.remote_ts),
+                TsR(selectors=agreement.local_ts),
+            ),
+            then,
+        )
+        sa.child_up(child, then, rekeyed=old is not None)
+
+    child.outbound_held = old is not None
+    sa.core.install(
+        sa, child, replaces=() if old is None else old.sa_ids, outbound_later=old is not None, then=installed
+    )
+
+
+def _shared(key_pair: KeyPair | None, message: Message) -> bytes | None:
+    key_exchange = message.find(KeyExchangeData)
+    if key_pair is None or key_exchange is None:
+        return None
+    try:
+        return key_pair.shared(key_exchange.data)
+    except InvalidPublicValue as error:
+        raise PeerError(NotifyType.INVALID_SYNTAX, "ike.invalid-ke", str(error)) from None
+
+
+def _busy(why: str) -> PeerError:
+    return PeerError(NotifyType.TEMPORARY_FAILURE, "ike.simultaneous", why)

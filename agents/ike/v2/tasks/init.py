@@ -1,0 +1,274 @@
+"""IKE_SA_INIT (RFC 7296 section 1.2): suite, key exchange, nonces, NAT detection.
+
+::
+
+    initiator                                   responder
+    SA, KE, Ni, N(NATD) x2        -->
+                                  <--           N(COOKIE)               begin again with the cookie first (2.6)
+                                  <--           N(INVALID_KE_PAYLOAD)   begin again with the group named (1.3)
+                                  <--           SA, KE, Nr, N(NATD) x2
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agents.contract import algorithms
+from agents.contract.config import IkeProposal
+from agents.contract.secret import Secret
+from agents.ike import proposals
+from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
+from agents.ike.crypto.suite import IkeSuite
+from agents.ike.errors import PeerError
+from agents.ike.outputs import Path, Transmit
+from agents.ike.v2 import natd
+from agents.ike.v2.child import NAT_PORT
+from agents.ike.v2.keymat import derive_ike_keys
+from agents.ike.v2.states import SaState
+from agents.ike.v2.tasks.auth import Authenticate
+from agents.ike.v2.tasks.base import Task, refusal
+from agents.ike.wire.header import NO_SPI, Header
+from agents.ike.wire.message import Message, serialize_clear
+from agents.ike.wire.payloads import KeyExchangeData, Nonce, Notify, Payload, SecurityAssociation
+from agents.ike.wire.registry import Exchange, Flag, NotifyType
+
+if TYPE_CHECKING:
+    from agents.ike.v2.core import Core
+    from agents.ike.v2.sa import IkeSa
+
+NONCE_OCTETS = 32
+_MOST_RESTARTS = 4
+_CODES = {int(NotifyType.NO_PROPOSAL_CHOSEN): "ike.peer-refused-proposal"}
+
+
+class InitiateSa(Task):
+    """The first request; begins again for a cookie or another group."""
+
+    exchange = Exchange.IKE_SA_INIT
+
+    def __init__(self) -> None:
+        self._cookie: bytes | None = None
+        self._key_pair: KeyPair | None = None
+        self._group: str | None = None
+        self._restarts = 0
+
+    def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
+        """Return the request."""
+        assert sa.tunnel is not None
+        config = sa.tunnel.config.ike
+        group = self._group or config.proposals[0].group
+        if self._key_pair is None or self._key_pair.group.slug != group:
+            self._key_pair = KeyPair.generate(algorithms.KEY_EXCHANGE[group], sa.core.entropy)
+        if not sa.nonce_i:
+            sa.nonce_i = sa.core.entropy.octets(NONCE_OCTETS)
+        cookie = () if self._cookie is None else (Notify(type=NotifyType.COOKIE, data=self._cookie),)
+        return (
+            *cookie,
+            proposals.offer_ike(config.proposals),
+            KeyExchangeData(group=self._key_pair.group.number, data=self._key_pair.public),
+            Nonce(data=sa.nonce_i),
+            *natd.notifies(sa.spi_i, NO_SPI, sa.path, pretends_nat(sa), sa.core.entropy),
+        )
+
+    def answered(self, sa: IkeSa, message: Message, now: float) -> None:
+        """Take the answer."""
+        assert sa.tunnel is not None
+        cookie = message.notify(NotifyType.COOKIE)
+        if cookie is not None:
+            self._cookie = cookie.data
+            sa.report("ike.cookie-required", "The peer asked for a cookie")
+            self._restart(sa, now)
+            return
+        wrong_group = message.notify(NotifyType.INVALID_KE_PAYLOAD)
+        if wrong_group is not None:
+            self._change_group(sa, wrong_group, now)
+            return
+        error = refusal(message, _CODES, "The peer refused the IKE SA")
+        if error is not None:
+            error.configured = proposals.describe_ike(sa.tunnel.config.ike.proposals)
+            raise error
+        self._agree(sa, message, now)
+
+    def failed(self, sa: IkeSa, error: PeerError, now: float) -> None:
+        """The answer is a refusal or not acceptable."""
+        sa.fail(error, now)
+
+    def _restart(self, sa: IkeSa, now: float) -> None:
+        self._restarts += 1
+        if self._restarts > _MOST_RESTARTS:
+            raise PeerError(0, "ike.sa-failed", "The peer asked to begin again too often")
+        sa.requests.restart()
+        sa.enqueue(self, now, first=True)
+
+    def _change_group(self, sa: IkeSa, notify: Notify, now: float) -> None:
+        assert sa.tunnel is not None
+        assert self._key_pair is not None
+        wanted = proposals.group_by_number(int.from_bytes(notify.data, "big")) if len(notify.data) == 2 else None
+        configured = [proposal.group for proposal in sa.tunnel.config.ike.proposals]
+        if wanted is None or wanted.slug not in configured or wanted.slug == self._key_pair.group.slug:
+            raise PeerError(
+                0,
+                "ike.no-proposal",
+                "The peer asks for a key exchange group that no IKE proposal has",
+                received=notify.data[:8].hex(),
+                configured=", ".join(dict.fromkeys(configured)),
+                field="ike.proposals",
+            )
+        self._group = wanted.slug
+        sa.report("ike.group-changed", f"The peer asked for {wanted.slug}", received=wanted.slug)
+        self._restart(sa, now)
+
+    def _agree(self, sa: IkeSa, message: Message, now: float) -> None:
+        assert sa.tunnel is not None
+        assert self._key_pair is not None
+        header = message.header
+        offer, key_exchange, nonce = (
+            message.find(SecurityAssociation),
+            message.find(KeyExchangeData),
+            message.find(Nonce),
+        )
+        if offer is None or key_exchange is None or nonce is None or header.spi_r == NO_SPI:
+            raise PeerError(0, "drop.payload-rules", "The peer's first answer is incomplete")
+        configured = sa.tunnel.config.ike.proposals
+        choice = proposals.choose_ike(configured, offer, 0) if proposals.is_answer(offer) else None
+        if choice is None or proposals.group_by_number(key_exchange.group) is not self._key_pair.group:
+            raise _no_proposal(configured, offer)
+        suite = IkeSuite.from_proposal(choice.proposal)
+        if suite.group is not self._key_pair.group:
+            raise _no_proposal(configured, offer)
+        sa.spi_peer = header.spi_r
+        sa.nonce_r = nonce.data
+        shared = _shared(self._key_pair, key_exchange.data)
+        sa.take_keys(suite, derive_ike_keys(suite, sa.nonce_i, sa.nonce_r, shared, sa.spi_i, sa.spi_r))
+        _note_nat(sa, message)
+        if sa.encapsulated:
+            sa.report("ike.nat-detected", f"UDP encapsulation is in use: {describe_nat(sa)}")
+            sa.path = Path(
+                local_address=sa.path.local_address,
+                local_port=NAT_PORT,
+                remote_address=sa.path.remote_address,
+                remote_port=NAT_PORT if sa.path.remote_port == 500 else sa.path.remote_port,
+            )
+        sa.state = SaState.AUTHENTICATING
+        tunnel = sa.tunnel
+
+        def with_psk(psk: Secret | None, then: float) -> None:
+            if sa.state is not SaState.AUTHENTICATING:
+                return
+            if psk is None:
+                sa.fail(psk_missing(), then)
+                return
+            sa.enqueue(Authenticate(psk), then)
+
+        sa.core.find_psk(sa, tunnel, with_psk)
+
+
+def respond(
+    core: Core, sa: IkeSa, message: Message, datagram: bytes, configured: tuple[IkeProposal, ...], now: float
+) -> None:
+    """Answer a first request with keys. Raises PeerError before anything but ``sa`` exists."""
+    offer, key_exchange, nonce = message.find(SecurityAssociation), message.find(KeyExchangeData), message.find(Nonce)
+    assert offer is not None  # all three: the payload rules ask for them
+    assert key_exchange is not None
+    assert nonce is not None
+    choice = proposals.choose_ike(configured, offer, 0)
+    if choice is None:
+        raise _no_proposal(configured, offer)
+    suite = IkeSuite.from_proposal(choice.proposal)
+    if key_exchange.group != suite.group.number:
+        raise PeerError(
+            NotifyType.INVALID_KE_PAYLOAD,
+            "ike.group-changed",
+            "The peer's key exchange is of another group than the one chosen",
+            data=suite.group.number.to_bytes(2, "big"),
+            received=str(key_exchange.group),
+            configured=suite.group.slug,
+        )
+    key_pair = KeyPair.generate(suite.group, core.entropy)
+    shared = _shared(key_pair, key_exchange.data)
+    sa.spi_peer = message.header.spi_i
+    sa.nonce_i, sa.nonce_r = nonce.data, core.entropy.octets(NONCE_OCTETS)
+    sa.take_keys(suite, derive_ike_keys(suite, sa.nonce_i, sa.nonce_r, shared, sa.spi_i, sa.spi_r))
+    detection = natd.detect(message, sa.spi_i, NO_SPI, sa.path)
+    pretend = detection.supported and core.pretends_nat(sa.path)
+    sa.nat = natd.NatDetection(supported=detection.supported, local=detection.local or pretend, remote=detection.remote)
+    natd_notifies = natd.notifies(sa.spi_i, sa.spi_r, sa.path, pretend, core.entropy) if detection.supported else ()
+    payloads: tuple[Payload, ...] = (
+        proposals.answer_ike(choice),
+        KeyExchangeData(group=suite.group.number, data=key_pair.public),
+        Nonce(data=sa.nonce_r),
+        *natd_notifies,
+    )
+    header = Header(
+        spi_i=sa.spi_i,
+        spi_r=sa.spi_r,
+        next_payload=0,
+        exchange=Exchange.IKE_SA_INIT,
+        flags=Flag.RESPONSE,
+        message_id=0,
+    )
+    sa.init_request = datagram
+    sa.init_response = serialize_clear(Message(header=header, payloads=payloads))
+    sa.responses.begin(datagram)
+    sa.responses.finish(sa.init_response)
+    core.emit(Transmit(path=sa.path, datagram=sa.init_response))
+
+
+def refuse(header: Header, error_type: int, data: bytes = b"") -> bytes:
+    """Return the answer in clear that carries one notify and leaves no state (RFC 7296 section 2.6, 2.21.1)."""
+    answer = Header(
+        spi_i=header.spi_i,
+        spi_r=NO_SPI,
+        next_payload=0,
+        exchange=Exchange.IKE_SA_INIT,
+        flags=Flag.RESPONSE,
+        message_id=0,
+    )
+    return serialize_clear(Message(header=answer, payloads=(Notify(type=error_type, data=data),)))
+
+
+def pretends_nat(sa: IkeSa) -> bool:
+    """Return whether this initiator asks for UDP encapsulation without a NAT."""
+    assert sa.tunnel is not None
+    return sa.core.require_udp_encapsulation or sa.tunnel.config.force_udp_encapsulation
+
+
+def describe_nat(sa: IkeSa) -> str:
+    """Return which end is behind a NAT, for people."""
+    ends = [name for name, behind in (("this end", sa.nat.local), ("the peer", sa.nat.remote)) if behind]
+    return f"{' and '.join(ends)} behind a NAT or asking for it"
+
+
+def psk_missing() -> PeerError:
+    """Return the error of a tunnel without a key."""
+    return PeerError(
+        NotifyType.AUTHENTICATION_FAILED,
+        "ike.psk-missing",
+        "No pre-shared key for this pair of addresses and identities",
+        field="preshared_keys",
+        fatal=True,
+    )
+
+
+def _note_nat(sa: IkeSa, message: Message) -> None:
+    detection = natd.detect(message, sa.spi_i, sa.spi_r, sa.path)
+    pretend = detection.supported and pretends_nat(sa)
+    sa.nat = natd.NatDetection(supported=detection.supported, local=detection.local or pretend, remote=detection.remote)
+
+
+def _shared(key_pair: KeyPair, public: bytes) -> bytes:
+    try:
+        return key_pair.shared(public)
+    except InvalidPublicValue as error:
+        raise PeerError(NotifyType.INVALID_SYNTAX, "ike.invalid-ke", str(error)) from None
+
+
+def _no_proposal(configured: tuple[IkeProposal, ...], offer: SecurityAssociation) -> PeerError:
+    return PeerError(
+        NotifyType.NO_PROPOSAL_CHOSEN,
+        "ike.no-proposal",
+        "No IKE proposal matches what the peer offers",
+        received=proposals.describe_offer(offer),
+        configured=proposals.describe_ike(configured),
+        field="ike.proposals",
+    )

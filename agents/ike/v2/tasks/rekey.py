@@ -1,0 +1,227 @@
+"""CREATE_CHILD_SA that rekeys the IKE SA itself (RFC 7296 sections 1.3.2, 2.18, 2.25.2).
+
+::
+
+    SK {SA, Ni, KEi} -->
+                     <--  SK {SA, Nr, KEr}
+    SK {D(IKE)}      -->                     on the old SA, after the children went to the new one
+                     <--  SK {}
+
+When both ends rekey at once two new SAs come up; the one with the lowest of the four nonces is deleted by the end that
+made it, and the other one takes the children. A rekey waits while a child is being made or deleted (TEMPORARY_FAILURE).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agents.contract import algorithms
+from agents.ike import proposals
+from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
+from agents.ike.crypto.suite import IkeSuite
+from agents.ike.errors import PeerError
+from agents.ike.v2.keymat import rekey_ike_keys
+from agents.ike.v2.states import SaState
+from agents.ike.v2.tasks.base import Task, refusal
+from agents.ike.wire.message import Message
+from agents.ike.wire.payloads import KeyExchangeData, Nonce, Notify, Payload, SecurityAssociation
+from agents.ike.wire.registry import Exchange, NotifyType, Protocol
+
+if TYPE_CHECKING:
+    from agents.ike.v2.sa import IkeSa
+
+NONCE_OCTETS = 32
+_AGAIN_S = 60.0
+_CODES = {int(NotifyType.NO_PROPOSAL_CHOSEN): "ike.peer-refused-proposal"}
+
+
+def is_request(message: Message) -> bool:
+    """Return whether a CREATE_CHILD_SA request is about the IKE SA."""
+    offer = message.find(SecurityAssociation)
+    return offer is not None and offer.proposals[0].protocol == Protocol.IKE
+
+
+class RekeyIke(Task):
+    """Makes the successor of an IKE SA."""
+
+    exchange = Exchange.CREATE_CHILD_SA
+
+    def __init__(self) -> None:
+        self.redundant: IkeSa | None = None
+        self._new: IkeSa | None = None
+        self._group: str | None = None
+        self._restarted = False
+        self._key_pair: KeyPair | None = None
+
+    def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
+        """Return the request."""
+        assert sa.tunnel is not None
+        if sa.state is not SaState.ESTABLISHED:
+            return None
+        configured = sa.tunnel.config.ike.proposals
+        group = algorithms.KEY_EXCHANGE[self._group or configured[0].group]
+        self._key_pair = KeyPair.generate(group, sa.core.entropy)
+        if self._new is None:
+            self._new = sa.spawn(initiator=True, now=now)
+        self._new.nonce_i = sa.core.entropy.octets(NONCE_OCTETS)
+        return (
+            proposals.offer_ike(configured, self._new.spi_own),
+            Nonce(data=self._new.nonce_i),
+            KeyExchangeData(group=group.number, data=self._key_pair.public),
+        )
+
+    def answered(self, sa: IkeSa, message: Message, now: float) -> None:
+        """Take the answer."""
+        assert sa.tunnel is not None
+        assert self._new is not None
+        assert self._key_pair is not None
+        new = self._new
+        configured = sa.tunnel.config.ike.proposals
+        wrong_group = message.notify(NotifyType.INVALID_KE_PAYLOAD)
+        if wrong_group is not None and self._change_group(sa, wrong_group, now):
+            return
+        error = refusal(message, _CODES, "The peer refused to rekey the IKE SA")
+        if error is not None:
+            error.configured = proposals.describe_ike(configured)
+            raise error
+        offer, key_exchange, nonce = (
+            message.find(SecurityAssociation),
+            message.find(KeyExchangeData),
+            message.find(Nonce),
+        )
+        if offer is None or key_exchange is None or nonce is None or not proposals.is_answer(offer):
+            raise PeerError(0, "drop.payload-rules", "The peer's answer to an IKE rekey is incomplete")
+        choice = proposals.choose_ike(configured, offer, 8)
+        suite = None if choice is None else IkeSuite.from_proposal(choice.proposal)
+        if choice is None or suite is None or key_exchange.group != self._key_pair.group.number:
+            raise PeerError(0, "ike.no-proposal", "The peer's answer to an IKE rekey is not what was offered")
+        if suite.group is not self._key_pair.group:
+            raise PeerError(0, "ike.no-proposal", "The peer's answer to an IKE rekey mixes two groups")
+        new.spi_peer = choice.peer_spi
+        new.nonce_r = nonce.data
+        _take_keys(sa, new, suite, _shared(self._key_pair, key_exchange.data))
+        sa.core.register(new)
+        self._new = None
+        self._settle(sa, new, now)
+
+    def _settle(self, sa: IkeSa, new: IkeSa, now: float) -> None:
+        redundant = self.redundant
+        self.redundant = None
+        new.establish(now)
+        if redundant is not None and redundant.state is SaState.ESTABLISHED:
+            sa.report("ike.simultaneous", "Both ends rekeyed the IKE SA")
+            if min(new.nonce_i, new.nonce_r) < min(redundant.nonce_i, redundant.nonce_r):
+                sa.hand_over(redundant, now)  # the peer deletes the old SA, we the one we just made
+                new.start_delete(now)
+                return
+            sa.hand_over(new, now)
+            # The peer deletes the one it made; should that get lost, it expires here.
+            redundant.supersede(now)
+            sa.start_delete(now)
+            return
+        sa.hand_over(new, now)
+        sa.start_delete(now)
+
+    def _change_group(self, sa: IkeSa, notify: Notify, now: float) -> bool:
+        assert sa.tunnel is not None
+        assert self._key_pair is not None
+        group = proposals.group_by_number(int.from_bytes(notify.data, "big")) if len(notify.data) == 2 else None
+        configured = [proposal.group for proposal in sa.tunnel.config.ike.proposals]
+        if self._restarted or group is None or group is self._key_pair.group or group.slug not in configured:
+            return False
+        self._restarted = True
+        self._group = group.slug
+        sa.enqueue(self, now, first=True)
+        return True
+
+    def failed(self, sa: IkeSa, error: PeerError, now: float) -> None:
+        """The answer is a refusal or not acceptable."""
+        self._drop_new(now)
+        redundant = self.redundant
+        if redundant is not None and redundant.state is SaState.ESTABLISHED:
+            self.redundant = None
+            sa.hand_over(redundant, now)
+            return
+        if error.notify == NotifyType.TEMPORARY_FAILURE:
+            sa.rekey_at = sa.postponed(now)
+            return
+        sa.report_error(error)
+        sa.rekey_at = now + _AGAIN_S * (0.75 + 0.5 * sa.core.entropy.uniform())
+
+    def abandoned(self, sa: IkeSa, now: float) -> None:
+        """The old SA ended with this request unanswered: the children live on in the peer's successor, if any."""
+        self._drop_new(now)
+        redundant, self.redundant = self.redundant, None
+        if redundant is not None and redundant.state is SaState.ESTABLISHED:
+            sa.hand_over(redundant, now)
+
+    def _drop_new(self, now: float) -> None:
+        if self._new is not None:
+            self._new.close(now)
+            self._new = None
+
+
+def respond(sa: IkeSa, message: Message, now: float) -> None:
+    """Answer a rekey of the IKE SA. Raises PeerError for the funnel."""
+    assert sa.tunnel is not None
+    ours = sa.current if isinstance(sa.current, RekeyIke) else None
+    if sa.busy_with_children() or (ours is not None and ours.redundant is not None):
+        raise PeerError(NotifyType.TEMPORARY_FAILURE, "ike.simultaneous", "A child is being made or deleted")
+    offer, nonce, key_exchange = message.find(SecurityAssociation), message.find(Nonce), message.find(KeyExchangeData)
+    if offer is None or nonce is None or key_exchange is None:
+        raise PeerError(NotifyType.INVALID_SYNTAX, "drop.payload-rules", "An IKE rekey without key exchange")
+    configured = sa.tunnel.config.ike.proposals
+    choice = proposals.choose_ike(configured, offer, 8)
+    if choice is None:
+        raise PeerError(
+            NotifyType.NO_PROPOSAL_CHOSEN,
+            "ike.no-proposal",
+            "No IKE proposal matches what the peer offers",
+            received=proposals.describe_offer(offer),
+            configured=proposals.describe_ike(configured),
+            field="ike.proposals",
+        )
+    suite = IkeSuite.from_proposal(choice.proposal)
+    if key_exchange.group != suite.group.number:
+        raise PeerError(
+            NotifyType.INVALID_KE_PAYLOAD,
+            "ike.group-changed",
+            "The peer's key exchange is of another group than the one chosen",
+            data=suite.group.number.to_bytes(2, "big"),
+            received=str(key_exchange.group),
+            configured=suite.group.slug,
+        )
+    key_pair = KeyPair.generate(suite.group, sa.core.entropy)
+    shared = _shared(key_pair, key_exchange.data)
+    new = sa.spawn(initiator=False, now=now)
+    new.spi_peer = choice.peer_spi
+    new.nonce_i, new.nonce_r = nonce.data, sa.core.entropy.octets(NONCE_OCTETS)
+    _take_keys(sa, new, suite, shared)
+    sa.core.register(new)
+    sa.respond(
+        (
+            proposals.answer_ike(choice, new.spi_own),
+            Nonce(data=new.nonce_r),
+            KeyExchangeData(group=suite.group.number, data=key_pair.public),
+        ),
+        now,
+    )
+    new.establish(now)
+    if ours is not None:
+        ours.redundant = new
+    else:
+        sa.hand_over(new, now)
+
+
+def _take_keys(old: IkeSa, new: IkeSa, suite: IkeSuite, shared: bytes) -> None:
+    new.take_keys(
+        suite,
+        rekey_ike_keys(old.suite.prf, old.keys.sk_d, suite, new.nonce_i, new.nonce_r, shared, new.spi_i, new.spi_r),
+    )
+
+
+def _shared(key_pair: KeyPair, public: bytes) -> bytes:
+    try:
+        return key_pair.shared(public)
+    except InvalidPublicValue as error:
+        raise PeerError(NotifyType.INVALID_SYNTAX, "ike.invalid-ke", str(error)) from None

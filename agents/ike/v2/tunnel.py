@@ -1,0 +1,396 @@
+"""One configured tunnel: which IKE SAs it has, what is missing, when to try again.
+
+Rules where RFC 7296 leaves room:
+
+* **Simultaneous initiation.** Both ends may open an IKE SA at once. An end that is still waiting for its first answer
+  when the peer's SA stands gives its own up. Of two SAs that stand and overlapped in time, the one with the larger SPI
+  pair (as octets, initiator's first) stays; of two that did not overlap, the younger. The end that opened the
+  superfluous one deletes it; if it has not done so in 10 s, the other end does.
+* **INITIAL_CONTACT** is sent when the tunnel has no other SA, and on receipt removes the SAs that stood before the
+  peer's negotiation began, never one negotiated at the same time.
+* **Missing children** are asked for by the end that opened the IKE SA; the other end waits a moment first. If the
+  requests cross, the opener's is the one that is answered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agents.contract.config import Child, ConnectionType, Tunnel
+from agents.contract.status import Reason, TunnelState
+from agents.dataplane.base import PolicySpec
+from agents.ike import selectors
+from agents.ike.change import Fate, Plan
+from agents.ike.errors import PeerError
+from agents.ike.outputs import Path
+from agents.ike.timers import DUPLICATE_GRACE_S, retry_after_s
+from agents.ike.v2.child import ChildSa
+from agents.ike.v2.sa import IkeSa
+from agents.ike.v2.states import LIVE_CHILD, STEP_TEXTS, UP_CHILD, ChildState, SaState
+from agents.ike.v2.tasks.create import CreateChild
+from agents.ike.v2.tasks.delete import DeleteChildren
+from agents.ike.v2.tasks.init import InitiateSa
+from agents.ike.v2.tasks.rekey import RekeyIke
+from agents.ike.wire.payloads import SelectorRange
+
+if TYPE_CHECKING:
+    from agents.ike.v2.core import Core
+
+IKE_PORT = 500
+_PROGRESSING = frozenset({SaState.INIT_SENT, SaState.INIT_RECEIVED, SaState.AUTHENTICATING})
+
+
+class TunnelRuntime:
+    """A tunnel of the document and everything that lives for it."""
+
+    def __init__(self, core: Core, config: Tunnel, now: float) -> None:
+        self.core = core
+        self.config = config
+        self.sas: list[IkeSa] = []
+        self.held = False
+        self.removed = False
+        self.reason: Reason | None = None
+        self.state = TunnelState.NEGOTIATING
+        self.since = now
+        self.retry_at: float | None = None
+        self.scheduled_at: float | None = None
+        self._failures = 0
+        self._child_retries: dict[str, tuple[int, float]] = {}
+
+    def __repr__(self) -> str:
+        return f"TunnelRuntime({self.config.name} {self.state})"
+
+    # --- what is wanted
+
+    @property
+    def may_initiate(self) -> bool:
+        """Whether this end may start a negotiation."""
+        return self._wanted and self.config.connection_type is not ConnectionType.RESPONDER_ONLY
+
+    @property
+    def accepts_peer(self) -> bool:
+        """Whether the peer may start one."""
+        return self._wanted and self.config.connection_type is not ConnectionType.INITIATOR_ONLY
+
+    @property
+    def _wanted(self) -> bool:
+        return self.config.enabled and not self.held and not self.removed
+
+    def child_config(self, name: str) -> Child | None:
+        """Return the configured child of this name."""
+        return next((child for child in self.config.children if child.name == name), None)
+
+    def protects(self, ranges: tuple[SelectorRange, ...]) -> bool:
+        """Return whether a child of ours that is not up has any of these addresses behind us."""
+        return any(
+            self.live_child(child.name) is None and selectors.narrow(selectors.to_ranges(child.local_ts), ranges)
+            for child in self.config.children
+        )
+
+    # --- what there is
+
+    def add_sa(self, sa: IkeSa) -> None:
+        """Count this SA as one of ours."""
+        if sa not in self.sas:
+            self.sas.append(sa)
+        self.core.touch(self)
+
+    def is_alone(self, sa: IkeSa) -> bool:
+        """Return whether the tunnel has no other SA."""
+        return all(other is sa for other in self.sas)
+
+    def established(self) -> list[IkeSa]:
+        """Return the SAs that stand."""
+        return [sa for sa in self.sas if sa.state is SaState.ESTABLISHED]
+
+    def primary(self) -> IkeSa | None:
+        """Return the SA that new children go to."""
+        standing = [sa for sa in self.established() if sa.delete_at is None]
+        return standing[-1] if standing else None
+
+    def live_child(self, name: str) -> ChildSa | None:
+        """Return the newest child of this name that is up or coming up."""
+        found = [child for sa in self.established() if (child := sa.live_child(name)) is not None]
+        return found[-1] if found else None
+
+    def needed_policies(self, name: str) -> set[PolicySpec]:
+        """Return the policies that SAs of this child have now."""
+        return {policy for sa in self.sas for child in sa.children if child.name == name for policy in child.policies}
+
+    # --- news from the SAs
+
+    def sa_established(self, sa: IkeSa, now: float) -> None:
+        """An SA stands: failures are forgotten, superfluous SAs go."""
+        self._failures = 0
+        self.retry_at = None
+        for other in tuple(self.sas):
+            if other is sa or other.successor is not None:
+                continue
+            if other.state is SaState.INIT_SENT:
+                self.core.report("ike.simultaneous", "The peer was first", tunnel_id=self.config.id)
+                other.close(now)
+            elif other.state is SaState.ESTABLISHED:
+                self._resolve(sa, other, now)
+        self.core.touch(self)
+
+    def _resolve(self, newer: IkeSa, older: IkeSa, now: float) -> None:
+        assert older.established_at is not None
+        overlapped = newer.created_at < older.established_at
+        older_stays = overlapped and older.spi_i + older.spi_r > newer.spi_i + newer.spi_r
+        loser = newer if older_stays else older
+        if loser.delete_at is not None:
+            return
+        self.core.report("ike.simultaneous", "Two IKE SAs stand; one is deleted", tunnel_id=self.config.id)
+        if loser.opener:
+            loser.start_delete(now)
+        else:
+            loser.delete_at = now + DUPLICATE_GRACE_S
+            loser.rekey_at = None
+            self.core.touch(loser)
+
+    def initial_contact(self, sa: IkeSa, now: float) -> None:
+        """The peer says that it has no other SA with us: what stood before its negotiation began is gone."""
+        for other in tuple(self.sas):
+            if other is sa or other.established_at is None or other.established_at > sa.created_at:
+                continue
+            self.core.report("ike.initial-contact", "The peer starts anew", tunnel_id=self.config.id)
+            other.close(now)
+
+    def sa_closed(self, sa: IkeSa, now: float) -> None:
+        """An SA is gone."""
+        if sa in self.sas:
+            self.sas.remove(sa)
+        if not self._has_sa() and self.retry_at is None:
+            self.retry_at = now + retry_after_s(self._failures, self.core.entropy.uniform())
+            self._failures += 1
+        self.core.touch(self)
+
+    def _has_sa(self) -> bool:
+        return any(sa.state in _PROGRESSING or sa.state is SaState.ESTABLISHED for sa in self.sas)
+
+    def child_up(self, child: ChildSa, now: float) -> None:
+        """A child is in the data plane."""
+        self._child_retries.pop(child.name, None)
+        self.core.touch(self)
+
+    def child_gone(self, child: ChildSa, now: float, by_peer: bool) -> None:
+        """A child left the data plane; after a Delete by the peer we wait before asking for it again."""
+        if by_peer and child.name not in self._child_retries:
+            self.postpone_child(child.name, now + retry_after_s(0, self.core.entropy.uniform()))
+        self.core.touch(self)
+
+    def child_refused(self, name: str | None, error: PeerError, now: float) -> None:
+        """A child could not be made; ``name`` None when it was the peer's request."""
+        self.note_failure(
+            error.code, error.message, received=error.received, configured=error.configured, field=error.field
+        )
+        if name is not None:
+            failures = self._child_retries.get(name, (0, 0.0))[0]
+            pause = retry_after_s(failures + 1, self.core.entropy.uniform())
+            self._child_retries[name] = (failures + 1, now + pause)
+        self.core.touch(self)
+
+    def postpone_child(self, name: str, until: float) -> None:
+        """Do not ask for this child before ``until``."""
+        failures = self._child_retries.get(name, (0, 0.0))[0]
+        self._child_retries[name] = (failures, until)
+        self.core.touch(self)
+
+    def note_failure(
+        self,
+        code: str,
+        message: str,
+        *,
+        received: str | None = None,
+        configured: str | None = None,
+        field: str | None = None,
+    ) -> None:
+        """Keep why the tunnel is not up."""
+        self.reason = Reason(code=code, message=message[:500], received=received, configured=configured, field=field)
+        self.core.touch(self)
+
+    # --- verbs
+
+    def initiate(self, now: float) -> None:
+        """Open an IKE SA."""
+        self.retry_at = None
+        path = Path(
+            local_address=self.config.local.address,
+            local_port=IKE_PORT,
+            remote_address=self.config.remote.address,
+            remote_port=IKE_PORT,
+        )
+        sa = IkeSa(self.core, initiator=True, opener=True, path=path, now=now)
+        sa.adopt(self)
+        self.core.register(sa)
+        self.core.report("ike.initiate", f"Negotiation with {path.remote_address}", tunnel_id=self.config.id)
+        sa.enqueue(InitiateSa(), now)
+
+    def start(self, now: float) -> None:
+        """Be up from now on: what an operator or a new document asks for."""
+        self.held = False
+        self._failures = 0
+        self._child_retries.clear()
+        self.retry_at = now
+        self.core.touch(self)
+
+    def stop(self, now: float) -> None:
+        """Be down: delete what there is."""
+        for sa in tuple(self.sas):
+            sa.start_delete(now)
+        self._child_retries.clear()
+        self.retry_at = None
+        self.core.touch(self)
+
+    def clear_ike(self, now: float) -> None:
+        """Delete every IKE SA with its children and begin again."""
+        self.stop(now)
+        self._failures = 0
+        self.retry_at = now
+
+    def clear_ipsec(self, now: float) -> None:
+        """Delete every child and ask for them again."""
+        for sa in self.established():
+            self._delete_children(sa, {child.name for child in sa.children}, now)
+
+    def rekey_ike(self, now: float) -> bool:
+        """Rekey the IKE SA; False when there is none."""
+        sa = self.primary()
+        if sa is None:
+            return False
+        if not isinstance(sa.current, RekeyIke):
+            sa.enqueue(RekeyIke(), now)
+        return True
+
+    def rekey_children(self, now: float, names: frozenset[str] | None = None) -> bool:
+        """Rekey the children of these names, or all; False when there is none."""
+        found = False
+        for sa in self.established():
+            for child in tuple(sa.children):
+                if child.state in UP_CHILD and (names is None or child.name in names):
+                    sa.rekey_child(child, now)
+                    found = True
+        return found
+
+    def _delete_children(self, sa: IkeSa, names: set[str] | frozenset[str], now: float) -> None:
+        children = tuple(child for child in sa.children if child.name in names and child.state in LIVE_CHILD)
+        if children:
+            sa.report("child.deleted", f"Deleting {', '.join(sorted({child.name for child in children}))}")
+            sa.enqueue(DeleteChildren(children), now)
+
+    def apply(self, config: Tunnel, plan: Plan, now: float) -> None:
+        """Take over a changed configuration as :mod:`agents.ike.change` says."""
+        self.config = config
+        self.core.touch(self)
+        if plan.fate is Fate.DROP:
+            self.reason = None
+            self.stop(now)
+        elif plan.fate is Fate.START:
+            self.start(now)
+        elif plan.fate is Fate.REAUTHENTICATE:
+            self.reason = None
+            self.clear_ike(now)
+        else:
+            self._apply_in_place(plan, now)
+
+    def _apply_in_place(self, plan: Plan, now: float) -> None:
+        for sa in self.established():
+            if plan.retime:
+                sa.retime()
+            self._delete_children(sa, plan.remake_children | plan.delete_children, now)
+            for child in sa.children:
+                config = self.child_config(child.name)
+                if child.name in plan.retime_children and config is not None:
+                    child.retime(config, self.core.entropy.uniform())
+            self.core.touch(sa)
+        self.rekey_children(now, plan.rekey_children)
+        if plan.fate is Fate.REKEY:
+            self.rekey_ike(now)
+        for name in plan.remake_children | plan.rekey_children:
+            self._child_retries.pop(name, None)
+        if not self._has_sa() and plan != Plan(fate=Fate.KEEP):
+            self._failures = 0
+            self.retry_at = now
+
+    def remove(self, now: float) -> None:
+        """The document does not have this tunnel any more."""
+        self.removed = True
+        self.stop(now)
+
+    # --- time and needs
+
+    def deadline(self) -> float | None:
+        """Return when to look at the tunnel's needs again."""
+        times = []
+        if self.may_initiate:
+            if self.retry_at is not None and not self._has_sa():
+                times.append(self.retry_at)
+            if self._child_retries and self.primary() is not None:
+                missing = [at for name, (_, at) in self._child_retries.items() if self.live_child(name) is None]
+                times += missing
+        return min(times, default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Something may be due; the engine calls :meth:`maintain` after every input anyway."""
+        self.core.touch(self)
+
+    def maintain(self, now: float) -> None:
+        """Start what is missing and due, and note the state that results."""
+        if self.may_initiate:
+            if not self._has_sa():
+                if self.retry_at is None or now >= self.retry_at:
+                    self.initiate(now)
+            else:
+                self._ask_for_children(now)
+        self._note_state(now)
+
+    def _ask_for_children(self, now: float) -> None:
+        sa = self.primary()
+        if sa is None or any(isinstance(task, DeleteChildren) for task in (sa.current, *sa.queue)):
+            return
+        asked = {task.name for task in (sa.current, *sa.queue) if isinstance(task, CreateChild)}
+        for child in self.config.children:
+            if child.name in asked or self.live_child(child.name) is not None:
+                continue
+            if child.name not in self._child_retries and not sa.opener:
+                self.postpone_child(child.name, now + 2 * retry_after_s(0, self.core.entropy.uniform()))
+            if now >= self._child_retries.get(child.name, (0, now))[1]:
+                sa.enqueue(CreateChild(child.name), now)
+
+    def _note_state(self, now: float) -> None:
+        state = self._find_state()
+        if state is TunnelState.UP:
+            self.reason = None
+        if state is not self.state:
+            self.state = state
+            self.since = now
+
+    def _find_state(self) -> TunnelState:
+        if not self.config.enabled:
+            return TunnelState.DISABLED
+        up = sum(self.is_up(child.name) for child in self.config.children)
+        if up == len(self.config.children):
+            return TunnelState.UP
+        if up:
+            return TunnelState.PARTLY_UP
+        if self.step() is not None:
+            return TunnelState.NEGOTIATING
+        if self.reason is None and not self.may_initiate and not self.held:
+            return TunnelState.IDLE
+        return TunnelState.DOWN
+
+    def is_up(self, name: str) -> bool:
+        """Return whether the child carries traffic."""
+        return any(child.name == name and child.state in UP_CHILD for sa in self.established() for child in sa.children)
+
+    def step(self) -> str | None:
+        """Return in a few words what is under way, or None."""
+        for sa in self.sas:
+            if sa.state in _PROGRESSING:
+                return STEP_TEXTS[sa.state]
+            making = any(isinstance(task, CreateChild) for task in (sa.current, *sa.queue))
+            if sa.state is SaState.ESTABLISHED and (
+                making or any(child.state is ChildState.INSTALLING for child in sa.children)
+            ):
+                return STEP_TEXTS[sa.state]
+        return None

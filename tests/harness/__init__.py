@@ -1,0 +1,1 @@
+"""Two or more engines, a clock and a bad network, in memory."""
