@@ -74,6 +74,8 @@ def create_gateway(actor: User | None, data: GatewayInput) -> Gateway:
 @transaction.atomic
 def update_gateway(actor: User | None, gateway: Gateway, data: GatewayInput) -> Gateway:
     """Change a gateway; raises ValidationError by field, also for an address that tunnels use."""
+    # A row of its own: the caller's stays as it is when the change is refused.
+    gateway = Gateway.objects.select_for_update().get(pk=gateway.pk)
     if data.kind != gateway.kind:
         kind_changing.send(sender=Gateway, gateway=gateway, kind=data.kind)
     before = _facts(gateway)

@@ -96,6 +96,7 @@ def replace_psk(
     """Give a key another value; raises ValidationError by field. Tunnels use it from the next deployment on."""
     errors = FieldErrors()
     secret = _parsed(errors, value, encoding)
+    psk = _own_row(psk)
     psk.encoding = encoding
     return _store(actor, "psk.replaced", psk, secret, errors)
 
@@ -103,6 +104,7 @@ def replace_psk(
 @transaction.atomic
 def regenerate_psk(actor: User | None, psk: PresharedKey) -> PresharedKey:
     """Give a key a new random value."""
+    psk = _own_row(psk)
     psk.encoding = SecretEncoding.HEX
     return _store(actor, "psk.replaced", psk, Secret(secrets.token_bytes(GENERATED_OCTETS)), FieldErrors())
 
@@ -110,6 +112,7 @@ def regenerate_psk(actor: User | None, psk: PresharedKey) -> PresharedKey:
 @transaction.atomic
 def update_psk(actor: User | None, psk: PresharedKey, *, name: str, description: str = "") -> PresharedKey:
     """Change a key's name and description; raises ValidationError by field."""
+    psk = _own_row(psk)
     psk.name, psk.description = name, description
     errors = FieldErrors()
     errors.clean("", psk)
@@ -144,6 +147,11 @@ def weakness(psk: PresharedKey) -> str:
             f"Use at least {SHORT_OCTETS} random octets, or let the console generate the key."
         )
     return ""
+
+
+def _own_row(psk: PresharedKey) -> PresharedKey:
+    """Return the row anew: the caller's stays as it is when the change is refused."""
+    return PresharedKey.objects.select_for_update().get(pk=psk.pk)
 
 
 @sensitive_variables("value")

@@ -1,6 +1,7 @@
 """What is done to proposals and policies: one transaction each, audited; errors are keyed by field.
 
 A policy's ``proposals`` are given whole and in order of preference. Tunnels take a change up with the next deployment.
+The caller's row stays as it is; what is returned is the row as stored.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def save_ike_proposal(
     description: str = "",
 ) -> IKEProposal:
     """Make an IKE proposal, or change the one given; raises ValidationError by field."""
-    row = proposal or IKEProposal()
+    row = IKEProposal.objects.get(pk=proposal.pk) if proposal else IKEProposal()
     row.name, row.description = name, description
     row.encryption, row.integrity, row.prf, row.group = encryption, integrity or None, prf, group
     return _saved(actor, row)
@@ -57,7 +58,7 @@ def save_ipsec_proposal(
     description: str = "",
 ) -> IPsecProposal:
     """Make an IPsec proposal, or change the one given; raises ValidationError by field."""
-    row = proposal or IPsecProposal()
+    row = IPsecProposal.objects.get(pk=proposal.pk) if proposal else IPsecProposal()
     row.name, row.description, row.encryption, row.integrity = name, description, encryption, integrity or None
     return _saved(actor, row)
 
@@ -74,7 +75,7 @@ def save_ike_policy(
     description: str = "",
 ) -> IKEPolicy:
     """Make an IKE policy, or change the one given; raises ValidationError by field."""
-    row = policy or IKEPolicy()
+    row = IKEPolicy.objects.get(pk=policy.pk) if policy else IKEPolicy()
     row.name, row.description = name, description
     row.lifetime_s, row.dpd_interval_s = lifetime_s, dpd_interval_s
     saved = _saved(actor, row, proposals)
@@ -98,7 +99,7 @@ def save_ipsec_policy(
     description: str = "",
 ) -> IPsecPolicy:
     """Make an IPsec policy, or change the one given; raises ValidationError by field."""
-    row = policy or IPsecPolicy()
+    row = IPsecPolicy.objects.get(pk=policy.pk) if policy else IPsecPolicy()
     row.name, row.description, row.pfs_group = name, description, pfs_group or None
     row.lifetime_s, row.lifetime_bytes, row.replay_window = lifetime_s, lifetime_bytes, replay_window
     saved = _saved(actor, row, proposals)

@@ -37,11 +37,12 @@ def create_tunnel(actor: User | None, data: TunnelInput) -> Tunnel:
 @transaction.atomic
 def update_tunnel(actor: User | None, tunnel: Tunnel, data: TunnelInput) -> Tunnel:
     """Change a tunnel as a whole; raises ValidationError by field. Selector pairs that stay keep their number."""
-    before = _facts(queries.get_tunnel(tunnel.pk))
-    tunnel = _store(actor, tunnel, data)
-    after = _facts(tunnel)
-    audit.record(actor, "tunnel.changed", tunnel, details={"fields": _changed(before, after)})
-    return tunnel
+    # A row of its own: the caller's stays as it is when the change is refused.
+    current = queries.get_tunnel(tunnel.pk)
+    before = _facts(current)
+    stored = _store(actor, current, data)
+    audit.record(actor, "tunnel.changed", stored, details={"fields": _changed(before, _facts(stored))})
+    return stored
 
 
 @transaction.atomic

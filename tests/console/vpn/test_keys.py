@@ -109,10 +109,11 @@ def test_a_key_gets_another_value(alice: User, psk: PresharedKey) -> None:
     keys.replace_psk(alice, psk, value="0a0b", encoding="hex")
     stored = PresharedKey.objects.get(pk=psk.pk)
     assert (stored.secret.reveal(), stored.length_octets, stored.encoding) == (b"\x0a\x0b", 2, "hex")
-    keys.regenerate_psk(alice, stored)
-    assert PresharedKey.objects.get(pk=psk.pk).length_octets == 32
+    again = keys.regenerate_psk(alice, stored)
+    assert (again.pk, again.length_octets) == (psk.pk, 32)
     keys.update_psk(alice, stored, name="renamed")
-    assert PresharedKey.objects.get(pk=psk.pk).secret == stored.secret
+    renamed = PresharedKey.objects.get(pk=psk.pk)
+    assert (renamed.name, renamed.secret) == ("renamed", again.secret)
 
 
 @pytest.mark.django_db

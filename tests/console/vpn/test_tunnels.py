@@ -296,6 +296,7 @@ def test_a_refused_change_changes_nothing(tunnel: Tunnel) -> None:
     _errors(dataclasses.replace(TunnelInput.of(tunnel), name="other", selectors=[_pair("x")]), tunnel)
     stored = queries.get_tunnel(tunnel.pk)
     assert (stored.name, len(stored.selectors.all())) == ("paris-lyon", 1)
+    assert tunnel.name == "paris-lyon"
     assert AuditEvent.objects.count() == records
 
 
