@@ -1,0 +1,237 @@
+"""Full IKEv2 handshakes per second of one responder process on one core, and its memory per established tunnel.
+
+The responder is ``iked`` as shipped, with sockets, timers, events and effects, but a data plane in memory; X25519,
+AES-128-GCM, PSK, one child per tunnel. The initiators are protocol engines, one per tunnel, each with an address and
+UDP socket of its own on the loopback of a network namespace, on the other core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agents.contract.codec import to_plain
+from agents.contract.config import ConnectionType, GatewayDocument
+from agents.contract.secret import Secret
+from agents.contract.status import TunnelState
+from agents.ike import outputs
+from agents.ike.engine import Engine
+from agents.iked.entropy import OsEntropy
+from agents.runtime.rpc import Client, RpcUnavailable
+from deploy.lab.netns import Namespace
+from tests.iked.cast import document, psk, tunnel
+
+RESPONDER = "127.1.0.1"
+TARGET_PER_S = 300
+_ROOT = Path(__file__).resolve().parents[2]
+_PSK = b"a secret for the benchmark"
+
+
+def address(number: int) -> str:
+    """Return the loopback address of the initiator with this number."""
+    return f"127.2.{number // 250}.{number % 250 + 1}"
+
+
+def responder_document(count: int) -> GatewayDocument:
+    """Return the responder's document: one tunnel and one PSK per initiator."""
+    tunnels, keys = [], []
+    for number in range(count):
+        remote = address(number)
+        tunnels.append(
+            tunnel(
+                f"t{number}", RESPONDER, remote, connection_type=ConnectionType.RESPONDER_ONLY,
+                local_ts="10.1.0.0/24", remote_ts=f"10.{100 + number // 250}.{number % 250}.0/24",
+            )
+        )  # fmt: skip
+        keys.append(psk(RESPONDER, remote, _PSK, f"k{number}"))
+    return document("responder", tunnels, keys)
+
+
+class Initiator:
+    """One engine with one tunnel and one socket; established when its child has been installed."""
+
+    def __init__(self, number: int, selector: selectors.BaseSelector) -> None:
+        self.engine = Engine(OsEntropy())
+        self.established = False
+        self._selector = selector
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind((address(number), 500))
+        selector.register(self._socket, selectors.EVENT_READ, self)
+        mine = tunnel(
+            f"t{number}", address(number), RESPONDER, connection_type=ConnectionType.INITIATOR_ONLY,
+            local_ts=f"10.{100 + number // 250}.{number % 250}.0/24", remote_ts="10.1.0.0/24",
+        )  # fmt: skip
+        self.engine.configure(document(f"i{number}", [mine], []), time.monotonic())
+        self.drain()
+
+    def readable(self) -> None:
+        """Take one datagram."""
+        octets, (remote, port) = self._socket.recvfrom(65_535)
+        local = self._socket.getsockname()
+        path = outputs.Path(local_address=local[0], local_port=local[1], remote_address=remote, remote_port=port)
+        self.engine.receive(octets, path, time.monotonic())
+        self.drain()
+
+    def tick(self) -> None:
+        """Send again what is due."""
+        deadline = self.engine.next_deadline()
+        if deadline is not None and deadline <= time.monotonic():
+            self.engine.handle_timer(time.monotonic())
+            self.drain()
+
+    def drain(self) -> None:
+        """Perform the outputs; installing is instant."""
+        now = time.monotonic()
+        while found := self.engine.take_outputs():
+            for output in found:
+                if isinstance(output, outputs.Transmit):
+                    self._socket.sendto(output.datagram, (output.path.remote_address, output.path.remote_port))
+                elif isinstance(output, outputs.FindPsk):
+                    self.engine.psk_found(output.request_id, Secret(_PSK), now)
+                elif isinstance(output, outputs.InstallChild):
+                    self.engine.child_installed(output.install_id, now)
+                    self.established = True
+
+    def close(self) -> None:
+        """Give the socket back; the responder keeps its SA."""
+        self._selector.unregister(self._socket)
+        self._socket.close()
+
+
+def establish(count: int, at_once: int) -> float:
+    """Run ``count`` handshakes with ``at_once`` under way at any time; returns the seconds it took."""
+    with selectors.DefaultSelector() as selector:
+        under_way: set[Initiator] = set()
+        started = done = 0
+        began = time.perf_counter()
+        deadline = began + 120
+        while done < count:
+            while started < count and len(under_way) < at_once:
+                under_way.add(Initiator(started, selector))
+                started += 1
+            ready = selector.select(0.2)
+            for key, _ in ready:
+                initiator: Initiator = key.data
+                initiator.readable()
+                if initiator.established:
+                    initiator.close()
+                    under_way.discard(initiator)
+                    done += 1
+            if not ready:
+                for initiator in under_way:
+                    initiator.tick()
+            if time.perf_counter() > deadline:
+                raise RuntimeError(f"only {done} of {count} handshakes were completed in 120 s")
+        return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def responder(cpu: int) -> Iterator[tuple[int, Path]]:
+    """Run the responder process; yields its pid and run directory."""
+    with tempfile.TemporaryDirectory(prefix="vpn-bench-") as name:
+        directory = Path(name)
+        process = subprocess.Popen([sys.executable, "-m", "tests.bench.responder", name, str(cpu)], cwd=_ROOT)
+        try:
+            yield process.pid, directory / "run"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def rss_octets(pid: int) -> int:
+    """Return the resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def call(run: Path, method: str, params: dict[str, Any] | None = None) -> Any:
+    """Ask the responder, which may still be starting."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                client = await Client.connect(run / "iked.sock")
+            except RpcUnavailable:
+                await asyncio.sleep(0.02)
+                continue
+            async with client:
+                return await client.call(method, params, timeout_s=60)
+
+
+def measure(count: int = 1_000, at_once: int = 16) -> dict[str, float]:
+    """Run the benchmark in the present network namespace; see :func:`main`."""
+    cpus = sorted(os.sched_getaffinity(0))
+    with responder(cpus[-1]) as (pid, run):
+        asyncio.run(call(run, "status"))
+        empty = rss_octets(pid)
+        asyncio.run(call(run, "configure", {"document": to_plain(responder_document(count))}))
+        configured, cpu_before = rss_octets(pid), cpu_s(pid)
+        if len(cpus) > 1:
+            os.sched_setaffinity(0, set(cpus[:-1]))
+        elapsed = establish(count, at_once)
+        cpu_after = cpu_s(pid)
+        tunnels = asyncio.run(call(run, "status"))["tunnels"]
+        up = sum(1 for each in tunnels if each["state"] == TunnelState.UP)
+        os.sched_setaffinity(0, set(cpus))
+        if up != count:
+            raise RuntimeError(f"{up} of {count} tunnels are up at the responder")
+        established = rss_octets(pid)
+    return {
+        "handshakes": count,
+        "handshakes_per_s": count / elapsed,
+        "responder_cpu_ms_per_handshake": 1_000 * (cpu_after - cpu_before) / count,
+        "memory_per_tunnel_octets": (established - empty) / count,
+        "memory_per_tunnel_beyond_its_configuration_octets": (established - configured) / count,
+    }
+
+
+def run(count: int = 1_000) -> dict[str, float]:
+    """Measure in a network namespace of its own, print plain lines, return the figures."""
+    namespace = Namespace(f"vc{os.getpid()}", "handshakes")
+    namespace.create()
+    try:
+        command = [sys.executable, "-m", "tests.bench.handshakes", "--inside", "--count", str(count)]
+        inside = subprocess.run(namespace.command(command), cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    finally:
+        namespace.remove()
+    figures: dict[str, float] = json.loads(inside.stdout)
+    rate = figures["handshakes_per_s"]
+    print(f"IKEv2 handshakes (X25519, AES-128-GCM, PSK), one responder process on one core, {count} tunnels:")
+    print(f"  {rate:.0f} per second (target {TARGET_PER_S}: {'met' if rate >= TARGET_PER_S else 'missed'}),", end=" ")
+    print(f"{figures['responder_cpu_ms_per_handshake']:.2f} ms of processor each")
+    print(f"  memory in iked per established tunnel: {figures['memory_per_tunnel_octets'] / 1024:.1f} KiB", end=" ")
+    print(f"({figures['memory_per_tunnel_beyond_its_configuration_octets'] / 1024:.1f} KiB of it for its SAs)")
+    return figures
+
+
+def main() -> int:
+    """Run alone; exits with 1 when the target is missed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.handshakes", description=__doc__)
+    parser.add_argument("--count", type=int, default=1_000, help="tunnels (default: 1000)")
+    parser.add_argument("--inside", action="store_true", help="measure here and print JSON")
+    arguments = parser.parse_args()
+    if arguments.inside:
+        print(json.dumps(measure(arguments.count)))
+        return 0
+    return 0 if run(arguments.count)["handshakes_per_s"] >= TARGET_PER_S else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
