@@ -123,14 +123,21 @@ def pair(
 ) -> tuple[Side, Side]:
     """Return the two ends of one tunnel; ``children`` are as paris sees them."""
     ours = children or (child(),)
-    left = tunnel(endpoint(paris), endpoint(lyon), children=ours, ike=ike, connection_type=types[0], **changes)
+    left = tunnel(
+        endpoint(paris),
+        endpoint(lyon),
+        children=ours,
+        ike=ike,
+        connection_type=types[0],
+        **changes,  # type: ignore[arg-type]
+    )
     right = tunnel(
         endpoint(lyon),
         endpoint(paris),
         children=tuple(mirrored(each) for each in ours),
         ike=ike,
         connection_type=types[1],
-        **changes,
+        **changes,  # type: ignore[arg-type]
     )
     return (
         Side(name="paris", tunnels=[left], keys=[key(secret, paris, lyon)]),

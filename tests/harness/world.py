@@ -1,6 +1,6 @@
 """The world two engines live in: one clock, a network that loses, repeats and reorders, data planes that answer.
 
-Deterministic: everything random comes from one seed. ``run`` advances the clock from event to event, never in real time.
+Deterministic: everything random comes from one seed. ``run`` advances the clock from event to event.
 """
 
 from __future__ import annotations

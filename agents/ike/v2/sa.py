@@ -185,6 +185,8 @@ class IkeSa:
         self.core.touch(self)
         while self.queue and self.requests.outstanding is None and self.state is not SaState.CLOSED:
             task = self.queue.popleft()
+            if self.tunnel is not None:
+                self.core.touch(self.tunnel)
             payloads = task.start(self, now)
             if payloads is not None:
                 self.current = task
@@ -317,6 +319,8 @@ class IkeSa:
         """Hand an answer to the request it belongs to, then send the next."""
         task = self.current
         assert task is not None
+        assert self.tunnel is not None
+        self.core.touch(self.tunnel)
         self.requests.answered()
         self.current = None
         try:

@@ -306,7 +306,7 @@ class TunnelRuntime:
         self.rekey_children(now, plan.rekey_children)
         if plan.fate is Fate.REKEY:
             self.rekey_ike(now)
-        for name in plan.remake_children | plan.rekey_children:
+        for name in plan.remake_children | plan.rekey_children | plan.delete_children:
             self._child_retries.pop(name, None)
         if not self._has_sa() and plan != Plan(fate=Fate.KEEP):
             self._failures = 0
@@ -325,9 +325,14 @@ class TunnelRuntime:
         if self.may_initiate:
             if self.retry_at is not None and not self._has_sa():
                 times.append(self.retry_at)
-            if self._child_retries and self.primary() is not None:
-                missing = [at for name, (_, at) in self._child_retries.items() if self.live_child(name) is None]
-                times += missing
+            sa = self.primary() if self._child_retries else None
+            asked = None if sa is None else self._asked(sa)
+            if asked is not None:
+                times += [
+                    at
+                    for name, (_, at) in self._child_retries.items()
+                    if name not in asked and self.child_config(name) is not None and self.live_child(name) is None
+                ]
         return min(times, default=None)
 
     def handle_timer(self, now: float) -> None:
@@ -344,11 +349,19 @@ class TunnelRuntime:
                 self._ask_for_children(now)
         self._note_state(now)
 
+    @staticmethod
+    def _asked(sa: IkeSa) -> set[str] | None:
+        """Return the children under negotiation, or None while a Delete is: then nothing is asked for."""
+        tasks = (sa.current, *sa.queue)
+        if any(isinstance(task, DeleteChildren) for task in tasks):
+            return None
+        return {task.name for task in tasks if isinstance(task, CreateChild)}
+
     def _ask_for_children(self, now: float) -> None:
         sa = self.primary()
-        if sa is None or any(isinstance(task, DeleteChildren) for task in (sa.current, *sa.queue)):
+        asked = None if sa is None else self._asked(sa)
+        if sa is None or asked is None:
             return
-        asked = {task.name for task in (sa.current, *sa.queue) if isinstance(task, CreateChild)}
         for child in self.config.children:
             if child.name in asked or self.live_child(child.name) is not None:
                 continue
