@@ -1,0 +1,234 @@
+"""A console with a bit of everything: tunnels in every state, as their gateways would have reported them.
+
+Intent is made by the services, documents by the real compiler, observations by the real poll from statuses written here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from django.db.models import F
+from django.utils import timezone
+
+from agents.contract import status as contract
+from agents.contract.events import KINDS, Event
+from agents.contract.status import TunnelState
+from tests.console import cast
+from vpnconsole.accounts.models import User
+from vpnconsole.accounts.services import create_api_token, create_first_user
+from vpnconsole.gateways.models import Gateway
+from vpnconsole.monitor import polling
+from vpnconsole.monitor.models import ActionJob, CounterSample, GatewayObservation, TunnelObservation
+from vpnconsole.rollout import delivery as rollout_delivery
+from vpnconsole.rollout import services as rollout
+from vpnconsole.rollout.models import Delivery, Revision
+from vpnconsole.vpn import keys
+from vpnconsole.vpn.inputs import EndInput, SelectorInput
+from vpnconsole.vpn.models import Tunnel
+from vpnconsole.vpn.services import create_tunnel, set_enabled
+
+USERNAME, PASSWORD = "alice", "seven-copper-lanterns"
+BOOT = "0f5a4b52-8a3f-4a55-9d5e-6a0e8b3c7d11"
+
+
+def seed() -> User:
+    """Fill the database and return the user to log in as."""
+    alice = create_first_user(username=USERNAME, password=PASSWORD)
+    create_api_token(alice, alice, "monitoring")
+    gateways = _gateways()
+    tunnels = _tunnels(gateways)
+    deployment = rollout.deploy(alice, [gateways["paris"].pk, gateways["lyon"].pk, gateways["madrid"].pk], "first roll-out")
+    for row in deployment.deliveries.all():
+        rollout_delivery.compile_delivery(row.pk)
+    _report(gateways["paris"], tunnels, ("paris-lyon", "paris-extranet", "paris-madrid", "paris-lyon-voice", "paris-lyon-trap"))
+    _report(gateways["lyon"], tunnels, ("paris-lyon", "paris-lyon-voice", "paris-lyon-trap"))
+    _report(gateways["madrid"], tunnels, ("paris-madrid",))
+    Delivery.objects.filter(deployment=deployment).update(
+        state="applied", step="In force", percent=100, attempts=1, finished_at=timezone.now()
+    )
+    _refuse(gateways["madrid"])
+    _history(tunnels["paris-lyon"], gateways["paris"])
+    set_enabled(alice, tunnels["paris-lyon-old"], False)
+    cast.make_tunnel(
+        gateways["lyon"], gateways["extranet"], keys.generate_psk(alice, name="lyon-extranet"), description="not deployed yet"
+    )
+    ActionJob.objects.create(
+        tunnel=tunnels["paris-lyon"], gateway=gateways["paris"], verb="rekey-child", requested_by=alice,
+        state="accepted", message="rekey of pair-1 started",
+    )  # fmt: skip
+    advance()
+    return alice
+
+
+def advance() -> None:
+    """Let a second's worth of traffic pass and be read, except where the gateway is out of reach."""
+    now = timezone.now()
+    GatewayObservation.objects.filter(reachable=True).update(read_at=now)
+    heard = TunnelObservation.objects.filter(gateway__observation__reachable=True)
+    heard.update(read_at=now)
+    heard.filter(state="up").update(
+        bytes_in=F("bytes_in") + 476_500,
+        bytes_out=F("bytes_out") + 1_775_125,
+        packets_in=F("packets_in") + 520,
+        packets_out=F("packets_out") + 1_350,
+    )
+
+
+def _gateways() -> dict[str, Gateway]:
+    made = {
+        "paris": cast.make_gateway("paris", "192.0.2.1", "10.1.0.0/24", "10.1.64.0/20", description="head office", agent_host="10.0.0.11"),
+        "lyon": cast.make_gateway("lyon", "198.51.100.1", "10.2.0.0/24", description="plant", agent_host="10.0.0.12"),
+        "madrid": cast.make_gateway("madrid", "203.0.113.40", "10.3.0.0/24", agent_host="10.0.0.13"),
+        "berlin": cast.make_gateway("berlin", "203.0.113.50", "10.4.0.0/24"),
+        "extranet": cast.make_extranet(),
+    }
+    for name in ("paris", "lyon", "madrid"):
+        Gateway.objects.filter(pk=made[name].pk).update(enrolled_at=timezone.now() - timedelta(days=12), agent_version="0.1.0")
+        made[name].refresh_from_db()
+    return made
+
+
+def _tunnels(gateways: dict[str, Gateway]) -> dict[str, Tunnel]:
+    paris, lyon, madrid, extranet = (gateways[name] for name in ("paris", "lyon", "madrid", "extranet"))
+    made = [
+        cast.make_tunnel(paris, lyon, description="office to plant"),
+        cast.make_tunnel(paris, extranet, description="partner"),
+        cast.make_tunnel(paris, madrid),
+        _second(paris, lyon, "paris-lyon-voice", ("10.1.80.0/24", "10.2.80.0/24"), ("10.1.81.0/24", "10.2.81.0/24")),
+        _second(paris, lyon, "paris-lyon-trap", ("10.1.90.0/24", "10.2.90.0/24")),
+        _second(paris, lyon, "paris-lyon-old", ("10.1.99.0/24", "10.2.99.0/24")),
+    ]
+    return {row.name: row for row in made}
+
+
+def _second(a: Gateway, b: Gateway, name: str, *pairs: tuple[str, str]) -> Tunnel:
+    ends = [
+        EndInput(gateway=gateway, address=gateway.addresses.all()[0].address, identity_type="fqdn", identity_value=f"{name}.{gateway.name}")
+        for gateway in (a, b)
+    ]
+    data = dataclasses.replace(
+        cast.tunnel_input(a, b, keys.generate_psk(None, name=name)),
+        name=name,
+        end_a=ends[0],
+        end_b=ends[1],
+        selectors=[SelectorInput(network_a=left, network_b=right) for left, right in pairs],
+    )
+    return create_tunnel(None, data)
+
+
+def _sa(pair: int, local: str, remote: str, since: float) -> contract.ChildSaStatus:
+    counters = contract.Counters(bytes_in=648_213_991, bytes_out=1_391_222_118, packets_in=751_204, packets_out=1_300_112)
+    return contract.ChildSaStatus(
+        spi_in=f"c0ffee{pair:02x}", spi_out=f"deadbe{pair:02x}", encryption="aes-256-gcm-16", integrity=None,
+        group="group-31", udp_encapsulation=True, local_ts=(local,), remote_ts=(remote,), installed_at=since,
+        rekey_at=since + 3000, expires_at=since + 3600, counters=counters,
+    )  # fmt: skip
+
+
+def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
+    """Return what the gateway ``here`` says of a tunnel, by the tunnel's name."""
+    state = {
+        "paris-lyon": TunnelState.UP,
+        "paris-extranet": TunnelState.DOWN,
+        "paris-madrid": TunnelState.UP,
+        "paris-lyon-voice": TunnelState.PARTLY_UP,
+        "paris-lyon-trap": TunnelState.IDLE,
+    }[tunnel.name]
+    since = time.time() - 700
+    here_end, there_end = (tunnel.end_a, tunnel.end_b) if tunnel.end_a.gateway.name == here else (tunnel.end_b, tunnel.end_a)
+    alive = state in (TunnelState.UP, TunnelState.PARTLY_UP)
+    ike = contract.IkeSaStatus(
+        spi_i="6f1c2a9be0d44312", spi_r="a91f03b2c7714e05", initiator=here == "paris", state="established",
+        local=f"{here_end.address}:4500", remote=f"{there_end.address}:4500", nat_local=False, nat_remote=here == "paris",
+        encryption="aes-256-gcm-16", integrity=None, prf="prf-hmac-sha2-384", group="group-31",
+        established_at=since, rekey_at=since + 80_000,
+    )  # fmt: skip
+    children = tuple(
+        contract.ChildStatus(
+            name=f"pair-{pair.seq}",
+            up=alive and (state is TunnelState.UP or pair.seq == 1),
+            sas=(_sa(pair.seq, pair.network_a, pair.network_b, since),) if alive and (state is TunnelState.UP or pair.seq == 1) else (),
+        )
+        for pair in tunnel.selectors.all()
+    )
+    reason = None
+    if state is TunnelState.DOWN:
+        reason = contract.Reason(
+            code="ike.peer-refused-proposal", message=KINDS["ike.peer-refused-proposal"].summary, received="NO_PROPOSAL_CHOSEN",
+            configured="aes-256-gcm-16/prf-hmac-sha2-384/group-31", field="ike.proposals",
+        )  # fmt: skip
+    if state is TunnelState.PARTLY_UP:
+        reason = contract.Reason(code="child.ts-unacceptable", message=KINDS["child.ts-unacceptable"].summary, field="children.local_ts")
+    return contract.TunnelStatus(
+        id=str(tunnel.pk), name=tunnel.name, state=state, since=since, reason=reason, ike_sas=(ike,) if alive else (),
+        children=children, counters=contract.Counters(bytes_in=648_213_991, bytes_out=1_391_222_118, packets_in=751_204, packets_out=1_300_112),
+        interface=f"vpn{str(tunnel.pk)[:8]}",
+    )  # fmt: skip
+
+
+def _report(gateway: Gateway, tunnels: dict[str, Tunnel], names: Sequence[str]) -> None:
+    revision = Revision.objects.filter(gateway=gateway).latest("generation")
+    parts = ("agentd", "iked", "espd")
+    status = contract.GatewayStatus(
+        gateway_id=str(gateway.pk), agent_version="0.1.0", boot_id=BOOT, observed_at=time.time(),
+        accepted_generation=revision.generation, accepted_digest=revision.digest, applied_generation=revision.generation,
+        data_plane=contract.DataPlaneStatus(driver="userspace", reason="the kernel refused an XFRM state: protocol not supported"),
+        components=tuple(contract.ComponentHealth(name=name, healthy=True, version="0.1.0", pid=4000, started_at=time.time() - 86_000) for name in parts),
+        tunnels=tuple(_status(tunnels[name], gateway.name) for name in names), last_event=6,
+    )  # fmt: skip
+    observation, _ = GatewayObservation.objects.get_or_create(gateway=gateway)
+    journal = polling._Journal(epoch=0, events=tuple(_events(gateway.name, tunnels)), last=6, missed=0)
+    polling._record_success(observation, status, journal)
+    TunnelObservation.objects.filter(gateway=gateway, state="up").update(rate_in_bps=3_812_000.0, rate_out_bps=14_201_000.0)
+
+
+def _events(here: str, tunnels: dict[str, Tunnel]) -> list[Event]:
+    rows = [
+        ("agent.started", None, None, None),
+        ("agent.config-accepted", None, None, None),
+        ("agent.config-applied", None, None, None),
+        ("agent.data-plane", None, None, None),
+        ("agent.route-added", "paris-lyon", None, None),
+    ]
+    if here == "paris":
+        rows.append(("ike.peer-refused-proposal", "paris-extranet", "NO_PROPOSAL_CHOSEN", "aes-256-gcm-16/prf-hmac-sha2-384/group-31"))
+    else:
+        rows.append(("esp.replay", "paris-lyon", None, None))
+    return [
+        Event(
+            sequence=number, time=time.time() - 900 + 40 * number, code=code, severity=KINDS[code].severity, message=KINDS[code].summary,
+            tunnel_id=str(tunnels[name].pk) if name else None, received=received, configured=configured,
+        )
+        for number, (code, name, received, configured) in enumerate(rows, 1)
+    ]  # fmt: skip
+
+
+def _refuse(gateway: Gateway) -> None:
+    """Let a gateway refuse a second deployment and then fall silent."""
+    row = Delivery.objects.get(gateway=gateway)
+    Delivery.objects.filter(pk=row.pk).update(
+        state="refused", step="Refused by the gateway", percent=100, attempts=1, error="tunnels[0].mtu: must be between 256 and 65535, not 90",
+        refused_path="tunnels[0].mtu", refused_message="must be between 256 and 65535, not 90", finished_at=timezone.now(),
+    )  # fmt: skip
+    GatewayObservation.objects.filter(gateway=gateway).update(
+        reachable=False, reachable_since=timezone.now() - timedelta(minutes=7), read_at=timezone.now() - timedelta(minutes=7),
+        failures=9, error="10.0.0.13:8470 refused the connection",
+    )  # fmt: skip
+    TunnelObservation.objects.filter(gateway=gateway).update(read_at=timezone.now() - timedelta(minutes=7))
+
+
+def _history(tunnel: Tunnel, gateway: Gateway) -> None:
+    """Keep an hour of samples with a gentle day's curve."""
+    now = datetime.now(UTC)
+    rows: list[CounterSample] = []
+    sent, came = 200_000_000, 100_000_000
+    for index in range(360):
+        sent += int((1.6e6 + 1.2e6 * math.sin(index / 20)) * 10 / 8)
+        came += int((0.9e6 + 0.5e6 * math.cos(index / 31)) * 10 / 8)
+        at = now - timedelta(seconds=10 * (360 - index))
+        rows.append(CounterSample(tunnel=tunnel, gateway=gateway, at=at, bytes_in=came, bytes_out=sent, packets_in=came // 900, packets_out=sent // 1300))
+    CounterSample.objects.bulk_create(rows)
