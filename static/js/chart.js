@@ -13,6 +13,10 @@
     return `${Math.round(value)} bit/s`;
   }
 
+  function clock(unix_s) {
+    return new Date(unix_s * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  }
+
   function colour(name) {
     const probe = document.createElement("span");
     probe.style.color = `var(${name})`;
@@ -29,7 +33,7 @@
       width: holder.clientWidth,
       height: 200,
       cursor: { drag: { x: true, y: false } },
-      axes: [{ ...axis }, { ...axis, size: 84, values: (_plot, ticks) => ticks.map(rate) }],
+      axes: [{ ...axis, values: (_plot, ticks) => ticks.map(clock) }, { ...axis, size: 84, values: (_plot, ticks) => ticks.map(rate) }],
       scales: { y: { range: (_plot, _low, high) => [0, Math.max(high || 0, 1000)] } },
       series: [
         { label: "Time", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" },
@@ -55,7 +59,9 @@
       load();
     }
   });
-  document.addEventListener("theme", () => plot && draw({ at: plot.data[0], a_to_b: plot.data[1], b_to_a: plot.data[2] }));
+  const redraw = () => plot && draw({ at: plot.data[0], a_to_b: plot.data[1], b_to_a: plot.data[2] });
+  document.addEventListener("theme", redraw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   new ResizeObserver(() => plot?.setSize({ width: holder.clientWidth, height: 200 })).observe(holder);
   load();
 })();

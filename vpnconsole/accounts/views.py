@@ -13,6 +13,7 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
+from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -26,6 +27,7 @@ from vpnconsole.lib.listing import PER_PAGE, page_number
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
+@method_decorator(login_not_required, name="dispatch")
 class LoginView(views.LoginView):
     """Log in; a console without users leads to set-up instead."""
 
@@ -79,7 +81,9 @@ def settings(request: UserRequest) -> HttpResponse:
             update_session_auth_hash(request, request.user)
             messages.success(request, "Your password was changed; your other sessions have ended.")
             return redirect("accounts:settings")
-    return render(request, "accounts/settings.html", {"form": form, "tab": "password"}, status=422 if form.errors else 200)
+    return render(
+        request, "accounts/settings.html", {"form": form, "tab": "password"}, status=422 if form.errors else 200
+    )
 
 
 @never_cache

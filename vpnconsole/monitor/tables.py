@@ -47,6 +47,8 @@ GATEWAY_COLUMNS: Mapping[str, Callable[[GatewayRow], Any]] = {
 class TunnelFilter(forms.Form):
     """What of the tunnels is shown; an unknown value shows everything."""
 
+    optional = ()
+
     q = forms.CharField(
         required=False, label="Name, gateway or address", widget=forms.TextInput(attrs={"type": "search"})
     )
@@ -86,6 +88,8 @@ def _searchable(row: TunnelRow) -> str:
 
 class EventFilter(forms.Form):
     """What of the events is shown."""
+
+    optional = ()
 
     tunnel = forms.ModelChoiceField(Tunnel.objects.all(), required=False, empty_label="every tunnel")
     gateway = forms.ModelChoiceField(Gateway.objects.all(), required=False, empty_label="every gateway")

@@ -122,12 +122,14 @@ def field(bound: BoundField, wide: bool = False) -> dict[str, Any]:
     elif isinstance(widget, forms.RadioSelect | forms.CheckboxSelectMultiple):
         kind = "group"
     attrs = _attrs(bound)
+    # A form whose rules are all the service's names what may stay empty; elsewhere the field knows.
+    optional = getattr(bound.form, "optional", None)
     return {
         "bound": bound,
+        "optional": bound.name in optional if optional is not None else not bound.field.required,
         "kind": kind,
         "wide": wide,
         "input": bound.as_widget(attrs=attrs),
-        "described": attrs.get("aria-describedby", ""),
     }
 
 

@@ -35,6 +35,8 @@ def encoding_field() -> forms.ChoiceField:
 class KeyValueForm(forms.Form):
     """The value of a key: made here or typed."""
 
+    optional: tuple[str, ...] = ()
+
     how = forms.ChoiceField(
         label="Value",
         choices=[(GENERATE, "Generate 32 random octets"), (ENTER, "Enter a key agreed with the peer")],
@@ -54,6 +56,8 @@ class KeyValueForm(forms.Form):
 
 class KeyForm(KeyValueForm):
     """A new key."""
+
+    optional = ("description",)
 
     name = forms.CharField(max_length=100, help_text="For instance the tunnel's name.", widget=forms.TextInput(attrs={"autocomplete": "off"}))
     description = forms.CharField(max_length=255, required=False)

@@ -30,6 +30,7 @@ def _none_or(value: str) -> str | None:
 
 
 class _SuiteForm(forms.Form):
+    optional = ("description",)
     name = forms.CharField(max_length=100, widget=forms.TextInput(attrs={"autocomplete": "off"}))
     description = forms.CharField(max_length=255, required=False)
     encryption = forms.ChoiceField(choices=_marked(ENCRYPTION_CHOICES, algorithms.ENCRYPTION), initial="aes-256-gcm-16")
@@ -73,6 +74,8 @@ class IPsecProposalForm(_SuiteForm):
 
 class _PolicyForm(forms.Form):
     """A policy; its proposals are chosen one by one, the order is the preference."""
+
+    optional = ("description",)
 
     name = forms.CharField(max_length=100, widget=forms.TextInput(attrs={"autocomplete": "off"}))
     description = forms.CharField(max_length=255, required=False)

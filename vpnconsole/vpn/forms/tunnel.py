@@ -54,6 +54,8 @@ def ports_text(first: int, last: int) -> str:
 class EndForm(forms.Form):
     """One end; the addresses offered are those of its gateway."""
 
+    optional = ()
+
     gateway = forms.ModelChoiceField(
         queryset=Gateway.objects.none(), required=False, empty_label="choose a gateway"
     )
@@ -112,6 +114,7 @@ def _gateway_label(row: Gateway) -> str:
 class SelectorForm(forms.Form):
     """One pair of networks."""
 
+    optional = ()
     _mono = {"class": "mono", "spellcheck": "false", "placeholder": "10.1.0.0/24"}
     network_a = forms.CharField(label="Network at A", required=False, widget=forms.TextInput(attrs=_mono))
     network_b = forms.CharField(label="Network at B", required=False, widget=forms.TextInput(attrs=_mono))
@@ -208,6 +211,7 @@ class TunnelForm(forms.Form):
     )
     mtu = forms.IntegerField(required=False, label="MTU", min_value=256, max_value=65_535, help_text="Empty: computed from the path.")
 
+    optional = ("description", "mtu")
     #: The services' fields for a new key, where they differ.
     key_aliases = {"name": "key_name", "value": "key_value", "encoding": "key_encoding"}
 
