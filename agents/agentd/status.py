@@ -99,8 +99,9 @@ async def espd_health(path: Path) -> ComponentHealth:
     """Ask ``espd`` how it is; a short connection of its own, so that no data plane session is opened."""
     try:
         async with await Client.connect(path) as client:
-            return from_plain(ComponentHealth, await client.call("health", timeout_s=_ESPD_TIMEOUT_S))
+            answer = await client.call("health", timeout_s=_ESPD_TIMEOUT_S)
+        return from_plain(ComponentHealth, answer["health"], "health")
     except (RpcError, RpcUnavailable) as error:
         return ComponentHealth(name="espd", healthy=False, detail=str(error))
-    except DocumentError as error:
+    except (DocumentError, KeyError, TypeError) as error:
         return ComponentHealth(name="espd", healthy=False, detail=f"its answer cannot be read: {error}")

@@ -37,9 +37,9 @@ class Agentd:
         """Read the journal."""
         return from_plain(EventPage, await self.client.call("events", {"after": after, "limit": limit}))
 
-    async def counters(self) -> dict[str, int] | None:
-        """Return the counts of drops and refusals by event code, None while ``iked`` is away."""
-        answer: dict[str, int] | None = (await self.client.call("counters"))["counters"]
+    async def counters(self) -> dict[str, dict[str, int] | None]:
+        """Return ``events`` and ``dropped``, each a table of counts or None where it is not known."""
+        answer: dict[str, dict[str, int] | None] = await self.client.call("counters")
         return answer
 
     async def act(self, verb: Verb, tunnel_id: str) -> ActionResult:

@@ -1,0 +1,321 @@
+"""The command lines against a real socket: what they print, what they ask for, how they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.cli import ike, ipsecstat, vpn_agent
+from agents.contract.codec import to_plain
+from agents.contract.events import Event, EventPage, Severity
+from agents.contract.status import (
+    ChildSaStatus,
+    ChildStatus,
+    ComponentHealth,
+    Counters,
+    DataPlaneStatus,
+    GatewayStatus,
+    IkeSaStatus,
+    Reason,
+    Refusal,
+    TunnelState,
+    TunnelStatus,
+)
+from agents.runtime.rpc import Connection, RpcError, Server
+from agents.runtime.version import VERSION
+
+UP = TunnelStatus(
+    id="aaaaaaaa-1111-4111-8111-111111111111",
+    name="paris-lyon",
+    state=TunnelState.UP,
+    since=1_000.0,
+    ike_sas=(
+        IkeSaStatus(
+            spi_i="1" * 16, spi_r="2" * 16, initiator=True, state="established", local="192.0.2.1:4500",
+            remote="192.0.2.2:4500", nat_local=False, nat_remote=True, encryption="aes-128-gcm-16", integrity=None,
+            prf="prf-hmac-sha2-256", group="group-31", established_at=1_000.0, rekey_at=None,
+        ),
+    ),
+    children=(
+        ChildStatus(
+            name="net",
+            up=True,
+            sas=(
+                ChildSaStatus(
+                    spi_in="c0000001", spi_out="c0000002", encryption="aes-128-gcm-16", integrity=None, group=None,
+                    udp_encapsulation=True, local_ts=("10.1.0.0/24",), remote_ts=("10.2.0.0/24",), installed_at=1_000.0,
+                    rekey_at=None, expires_at=None, counters=Counters(),
+                ),
+            ),
+        ),
+    ),
+    counters=Counters(bytes_in=2_048, bytes_out=5, packets_in=20, packets_out=10),
+    interface="vpnaaaaaaaa",
+    routes=("10.2.0.0/24",),
+)  # fmt: skip
+DOWN = TunnelStatus(
+    id="bbbbbbbb-2222-4222-8222-222222222222",
+    name="paris-rome",
+    state=TunnelState.DOWN,
+    since=1_000.0,
+    reason=Reason(
+        code="ike.no-proposal",
+        message="No IKE proposal matches",
+        received="aes-256-cbc",
+        configured="aes-128-gcm-16",
+        field="ike.proposals",
+    ),
+    children=(ChildStatus(name="net", up=False), ChildStatus(name="voice", up=False)),
+)
+STATUS = GatewayStatus(
+    gateway_id="11111111-1111-4111-8111-111111111111",
+    agent_version=VERSION,
+    boot_id="boot",
+    observed_at=1_500.0,
+    accepted_generation=4,
+    applied_generation=3,
+    refusal=Refusal(generation=5, path="data_plane", message="kernel is not available here", at=1_200.0),
+    problems=("add route 10.9.0.0/24: Operation not permitted",),
+    data_plane=DataPlaneStatus(driver="userspace", reason="the kernel has no ESP"),
+    components=(ComponentHealth(name="iked", healthy=True, pid=7),),
+    tunnels=(UP, DOWN),
+    last_event=3,
+)
+EVENTS = tuple(
+    Event(sequence=number, time=1_000.0, code=code, severity=severity, message=message)
+    for number, (code, severity, message) in enumerate(
+        (
+            ("agent.started", Severity.INFO, "Agent started"),
+            ("ike.initiate", Severity.INFO, "Negotiation started"),
+            ("ike.no-proposal", Severity.ERROR, "No IKE proposal matches"),
+        ),
+        start=1,
+    )
+)
+
+
+class FakeAgentd:
+    """``agentd.sock`` in a thread of its own, since the command lines bring their own loop."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.actions: list[tuple[str, str]] = []
+        self.accept = True
+        self.counters: dict[str, Any] = {
+            "events": {"child.established": 2, "child.rekeyed": 3},
+            "dropped": {"in": 9, "in.integrity": 1, "in.replay": 5, "in.policy": 3, "out": 2},
+        }
+        self.status = STATUS
+        self._ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def __enter__(self) -> FakeAgentd:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        assert self._loop is not None
+        assert self._stop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+
+        async def status(_params: dict[str, Any], _connection: Connection) -> Any:
+            return to_plain(self.status)
+
+        async def events(params: dict[str, Any], _connection: Connection) -> Any:
+            chosen = tuple(event for event in EVENTS if event.sequence > params["after"])[: params["limit"]]
+            return to_plain(EventPage(events=chosen, oldest=1, last=EVENTS[-1].sequence))
+
+        async def action(params: dict[str, Any], _connection: Connection) -> Any:
+            if params["tunnel_id"] not in (UP.id, DOWN.id):
+                raise RpcError("unknown-tunnel", "no such tunnel")
+            self.actions.append((params["verb"], params["tunnel_id"]))
+            return {
+                "id": params["id"],
+                "accepted": self.accept,
+                "message": "negotiating" if self.accept else "disabled",
+            }
+
+        async def counters(_params: dict[str, Any], _connection: Connection) -> Any:
+            return self.counters
+
+        handlers = {"status": status, "events": events, "action": action, "counters": counters}
+        async with Server(self.run / "agentd.sock", handlers):
+            self._ready.set()
+            await self._stop.wait()
+
+
+@pytest.fixture
+def agentd(tmp_path: Path) -> Iterator[FakeAgentd]:
+    with FakeAgentd(tmp_path) as made:
+        yield made
+
+
+def vpn(agentd: FakeAgentd, *words: str) -> int:
+    return vpn_agent.main([words[0], "--run", str(agentd.run), *words[1:]])
+
+
+def test_status_shows_every_tunnel_and_why_one_is_down(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vpn(agentd, "status") == 0
+    shown = capsys.readouterr().out
+    lines = {line.split()[0]: line.split() for line in shown.splitlines() if line}
+    assert lines["paris-lyon"] == ["paris-lyon", "up", "8", "min", "1", "of", "1", "2.0", "KiB", "5", "B", "-"]
+    assert lines["paris-rome"][1:5] == ["down", "8", "min", "0"]
+    assert "No IKE proposal matches" in shown
+    assert "generation 4 accepted, 3 in force" in shown
+    assert "Problem        add route 10.9.0.0/24" in shown
+    assert "Last refusal   generation 5: data_plane: kernel" in shown
+
+
+def test_status_as_json_is_the_contract(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vpn(agentd, "status", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == to_plain(STATUS)
+
+
+def test_one_tunnel_in_detail(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vpn(agentd, "status", "paris-lyon") == 0
+    shown = capsys.readouterr().out
+    assert "ESP in c0000001 out c0000002, aes-128-gcm-16, 10.1.0.0/24 === 10.2.0.0/24, in UDP" in shown
+    assert "route 10.2.0.0/24" in shown
+    assert vpn(agentd, "status", "paris-rome") == 0
+    assert "received aes-256-cbc" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "verb"),
+    [
+        (("up",), "initiate"),
+        (("down",), "terminate"),
+        (("rekey",), "rekey-child"),
+        (("rekey", "--ike"), "rekey-ike"),
+        (("clear-ike",), "clear-ike"),
+        (("clear-ipsec",), "clear-ipsec"),
+    ],
+)
+def test_verbs_are_asked_for_by_name(agentd: FakeAgentd, words: tuple[str, ...], verb: str) -> None:
+    assert vpn(agentd, *words, "paris-lyon") == 0
+    assert agentd.actions == [(verb, UP.id)]
+
+
+def test_a_refused_verb_and_an_unknown_tunnel_fail(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    agentd.accept = False
+    assert vpn(agentd, "up", "paris-lyon") == 1
+    assert "disabled" in capsys.readouterr().out
+    assert vpn(agentd, "up", "nowhere") == 1
+    assert "tunnels: paris-lyon, paris-rome" in capsys.readouterr().err
+
+
+def test_events_are_shown_from_the_end(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vpn(agentd, "events", "--limit", "2") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert ["ike.initiate" in shown[0], "ike.no-proposal" in shown[1], len(shown)] == [True, True, 2]
+    assert vpn(agentd, "events", "--after", "2", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["code"] == "ike.no-proposal"
+
+
+def test_an_agent_that_is_away_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vpn_agent.main(["status", "--run", str(tmp_path)]) == 1
+    assert "does not answer" in capsys.readouterr().err
+    assert ike.main(["cmd=list", "--run", str(tmp_path)]) == 1
+    assert ipsecstat.main(["--run", str(tmp_path)]) == 1
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert vpn_agent.main(["version"]) == 0
+    assert capsys.readouterr().out.strip() == VERSION
+
+
+def aix(agentd: FakeAgentd, *words: str) -> int:
+    return ike.main([*words, "--run", str(agentd.run)])
+
+
+def test_ike_list_shows_both_phases(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    assert aix(agentd, "cmd=list") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "Phase Tun Id Status Local Id Remote Id Name",
+        "1 1 Active 192.0.2.1:4500 192.0.2.2:4500 paris-lyon",
+        "2 1 Active 10.1.0.0/24 10.2.0.0/24 paris-lyon/net",
+        "1 2 Dormant not available not available paris-rome",
+        "2 2 Dormant not available not available paris-rome/net",
+        "2 3 Dormant not available not available paris-rome/voice",
+    ]
+    assert aix(agentd, "cmd=list", "phase=2", "numlist=2,3", "--json") == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["paris-rome/net", "paris-rome/voice"]
+    assert aix(agentd, "cmd=list", "phase=1", "verbose=yes") == 0
+    assert "paris-rome: No IKE proposal matches" in capsys.readouterr().out
+
+
+def test_ike_activate_and_remove(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    assert aix(agentd, "cmd=activate", "numlist=1,2") == 0
+    assert aix(agentd, "cmd=remove", "name=paris-rome") == 0
+    assert aix(agentd, "cmd=remove", "phase=2", "numlist=1") == 0
+    assert agentd.actions == [
+        ("initiate", UP.id),
+        ("initiate", DOWN.id),
+        ("terminate", DOWN.id),
+        ("clear-ipsec", UP.id),
+    ]
+    assert aix(agentd, "cmd=activate") == 1
+    assert aix(agentd, "cmd=activate", "numlist=99") == 1
+    assert "no such tunnel" in capsys.readouterr().err
+
+
+def test_ike_log_filters_by_level(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    assert aix(agentd, "cmd=log") == 0
+    shown = capsys.readouterr().out
+    assert "Negotiation started" in shown
+    assert "Agent started" not in shown
+    assert aix(agentd, "cmd=log", "level=errors") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert aix(agentd, "cmd=log", "level=none") == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("words", [(), ("cmd=explode",), ("cmd=list", "colour=red")])
+def test_ike_explains_itself(agentd: FakeAgentd, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert aix(agentd, *words) == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_ipsecstat_prints_real_numbers_or_says_there_are_none(
+    agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ipsecstat.main(["--run", str(agentd.run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["IP Security Devices:", "ipsec_v4 Available (userspace)", "ipsec_v6 Available (userspace)"]
+    for line in (
+        "AES-128-GCM-16 -- AES-128-GCM",
+        "Incoming ESP packets: 20",
+        "Outgoing ESP packets: 10",
+        "Incoming AH packets: not available",
+        "Total incoming packets dropped: 9",
+        "ESP did not compute: 1",
+        "ESP replay violation: 5",
+        "Filter denies on input: 3",
+        "Total outgoing packets dropped: 2",
+        "Tunnel cache entries added: 5",
+        "Tunnel cache entries deleted: not available",
+    ):
+        assert line in lines
+
+
+def test_ipsecstat_invents_nothing_while_iked_is_away(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    import dataclasses
+
+    agentd.status = dataclasses.replace(STATUS, data_plane=DataPlaneStatus(reason="iked stopped"))
+    agentd.counters = {"events": None, "dropped": None}
+    assert ipsecstat.main(["--run", str(agentd.run), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out).values()) == {None}
