@@ -27,6 +27,7 @@ class Environment(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="VPNCONSOLE_", extra="ignore", hide_input_in_errors=True)
 
     data_dir: Path = Path(".data")
+    run_dir: Path | None = None
     secret_key_file: Path | None = None
     kek_file: Path | None = None
     broker_url: str = ""
@@ -44,6 +45,11 @@ class Environment(BaseSettings):
         return self.data_dir.absolute()
 
     @property
+    def run_path(self) -> Path:
+        """Where sockets lie; set it where the data directory's path is too long for one (107 octets)."""
+        return (self.run_dir or self.data_path / "run").absolute()
+
+    @property
     def secret_key_path(self) -> Path:
         """Where Django's secret key lies."""
         return (self.secret_key_file or self.data_path / "keys" / "secret-key").absolute()
@@ -56,7 +62,7 @@ class Environment(BaseSettings):
     @property
     def broker(self) -> str:
         """The Celery broker's URL; by default the socket of the broker the console starts for itself."""
-        return self.broker_url or f"redis+socket://{self.data_path / 'run' / 'broker.sock'}"
+        return self.broker_url or f"redis+socket://{self.run_path / 'broker.sock'}"
 
     def secret_key(self) -> str:
         """Return the stored key, or one that lasts as long as this process when there is none yet."""

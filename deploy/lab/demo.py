@@ -15,6 +15,8 @@ import socket
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -141,7 +143,7 @@ class Demo:
     def _start_console(self) -> None:
         say("Starting the console: broker, worker, scheduler and web server")
         data = self.work.directory / "data"
-        seed.configure(data, f"redis+socket://{self.work.sockets}/broker.sock")
+        seed.configure(data, self.work.sockets / "console")
         seed.set_up("admin", self.password)
         self.work.start(
             "console",
@@ -151,12 +153,13 @@ class Demo:
         self.work.wait("the console answers", self._console_answers, SETUP_WITHIN_S)
 
     def _console_answers(self) -> bool:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
-                return False
-            probe.sendall(b"GET /accounts/login/ HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
-            return probe.recv(15).startswith(b"HTTP/1")
+        try:
+            with urllib.request.urlopen(f"{self.url}/accounts/login/", timeout=5):
+                return True
+        except urllib.error.HTTPError as error:
+            raise LabError(f"the console answers its log-in page with {error}") from None
+        except OSError:
+            return False  # not listening yet
 
     def _start_agents(self) -> None:
         relay = OutsideRelay()

@@ -20,12 +20,17 @@ ROOT = Path(__file__).resolve().parents[2]
 OPERATOR = "admin"
 
 
-def configure(data: Path, broker_url: str) -> None:
+def configure(data: Path, sockets: Path) -> None:
     """Point this process and its children at a console of its own, and make that console's keys and database."""
     os.environ["VPNCONSOLE_DATA_DIR"] = str(data)
-    os.environ["VPNCONSOLE_BROKER_URL"] = broker_url
+    os.environ["VPNCONSOLE_RUN_DIR"] = str(sockets)
     os.environ["DJANGO_SETTINGS_MODULE"] = "vpnconsole.settings"
-    for other in ("VPNCONSOLE_DATABASE_URL", "VPNCONSOLE_KEK_FILE", "VPNCONSOLE_SECRET_KEY_FILE"):
+    for other in (
+        "VPNCONSOLE_BROKER_URL",
+        "VPNCONSOLE_DATABASE_URL",
+        "VPNCONSOLE_KEK_FILE",
+        "VPNCONSOLE_SECRET_KEY_FILE",
+    ):
         os.environ.pop(other, None)
     run(sys.executable, str(ROOT / "manage.py"), "setup", "--verbosity", "0")
     import django

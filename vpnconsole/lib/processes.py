@@ -131,10 +131,9 @@ class Supervisor:
 
 
 def console_specs(
-    *, data_dir: Path, bind: str, port: int, environment: Mapping[str, str], own_broker: bool
+    *, data_dir: Path, run_dir: Path, bind: str, port: int, environment: Mapping[str, str], own_broker: bool
 ) -> list[ProcessSpec]:
     """Return the console's processes; ``own_broker`` False when the environment names a broker of somebody else."""
-    run_dir = data_dir / "run"
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     celery = (sys.executable, "-m", "celery", "--quiet", "-A", "vpnconsole.celery")
     specs = [_broker_spec(data_dir, run_dir, environment)] if own_broker else []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -64,4 +63,8 @@ def send_on_commit(task: Task[..., Any], *ids: str | int) -> None:
 
     A broker that is away then fails nothing that was committed: it is logged, and the app's sweep sends the task later.
     """
-    transaction.on_commit(partial(task.delay, *ids), robust=True)
+
+    def send() -> None:  # a plain function: Django names it in its log when the broker is away
+        task.delay(*ids)
+
+    transaction.on_commit(send, robust=True)

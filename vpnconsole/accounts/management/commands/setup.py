@@ -22,7 +22,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run."""
         env = environment()
-        for directory in (env.data_path, env.data_path / "run", env.secret_key_path.parent, env.kek_path.parent):
+        for directory in (env.data_path, env.run_path, env.secret_key_path.parent, env.kek_path.parent):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not env.secret_key_path.exists():
             _write_private(env.secret_key_path, secrets.token_urlsafe(48) + "\n")

@@ -33,6 +33,7 @@ class Command(BaseCommand):
             require_set_up(chosen)
             specs = console_specs(
                 data_dir=chosen.data_path,
+                run_dir=chosen.run_path,
                 bind=options["bind"],
                 port=options["port"],
                 environment=child_environment(VPNCONSOLE_DATA_DIR=str(chosen.data_path)),
