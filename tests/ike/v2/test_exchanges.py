@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -78,7 +79,7 @@ class TestEstablish:
 
     def test_esp_cbc_has_integrity_keys(self) -> None:
         esp = IpsecProposal(encryption="aes-256-cbc", integrity="hmac-sha2-256-128")
-        _, paris, lyon, *_ = established(children=(child(proposals=(esp,)),))
+        _, paris, _lyon, *_ = established(children=(child(proposals=(esp,)),))
         spec = next(iter(paris.data_plane.sas.values()))
         assert spec.integrity_key is not None
         assert len(spec.integrity_key) == 32
@@ -97,7 +98,7 @@ class TestEstablish:
 
     def test_all_children_of_a_tunnel(self) -> None:
         children = (child(), child("voice", ("10.9.0.0/24",), ("10.8.0.0/24",)))
-        world, paris, lyon, *_ = established(children=children)
+        world, paris, _lyon, *_ = established(children=children)
         assert exchanges(world)[4:] == [("paris", 36), ("lyon", 36)]
         reqids = {spec.reqid for spec in paris.data_plane.sas.values()}
         assert reqids == {REQID_BASE + 1, REQID_BASE + 2}
@@ -192,7 +193,7 @@ class TestRefusals:
         elif change == "keys":
             right.keys = value  # type: ignore[assignment]
         else:
-            right.change(**{change: value})
+            right.change(**{change: value})  # type: ignore[arg-type]
         paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
         lyon.configure(right.document())
         paris.configure(left.document())
@@ -274,7 +275,7 @@ class TestRefusals:
 
     def test_it_comes_up_once_mended(self) -> None:
         wrong = [key(b"another secret", "192.0.2.2", "192.0.2.1")]
-        world, paris, lyon, left, right = self.meet_differing("keys", wrong)
+        world, paris, lyon, _left, right = self.meet_differing("keys", wrong)
         right.keys = [key(b"a shared secret of both", "192.0.2.2", "192.0.2.1")]
         lyon.configure(right.document())
         assert world.run(60, up(paris, lyon))
@@ -430,7 +431,7 @@ class TestNat:
         assert world.run(1)
 
     def test_without_nat_the_peer_does_not_move(self) -> None:
-        _, paris, lyon, *_ = established()
+        _, _paris, lyon, *_ = established()
         spi_in = int(lyon.status().children[0].sas[0].spi_in, 16)
         lyon.do(lyon.engine.peer_moved, lyon.status().id, spi_in, "203.0.113.66", 4500)
         assert lyon.status().ike_sas[0].remote == "192.0.2.1:500"
@@ -703,7 +704,7 @@ class TestLiveness:
         assert reason is not None
         assert reason.code == "ike.peer-unresponsive"
         times = [each.at for each in world.log[:6]]
-        gaps = [round(later - earlier, 2) for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [round(later - earlier, 2) for earlier, later in itertools.pairwise(times)]
         assert gaps == [1.0, 1.8, 3.24, 5.83, 10.5]
 
 
