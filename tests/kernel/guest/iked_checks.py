@@ -18,6 +18,7 @@ from tests.kernel.guest.gateways import TUNNEL_EXTRANET, TUNNEL_LYON, Gateway, G
 from tests.kernel.guest.harness import Wire, report
 
 ECHO_OCTETS = 84
+NAT_PORT = 41000
 
 
 def _spis(status: TunnelStatus) -> set[int]:
@@ -126,6 +127,44 @@ async def forced_into_udp(lab: Gateways) -> None:
     await _agree(lab.paris, TUNNEL_LYON)
 
 
+async def nat_moves_the_peer(lab: Gateways) -> None:
+    """A NAT between begins to give paris another port: lyon hears of it from the kernel and answers there."""
+    before = await lab.lyon.tunnel(TUNNEL_LYON)
+    _rewrite_ports(lab)
+    wire = Wire(lab.lyon.namespace, "wan")
+    try:
+        assert await lab.ping(PARIS, LYON) == 3
+        await lab.lyon.until(TUNNEL_LYON, lambda status: _remote_port(status) == NAT_PORT)
+        wire.frames()
+        assert await lab.ping(PARIS, LYON) == 3, lab.lyon.log()
+        frames = wire.frames()
+    finally:
+        wire.close()
+    esp = [frame for frame in frames if frame[42:46] != bytes(4)]
+    assert [frame[36:38] for frame in esp] == [NAT_PORT.to_bytes(2, "big")] * 3, lab.lyon.log()
+    after = await lab.lyon.tunnel(TUNNEL_LYON)
+    assert _spis(after) == _spis(before), "moved, not negotiated anew"
+    assert after.counters.packets_in == before.counters.packets_in + 6
+    await _agree(lab.lyon, TUNNEL_LYON)
+
+
+def _rewrite_ports(lab: Gateways) -> None:
+    """Let the router towards lyon change paris's port 4500 to another, and back in what returns."""
+    router = partial(lab.network.internet.run, "tc")
+    router("qdisc", "add", "dev", "to-lyon", "clsact")
+    for hook, end, was, becomes in (("egress", "src", 4500, NAT_PORT), ("ingress", "dst", NAT_PORT, 4500)):
+        router(
+            "filter", "add", "dev", "to-lyon", hook, "protocol", "ip", "flower", "ip_proto", "udp",
+            f"{end}_ip", PARIS.outer_address, f"{end}_port", str(was),
+            "action", "pedit", "ex", "munge", "udp", f"{end[0]}port", "set", str(becomes), "pipe",
+            "action", "csum", "udp",
+        )  # fmt: skip
+
+
+def _remote_port(status: TunnelStatus) -> int:
+    return int(status.ike_sas[0].remote.rpartition(":")[2]) if status.ike_sas else 0
+
+
 async def flushed_by_somebody(lab: Gateways) -> None:
     """Our SAs vanish behind our back: the daemon is told and negotiates new ones."""
     old = set(lab.paris.kernel_sas())
@@ -190,8 +229,8 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         auto_chooses_the_kernel, pings_between_hosts, child_rekey_counts_on, ike_rekey_keeps_the_children,
-        forced_into_udp, flushed_by_somebody, killed_and_started_again, strongswan_with_kernel_netlink,
-        strongswan_rekeys, terminate_leaves_nothing,
+        forced_into_udp, nat_moves_the_peer, flushed_by_somebody, killed_and_started_again,
+        strongswan_with_kernel_netlink, strongswan_rekeys, terminate_leaves_nothing,
     )
 }  # fmt: skip
 
