@@ -15,6 +15,7 @@ import binascii
 import dataclasses
 import hashlib
 import json
+import sys
 import types
 import typing
 from enum import StrEnum
@@ -59,7 +60,7 @@ def digest(value: object) -> str:
 def decode(kind: type[T], octets: bytes) -> T:
     """Read canonical or ordinary JSON into ``kind``; raises :class:`DocumentError` with the path."""
     try:
-        plain = json.loads(octets, object_pairs_hook=_no_duplicates)
+        plain = json.loads(octets, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except DocumentError:
         raise
     except (ValueError, RecursionError) as error:
@@ -79,6 +80,10 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
         twice = next(name for name in names if names.count(name) > 1)
         raise DocumentError("", f"field {twice!r} stands twice in one object")
     return result
+
+
+def _no_constant(name: str) -> object:
+    raise DocumentError("", f"holds {name}, which is not JSON")
 
 
 @cache
@@ -109,6 +114,7 @@ def _read_map(plain: object, path: str) -> dict[str, str]:
     for key, value in plain.items():
         if not isinstance(value, str):
             raise DocumentError(f"{path}.{key}", f"must be text, not {_name(value)}")
+        _text(key + value, path)
     return plain
 
 
@@ -145,10 +151,21 @@ def _read_scalar(kind: Any, plain: object, path: str) -> object:
         if not isinstance(plain, str) or plain not in set(kind):
             raise DocumentError(path, f"must be one of {', '.join(sorted(kind))}, not {plain!r}"[:400])
         return kind(plain)
-    if kind is float and isinstance(plain, int) and not isinstance(plain, bool):
+    if kind is float and isinstance(plain, int | float) and not isinstance(plain, bool):
+        if not abs(plain) <= sys.float_info.max:
+            raise DocumentError(path, "is out of range")
         return float(plain)
     if not isinstance(plain, kind) or (kind is int and isinstance(plain, bool)):
         raise DocumentError(path, f"must be {_WORDS.get(kind, kind.__name__)}, not {_name(plain)}")
+    return _text(plain, path) if isinstance(plain, str) else plain
+
+
+def _text(plain: str, path: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can escape and UTF-8 cannot hold."""
+    try:
+        plain.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DocumentError(path, "holds half a surrogate pair") from None
     return plain
 
 
