@@ -48,34 +48,43 @@ def _trailers(block: int, next_header: int) -> tuple[bytes, ...]:
 _TRAILERS = {(block, number): _trailers(block, number) for block in (4, 16) for number in (NEXT_IPV4, NEXT_IPV6)}
 
 
+TRAILERS_4 = {block: _TRAILERS[block, NEXT_IPV4] for block in (4, 16)}
+TRAILERS_6 = {block: _TRAILERS[block, NEXT_IPV6] for block in (4, 16)}
+"""By block length, then by inner length modulo it: what ends a packet of which no octet is more than needed."""
+
+
 class Transform(Protocol):
-    """What an SA does to its packets."""
+    """What an SA does to its packets. ``block`` is the length plaintexts are padded to a multiple of."""
+
+    block: int
 
     def seal(self, sequence: int, packets: Sequence[bytes]) -> list[bytes]:
         """Return ESP packets for inner IP ``packets`` of one version, numbered from ``sequence``."""
         ...
 
-    def open(self, packet: bytes | memoryview) -> tuple[int, bytes]:
-        """Return next header and payload (TFC padding included); raises :class:`Dropped`."""
+    def open(self, packet: bytes | memoryview) -> bytes:
+        """Return the plaintext, its trailer included (:func:`strip`); raises :class:`Dropped`."""
         ...
 
 
 class AeadTransform:
     """AES-GCM with 16-octet ICV, or ChaCha20-Poly1305. ``key`` ends with the 4-octet salt."""
 
-    __slots__ = ("_aead", "_salt", "_spi")
+    __slots__ = ("_decrypt", "_encrypt", "_salt", "_spi", "block")
 
     def __init__(self, spi: int, slug: str, key: Secret) -> None:
         octets = key.reveal()
+        self.block = 4
         self._spi = spi
         self._salt = octets[-4:]
-        self._aead: AESGCM | ChaCha20Poly1305
-        self._aead = ChaCha20Poly1305(octets[:-4]) if slug == "chacha20-poly1305" else AESGCM(octets[:-4])
+        aead = ChaCha20Poly1305(octets[:-4]) if slug == "chacha20-poly1305" else AESGCM(octets[:-4])
+        self._encrypt = aead.encrypt
+        self._decrypt = aead.decrypt
 
     def seal(self, sequence: int, packets: Sequence[bytes]) -> list[bytes]:
         """See :class:`Transform`."""
-        spi, salt, encrypt = self._spi, self._salt, self._aead.encrypt
-        trailers = _TRAILERS[4, NEXT_IPV6 if packets[0][0] >> 4 == 6 else NEXT_IPV4]
+        spi, salt, encrypt = self._spi, self._salt, self._encrypt
+        trailers = TRAILERS_6[4] if packets[0][0] >> 4 == 6 else TRAILERS_4[4]
         sealed = []
         for number, packet in enumerate(packets, sequence):
             aad = _head(spi, number)
@@ -83,15 +92,14 @@ class AeadTransform:
             sealed.append(aad + iv + encrypt(salt + iv, packet + trailers[len(packet) & 3], aad))
         return sealed
 
-    def open(self, packet: bytes | memoryview) -> tuple[int, bytes]:
+    def open(self, packet: bytes | memoryview) -> bytes:
         """See :class:`Transform`."""
         if len(packet) < 36 or len(packet) & 3:
             raise Dropped(drops.MALFORMED, "length")
         try:
-            plain = self._aead.decrypt(self._salt + packet[8:16], packet[16:], packet[:8])
+            return self._decrypt(self._salt + packet[8:16], packet[16:], packet[:8])
         except InvalidTag:
             raise Dropped(drops.INTEGRITY, "ICV") from None
-        return _strip(plain)
 
 
 class CbcTransform:
@@ -102,13 +110,14 @@ class CbcTransform:
     the IV as the first block and drops the octets it decrypts to.
     """
 
-    __slots__ = ("_decrypt", "_encrypt", "_entropy", "_icv_octets", "_mac", "_spi")
+    __slots__ = ("_decrypt", "_encrypt", "_entropy", "_icv_octets", "_mac", "_spi", "block")
 
     def __init__(
         self, spi: int, integrity: str, key: Secret, integrity_key: Secret, entropy: Callable[[int], bytes]
     ) -> None:
         row = INTEGRITY[integrity]
         cipher = Cipher(algorithms.AES(key.reveal()), modes.CBC(bytes(16)))
+        self.block = 16
         self._spi = spi
         self._encrypt = cipher.encryptor().update
         self._decrypt = cipher.decryptor().update
@@ -119,7 +128,7 @@ class CbcTransform:
     def seal(self, sequence: int, packets: Sequence[bytes]) -> list[bytes]:
         """See :class:`Transform`."""
         spi, encrypt, icv_octets = self._spi, self._encrypt, self._icv_octets
-        trailers = _TRAILERS[16, NEXT_IPV6 if packets[0][0] >> 4 == 6 else NEXT_IPV4]
+        trailers = TRAILERS_6[16] if packets[0][0] >> 4 == 6 else TRAILERS_4[16]
         fresh = self._entropy(16 * len(packets))
         sealed = []
         for index, packet in enumerate(packets):
@@ -130,7 +139,7 @@ class CbcTransform:
             sealed.append(body + mac.finalize()[:icv_octets])
         return sealed
 
-    def open(self, packet: bytes | memoryview) -> tuple[int, bytes]:
+    def open(self, packet: bytes | memoryview) -> bytes:
         """See :class:`Transform`."""
         end = len(packet) - self._icv_octets
         if end < HEADER_OCTETS + 32 or (end - HEADER_OCTETS) & 15:
@@ -139,11 +148,14 @@ class CbcTransform:
         mac.update(packet[:end])
         if not hmac.compare_digest(mac.finalize()[: self._icv_octets], packet[end:]):
             raise Dropped(drops.INTEGRITY, "ICV")
-        return _strip(self._decrypt(packet[HEADER_OCTETS:end])[16:])
+        return self._decrypt(packet[HEADER_OCTETS:end])[16:]
 
 
-def _strip(plain: bytes) -> tuple[int, bytes]:
-    """Take padding, pad length and next header off; the padding is inspected as section 2.4 advises."""
+def strip(plain: bytes) -> tuple[int, bytes]:
+    """Return next header and payload (TFC padding included), the trailer taken off; raises :class:`Dropped`.
+
+    The padding is inspected as section 2.4 advises.
+    """
     pad = plain[-2]
     end = len(plain) - 2 - pad
     if end < 0 or (pad and plain[end:-2] != PADDING[:pad]):

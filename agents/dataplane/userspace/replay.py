@@ -44,3 +44,10 @@ class ReplayWindow:
         if self.size:
             self._bitmap |= 1 << -ahead
         return False
+
+    def advance(self, top: int) -> None:
+        """Record every number up to ``top`` that is above the highest so far: a run received in order."""
+        count = top - self.top
+        if count > 0:
+            self.top = top
+            self._bitmap = ((self._bitmap << count) | ((1 << count) - 1)) & self._mask

@@ -12,7 +12,7 @@ import pytest
 from agents.contract.secret import Secret
 from agents.dataplane.base import Direction, UdpEncapsulation
 from agents.dataplane.userspace.engine import Arrival, Engine
-from agents.dataplane.userspace.esp import CbcTransform
+from agents.dataplane.userspace.esp import CbcTransform, strip
 from tests.dataplane.userspace.values import entropy, policy, sa_spec, vector_file, vector_json
 
 CASES = (
@@ -102,7 +102,7 @@ def test_kernel_transport_mode_packets_authenticate() -> None:
         for outer in outer_packets(row["name"]):
             esp = esp_of(outer)
             if esp is not None and esp[0] == sa["src"]:
-                next_header, _payload = cbc.open(esp[3])
+                next_header, _payload = strip(cbc.open(esp[3]))
                 assert next_header == 1
                 opened += 1
     assert opened == row["packets_verified"]
