@@ -1,0 +1,43 @@
+"""A golden file per message and schema version: it loads for ever, and its octets and digest never change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agents.contract.codec import decode, digest, encode
+from agents.contract.config import GatewayDocument
+from agents.contract.upgrade import load_document
+from tests.contract.values import GOLDEN
+
+DIRECTORY = Path(__file__).resolve().parents[1] / "golden/contract"
+DIGESTS = {
+    "gateway-document-v1": "e2c3b7c9283453b20f18b990fe787dd9aeb5acbb3b7d86cfaddac54ef8b0329c",
+    "gateway-status-v1": "a34aa0f1cec43104dd71b9a8d766ba1a16eb582a9f2856360ae0617a1f9dd958",
+    "event-page-v1": "62742ade3e9ed3d92b57aabed3438f065305c3b904bc105422721d023b68cfe8",
+    "action-v1": "71af46c6a60b29bb7ccca793e6b07b1abc95f36c29d1724dde4b3399c4843abb",
+    "action-result-v1": "3a557df20ef39ef07d6cd5082a312f8725ab01dd6c6fefda164b62a127796dc0",
+    "signed-request-v1": "c3a0a4fb1f6b48f26915acd0b373144e1810c0fe1d5e07a57d807f8d50036e30",
+    "signed-grant-v1": "3ff57f9f9700f3a880557938d16d1360eff3f3dde1ae54753ed976b54377ee18",
+}
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_a_golden_file_loads_and_encodes_to_its_own_octets(name: str) -> None:
+    octets = (DIRECTORY / f"{name}.json").read_bytes()
+    value = decode(type(GOLDEN[name]), octets)
+    assert value == GOLDEN[name]
+    assert encode(value) == octets
+    assert digest(value) == DIGESTS[name]
+
+
+def test_every_gateway_document_ever_written_loads() -> None:
+    files = sorted(DIRECTORY.glob("gateway-document-v*.json"))
+    assert files
+    for file in files:
+        assert isinstance(load_document(file.read_bytes()), GatewayDocument)
+
+
+def test_every_golden_file_is_tested() -> None:
+    assert {file.stem for file in DIRECTORY.iterdir()} == set(GOLDEN) == set(DIGESTS)

@@ -1,0 +1,246 @@
+"""One value of each message, with every field set away from its default: what the golden files hold."""
+
+from __future__ import annotations
+
+from agents.contract.actions import Action, ActionResult, Verb
+from agents.contract.config import (
+    Child,
+    ConnectionType,
+    DataPlane,
+    Endpoint,
+    GatewayDocument,
+    Identity,
+    IdentityType,
+    IkePolicy,
+    IkeProposal,
+    IpsecProposal,
+    PresharedKey,
+    Retransmission,
+    TrafficSelector,
+    Tunnel,
+)
+from agents.contract.enrolment import EnrolmentGrant, EnrolmentRequest, SignedGrant, SignedRequest
+from agents.contract.events import Event, EventPage, Severity
+from agents.contract.secret import Secret
+from agents.contract.status import (
+    ChildSaStatus,
+    ChildStatus,
+    ComponentHealth,
+    Counters,
+    DataPlaneStatus,
+    GatewayStatus,
+    IkeSaStatus,
+    Reason,
+    Refusal,
+    TunnelState,
+    TunnelStatus,
+)
+
+GATEWAY_ID = "3f2c1a9e-7b64-4d1e-9a53-0c2f6e8b1d70"
+TUNNEL_ID = "a1b2c3d4-5e6f-4a7b-8c9d-0e1f2a3b4c5d"
+OTHER_TUNNEL_ID = "b2c3d4e5-6f7a-4b8c-9d0e-1f2a3b4c5d6e"
+
+GATEWAY_DOCUMENT = GatewayDocument(
+    gateway_id=GATEWAY_ID,
+    gateway_name="paris",
+    generation=42,
+    nonce="00112233445566778899aabbccddeeff",
+    data_plane=DataPlane.USERSPACE,
+    retransmission=Retransmission(initial_ms=500, factor=1.5, tries=8),
+    preshared_keys=(
+        PresharedKey(
+            id="psk-lyon",
+            secret=Secret(bytes(range(32))),
+            local_address="192.0.2.1",
+            remote_address="198.51.100.2",
+            local_identity=Identity(type=IdentityType.FQDN, value="paris.example.org"),
+            remote_identity=Identity(type=IdentityType.EMAIL, value="lyon@example.org"),
+        ),
+        PresharedKey(id="psk-any", secret=Secret("schlüssel'\"".encode())),
+    ),
+    tunnels=(
+        Tunnel(
+            id=TUNNEL_ID,
+            name="paris-lyon",
+            local=Endpoint(address="192.0.2.1", identity=Identity(type=IdentityType.FQDN, value="paris.example.org")),
+            remote=Endpoint(
+                address="198.51.100.2", identity=Identity(type=IdentityType.EMAIL, value="lyon@example.org")
+            ),
+            ike=IkePolicy(
+                proposals=(
+                    IkeProposal(encryption="aes-256-gcm-16", prf="prf-hmac-sha2-384", group="group-20"),
+                    IkeProposal(
+                        encryption="aes-256-cbc",
+                        integrity="hmac-sha2-256-128",
+                        prf="prf-hmac-sha2-256",
+                        group="group-14",
+                    ),
+                ),
+                lifetime_s=28_800,
+                dpd_interval_s=10,
+            ),
+            children=(
+                Child(
+                    name="net",
+                    local_ts=(
+                        TrafficSelector(network="10.1.0.0/24"),
+                        TrafficSelector(network="10.1.9.0/24", protocol=6, start_port=80, end_port=443),
+                    ),
+                    remote_ts=(TrafficSelector(network="10.2.0.0/16"),),
+                    proposals=(
+                        IpsecProposal(encryption="chacha20-poly1305"),
+                        IpsecProposal(encryption="aes-128-cbc", integrity="hmac-sha1-96"),
+                    ),
+                    pfs_groups=("group-31", "group-19"),
+                    lifetime_s=1_800,
+                    lifetime_bytes=1_000_000_000,
+                    lifetime_packets=1_000_000,
+                    replay_window=256,
+                ),
+            ),
+            connection_type=ConnectionType.RESPONDER_ONLY,
+            enabled=False,
+            force_udp_encapsulation=True,
+            add_routes=False,
+            mtu=1_380,
+        ),
+        Tunnel(
+            id=OTHER_TUNNEL_ID,
+            name="paris-six",
+            local=Endpoint(address="2001:db8::1", identity=Identity(type=IdentityType.IPV6, value="2001:db8::1")),
+            remote=Endpoint(address="2001:db8::2", identity=Identity(type=IdentityType.KEY_ID, value="00ff")),
+            ike=IkePolicy(
+                proposals=(IkeProposal(encryption="chacha20-poly1305", prf="prf-hmac-sha2-512", group="group-31"),)
+            ),
+            children=(
+                Child(
+                    name="six",
+                    local_ts=(TrafficSelector(network="fd01::/64"),),
+                    remote_ts=(TrafficSelector(network="fd02::/64"),),
+                    proposals=(IpsecProposal(encryption="aes-128-gcm-16"),),
+                ),
+            ),
+        ),
+    ),
+)
+
+_COUNTERS = Counters(bytes_in=1, bytes_out=2, packets_in=3, packets_out=4)
+
+GATEWAY_STATUS = GatewayStatus(
+    gateway_id=GATEWAY_ID,
+    agent_version="0.1.0",
+    boot_id="boot",
+    observed_at=1_700_000_000.5,
+    accepted_generation=42,
+    accepted_digest="ab" * 32,
+    applied_generation=41,
+    refusal=Refusal(generation=43, path="tunnels[0].mtu", message="is too small", at=1_700_000_001.0),
+    problems=("one", "two"),
+    data_plane=DataPlaneStatus(driver="userspace", reason="the kernel has no ESP"),
+    components=(
+        ComponentHealth(name="iked", healthy=True, version="0.1.0", pid=7, started_at=1_699_999_999.0, detail="fine"),
+    ),
+    tunnels=(
+        TunnelStatus(
+            id=TUNNEL_ID,
+            name="paris-lyon",
+            state=TunnelState.PARTLY_UP,
+            since=1_699_999_999.25,
+            step="CREATE_CHILD_SA sent",
+            reason=Reason(
+                code="child.ts-unacceptable", message="no", received="a", configured="b", field="children.local_ts"
+            ),
+            ike_sas=(
+                IkeSaStatus(
+                    spi_i="0123456789abcdef",
+                    spi_r="fedcba9876543210",
+                    initiator=True,
+                    state="established",
+                    local="192.0.2.1:4500",
+                    remote="198.51.100.2:4500",
+                    nat_local=False,
+                    nat_remote=True,
+                    encryption="aes-256-cbc",
+                    integrity="hmac-sha2-256-128",
+                    prf="prf-hmac-sha2-256",
+                    group="group-14",
+                    established_at=1_699_999_998.0,
+                    rekey_at=1_700_003_598.0,
+                ),
+            ),
+            children=(
+                ChildStatus(
+                    name="net",
+                    up=True,
+                    sas=(
+                        ChildSaStatus(
+                            spi_in="c0000001",
+                            spi_out="c0000002",
+                            encryption="aes-128-cbc",
+                            integrity="hmac-sha1-96",
+                            group="group-31",
+                            udp_encapsulation=True,
+                            local_ts=("10.1.0.0/24",),
+                            remote_ts=("10.2.0.0/16",),
+                            installed_at=1_699_999_998.0,
+                            rekey_at=1_700_001_000.0,
+                            expires_at=1_700_001_800.0,
+                            counters=_COUNTERS,
+                        ),
+                    ),
+                ),
+            ),
+            counters=_COUNTERS,
+            interface="vpna1b2c3d4",
+            routes=("10.2.0.0/16",),
+        ),
+    ),
+    last_event=99,
+)
+
+EVENT_PAGE = EventPage(
+    events=(
+        Event(
+            sequence=7,
+            time=1_700_000_000.125,
+            code="ike.no-proposal",
+            severity=Severity.ERROR,
+            message="No IKE proposal matches: wählen Sie andere",
+            tunnel_id=TUNNEL_ID,
+            received="aes-128-cbc",
+            configured="aes-256-gcm-16",
+            field="ike.proposals",
+            attributes={"peer": "198.51.100.2"},
+        ),
+    ),
+    oldest=3,
+    last=7,
+)
+
+ACTION = Action(id="9b1c", verb=Verb.REKEY_CHILD, tunnel_id=TUNNEL_ID)
+ACTION_RESULT = ActionResult(id="9b1c", accepted=True, message="rekeying")
+SIGNED_REQUEST = SignedRequest(
+    request=EnrolmentRequest(
+        token_id="0123456789abcdef",
+        csr_pem="-----BEGIN CERTIFICATE REQUEST-----\n",
+        agent_version="0.1.0",
+        hostname="paris",
+        agent_port=8470,
+    ),
+    proof="aa" * 32,
+)
+SIGNED_GRANT = SignedGrant(
+    grant=EnrolmentGrant(gateway_id=GATEWAY_ID, gateway_name="paris", certificate_pem="cert\n", fleet_ca_pem="ca\n"),
+    proof="bb" * 32,
+)
+
+GOLDEN = {
+    "gateway-document-v1": GATEWAY_DOCUMENT,
+    "gateway-status-v1": GATEWAY_STATUS,
+    "event-page-v1": EVENT_PAGE,
+    "action-v1": ACTION,
+    "action-result-v1": ACTION_RESULT,
+    "signed-request-v1": SIGNED_REQUEST,
+    "signed-grant-v1": SIGNED_GRANT,
+}
+"""Golden file name to the value it holds. A file stays for ever; a new schema version adds one."""
