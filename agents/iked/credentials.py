@@ -7,32 +7,46 @@ identity, then the remote address, then the local address; then the first in the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
-from agents.contract.config import PresharedKey
+from agents.contract.config import Identity, PresharedKey
 from agents.contract.secret import Secret
 from agents.ike.outputs import FindPsk
 
+_Key = tuple[Identity | None, Identity | None, str | None, str | None]
 
-def find_psk(rows: Iterable[PresharedKey], request: FindPsk) -> Secret | None:
-    """Return the key of the most specific matching row, None when no row matches."""
-    best: tuple[int, tuple[bool, ...]] | None = None
-    secret: Secret | None = None
-    for row in rows:
-        rank = _rank(row, request)
-        if rank is not None and (best is None or rank > best):
-            best, secret = rank, row.secret
-    return secret
+# Which of the four fields are present, the most specific combination first.
+_PRECEDENCE = tuple(
+    sorted(itertools.product((True, False), repeat=4), key=lambda present: (sum(present), present), reverse=True)
+)
 
 
-def _rank(row: PresharedKey, request: FindPsk) -> tuple[int, tuple[bool, ...]] | None:
-    pairs: tuple[tuple[object, object], ...] = (
-        (row.remote_identity, request.remote_identity),
-        (row.local_identity, request.local_identity),
-        (row.remote_address, request.remote_address),
-        (row.local_address, request.local_address),
-    )
-    if any(configured is not None and configured != asked for configured, asked in pairs):
+class PresharedKeys:
+    """The keys of one document, found by at most sixteen look-ups however many there are."""
+
+    def __init__(self, rows: Iterable[PresharedKey] = ()) -> None:
+        self._rows: dict[_Key, Secret] = {}
+        for row in rows:
+            key = (row.remote_identity, row.local_identity, row.remote_address, row.local_address)
+            self._rows.setdefault(key, row.secret)
+        # Combinations that no row has are not asked for.
+        shapes = {tuple(field is not None for field in key) for key in self._rows}
+        self._shapes = tuple(present for present in _PRECEDENCE if present in shapes)
+
+    def find(self, request: FindPsk) -> Secret | None:
+        """Return the key of the most specific matching row, None when no row matches."""
+        remote_id, local_id = request.remote_identity, request.local_identity
+        remote, local = request.remote_address, request.local_address
+        for with_remote_id, with_local_id, with_remote, with_local in self._shapes:
+            secret = self._rows.get(
+                (
+                    remote_id if with_remote_id else None,
+                    local_id if with_local_id else None,
+                    remote if with_remote else None,
+                    local if with_local else None,
+                )
+            )
+            if secret is not None:
+                return secret
         return None
-    present = tuple(configured is not None for configured, _ in pairs)
-    return sum(present), present

@@ -18,7 +18,6 @@ from typing import assert_never
 from agents import __version__
 from agents.contract.actions import Verb
 from agents.contract.config import GatewayDocument
-from agents.contract.secret import Secret
 from agents.contract.status import ComponentHealth, DataPlaneStatus, TunnelStatus
 from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected
 from agents.dataplane.plain import IkeDatagram
@@ -35,7 +34,7 @@ from agents.ike.outputs import (
     SwitchOutbound,
     Transmit,
 )
-from agents.iked.credentials import find_psk
+from agents.iked.credentials import PresharedKeys
 from agents.iked.effects import Effects
 from agents.iked.entropy import OsEntropy
 from agents.iked.events import EventRing
@@ -64,6 +63,7 @@ class Runtime:
         self._started_at = time.time()
         self.engine = Engine(OsEntropy())
         self.document: GatewayDocument | None = None
+        self._preshared_keys = PresharedKeys()
         self.events = EventRing(time.time)
         self.traffic = Traffic()
         self.sockets = IkeSockets(self.receive)
@@ -94,6 +94,7 @@ class Runtime:
         """Take a document into the engine; sockets and links are the caller's."""
         gone = {t.id for t in self.document.tunnels} - {t.id for t in document.tunnels} if self.document else set()
         self.document = document
+        self._preshared_keys = PresharedKeys(document.preshared_keys)
         self.engine.configure(document, self._loop.time())
         self._after_input()
         for tunnel_id in gone:
@@ -287,9 +288,7 @@ class Runtime:
         )
 
     def _find_psk(self, request: FindPsk) -> None:
-        secret: Secret | None = None
-        if self.document is not None:
-            secret = find_psk(self.document.preshared_keys, request)
+        secret = self._preshared_keys.find(request)
         self._tolerant(lambda: self.engine.psk_found(request.request_id, secret, self._loop.time()))
 
     def _rejected(self, notice: Rejected) -> None:
