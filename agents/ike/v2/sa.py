@@ -65,6 +65,7 @@ class IkeSa:
         self.current: Task | None = None
         self.queue: deque[Task] = deque()
         self.children: list[ChildSa] = []
+        self.deleted_early: set[int] = set()
         self.created_at = now
         self.established_at: float | None = None
         self.rekey_at: float | None = None
@@ -79,6 +80,7 @@ class IkeSa:
         self._iv_counter = 0
         self._answering = 0
         self.successor: IkeSa | None = None
+        self.crossed: IkeSa | None = None
 
     def __repr__(self) -> str:
         return f"IkeSa({self.spi_i.hex()}_{self.spi_r.hex()} {self.state})"
@@ -294,13 +296,21 @@ class IkeSa:
         if exchange == Exchange.IKE_AUTH:
             auth.respond(self, message, now)
         elif exchange == Exchange.INFORMATIONAL:
+            if delete.concerns_children(message):
+                self._take_over_crossed(now)
             delete.respond(self, message, now)
         elif self.state is not SaState.ESTABLISHED:
             raise PeerError(NotifyType.TEMPORARY_FAILURE, "drop.state", f"The IKE SA is {self.state}")
-        elif rekey.is_request(message):
-            rekey.respond(self, message, now)
         else:
-            create.respond(self, message, now)
+            self._take_over_crossed(now)
+            (rekey.respond if rekey.is_request(message) else create.respond)(self, message, now)
+
+    def _take_over_crossed(self, now: float) -> None:
+        """The peer uses this SA, made by its rekey, for children: so it counts, whatever comes of our own rekey."""
+        old, self.crossed = self.crossed, None
+        if old is not None and isinstance(old.current, rekey.RekeyIke) and old.state is SaState.ESTABLISHED:
+            old.current.redundant = None
+            old.hand_over(self, now)
 
     def _receive_response(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
         if not self.requests.accepts(header.message_id, header.exchange):
@@ -388,7 +398,12 @@ class IkeSa:
         """Delete this SA politely; without keys it just goes."""
         if self.state in (SaState.DELETING, SaState.CLOSED):
             return
-        if not self.keyed or self.state in (SaState.INIT_SENT, SaState.INIT_RECEIVED):
+        if self.responses.in_progress and self.state in (SaState.INIT_RECEIVED, SaState.AUTHENTICATING):
+            self.respond((Notify(type=NotifyType.AUTHENTICATION_FAILED),), now)
+            self.close(now, linger=True)
+            return
+        unproven = self.initiator and self.state is SaState.AUTHENTICATING and self.requests.next_id < 2
+        if not self.keyed or unproven or self.state in (SaState.INIT_SENT, SaState.INIT_RECEIVED):
             self.close(now)
             return
         self.state = SaState.DELETING
@@ -433,7 +448,7 @@ class IkeSa:
         assert self.tunnel is not None
         self.supersede(now)
         self.successor = successor
-        successor.children, self.children = self.children, []
+        successor.children, self.children = [*self.children, *successor.children], []
         # A Delete of the old SA stays with it; everything about children goes along.
         keep = [task for task in self.queue if isinstance(task, DeleteIke)]
         moved = [task for task in self.queue if not isinstance(task, DeleteIke | rekey.RekeyIke | Liveness)]

@@ -89,6 +89,11 @@ class Authenticate(Task):
         assert sa.tunnel is not None
         assert self._child is not None
         auth, id_r = message.find(Auth), message.find(IdR)
+        if sa.state is not SaState.AUTHENTICATING:  # deleted meanwhile: the Delete goes out next, if the SA stands at all
+            sa.core.free_esp_spi(self._spi_in)
+            if auth is None:
+                sa.close(now)
+            return
         if auth is None or id_r is None:
             error = refusal(message, _CODES, "The peer refused our authentication")
             raise error or PeerError(

@@ -70,6 +70,7 @@ class CreateChild(Task):
         else:
             self.replaced.state = ChildState.REKEYING
         self._config = config
+        sa.deleted_early.clear()
         self._spi_in = sa.core.new_esp_spi()
         self._nonce = sa.core.entropy.octets(NONCE_OCTETS)
         spi = self._spi_in.to_bytes(4, "big")
@@ -99,6 +100,9 @@ class CreateChild(Task):
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
         """Take the answer."""
         assert self._config is not None
+        if sa.state is not SaState.ESTABLISHED:  # deleted meanwhile, and the child with it
+            sa.core.free_esp_spi(self._spi_in)
+            return
         wrong_group = message.notify(NotifyType.INVALID_KE_PAYLOAD)
         if wrong_group is not None and self._change_group(sa, wrong_group, now):
             return
@@ -122,11 +126,22 @@ class CreateChild(Task):
             nonce_r=nonce.data,
             shared=_shared(self._key_pair, message),
         )
+        if agreement.spi_out in sa.deleted_early:
+            self._deleted_meanwhile(sa, now)
+            return
         child = sa.add_child(agreement, now)
         if self.replaced is None:
             install_own(sa, child, accepted, now)
         else:
             self._install_successor(sa, child, self.replaced, now)
+
+    def _deleted_meanwhile(self, sa: IkeSa, now: float) -> None:
+        """The peer's Delete of the new child overtook its own answer: what is missing now is asked for again."""
+        assert sa.tunnel is not None
+        sa.core.free_esp_spi(self._spi_in)
+        sa.tunnel.postpone_child(self.name, sa.postponed(now))
+        if self.replaced is not None and self.replaced in sa.children:
+            sa.enqueue(DeleteChildren((self.replaced,)), now)
 
     def _install_successor(self, sa: IkeSa, child: ChildSa, old: ChildSa, now: float) -> None:
         def installed(problem: str | None, then: float) -> None:
@@ -312,11 +327,22 @@ def _install(
             then,
         )
         sa.child_up(child, then, rekeyed=old is not None)
+        if old is None:
+            _delete_duplicates(sa, child, then)
 
     child.outbound_held = old is not None
     sa.core.install(
         sa, child, replaces=() if old is None else old.sa_ids, outbound_later=old is not None, then=installed
     )
+
+
+def _delete_duplicates(sa: IkeSa, child: ChildSa, now: float) -> None:
+    """The peer asked for a child that stood already (requests that crossed, or it lost its own): the newer one stays."""
+    agreement = child.agreement
+    for other in tuple(sa.children):
+        same = (other.agreement.local_ts, other.agreement.remote_ts) == (agreement.local_ts, agreement.remote_ts)
+        if other is not child and other.name == child.name and same and other.state is ChildState.INSTALLED:
+            sa.enqueue(DeleteChildren((other,)), now)
 
 
 def _shared(key_pair: KeyPair | None, message: Message) -> bytes | None:

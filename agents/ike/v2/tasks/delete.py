@@ -72,6 +72,11 @@ class DeleteIke(Task):
         sa.close(now)
 
 
+def concerns_children(message: Message) -> bool:
+    """Return whether an INFORMATIONAL request deletes children."""
+    return any(type(payload) is Delete and payload.protocol == Protocol.ESP for payload in message.payloads)
+
+
 def respond(sa: IkeSa, message: Message, now: float) -> None:
     """Answer an INFORMATIONAL request."""
     deletes = [payload for payload in message.payloads if type(payload) is Delete]
@@ -94,6 +99,7 @@ def _delete_child(sa: IkeSa, spi: bytes, now: float) -> bytes | None:
     """Remove the child the peer receives on ``spi``; return our SPI unless we are deleting it too (section 1.4.1)."""
     child = sa.child_by_spi_out(int.from_bytes(spi, "big"))
     if child is None:
+        sa.deleted_early.add(int.from_bytes(spi, "big"))  # perhaps of a child whose answer is still on its way
         return None
     simultaneous = child.state is ChildState.DELETING
     sa.remove_child(child, now, by_peer=True)

@@ -105,9 +105,14 @@ class RekeyIke(Task):
         self._settle(sa, new, now)
 
     def _settle(self, sa: IkeSa, new: IkeSa, now: float) -> None:
-        redundant = self.redundant
-        self.redundant = None
+        redundant, self.redundant = self.redundant, None
         new.establish(now)
+        if sa.state is not SaState.ESTABLISHED:
+            # Deleted here while the peer answered: it has moved the children, so the new SA must go as well.
+            for each in (new, redundant):
+                if each is not None:
+                    each.start_delete(now)
+            return
         if redundant is not None and redundant.state is SaState.ESTABLISHED:
             sa.report("ike.simultaneous", "Both ends rekeyed the IKE SA")
             if min(new.nonce_i, new.nonce_r) < min(redundant.nonce_i, redundant.nonce_r):
@@ -136,11 +141,7 @@ class RekeyIke(Task):
 
     def failed(self, sa: IkeSa, error: PeerError, now: float) -> None:
         """The answer is a refusal or not acceptable."""
-        self._drop_new(now)
-        redundant = self.redundant
-        if redundant is not None and redundant.state is SaState.ESTABLISHED:
-            self.redundant = None
-            sa.hand_over(redundant, now)
+        if self._leave_to_peer(sa, now) or sa.state is not SaState.ESTABLISHED:
             return
         if error.notify == NotifyType.TEMPORARY_FAILURE:
             sa.rekey_at = sa.postponed(now)
@@ -150,10 +151,19 @@ class RekeyIke(Task):
 
     def abandoned(self, sa: IkeSa, now: float) -> None:
         """The old SA ended with this request unanswered: the children live on in the peer's successor, if any."""
+        self._leave_to_peer(sa, now)
+
+    def _leave_to_peer(self, sa: IkeSa, now: float) -> bool:
+        """Our rekey came to nothing: where the peer's did not, that one counts. Returns whether there is one."""
         self._drop_new(now)
         redundant, self.redundant = self.redundant, None
-        if redundant is not None and redundant.state is SaState.ESTABLISHED:
+        if redundant is None or redundant.state is not SaState.ESTABLISHED:
+            return False
+        if sa.state is SaState.ESTABLISHED:
             sa.hand_over(redundant, now)
+        else:
+            redundant.start_delete(now)
+        return True
 
     def _drop_new(self, now: float) -> None:
         if self._new is not None:
@@ -209,6 +219,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     new.establish(now)
     if ours is not None:
         ours.redundant = new
+        new.crossed = sa
     else:
         sa.hand_over(new, now)
 
