@@ -72,7 +72,7 @@ def test_an_unknown_field_is_refused_wherever_it_stands(path: Path) -> None:
 def test_a_value_of_another_type_is_refused_with_its_path(place: tuple[Path, Any], other: Any) -> None:
     path, _value = place
     refused_at: str | None = None
-    back = None
+    back: Any = None
     try:
         back = to_plain(from_plain(GatewayDocument, replaced(DOCUMENT, path, other)))
     except DocumentError as error:
