@@ -181,7 +181,8 @@ class Demo:
             namespace=namespace, cwd=ROOT,
         )  # fmt: skip
         self.work.wait(f"relay of {site.name}", lambda: self._printed(f"relay-{site.name}", "ready"), SETUP_WITHIN_S)
-        token = seed.create_gateway(site, "127.0.0.1", relay.add("tcp:127.0.0.1:0", inside))
+        outside_port = relay.add("tcp:127.0.0.1:0", inside)
+        token = seed.create_gateway(site, "127.0.0.1", outside_port)
         state, sockets = self.work.directory / "agents" / site.name, self.work.sockets / site.name
         agent = [sys.executable, "-m", "agents.cli"]
         places = ["--state", str(state), "--run", str(sockets)]
@@ -190,7 +191,7 @@ class Demo:
         token_file.write_text(token, encoding="ascii")
         namespace.run(
             "env", f"PYTHONPATH={ROOT}", *agent, "enrol", "--console", "http://127.0.0.1:80",
-            "--token-file", str(token_file), "--port", str(AGENT_PORT), *places,
+            "--token-file", str(token_file), "--port", str(outside_port), *places,
         )  # fmt: skip
         token_file.unlink()
         self.work.start(

@@ -84,7 +84,7 @@ def run(
     module: str,
     arguments: Sequence[str] = (),
     *,
-    timeout_s: float = 100.0,
+    timeout_s: float = 240.0,
     memory_mib: int = 256,
     echo: Callable[[str], None] | None = None,
 ) -> Outcome:
