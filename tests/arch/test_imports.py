@@ -134,6 +134,7 @@ sys.meta_path.insert(0, Block())
 if {packages!r} == ("vpnconsole",):
     import os; os.environ.setdefault("DJANGO_SETTINGS_MODULE", "vpnconsole.settings")
     import django; django.setup()
+    import vpnconsole.env; vpnconsole.env.require_set_up = lambda: None  # the web's door opens only after set-up
 for module in {modules!r}:
     importlib.import_module(module)
 """

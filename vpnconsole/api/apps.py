@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class ApiConfig(AppConfig):
-    """The app's name in Django's registry."""
+    """The app's name and label."""
 
     name = "vpnconsole.api"
     label = "api"

@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class MonitorConfig(AppConfig):
-    """The app's name in Django's registry."""
+    """The app's name and label."""
 
     name = "vpnconsole.monitor"
     label = "monitor"

@@ -6,7 +6,7 @@ from django.apps import AppConfig
 
 
 class RolloutConfig(AppConfig):
-    """The app's name in Django's registry."""
+    """The app's name and label."""
 
     name = "vpnconsole.rollout"
     label = "rollout"
