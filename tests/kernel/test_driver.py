@@ -10,7 +10,7 @@ import pytest
 from agents.contract import algorithms
 from tests.kernel.guest import driver_checks
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 Report = dict[str, dict[str, Any]]
 Guest = Callable[[str], Report]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.kernel.guest import iked_checks
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 Report = dict[str, dict[str, Any]]
 Guest = Callable[[str], Report]

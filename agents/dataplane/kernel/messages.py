@@ -7,8 +7,11 @@ of limits with ``lft_``, of current values with ``cur_``, of statistics with ``s
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
 from pyroute2.netlink import nlmsg
@@ -61,6 +64,26 @@ _ATTRIBUTES = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """A message's fields as one struct in native order; ``shorts`` and ``longs`` are those in network order."""
+
+    struct: struct.Struct
+    names: tuple[str, ...]
+    shorts: tuple[str, ...]
+    longs: tuple[str, ...]
+
+
+@cache
+def _layout(fields: _Fields) -> _Layout:
+    return _Layout(
+        struct=struct.Struct("=" + "".join(part.removeprefix(">") for _, part in fields)),
+        names=tuple(name for name, part in fields if not part.endswith("x")),
+        shorts=tuple(name for name, part in fields if part == ">H"),
+        longs=tuple(name for name, part in fields if part == ">I"),
+    )
+
+
 class XfrmMessage(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
     """What all XFRM messages share: the attributes, in the order of ``enum xfrm_attr_type_t``."""
 
@@ -74,6 +97,16 @@ class XfrmMessage(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
         message = cls()
         message.update(values)
         return message
+
+    def ft_decode(self, offset: int) -> None:
+        """Read all fields at once: pyroute2's way, field by field, takes most of a dump's time."""
+        layout = _layout(self.fields)
+        self.update(zip(layout.names, layout.struct.unpack_from(self.data, offset), strict=True))
+        for name in layout.shorts:
+            self[name] = socket.ntohs(self[name])
+        for name in layout.longs:
+            self[name] = socket.ntohl(self[name])
+        self.decode_nlas((offset + layout.struct.size + 3) & ~3)
 
     def encode(self) -> None:
         """Fill in absent octet fields: pyroute2 would pack the integer 0 and fail."""
