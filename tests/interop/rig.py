@@ -45,11 +45,12 @@ def two_namespaces(name: str) -> Iterator[tuple[Namespace, Namespace]]:
 class OurGateway:
     """``espd`` and ``iked`` as processes in a namespace, and a client of ``iked``'s control socket."""
 
-    def __init__(self, namespace: Namespace, directory: Path, *, with_espd: bool = True) -> None:
+    def __init__(self, namespace: Namespace, directory: Path, inner_address: str = OUR_HOST) -> None:
         self.namespace = namespace
+        self.inner_address = inner_address
+        self.document: GatewayDocument | None = None
         self.run = directory / "run"
         self.state = directory / "state"
-        self._with_espd = with_espd
         self._log: IO[bytes] | None = None
         self._directory = directory
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -61,8 +62,7 @@ class OurGateway:
         for directory in (self._directory, self.run, self.state):
             directory.mkdir(mode=0o700, exist_ok=True)
         self._log = (self._directory / "ours.log").open("ab")
-        if self._with_espd:
-            self.start("espd")
+        self.start("espd")
         self.start("iked")
         await self.connect()
         return self
@@ -118,12 +118,18 @@ class OurGateway:
 
     async def configure(self, document: GatewayDocument) -> None:
         """Hand a document over and route every tunnel's networks into its TUN, as ``agentd`` does."""
+        self.document = document
         await self.client.call("configure", {"document": to_plain(document)})
-        for tunnel in document.tunnels:
+        self.route()
+
+    def route(self) -> None:
+        """Route the tunnels' remote networks into their TUNs, which must be there."""
+        assert self.document is not None
+        for tunnel in self.document.tunnels:
             for child in tunnel.children:
                 for selector in child.remote_ts:
                     self.namespace.ip(
-                        "route", "replace", selector.network, "dev", link_name(tunnel.id), "src", OUR_HOST
+                        "route", "replace", selector.network, "dev", link_name(tunnel.id), "src", self.inner_address
                     )
 
     async def act(self, verb: str, tunnel_id: str) -> None:
