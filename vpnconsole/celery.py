@@ -24,7 +24,7 @@ app.conf.task_publish_retry_policy = {"max_retries": 1, "interval_start": 0, "in
 app.conf.worker_send_task_events = False
 app.conf.beat_schedule = {
     "poll-gateways": {"task": "monitor.poll_all", "schedule": 2.0, "options": {"expires": 2.0}},
-    "sweep-rollout": {"task": "rollout.sweep", "schedule": 15.0, "options": {"expires": 15.0}},
+    "sweep-rollout": {"task": "rollout.sweep", "schedule": 10.0, "options": {"expires": 10.0}},
     "sweep-monitor": {"task": "monitor.sweep", "schedule": 30.0, "options": {"expires": 30.0}},
 }
 app.autodiscover_tasks()

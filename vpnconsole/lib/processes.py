@@ -1,7 +1,7 @@
 """The console's processes under one roof: broker, worker, beat, web; for the demo and for hosts without systemd.
 
 They are started in this order, each when the one before is ready, and started again with growing waits when they end.
-SIGTERM ends them in the opposite order; a supervisor that is killed takes them along (``PR_SET_PDEATHSIG``). It keeps
+SIGTERM ends them, the first one last; a supervisor that is killed takes them along (``PR_SET_PDEATHSIG``). It keeps
 no state: what has to last is in the database and in the broker's append-only file.
 """
 
@@ -47,7 +47,7 @@ class StartError(RuntimeError):
 
 
 class Supervisor:
-    """Starts the processes in order, keeps them up, ends them in the opposite order."""
+    """Starts the processes in order, keeps them up, ends them; the first one is what the others need and ends last."""
 
     def __init__(self, specs: Sequence[ProcessSpec]) -> None:
         self._specs = specs
@@ -74,8 +74,10 @@ class Supervisor:
             self._stopping.set()
             for keeper in self._keepers:
                 keeper.cancel()
-            for spec in reversed(self._specs):
-                await self._end(spec)
+            # What is started first is what the others need: it ends after them.
+            first, *others = self._specs
+            await asyncio.gather(*(self._end(spec) for spec in others))
+            await self._end(first)
 
     async def _start(self, spec: ProcessSpec) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(

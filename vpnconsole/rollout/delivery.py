@@ -36,7 +36,8 @@ from vpnconsole.rollout.models import Delivery, GatewayRollout, Revision
 
 logger = logging.getLogger(__name__)
 
-LEASE_S = 30
+#: Longer than a push can take: connecting (3 s), sending and waiting for the answer (10 s).
+LEASE_S = 16
 CONFIRM_S = 4.0
 CONFIRM_EVERY_S = 0.4
 BACK_OFF_S = (3, 5, 10, 20, 30)

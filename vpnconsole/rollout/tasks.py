@@ -17,7 +17,7 @@ from vpnconsole.rollout.models import Delivery, GatewayRollout, Revision
 
 logger = logging.getLogger(__name__)
 
-SWEEP_EVERY_S = 15
+SWEEP_EVERY_S = 10
 STALE_S = 10
 UNCONFIRMED_S = 30
 KEPT_REVISIONS = 50

@@ -1,4 +1,4 @@
-"""Run in a process of its own against a console's database: makes the objects one test needs, prints their ids as JSON.
+"""Makes the objects one test needs in a console's database, in a process of its own, and prints their ids as JSON.
 
 ``python -m tests.console.celery.seed NAME NUMBER PSK``: gateways paris-NAME and lyon-NAME, a tunnel between them with the
 key, an API token of alice, and an enrolment token for each gateway.

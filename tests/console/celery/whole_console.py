@@ -1,4 +1,4 @@
-"""A whole console for tests, started as an operator starts it: broker, worker, beat and web in processes of their own."""
+"""A whole console for tests, started as an operator starts it: broker, worker, beat and web in their own processes."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ async def stream_for(user: User) -> AsyncIterator[bytes]:
     async def auser() -> User:
         return user
 
-    request.auser = auser  # type: ignore[method-assign, assignment]
+    request.auser = auser
     response = await live.live(request)
     assert isinstance(response, StreamingHttpResponse), response.status_code
     assert response["Content-Type"] == "text/event-stream"

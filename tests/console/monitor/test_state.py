@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def end(name: str, of: Report | None = None, **changes: object) -> EndFacts:
 
 
 EXTRANET = EndFacts(gateway_name="extranet", managed=False)
-ABSENT = {"held": False, "report": None}
+ABSENT: dict[str, Any] = {"held": False, "of": None}
 
 
 def facts(a: EndFacts, b: EndFacts = EXTRANET, **changes: object) -> TunnelFacts:
