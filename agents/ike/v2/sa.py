@@ -185,6 +185,8 @@ class IkeSa:
     def start_next(self, now: float) -> None:
         """Send the next queued request if none is outstanding."""
         self.core.touch(self)
+        if self.undecided and self.state is SaState.ESTABLISHED:
+            return
         while self.queue and self.requests.outstanding is None and self.state is not SaState.CLOSED:
             task = self.queue.popleft()
             if self.tunnel is not None:
@@ -304,6 +306,12 @@ class IkeSa:
         else:
             self._take_over_crossed(now)
             (rekey.respond if rekey.is_request(message) else create.respond)(self, message, now)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether this SA was made by a rekey of the peer that crossed one of ours still without an answer."""
+        old = self.crossed
+        return old is not None and isinstance(old.current, rekey.RekeyIke) and old.current.redundant is self
 
     def _take_over_crossed(self, now: float) -> None:
         """The peer uses this SA, made by its rekey, for children: so it counts, whatever comes of our own rekey."""
@@ -455,8 +463,9 @@ class IkeSa:
         self.queue = deque(keep)
         if successor.state is not SaState.ESTABLISHED:
             successor.establish(now)
-        for task in moved:
-            successor.enqueue(task, now)
+        successor.crossed = None
+        successor.queue.extend(moved)
+        successor.start_next(now)
         self.report("ike.sa-rekeyed", "The IKE SA was rekeyed")
 
     # --- children

@@ -105,7 +105,7 @@ class TunnelRuntime:
 
     def primary(self) -> IkeSa | None:
         """Return the SA that new children go to."""
-        standing = [sa for sa in self.established() if sa.delete_at is None]
+        standing = [sa for sa in self.established() if sa.delete_at is None and not sa.undecided]
         return standing[-1] if standing else None
 
     def live_child(self, name: str) -> ChildSa | None:

@@ -266,6 +266,8 @@ def _rekeyed_child(sa: IkeSa, message: Message) -> ChildSa | None:
     if notify is None:
         return None
     old = sa.child_by_spi_out(int.from_bytes(notify.spi, "big"))
+    if old is None and isinstance(sa.current, CreateChild):
+        raise _busy("The child may be the one whose answer is on its way")
     if old is None or notify.protocol != Protocol.ESP:
         raise PeerError(
             NotifyType.CHILD_SA_NOT_FOUND,
