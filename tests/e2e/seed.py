@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from django.db.models import F
 from django.utils import timezone
@@ -192,12 +192,12 @@ def _events(here: str, tunnels: dict[str, Tunnel]) -> list[Event]:
         ("agent.config-accepted", None, None, None),
         ("agent.config-applied", None, None, None),
         ("agent.data-plane", None, None, None),
-        ("agent.route-added", "paris-lyon", None, None),
+        ("agent.route-added", "paris-madrid" if here == "madrid" else "paris-lyon", None, None),
     ]
     if here == "paris":
         rows.append(("ike.peer-refused-proposal", "paris-extranet", "NO_PROPOSAL_CHOSEN", "aes-256-gcm-16/prf-hmac-sha2-384/group-31"))
     else:
-        rows.append(("esp.replay", "paris-lyon", None, None))
+        rows.append(("esp.replay", "paris-madrid" if here == "madrid" else "paris-lyon", None, None))
     return [
         Event(
             sequence=number, time=time.time() - 900 + 40 * number, code=code, severity=KINDS[code].severity, message=KINDS[code].summary,
@@ -222,13 +222,17 @@ def _refuse(gateway: Gateway) -> None:
 
 
 def _history(tunnel: Tunnel, gateway: Gateway) -> None:
-    """Keep an hour of samples with a gentle day's curve."""
-    now = datetime.now(UTC)
+    """Keep an hour of samples with gentle curves that end where the last reading stands."""
+    last = CounterSample.objects.filter(tunnel=tunnel, gateway=gateway).latest("at")
     rows: list[CounterSample] = []
-    sent, came = 200_000_000, 100_000_000
-    for index in range(360):
-        sent += int((1.6e6 + 1.2e6 * math.sin(index / 20)) * 10 / 8)
-        came += int((0.9e6 + 0.5e6 * math.cos(index / 31)) * 10 / 8)
-        at = now - timedelta(seconds=10 * (360 - index))
-        rows.append(CounterSample(tunnel=tunnel, gateway=gateway, at=at, bytes_in=came, bytes_out=sent, packets_in=came // 900, packets_out=sent // 1300))
+    bytes_in, bytes_out = last.bytes_in, last.bytes_out
+    for index in range(1, 361):
+        bytes_out -= int((1.6e6 + 1.2e6 * math.sin(index / 20)) * 10 / 8)
+        bytes_in -= int((0.9e6 + 0.5e6 * math.cos(index / 31)) * 10 / 8)
+        rows.append(
+            CounterSample(
+                tunnel=tunnel, gateway=gateway, at=last.at - timedelta(seconds=10 * index), bytes_in=bytes_in,
+                bytes_out=bytes_out, packets_in=bytes_in // 900, packets_out=bytes_out // 1300,
+            )
+        )  # fmt: skip
     CounterSample.objects.bulk_create(rows)

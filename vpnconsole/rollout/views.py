@@ -53,7 +53,7 @@ def _changes_page(
     rows = [
         {
             "preview": row,
-            "checked": str(row.gateway_id) in chosen if chosen is not None else row.anything and not row.error,
+            "checked": str(row.gateway_id) in chosen if chosen is not None else bool(row.changes),
         }
         for row in previews
     ]
