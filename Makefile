@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 DEMO_PORT ?= 8000
-BENCH_ARGS ?=
+
 FUZZ_SECONDS ?= 60
 
 .PHONY: demo test test-fast lint types fmt bench fuzz interop kernel-test static setup setup-test lock clean
@@ -31,7 +31,7 @@ fmt: $(VENV)/.dev
 	$(PY) -m ruff format .
 
 bench: setup-test
-	$(PY) -m tests.bench $(BENCH_ARGS)
+	$(PY) -m tests.bench
 
 fuzz: $(VENV)/.dev
 	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
