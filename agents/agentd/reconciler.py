@@ -114,7 +114,6 @@ class Reconciler:
                 problems=(*problems, self._link.away_reason),
                 routes=self.status.routes,
             )
-        self._note_driver(view)
         host_view = await self._host.look()
         if accepted is None:
             problems += await self._apply_routes(routes.WantedRoutes(routes={}), host_view)
@@ -215,13 +214,6 @@ class Reconciler:
         for network, tunnel_id in self._owners.items():
             found[tunnel_id] = (*found.get(tunnel_id, ()), network)
         return found
-
-    def _note_driver(self, view: IkedView) -> None:
-        driver = view.data_plane.driver
-        if driver is not None and driver != self._journal.recall("driver"):
-            text = f"Data plane {driver}: {view.data_plane.reason}"
-            attributes = {"driver": driver}
-            self._journal.append("agent.data-plane", text, attributes=attributes, remember=attributes)
 
     def _note_applied(self, accepted: Accepted) -> None:
         generation = str(accepted.document.generation)
