@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.contract.config import Child, ConnectionType, Tunnel
+from agents.contract.events import KINDS
 from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
 from agents.ike import selectors
@@ -206,6 +207,7 @@ class TunnelRuntime:
         field: str | None = None,
     ) -> None:
         """Keep why the tunnel is not up."""
+        field = field or KINDS[code].field or None
         self.reason = Reason(code=code, message=message[:500], received=received, configured=configured, field=field)
         self.core.touch(self)
 
