@@ -47,6 +47,8 @@ class Requests:
         """Connect to the kernel."""
         try:
             await self._socket.bind()
+        except OSError as error:
+            raise DataplaneError("open", "netlink XFRM", error.errno or 0, _sentence(error)) from None
         except KeyError:  # pyroute2's way to say that bind() was refused
             raise DataplaneError("open", "netlink XFRM", errno.EADDRINUSE, "no free netlink address") from None
 

@@ -71,7 +71,8 @@ class KernelDriver:
         self._policy_of_row: dict[tuple[int, Selector], PolicySpec] = {}
         self._repairs: set[asyncio.Task[None]] = set()
         self._queue: asyncio.Queue[Notice | None] = asyncio.Queue()
-        self._changing = asyncio.Lock()
+        # One request at a time: close() must not take the socket from under one that waits for its answer.
+        self._turn = asyncio.Lock()
 
     async def features(self) -> Features:
         """Install and remove one SA per algorithm, on a socket of its own; needs no :meth:`open`."""
@@ -95,20 +96,21 @@ class KernelDriver:
 
     async def close(self) -> None:
         """Remove every row of ours and end :meth:`notices`."""
-        if self._requests is None:
-            return
-        requests, self._requests = self._requests, None
-        self._sas.clear()
-        self._policies.clear()
-        self._policy_of_row.clear()
-        if self._ear is not None:
-            await self._ear.stop()
-            self._ear = None
-        self._queue.put_nowait(None)
-        try:
-            await tables.sweep(requests)
-        finally:
-            requests.close()
+        async with self._turn:
+            if self._requests is None:
+                return
+            requests, self._requests = self._requests, None
+            self._sas.clear()
+            self._policies.clear()
+            self._policy_of_row.clear()
+            if self._ear is not None:
+                await self._ear.stop()
+                self._ear = None
+            self._queue.put_nowait(None)
+            try:
+                await tables.sweep(requests)
+            finally:
+                requests.close()
 
     async def open_link(self, link: TunnelLink) -> None:
         """Do nothing: policies steer the traffic."""
@@ -118,28 +120,27 @@ class KernelDriver:
 
     async def add_sa(self, spec: SaSpec) -> None:
         """Install one SA; raises EEXIST when its SPI and destination are taken."""
-        requests = self._open("add_sa", rows.state_target(spec.id))
-        async with self._changing:
+        async with self._turn:
+            requests = self._open("add_sa", rows.state_target(spec.id))
             await requests.send("add_sa", rows.state_target(spec.id), rows.state_message(spec), messages.NEWSA, CREATE)
             self._sas[spec.id] = _Known(spec=spec)
 
     async def remove_sa(self, sa: SaId) -> None:
         """Remove one SA that this driver installed; any other is left alone."""
-        requests = self._open("remove_sa", rows.state_target(sa))
-        async with self._changing:
+        async with self._turn:
+            requests = self._open("remove_sa", rows.state_target(sa))
             if self._sas.pop(sa, None) is not None:
                 await tables.remove_state(requests, sa)
 
     async def add_policy(self, spec: PolicySpec) -> None:
         """Install or replace one policy; raises EEXIST when one of another owner has its direction and selector."""
-        self._open("add_policy", rows.policy_target(spec))
-        async with self._changing:
+        async with self._turn:
             await self._put_policy(spec)
 
     async def remove_policy(self, spec: PolicySpec) -> None:
         """Remove one policy, unless another tunnel of ours (by reqid) or another owner has taken its place."""
-        requests = self._open("remove_policy", rows.policy_target(spec))
-        async with self._changing:
+        async with self._turn:
+            requests = self._open("remove_policy", rows.policy_target(spec))
             known = self._policies.get(_key(spec))
             if known is not None and known.reqid == spec.reqid:
                 self._forget_policy(known)
@@ -154,31 +155,33 @@ class KernelDriver:
         The tunnel's policies of that direction follow. Raises ESRCH for an SA that is not ours or not there; should it
         not come back, that is told as a hard expiry too.
         """
-        requests = self._open("update_mapping", rows.state_target(sa))
-        async with self._changing:
+        async with self._turn:
+            requests = self._open("update_mapping", rows.state_target(sa))
             known = self._sas.get(sa)
             if known is None or self._ear is None:
                 raise DataplaneError("update_mapping", rows.state_target(sa), errno.ESRCH, "no such SA of ours")
             spec = dataclasses.replace(known.spec, source=source, destination=destination, encapsulation=encapsulation)
             target = rows.state_target(sa)
             with self._ear.expect_deletion(sa) as deletion:
-                await requests.send("update_mapping", target, rows.state_id_message(sa), messages.DELSA)
-                del self._sas[sa]
                 try:
+                    await requests.send("update_mapping", target, rows.state_id_message(sa), messages.DELSA)
                     body = rows.state_message(spec, resume=await deletion.wait())
                     await requests.send("update_mapping", rows.state_target(spec.id), body, messages.NEWSA, CREATE)
                 except DataplaneError:
                     self._queue.put_nowait(Expired(id=sa, hard=True))
                     raise
+                finally:
+                    self._sas.pop(sa, None)
             self._sas[spec.id] = _Known(spec=spec, row=_without_rejections(known.row), moved_at=known.moved_at)
             await self._move_policies(known.spec, spec)
 
     async def list_sas(self) -> tuple[SaState, ...]:
         """Return the states in our range; ``tunnel_id`` is None for one that this driver did not install."""
-        requests = self._open("list_sas", "all")
+        async with self._turn:
+            dumped = await tables.dump_states(self._open("list_sas", "all"))
         now = time.time()
         found = []
-        for row in await tables.dump_states(requests):
+        for row in dumped:
             known = self._sas.get(row.id)
             if known is not None:
                 self._note(known, row, now)
@@ -190,8 +193,9 @@ class KernelDriver:
 
         An inbound row counts only together with its forward twin, so a policy that lost one is not listed.
         """
-        requests = self._open("list_policies", "all")
-        rest = {(row.direction, row.selector): row for row in await tables.dump_policies(requests)}
+        async with self._turn:
+            dumped = await tables.dump_policies(self._open("list_policies", "all"))
+        rest = {(row.direction, row.selector): row for row in dumped}
         found = []
         for spec in self._policies.values():
             wanted = [(direction, _canonical(piece.selector)) for direction, piece in _rows(spec)]
@@ -231,7 +235,7 @@ class KernelDriver:
         """Return the SAs that we installed and the kernel no longer has: what a lost notice may have been about."""
         if self._requests is None:
             return ()
-        async with self._changing:
+        async with self._turn:
             present = {row.id for row in await tables.dump_states(self._requests)}
             return tuple(sa for sa in self._sas if sa not in present)
 
@@ -249,7 +253,7 @@ class KernelDriver:
     # Inside
 
     async def _repair(self, specs: tuple[PolicySpec, ...]) -> None:
-        async with self._changing:
+        async with self._turn:
             for spec in specs:
                 if self._requests is None or self._policies.get(_key(spec)) is not spec:
                     continue  # removed or replaced by ourselves meanwhile

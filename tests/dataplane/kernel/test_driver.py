@@ -24,7 +24,7 @@ from agents.dataplane.base import (
     TunnelLink,
     UdpEncapsulation,
 )
-from agents.dataplane.kernel import KernelDriver
+from agents.dataplane.kernel import KernelDriver, channel
 
 InNamespace = Callable[[Callable[[], Awaitable[Any]]], None]
 
@@ -268,6 +268,15 @@ def test_the_kernels_own_sentence_is_the_reason(in_namespace: InNamespace) -> No
     in_namespace(body)
 
 
+async def test_a_kernel_without_xfrm_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "NETLINK_XFRM", 31)  # a netlink family that no kernel has
+    features = await KernelDriver().features()
+    assert not features.available
+    assert "Protocol not supported" in features.reason
+    with pytest.raises(DataplaneError, match="Protocol not supported"):
+        await KernelDriver().open()
+
+
 def test_probing_leaves_nothing(in_namespace: InNamespace) -> None:
     async def body() -> None:
         await KernelDriver().features()
@@ -291,6 +300,22 @@ def test_unknown_sas_and_links(in_namespace: InNamespace) -> None:
         assert ip("link") == links
         await driver.close_link("t")
         await driver.close()
+
+    in_namespace(body)
+
+
+def test_close_waits_for_those_who_ask(in_namespace: InNamespace) -> None:
+    async def body() -> None:
+        driver = KernelDriver()
+        await driver.open()
+        asked = [driver.add_policy(OUT), *(driver.list_policies() for _ in range(20)), driver.list_sas()]
+        tasks = [asyncio.ensure_future(each) for each in asked]
+        await asyncio.sleep(0)
+        await driver.close()
+        done = await asyncio.gather(*tasks, driver.list_sas(), return_exceptions=True)
+        assert done[1] == (OUT,)
+        assert isinstance(done[-1], DataplaneError), "asked after the end"
+        assert ip("xfrm", "policy") == ""
 
     in_namespace(body)
 
