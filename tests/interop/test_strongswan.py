@@ -116,6 +116,7 @@ async def test_another_key_is_told_on_our_side(pair: Pair) -> None:
     status = await pair.ours.until(lambda now: now.reason is not None, "a reason")
     assert status.reason is not None
     assert status.reason.code == "ike.peer-refused-auth"
+    assert status.reason.field == "preshared_keys"
 
 
 async def test_a_peer_with_another_key_is_refused_and_named(pair: Pair) -> None:
