@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -76,15 +76,7 @@ def _create() -> FleetCA:
 
 def issue_gateway_certificate(csr_pem: str, gateway: Gateway) -> x509.Certificate:
     """Sign a gateway's request; names in the request are ignored. Raises :class:`RequestRefusedError`."""
-    try:
-        request = x509.load_pem_x509_csr(csr_pem.encode("ascii"))
-    except ValueError:
-        raise RequestRefusedError("is not a certificate request in PEM") from None
-    key = request.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise RequestRefusedError("must be for a P-256 key")
-    if not _signed_by_its_key(request):
-        raise RequestRefusedError("is not signed by the key it names")
+    key = _requested_key(csr_pem)
     ca = ensure_fleet_ca()
     names = (server_name(str(gateway.pk)), ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
     return _leaf(_load_key(ca.key), _load(ca.certificate_pem), key, timezone.now(), GATEWAY_VALIDITY, *names)
@@ -168,11 +160,18 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
     )
 
 
-def _signed_by_its_key(request: x509.CertificateSigningRequest) -> bool:
+def _requested_key(csr_pem: str) -> ec.EllipticCurvePublicKey:
     try:
-        return request.is_signature_valid
-    except InvalidSignature:
-        return False
+        request = x509.load_pem_x509_csr(csr_pem.encode("ascii"))
+        key = request.public_key()
+        is_signed = request.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
+        raise RequestRefusedError("is not a certificate request in PEM that could be read") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise RequestRefusedError("must be for a P-256 key")
+    if not is_signed:
+        raise RequestRefusedError("is not signed by the key it names")
+    return key
 
 
 def _pem(certificate: x509.Certificate) -> str:

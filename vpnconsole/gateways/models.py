@@ -6,6 +6,7 @@ What a gateway reports of itself is not here (``monitor``), nor what it is to do
 from __future__ import annotations
 
 import ipaddress
+import re
 import uuid
 
 from django.core.exceptions import ValidationError
@@ -17,6 +18,18 @@ from vpnconsole.accounts.models import User
 from vpnconsole.gateways.choices import DataPlaneChoice, GatewayKind
 from vpnconsole.lib.fields import SLUG_VALIDATOR, PrefixField
 from vpnconsole.lib.sealed import SealedField
+
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?")
+
+
+def _is_host(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        # Digits and dots that are no address are a slip of the pen, not a name.
+        return bool(_HOST_NAME.fullmatch(text)) and not text.replace(".", "").isdigit()
+    return True
 
 
 class Gateway(models.Model):
@@ -43,6 +56,13 @@ class Gateway(models.Model):
 
     def __str__(self) -> str:
         return f"gateway {self.name}"
+
+    def clean(self) -> None:
+        """Refuse what nobody could dial."""
+        super().clean()
+        if self.agent_host and not _is_host(self.agent_host):
+            message = f"{self.agent_host!r} is neither an address nor a host name; the port has a field of its own."
+            raise ValidationError({"agent_host": message}, code="host")
 
     @property
     def is_managed(self) -> bool:

@@ -122,6 +122,9 @@ def test_a_new_token_ends_the_one_before(alice: User, paris: Gateway, token: Tok
     newer = services.issue_enrolment_token(alice, paris)
     assert _post(signed_request(token))[0] == 403
     assert _refusals() == ["token replaced by a newer one"]
+    row = queries.open_enrolment_token(paris)
+    assert row is not None
+    assert row.pk == newer.id
     assert _post(signed_request(newer))[0] == 200
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
 import threading
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from django.utils import timezone
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agents.contract.enrolment import CONSOLE_NAME, server_name
 from tests.console.gateways.agent import make_csr, make_key
@@ -22,6 +25,7 @@ from vpnconsole.gateways import fleet
 from vpnconsole.gateways.models import FleetCA, Gateway
 
 pytestmark = pytest.mark.django_db
+DER = x509.load_pem_x509_csr(make_csr().encode()).public_bytes(serialization.Encoding.DER)
 
 
 def _names(certificate: x509.Certificate) -> list[str]:
@@ -67,6 +71,20 @@ def test_a_gateway_s_certificate_says_its_name_only_whatever_was_asked_for(paris
 def test_other_requests_are_refused_with_the_reason(paris: Gateway, csr_pem: str, problem: str) -> None:
     with pytest.raises(fleet.RequestRefusedError, match=problem):
         fleet.issue_gateway_certificate(csr_pem, paris)
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_request_is_refused_and_nothing_else_happens(paris: Gateway, changes: list[tuple[int, int]]) -> None:
+    octets = bytearray(DER)
+    for position, value in changes:
+        octets[position % len(octets)] = value
+    if octets == DER:
+        return
+    body = base64.encodebytes(bytes(octets)).decode()
+    pem = f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n"
+    with pytest.raises(fleet.RequestRefusedError):
+        fleet.issue_gateway_certificate(pem, paris)
 
 
 def test_a_request_not_signed_by_its_own_key_is_refused(paris: Gateway) -> None:

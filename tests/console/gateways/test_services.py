@@ -51,6 +51,12 @@ def test_a_gateway_is_made_with_canonical_addresses(alice: User) -> None:
         ({"name": "lyon"}, "name"),
         ({"kind": "other"}, "kind"),
         ({"data_plane": "fast"}, "data_plane"),
+        ({"agent_host": "https://paris"}, "agent_host"),
+        ({"agent_host": "paris:8470"}, "agent_host"),
+        ({"agent_host": "192.0.2.300"}, "agent_host"),
+        ({"agent_host": "a b"}, "agent_host"),
+        ({"agent_host": "a" * 200 + "!"}, "agent_host"),
+        ({"agent_host": "a..b"}, "agent_host"),
         ({"agent_port": 0}, "agent_port"),
         ({"agent_port": 70000}, "agent_port"),
         ({"addresses": [AddressInput(address="here")]}, "addresses.0.address"),
@@ -69,6 +75,12 @@ def test_what_is_impossible_is_refused_beside_its_field(lyon: Gateway, change: d
     data = dataclasses.replace(PARIS, **change)  # type: ignore[arg-type]
     assert list(_errors(data)) == [field]
     assert set(Gateway.objects.all()) == {lyon}
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "paris", "agent-1.paris.example.", " paris "])
+def test_an_agent_is_dialled_by_address_or_name(host: str) -> None:
+    gateway = services.create_gateway(None, dataclasses.replace(PARIS, agent_host=host))
+    assert gateway.agent_host == host.strip()
 
 
 def test_all_errors_come_at_once(lyon: Gateway) -> None:
