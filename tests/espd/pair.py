@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -107,15 +108,20 @@ async def _start(space: Namespace, directory: Path, index: int) -> End:
     with (directory / f"{space.role}.log").open("wb") as log:
         process = space.start(sys.executable, "-m", "agents.espd", "--run", str(run), log=log, cwd=REPOSITORY)
     await _client_ready(run / "espd.sock", process)
-    driver = UserspaceDriver(run / "espd.sock")
-    await driver.open()
-    await driver.bind([OUTER_4[index], OUTER_6[index]])
-    await driver.open_link(TunnelLink(tunnel_id=TUNNEL, name=LINK, mtu=1400))
-    space.ip("address", "add", f"{INNER_4[index]}/32", "dev", LINK)
-    space.ip("address", "add", f"{INNER_6[index]}/128", "dev", LINK, "nodad")
-    space.ip("route", "add", "10.0.0.0/8", "dev", LINK, "src", INNER_4[index])
-    space.ip("route", "add", "fd00::/8", "dev", LINK, "src", INNER_6[index])
-    return End(space, process, run, driver)
+    end = End(space, process, run, UserspaceDriver(run / "espd.sock"))
+    await end.driver.open()
+    await prepare(end, index)
+    return end
+
+
+async def prepare(end: End, index: int) -> None:
+    """Let an open driver hold UDP 4500, and make the tunnel's link with its addresses and routes if it is not there."""
+    await end.driver.bind([OUTER_4[index], OUTER_6[index]])
+    await end.driver.open_link(TunnelLink(tunnel_id=TUNNEL, name=LINK, mtu=1400))
+    end.namespace.ip("address", "replace", f"{INNER_4[index]}/32", "dev", LINK)
+    end.namespace.ip("address", "replace", f"{INNER_6[index]}/128", "dev", LINK, "nodad")
+    end.namespace.ip("route", "replace", "10.0.0.0/8", "dev", LINK, "src", INNER_4[index])
+    end.namespace.ip("route", "replace", "fd00::/8", "dev", LINK, "src", INNER_6[index])
 
 
 def sa_specs(
@@ -169,6 +175,18 @@ async def key(ends: Sequence[End], specs: tuple[SaSpec, SaSpec]) -> None:
                         reqid=outbound.reqid,
                     )
                 )
+
+
+async def ping(end: End, target: str, source: str, count: int = 3, payload: int = 56) -> int:
+    """Send echo requests quickly one after the other; return how many answers came."""
+    command = ["ping", "-n", "-c", str(count), "-i", "0.02", "-W", "1", "-s", str(payload), "-I", source, target]
+    process = await asyncio.create_subprocess_exec(
+        *end.namespace.command(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _none = await process.communicate()
+    found = re.search(rb"(\d+) received", output)
+    assert found is not None, output.decode()
+    return int(found[1])
 
 
 async def run_inside(end: End, *arguments: str) -> str:

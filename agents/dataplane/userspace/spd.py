@@ -97,8 +97,10 @@ class PolicyDatabase:
         self._sort()
 
     def remove(self, spec: PolicySpec) -> None:
-        """Let go of the policy of this direction and selector."""
-        if self._rows.pop((spec.direction, spec.selector), None) is not None:
+        """Let go of the policy of this direction and selector, unless another reqid has taken it over."""
+        row = self._rows.get((spec.direction, spec.selector))
+        if row is not None and row.spec.reqid == spec.reqid:
+            del self._rows[spec.direction, spec.selector]
             self._sort()
 
     def specs(self) -> tuple[PolicySpec, ...]:

@@ -1,0 +1,427 @@
+"""What every driver must do, as plain coroutines: raise nothing, or an AssertionError that says what is wrong.
+
+``STATE_CHECKS`` take one :class:`~tests.dataplane.conformance.sites.Site` and need no packets; ``REAL_CHECKS`` do
+neither, but are beyond a driver that keeps everything in memory; ``TRAFFIC_CHECKS`` take a pair and send pings.
+Each starts with drivers just opened. pytest runs them through ``test_conformance.py``, User Mode Linux in its guest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Awaitable, Callable, Mapping
+
+from agents.contract import algorithms
+from agents.contract.secret import Secret
+from agents.contract.status import Counters
+from agents.dataplane.base import (
+    REQID_BASE,
+    Acquired,
+    DataplaneError,
+    Direction,
+    Expired,
+    Limits,
+    PolicySpec,
+    Rejected,
+    SaId,
+    SaSpec,
+    SaState,
+    Selector,
+    UdpEncapsulation,
+)
+from tests.dataplane.conformance.sites import TUNNEL, Site, SitePair
+
+REQID = REQID_BASE + 77
+NO_LIMITS = Limits()
+ECHO_OCTETS, ECHO6_OCTETS = 84, 104
+"""Echoes of 56 octets of data, as inner packets."""
+
+Suite = tuple[str, str | None]
+GCM: Suite = ("aes-128-gcm-16", None)
+SUITES: tuple[Suite, ...] = (
+    *((row.slug, None) for row in algorithms.ENCRYPTION.values() if row.aead),
+    *((row.slug, "hmac-sha2-256-128") for row in algorithms.ENCRYPTION.values() if not row.aead),
+    *(("aes-128-cbc", slug) for slug in algorithms.INTEGRITY if slug != "hmac-sha2-256-128"),
+)
+
+
+def sa(
+    spi: int, source: str, destination: str, suite: Suite = GCM, *, direction: Direction = Direction.OUT,
+    limits: Limits = NO_LIMITS, key: int = 1,
+) -> SaSpec:  # fmt: skip
+    """Return an SA of plain ESP with keys made of ``key`` and the SPI."""
+    encryption, integrity = suite
+    seed = spi.to_bytes(4, "big") + key.to_bytes(4, "big")
+    return SaSpec(
+        tunnel_id=TUNNEL,
+        direction=direction,
+        spi=spi,
+        source=source,
+        destination=destination,
+        reqid=REQID,
+        encryption=encryption,
+        encryption_key=Secret((seed * 32)[: algorithms.ENCRYPTION[encryption].keymat_octets]),
+        integrity=integrity,
+        integrity_key=Secret((seed * 32)[: algorithms.INTEGRITY[integrity].key_octets]) if integrity else None,
+        limits=limits,
+    )
+
+
+def policy(direction: Direction, here: str, there: str, outer: tuple[str, str], **more: int) -> PolicySpec:
+    """Return a policy between two prefixes; ``here`` and ``outer[0]`` are the gateway's own."""
+    inward = direction is Direction.IN
+    return PolicySpec(
+        tunnel_id=TUNNEL,
+        direction=direction,
+        selector=Selector(source=there if inward else here, destination=here if inward else there),
+        source=outer[1] if inward else outer[0],
+        destination=outer[0] if inward else outer[1],
+        reqid=more.get("reqid", REQID),
+        priority=more.get("priority", 1000),
+    )
+
+
+def _peer(site: Site) -> tuple[str, str]:
+    """Return outer addresses for SAs whose peer need not exist."""
+    return site.outer, "192.0.2.77"
+
+
+def _by_spi(states: tuple[SaState, ...]) -> dict[int, SaState]:
+    return {state.id.spi: state for state in states}
+
+
+async def _refused(call: Awaitable[object]) -> DataplaneError:
+    try:
+        await call
+    except DataplaneError as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+# State
+
+
+async def features_are_said(site: Site) -> None:
+    features = await site.driver.features()
+    assert features.driver
+    assert features.reason
+    assert features.available
+    assert features.encryptions == set(algorithms.ENCRYPTION)
+    assert features.integrities == set(algorithms.INTEGRITY)
+
+
+async def an_open_driver_is_empty(site: Site) -> None:
+    assert await site.driver.list_sas() == ()
+    assert await site.driver.list_policies() == ()
+
+
+async def sas_are_listed_as_added(site: Site) -> None:
+    here, there = _peer(site)
+    into = sa(0x5001, there, here, direction=Direction.IN)
+    out = sa(0x5002, here, there)
+    await site.driver.add_sa(into)
+    await site.driver.add_sa(out)
+    states = _by_spi(await site.driver.list_sas())
+    assert set(states) == {0x5001, 0x5002}
+    for spec in (into, out):
+        state = states[spec.spi]
+        assert state.id == spec.id
+        assert state.tunnel_id == TUNNEL
+        assert state.direction is spec.direction
+        assert state.reqid == REQID
+        assert state.counters == Counters()
+        assert (state.rejected_integrity, state.rejected_replay, state.rejected_late) == (0, 0, 0)
+
+
+async def an_id_is_taken_once(site: Site) -> None:
+    here, there = _peer(site)
+    await site.driver.add_sa(sa(0x5001, there, here, direction=Direction.IN))
+    error = await _refused(site.driver.add_sa(sa(0x5001, there, here, direction=Direction.IN, key=2)))
+    assert (error.operation, error.errno) == ("add_sa", errno.EEXIST)
+    assert len(await site.driver.list_sas()) == 1
+
+
+async def removing_is_idempotent(site: Site) -> None:
+    here, there = _peer(site)
+    spec = sa(0x5001, here, there)
+    await site.driver.remove_sa(spec.id)
+    await site.driver.add_sa(spec)
+    await site.driver.remove_sa(spec.id)
+    await site.driver.remove_sa(spec.id)
+    assert await site.driver.list_sas() == ()
+    await site.driver.remove_policy(policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", _peer(site)))
+    await site.driver.close_link("11111111-2222-4333-8444-555555555555")
+
+
+async def policies_are_listed_as_added(site: Site) -> None:
+    outer = _peer(site)
+    specs = {policy(direction, "10.66.0.0/24", "10.77.0.0/24", outer) for direction in Direction}
+    specs |= {policy(direction, "fd66::/64", "fd77::/64", outer) for direction in Direction}
+    ports = Selector(source="10.66.0.0/24", destination="10.77.0.0/24", protocol=6, destination_ports=(443, 443))
+    specs.add(dataclasses.replace(policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", outer), selector=ports))
+    for spec in specs:
+        await site.driver.add_policy(spec)
+    assert set(await site.driver.list_policies()) == specs
+    for spec in specs:
+        await site.driver.remove_policy(spec)
+        await site.driver.remove_policy(spec)
+    assert await site.driver.list_policies() == ()
+
+
+async def a_policy_is_replaced_by_direction_and_selector(site: Site) -> None:
+    outer = _peer(site)
+    first = policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", outer)
+    second = policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", outer, reqid=REQID + 1, priority=900)
+    await site.driver.add_policy(first)
+    await site.driver.add_policy(second)
+    assert await site.driver.list_policies() == (second,)
+
+
+async def a_policy_taken_over_stays_when_its_former_owner_goes(site: Site) -> None:
+    outer = _peer(site)
+    first = policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", outer)
+    second = policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", outer, reqid=REQID + 1)
+    await site.driver.add_policy(first)
+    await site.driver.add_policy(second)
+    await site.driver.remove_policy(first)
+    assert await site.driver.list_policies() == (second,)
+
+
+async def a_mapping_moves_an_sa(site: Site) -> None:
+    here, there = _peer(site)
+    nat = UdpEncapsulation(source_port=4500, destination_port=4500)
+    out = dataclasses.replace(sa(0x5002, here, there), encapsulation=nat)
+    into = dataclasses.replace(sa(0x5001, there, here, direction=Direction.IN), encapsulation=nat)
+    await site.driver.add_sa(into)
+    await site.driver.add_sa(out)
+    await site.driver.update_mapping(
+        out.id, here, "192.0.2.78", UdpEncapsulation(source_port=4500, destination_port=40001)
+    )
+    await site.driver.update_mapping(
+        into.id, "192.0.2.78", here, UdpEncapsulation(source_port=40001, destination_port=4500)
+    )
+    ids = {state.id for state in await site.driver.list_sas()}
+    assert ids == {SaId(spi=0x5002, destination="192.0.2.78"), into.id}
+
+
+async def moving_what_is_not_there_is_refused(site: Site) -> None:
+    nat = UdpEncapsulation(source_port=4500, destination_port=4500)
+    here, there = _peer(site)
+    error = await _refused(site.driver.update_mapping(SaId(spi=0x5009, destination=there), here, there, nat))
+    assert (error.operation, error.errno) == ("update_mapping", errno.ESRCH)
+
+
+async def every_suite_is_taken(site: Site) -> None:
+    here, there = _peer(site)
+    for number, suite in enumerate(SUITES):
+        await site.driver.add_sa(sa(0x5100 + number, here, there, suite))
+        await site.driver.add_sa(sa(0x5200 + number, there, here, suite, direction=Direction.IN))
+    assert len(await site.driver.list_sas()) == 2 * len(SUITES)
+
+
+async def opening_again_starts_empty(site: Site) -> None:
+    here, there = _peer(site)
+    await site.driver.add_sa(sa(0x5001, here, there))
+    await site.driver.add_policy(policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", (here, there)))
+    await site.open()
+    await an_open_driver_is_empty(site)
+    await site.driver.add_sa(sa(0x5001, here, there))
+
+
+async def a_closed_driver_refuses_and_can_be_opened_again(site: Site) -> None:
+    here, there = _peer(site)
+    await site.driver.add_sa(sa(0x5001, here, there))
+    await site.close()
+    error = await _refused(site.driver.add_sa(sa(0x5002, here, there)))
+    assert error.errno == errno.ENOTCONN
+    await site.open()
+    await an_open_driver_is_empty(site)
+
+
+# State, where something real is behind it
+
+
+async def an_impossible_key_is_refused_and_leaves_nothing(site: Site) -> None:
+    here, there = _peer(site)
+    error = await _refused(site.driver.add_sa(dataclasses.replace(sa(1, here, there), encryption_key=Secret(b"short"))))
+    assert error.operation == "add_sa"
+    assert error.reason
+    assert await site.driver.list_sas() == ()
+
+
+async def a_time_limit_is_told_twice_and_ends_the_sa(site: Site) -> None:
+    here, there = _peer(site)
+    spec = sa(0x5001, here, there, limits=Limits(soft_s=1, hard_s=3))
+    await site.driver.add_sa(spec)
+    await site.hears(Expired, lambda notice: notice == Expired(id=spec.id, hard=False))
+    assert len(await site.driver.list_sas()) == 1
+    await site.hears(Expired, lambda notice: notice == Expired(id=spec.id, hard=True))
+    assert await site.driver.list_sas() == ()
+
+
+# Traffic
+
+
+async def _key(
+    pair: SitePair, suite: Suite = GCM, *, spi: int = 0x6001, six: bool = False, limits: Limits = NO_LIMITS
+) -> None:
+    """Install SAs left to right (``spi``) and right to left (``spi + 1``), each inbound first."""
+    for source, target, number in ((pair.left, pair.right, spi), (pair.right, pair.left, spi + 1)):
+        outer = (source.outer6, target.outer6) if six else (source.outer, target.outer)
+        spec = sa(number, *outer, suite, limits=limits)
+        await target.driver.add_sa(dataclasses.replace(spec, direction=Direction.IN))
+        await source.driver.add_sa(spec)
+
+
+async def _policies(pair: SitePair, *, six: bool = False) -> None:
+    """Install policies between the inner addresses of both families; ``six`` is about the outer ones."""
+    for here, there in ((pair.left, pair.right), (pair.right, pair.left)):
+        outer = (here.outer6, there.outer6) if six else (here.outer, there.outer)
+        for direction in Direction:
+            await here.driver.add_policy(policy(direction, f"{here.inner}/32", f"{there.inner}/32", outer))
+            await here.driver.add_policy(policy(direction, f"{here.inner6}/128", f"{there.inner6}/128", outer))
+
+
+async def _counted(pair: SitePair, spi: int, packets: int, octets: int) -> None:
+    """Assert what both ends counted on an SA."""
+    for site in (pair.left, pair.right):
+        counters = _by_spi(await site.driver.list_sas())[spi].counters
+        found = (counters.packets_in + counters.packets_out, counters.bytes_in + counters.bytes_out)
+        assert found == (packets, octets), (spi, found)
+
+
+async def pings_cross_and_are_counted(pair: SitePair) -> None:
+    left, right = pair.left, pair.right
+    await _key(pair)
+    await _policies(pair)
+    assert await left.ping(right.inner, left.inner) == 3
+    assert await right.ping(left.inner6, right.inner6) == 3
+    for spi in (0x6001, 0x6002):
+        await _counted(pair, spi, 6, 3 * ECHO_OCTETS + 3 * ECHO6_OCTETS)
+    for state in await left.driver.list_sas():
+        assert state.last_used is not None
+        assert state.last_used > 1_600_000_000
+
+
+async def ipv6_outside(pair: SitePair) -> None:
+    left, right = pair.left, pair.right
+    await _key(pair, six=True)
+    await _policies(pair, six=True)
+    assert await left.ping(right.inner6, left.inner6) == 3
+    assert await left.ping(right.inner, left.inner) == 3
+    await _counted(pair, 0x6001, 6, 3 * ECHO_OCTETS + 3 * ECHO6_OCTETS)
+
+
+async def every_suite_carries_traffic(pair: SitePair) -> None:
+    left, right = pair.left, pair.right
+    await _policies(pair)
+    for number, suite in enumerate(SUITES):
+        spi = 0x6100 + 2 * number
+        await _key(pair, suite, spi=spi)
+        assert await left.ping(right.inner, left.inner, 2) == 2, suite
+        await _counted(pair, spi, 2, 2 * ECHO_OCTETS)
+        await _counted(pair, spi + 1, 2, 2 * ECHO_OCTETS)
+
+
+async def packets_of_many_lengths_cross(pair: SitePair) -> None:
+    left, right = pair.left, pair.right
+    await _policies(pair)
+    await _key(pair, ("aes-256-cbc", "hmac-sha2-512-256"))
+    for payload in (0, 1, 2, 3, 15, 16, 17, 1300):
+        assert await left.ping(right.inner, left.inner, 1, payload) == 1, payload
+
+
+async def the_newest_sa_is_used(pair: SitePair) -> None:
+    left, right = pair.left, pair.right
+    await _key(pair)
+    await _policies(pair)
+    assert await left.ping(right.inner, left.inner) == 3
+    await _key(pair, spi=0x6011)
+    assert await left.ping(right.inner, left.inner) == 3
+    for spi in (0x6001, 0x6002, 0x6011, 0x6012):
+        await _counted(pair, spi, 3, 3 * ECHO_OCTETS)
+    for site in (left, right):
+        for state in await site.driver.list_sas():
+            if state.id.spi < 0x6010:
+                await site.driver.remove_sa(state.id)
+    assert await left.ping(right.inner, left.inner) == 3
+    await _counted(pair, 0x6011, 6, 6 * ECHO_OCTETS)
+
+
+async def no_sa_asks_for_one_and_nothing_leaves(pair: SitePair) -> None:
+    left, right = pair.left, pair.right
+    await _policies(pair)
+    assert await left.ping(right.inner, left.inner, 1) == 0
+    acquired = await left.hears(Acquired)
+    assert acquired.reqid == REQID
+    await _key(pair)
+    assert await left.ping(right.inner, left.inner) == 3
+
+
+async def a_packet_limit_is_told_twice_and_ends_the_sa(pair: SitePair) -> None:
+    left, right = pair.left, pair.right
+    await _key(pair, limits=Limits(soft_packets=2, hard_packets=5))
+    await _policies(pair)
+    await left.ping(right.inner, left.inner, 3)
+    sa_out = SaId(spi=0x6001, destination=right.outer)
+    await left.hears(Expired, lambda notice: notice == Expired(id=sa_out, hard=False))
+    assert sa_out in {state.id for state in await left.driver.list_sas()}
+    await left.ping(right.inner, left.inner, 5)
+    await left.hears(Expired, lambda notice: notice == Expired(id=sa_out, hard=True))
+    assert sa_out not in {state.id for state in await left.driver.list_sas()}
+
+
+async def another_key_is_told_as_failed_integrity(pair: SitePair) -> None:
+    left, right = pair.left, pair.right
+    await left.driver.add_sa(sa(0x6001, left.outer, right.outer))
+    wrong = sa(0x6001, left.outer, right.outer, direction=Direction.IN, key=2)
+    await right.driver.add_sa(wrong)
+    await _policies(pair)
+    assert await left.ping(right.inner, left.inner, 2) == 0
+    (state,) = await right.driver.list_sas()
+    assert state.rejected_integrity == 2
+    assert state.counters == Counters()
+    heard = await right.hears(Rejected)
+    assert (heard.code, heard.id) == ("esp.integrity", wrong.id)
+
+
+async def traffic_outside_the_selectors_stays_out(pair: SitePair) -> None:
+    """The sender's policy is wider than the receiver's: what comes out of the SA is dropped all the same."""
+    left, right = pair.left, pair.right
+    await _key(pair)
+    await _policies(pair)
+    assert await left.ping(right.inner, left.inner, 1) == 1
+    into = policy(Direction.IN, f"{right.inner}/32", f"{left.inner}/32", (right.outer, left.outer))
+    await right.driver.remove_policy(into)
+    assert await left.ping(right.inner, left.inner, 2) == 0
+    await right.driver.add_policy(into)
+    assert await left.ping(right.inner, left.inner, 2) == 2
+
+
+StateCheck = Callable[[Site], Awaitable[None]]
+TrafficCheck = Callable[[SitePair], Awaitable[None]]
+
+STATE_CHECKS: Mapping[str, StateCheck] = {
+    check.__name__: check
+    for check in (
+        features_are_said, an_open_driver_is_empty, sas_are_listed_as_added, an_id_is_taken_once,
+        removing_is_idempotent, policies_are_listed_as_added, a_policy_is_replaced_by_direction_and_selector,
+        a_policy_taken_over_stays_when_its_former_owner_goes, a_mapping_moves_an_sa,
+        moving_what_is_not_there_is_refused, every_suite_is_taken, opening_again_starts_empty,
+        a_closed_driver_refuses_and_can_be_opened_again,
+    )
+}  # fmt: skip
+REAL_CHECKS: Mapping[str, StateCheck] = {
+    check.__name__: check
+    for check in (
+        an_impossible_key_is_refused_and_leaves_nothing, a_time_limit_is_told_twice_and_ends_the_sa,
+    )
+}  # fmt: skip
+TRAFFIC_CHECKS: Mapping[str, TrafficCheck] = {
+    check.__name__: check
+    for check in (
+        pings_cross_and_are_counted, ipv6_outside, every_suite_carries_traffic, packets_of_many_lengths_cross,
+        the_newest_sa_is_used, no_sa_asks_for_one_and_nothing_leaves, a_packet_limit_is_told_twice_and_ends_the_sa,
+        another_key_is_told_as_failed_integrity, traffic_outside_the_selectors_stays_out,
+    )
+}  # fmt: skip
