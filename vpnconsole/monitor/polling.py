@@ -40,6 +40,10 @@ BACK_OFF_S = (0, 4, 8, 15)
 #: So many failures in a row make a gateway unreachable: one lost poll is no news.
 FAILURES_TO_UNREACHABLE = 2
 
+_OBSERVED = [
+    field.name for field in TunnelObservation._meta.concrete_fields if field.name not in ("id", "tunnel", "gateway")
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Journal:
@@ -178,7 +182,7 @@ def _record_tunnels(observation: GatewayObservation, status: GatewayStatus, now:
     before = observation.status or {}
     elapsed_s = status.observed_at - float(before.get("observed_at", status.observed_at))
     same_boot = before.get("boot_id") == status.boot_id
-    changed, samples = [], []
+    changed, samples, written = [], [], []
     for tunnel in status.tunnels:
         if tunnel.id not in known:
             continue
@@ -195,7 +199,12 @@ def _record_tunnels(observation: GatewayObservation, status: GatewayStatus, now:
         if row.sampled_at is None or now - row.sampled_at >= timedelta(seconds=SAMPLE_EVERY_S - 1):
             row.sampled_at = now
             samples.append(_sample(row, now))
-        row.save()
+        # Written as new and merged by (tunnel, gateway): one statement for all of them.
+        row.pk = None
+        written.append(row)
+    TunnelObservation.objects.bulk_create(
+        written, update_conflicts=True, unique_fields=["tunnel", "gateway"], update_fields=_OBSERVED
+    )
     CounterSample.objects.bulk_create(samples)
     gone = [row.pk for row in rows.values() if row.present]
     if gone:
