@@ -8,6 +8,7 @@ and reason is written at most once a minute, with a count, so that a scanner can
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import socket
@@ -269,16 +270,15 @@ def _listen(address: str, port: int) -> socket.socket:
     """Listen on one address, or with an empty one on all, IPv6 and IPv4."""
     family = socket.AF_INET6 if ":" in address or (not address and socket.has_dualstack_ipv6()) else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(listening.close)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if not address and family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind((address, port))
         listening.listen(128)
         listening.setblocking(False)
-    except BaseException:
-        listening.close()
-        raise
+        undo.pop_all()
     return listening
 
 

@@ -11,6 +11,7 @@ keys travel here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import json
@@ -280,7 +281,8 @@ def peer_credentials(connection: socket.socket) -> tuple[int, int, int]:
 def _listen(path: Path) -> socket.socket:
     """Bind ``path`` with mode 0600; a socket that nobody serves any more is replaced, one in use is not."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(listening.close)
         if path.is_socket():
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
                 if probe.connect_ex(str(path)) == 0:
@@ -293,9 +295,7 @@ def _listen(path: Path) -> socket.socket:
             os.umask(before)
         listening.listen(64)
         listening.setblocking(False)
-    except BaseException:
-        listening.close()
-        raise
+        undo.pop_all()
     return listening
 
 
