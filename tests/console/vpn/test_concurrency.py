@@ -23,7 +23,8 @@ from tests.console import cast
 from tests.console.gateways.agent import signed_request
 from vpnconsole.accounts import audit, services as accounts
 from vpnconsole.accounts.models import AuditEvent, User
-from vpnconsole.gateways import services as gateways
+from vpnconsole.gateways import fleet, services as gateways
+from vpnconsole.gateways.models import FleetCA
 from vpnconsole.vpn import services
 from vpnconsole.vpn.models import Tunnel
 
@@ -48,6 +49,7 @@ print(together(4, lambda n: accounts.create_first_user(username=f"user-{n}", pas
 paris, lyon = cast.make_paris(), cast.make_lyon()
 data = [cast.tunnel_input(paris, lyon, cast.make_psk(f"k{n}"), name=f"t{n}") for n in range(4)]
 print(together(4, lambda n: services.create_tunnel(None, data[n])))
+print(together(4, lambda n: fleet.ensure_fleet_ca()), FleetCA.objects.count())
 token = gateways.issue_enrolment_token(None, paris)
 requests = [signed_request(token) for _ in range(4)]
 print(together(4, lambda n: gateways.enrol(requests[n], "192.0.2.1")))
@@ -65,11 +67,12 @@ def test_once_is_once(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     lines = [line for line in result.stdout.splitlines() if line != "ready" and not line.startswith("made ")]
-    assert lines[:5] == [
+    assert lines[:6] == [
         "['ValidationError', 'ValidationError', 'ValidationError', 'done']",
         "['ValidationError', 'ValidationError', 'ValidationError', 'done']",
+        "['done', 'done', 'done', 'done'] 1",
         "['EnrolmentRefusedError', 'EnrolmentRefusedError', 'EnrolmentRefusedError', 'done']",
         "['done', 'done', 'done', 'done']",
         "1 1 1",
     ]
-    assert lines[5].endswith("problem='')")
+    assert lines[6].endswith("problem='')")
