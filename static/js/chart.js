@@ -47,7 +47,11 @@
     const answer = await fetch(holder.dataset.series, { headers: { Accept: "application/json" } });
     if (!answer.ok) return;
     const data = await answer.json();
-    if (!data.at.length) return;
+    if (!data.at.length) {
+      holder.textContent = "No traffic has been recorded yet.";
+      return;
+    }
+    if (!plot) holder.textContent = "";
     if (plot && plot.data[0].length) plot.setData([data.at, data.a_to_b, data.b_to_a]);
     else draw(data);
   }

@@ -73,7 +73,7 @@ def main(directory: Path, port: int) -> None:
     from vpnconsole.lib import channel
     from vpnconsole.lib.tasks import ConsoleTask
 
-    ConsoleTask.apply_async = lambda self, *args, **options: None  # type: ignore[method-assign, assignment]
+    ConsoleTask.apply_async = lambda self, *args, **options: None  # type: ignore[method-assign]
     channel.publish = lambda kind, ids: None
     channel.server_url = lambda: None
     call_command("setup", verbosity=0)

@@ -1,6 +1,7 @@
 """A console with a bit of everything: tunnels in every state, as their gateways would have reported them.
 
-Intent is made by the services, documents by the real compiler, observations by the real poll from statuses written here.
+Intent is made by the services, documents by the real compiler, observations by the real poll out of
+statuses written here.
 """
 
 from __future__ import annotations
@@ -41,10 +42,16 @@ def seed() -> User:
     create_api_token(alice, alice, "monitoring")
     gateways = _gateways()
     tunnels = _tunnels(gateways)
-    deployment = rollout.deploy(alice, [gateways["paris"].pk, gateways["lyon"].pk, gateways["madrid"].pk], "first roll-out")
+    deployment = rollout.deploy(
+        alice, [gateways["paris"].pk, gateways["lyon"].pk, gateways["madrid"].pk], "first roll-out"
+    )
     for row in deployment.deliveries.all():
         rollout_delivery.compile_delivery(row.pk)
-    _report(gateways["paris"], tunnels, ("paris-lyon", "paris-extranet", "paris-madrid", "paris-lyon-voice", "paris-lyon-trap"))
+    _report(
+        gateways["paris"],
+        tunnels,
+        ("paris-lyon", "paris-extranet", "paris-madrid", "paris-lyon-voice", "paris-lyon-trap"),
+    )
     _report(gateways["lyon"], tunnels, ("paris-lyon", "paris-lyon-voice", "paris-lyon-trap"))
     _report(gateways["madrid"], tunnels, ("paris-madrid",))
     Delivery.objects.filter(deployment=deployment).update(
@@ -54,12 +61,19 @@ def seed() -> User:
     _history(tunnels["paris-lyon"], gateways["paris"])
     set_enabled(alice, tunnels["paris-lyon-old"], False)
     cast.make_tunnel(
-        gateways["lyon"], gateways["extranet"], keys.generate_psk(alice, name="lyon-extranet"), description="not deployed yet"
+        gateways["lyon"],
+        gateways["extranet"],
+        keys.generate_psk(alice, name="lyon-extranet"),
+        description="not deployed yet",
     )
     ActionJob.objects.create(
-        tunnel=tunnels["paris-lyon"], gateway=gateways["paris"], verb="rekey-child", requested_by=alice,
-        state="accepted", message="rekey of pair-1 started",
-    )  # fmt: skip
+        tunnel=tunnels["paris-lyon"],
+        gateway=gateways["paris"],
+        verb="rekey-child",
+        requested_by=alice,
+        state="accepted",
+        message="rekey of pair-1 started",
+    )
     advance()
     return alice
 
@@ -80,14 +94,18 @@ def advance() -> None:
 
 def _gateways() -> dict[str, Gateway]:
     made = {
-        "paris": cast.make_gateway("paris", "192.0.2.1", "10.1.0.0/24", "10.1.64.0/20", description="head office", agent_host="10.0.0.11"),
+        "paris": cast.make_gateway(
+            "paris", "192.0.2.1", "10.1.0.0/24", "10.1.64.0/20", description="head office", agent_host="10.0.0.11"
+        ),
         "lyon": cast.make_gateway("lyon", "198.51.100.1", "10.2.0.0/24", description="plant", agent_host="10.0.0.12"),
         "madrid": cast.make_gateway("madrid", "203.0.113.40", "10.3.0.0/24", agent_host="10.0.0.13"),
         "berlin": cast.make_gateway("berlin", "203.0.113.50", "10.4.0.0/24"),
         "extranet": cast.make_extranet(),
     }
     for name in ("paris", "lyon", "madrid"):
-        Gateway.objects.filter(pk=made[name].pk).update(enrolled_at=timezone.now() - timedelta(days=12), agent_version="0.1.0")
+        Gateway.objects.filter(pk=made[name].pk).update(
+            enrolled_at=timezone.now() - timedelta(days=12), agent_version="0.1.0"
+        )
         made[name].refresh_from_db()
     return made
 
@@ -107,7 +125,12 @@ def _tunnels(gateways: dict[str, Gateway]) -> dict[str, Tunnel]:
 
 def _second(a: Gateway, b: Gateway, name: str, *pairs: tuple[str, str]) -> Tunnel:
     ends = [
-        EndInput(gateway=gateway, address=gateway.addresses.all()[0].address, identity_type="fqdn", identity_value=f"{name}.{gateway.name}")
+        EndInput(
+            gateway=gateway,
+            address=gateway.addresses.all()[0].address,
+            identity_type="fqdn",
+            identity_value=f"{name}.{gateway.name}",
+        )
         for gateway in (a, b)
     ]
     data = dataclasses.replace(
@@ -121,12 +144,23 @@ def _second(a: Gateway, b: Gateway, name: str, *pairs: tuple[str, str]) -> Tunne
 
 
 def _sa(pair: int, local: str, remote: str, since: float) -> contract.ChildSaStatus:
-    counters = contract.Counters(bytes_in=648_213_991, bytes_out=1_391_222_118, packets_in=751_204, packets_out=1_300_112)
+    counters = contract.Counters(
+        bytes_in=648_213_991, bytes_out=1_391_222_118, packets_in=751_204, packets_out=1_300_112
+    )
     return contract.ChildSaStatus(
-        spi_in=f"c0ffee{pair:02x}", spi_out=f"deadbe{pair:02x}", encryption="aes-256-gcm-16", integrity=None,
-        group="group-31", udp_encapsulation=True, local_ts=(local,), remote_ts=(remote,), installed_at=since,
-        rekey_at=since + 3000, expires_at=since + 3600, counters=counters,
-    )  # fmt: skip
+        spi_in=f"c0ffee{pair:02x}",
+        spi_out=f"deadbe{pair:02x}",
+        encryption="aes-256-gcm-16",
+        integrity=None,
+        group="group-31",
+        udp_encapsulation=True,
+        local_ts=(local,),
+        remote_ts=(remote,),
+        installed_at=since,
+        rekey_at=since + 3000,
+        expires_at=since + 3600,
+        counters=counters,
+    )
 
 
 def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
@@ -139,55 +173,97 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
         "paris-lyon-trap": TunnelState.IDLE,
     }[tunnel.name]
     since = time.time() - 700
-    here_end, there_end = (tunnel.end_a, tunnel.end_b) if tunnel.end_a.gateway.name == here else (tunnel.end_b, tunnel.end_a)
+    here_end, there_end = (
+        (tunnel.end_a, tunnel.end_b) if tunnel.end_a.gateway.name == here else (tunnel.end_b, tunnel.end_a)
+    )
     alive = state in (TunnelState.UP, TunnelState.PARTLY_UP)
     ike = contract.IkeSaStatus(
-        spi_i="6f1c2a9be0d44312", spi_r="a91f03b2c7714e05", initiator=here == "paris", state="established",
-        local=f"{here_end.address}:4500", remote=f"{there_end.address}:4500", nat_local=False, nat_remote=here == "paris",
-        encryption="aes-256-gcm-16", integrity=None, prf="prf-hmac-sha2-384", group="group-31",
-        established_at=since, rekey_at=since + 80_000,
-    )  # fmt: skip
+        spi_i="6f1c2a9be0d44312",
+        spi_r="a91f03b2c7714e05",
+        initiator=here == "paris",
+        state="established",
+        local=f"{here_end.address}:4500",
+        remote=f"{there_end.address}:4500",
+        nat_local=False,
+        nat_remote=here == "paris",
+        encryption="aes-256-gcm-16",
+        integrity=None,
+        prf="prf-hmac-sha2-384",
+        group="group-31",
+        established_at=since,
+        rekey_at=since + 80_000,
+    )
     children = tuple(
         contract.ChildStatus(
             name=f"pair-{pair.seq}",
             up=alive and (state is TunnelState.UP or pair.seq == 1),
-            sas=(_sa(pair.seq, pair.network_a, pair.network_b, since),) if alive and (state is TunnelState.UP or pair.seq == 1) else (),
+            sas=(_sa(pair.seq, pair.network_a, pair.network_b, since),)
+            if alive and (state is TunnelState.UP or pair.seq == 1)
+            else (),
         )
         for pair in tunnel.selectors.all()
     )
     reason = None
     if state is TunnelState.DOWN:
         reason = contract.Reason(
-            code="ike.peer-refused-proposal", message=KINDS["ike.peer-refused-proposal"].summary, received="NO_PROPOSAL_CHOSEN",
-            configured="aes-256-gcm-16/prf-hmac-sha2-384/group-31", field="ike.proposals",
-        )  # fmt: skip
+            code="ike.peer-refused-proposal",
+            message=KINDS["ike.peer-refused-proposal"].summary,
+            received="NO_PROPOSAL_CHOSEN",
+            configured="aes-256-gcm-16/prf-hmac-sha2-384/group-31",
+            field="ike.proposals",
+        )
     if state is TunnelState.PARTLY_UP:
-        reason = contract.Reason(code="child.ts-unacceptable", message=KINDS["child.ts-unacceptable"].summary, field="children.local_ts")
+        reason = contract.Reason(
+            code="child.ts-unacceptable", message=KINDS["child.ts-unacceptable"].summary, field="children.local_ts"
+        )
     return contract.TunnelStatus(
-        id=str(tunnel.pk), name=tunnel.name, state=state, since=since, reason=reason, ike_sas=(ike,) if alive else (),
-        children=children, counters=contract.Counters(bytes_in=648_213_991, bytes_out=1_391_222_118, packets_in=751_204, packets_out=1_300_112),
+        id=str(tunnel.pk),
+        name=tunnel.name,
+        state=state,
+        since=since,
+        reason=reason,
+        ike_sas=(ike,) if alive else (),
+        children=children,
+        counters=contract.Counters(
+            bytes_in=648_213_991, bytes_out=1_391_222_118, packets_in=751_204, packets_out=1_300_112
+        ),
         interface=f"vpn{str(tunnel.pk)[:8]}",
-    )  # fmt: skip
+    )
 
 
 def _report(gateway: Gateway, tunnels: dict[str, Tunnel], names: Sequence[str]) -> None:
     revision = Revision.objects.filter(gateway=gateway).latest("generation")
     parts = ("agentd", "iked", "espd")
     status = contract.GatewayStatus(
-        gateway_id=str(gateway.pk), agent_version="0.1.0", boot_id=BOOT, observed_at=time.time(),
-        accepted_generation=revision.generation, accepted_digest=revision.digest, applied_generation=revision.generation,
-        data_plane=contract.DataPlaneStatus(driver="userspace", reason="the kernel refused an XFRM state: protocol not supported"),
-        components=tuple(contract.ComponentHealth(name=name, healthy=True, version="0.1.0", pid=4000, started_at=time.time() - 86_000) for name in parts),
-        tunnels=tuple(_status(tunnels[name], gateway.name) for name in names), last_event=6,
-    )  # fmt: skip
+        gateway_id=str(gateway.pk),
+        agent_version="0.1.0",
+        boot_id=BOOT,
+        observed_at=time.time(),
+        accepted_generation=revision.generation,
+        accepted_digest=revision.digest,
+        applied_generation=revision.generation,
+        data_plane=contract.DataPlaneStatus(
+            driver="userspace", reason="the kernel refused an XFRM state: protocol not supported"
+        ),
+        components=tuple(
+            contract.ComponentHealth(
+                name=name, healthy=True, version="0.1.0", pid=4000, started_at=time.time() - 86_000
+            )
+            for name in parts
+        ),
+        tunnels=tuple(_status(tunnels[name], gateway.name) for name in names),
+        last_event=6,
+    )
     observation, _ = GatewayObservation.objects.get_or_create(gateway=gateway)
     journal = polling._Journal(epoch=0, events=tuple(_events(gateway.name, tunnels)), last=6, missed=0)
     polling._record_success(observation, status, journal)
-    TunnelObservation.objects.filter(gateway=gateway, state="up").update(rate_in_bps=3_812_000.0, rate_out_bps=14_201_000.0)
+    TunnelObservation.objects.filter(gateway=gateway, state="up").update(
+        rate_in_bps=3_812_000.0, rate_out_bps=14_201_000.0
+    )
 
 
 def _events(here: str, tunnels: dict[str, Tunnel]) -> list[Event]:
-    rows = [
+    rows: list[tuple[str, str | None, str | None, str | None]] = [
         ("agent.started", None, None, None),
         ("agent.config-accepted", None, None, None),
         ("agent.config-applied", None, None, None),
@@ -195,29 +271,51 @@ def _events(here: str, tunnels: dict[str, Tunnel]) -> list[Event]:
         ("agent.route-added", "paris-madrid" if here == "madrid" else "paris-lyon", None, None),
     ]
     if here == "paris":
-        rows.append(("ike.peer-refused-proposal", "paris-extranet", "NO_PROPOSAL_CHOSEN", "aes-256-gcm-16/prf-hmac-sha2-384/group-31"))
+        rows.append(
+            (
+                "ike.peer-refused-proposal",
+                "paris-extranet",
+                "NO_PROPOSAL_CHOSEN",
+                "aes-256-gcm-16/prf-hmac-sha2-384/group-31",
+            )
+        )
     else:
         rows.append(("esp.replay", "paris-madrid" if here == "madrid" else "paris-lyon", None, None))
     return [
         Event(
-            sequence=number, time=time.time() - 900 + 40 * number, code=code, severity=KINDS[code].severity, message=KINDS[code].summary,
-            tunnel_id=str(tunnels[name].pk) if name else None, received=received, configured=configured,
+            sequence=number,
+            time=time.time() - 900 + 40 * number,
+            code=code,
+            severity=KINDS[code].severity,
+            message=KINDS[code].summary,
+            tunnel_id=str(tunnels[name].pk) if name else None,
+            received=received,
+            configured=configured,
         )
         for number, (code, name, received, configured) in enumerate(rows, 1)
-    ]  # fmt: skip
+    ]
 
 
 def _refuse(gateway: Gateway) -> None:
     """Let a gateway refuse a second deployment and then fall silent."""
     row = Delivery.objects.get(gateway=gateway)
     Delivery.objects.filter(pk=row.pk).update(
-        state="refused", step="Refused by the gateway", percent=100, attempts=1, error="tunnels[0].mtu: must be between 256 and 65535, not 90",
-        refused_path="tunnels[0].mtu", refused_message="must be between 256 and 65535, not 90", finished_at=timezone.now(),
-    )  # fmt: skip
+        state="refused",
+        step="Refused by the gateway",
+        percent=100,
+        attempts=1,
+        error="tunnels[0].mtu: must be between 256 and 65535, not 90",
+        refused_path="tunnels[0].mtu",
+        refused_message="must be between 256 and 65535, not 90",
+        finished_at=timezone.now(),
+    )
     GatewayObservation.objects.filter(gateway=gateway).update(
-        reachable=False, reachable_since=timezone.now() - timedelta(minutes=7), read_at=timezone.now() - timedelta(minutes=7),
-        failures=9, error="10.0.0.13:8470 refused the connection",
-    )  # fmt: skip
+        reachable=False,
+        reachable_since=timezone.now() - timedelta(minutes=7),
+        read_at=timezone.now() - timedelta(minutes=7),
+        failures=9,
+        error="10.0.0.13:8470 refused the connection",
+    )
     TunnelObservation.objects.filter(gateway=gateway).update(read_at=timezone.now() - timedelta(minutes=7))
 
 
@@ -231,8 +329,13 @@ def _history(tunnel: Tunnel, gateway: Gateway) -> None:
         bytes_in -= int((0.9e6 + 0.5e6 * math.cos(index / 31)) * 10 / 8)
         rows.append(
             CounterSample(
-                tunnel=tunnel, gateway=gateway, at=last.at - timedelta(seconds=10 * index), bytes_in=bytes_in,
-                bytes_out=bytes_out, packets_in=bytes_in // 900, packets_out=bytes_out // 1300,
+                tunnel=tunnel,
+                gateway=gateway,
+                at=last.at - timedelta(seconds=10 * index),
+                bytes_in=bytes_in,
+                bytes_out=bytes_out,
+                packets_in=bytes_in // 900,
+                packets_out=bytes_out // 1300,
             )
-        )  # fmt: skip
+        )
     CounterSample.objects.bulk_create(rows)

@@ -1,4 +1,4 @@
-"""Every page on desk and phone, light and dark: a picture kept, nothing for axe to find, nothing wider than the window."""
+"""Every page on desk and phone, light and dark: a picture kept, axe finds nothing, nothing is wider than the window."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ def test_every_page(console: Console, browser: Browser, size: str) -> None:
             page.wait_for_selector("#traffic-chart canvas")
         found[name] = []
         for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.emulate_media(color_scheme=scheme)
             shoot(page, f"{name}-{size}-{scheme}")
             found[name] += [f"{scheme}: {problem}" for problem in violations(page)]
         if wide := overflow(page):
             found[name].append(f"the page is {wide} px wider than the window")
     context.close()
-    assert not any(found.values()), "\n".join(f"{name}: {each}" for name, problems in found.items() for each in problems)
+    assert not any(found.values()), "\n".join(
+        f"{name}: {each}" for name, problems in found.items() for each in problems
+    )
     # The stream is refused where there is no broker, which the browser reports; polling takes over.
     assert [text for text in complaints if "503" not in text] == []

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.http import HttpResponse
-from django.conf import settings
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
@@ -49,7 +49,9 @@ def edit(request: UserRequest, gateway_id: UUID) -> HttpResponse:
         except ValidationError as error:
             form.place(error)
         else:
-            messages.success(request, f"Gateway {gateway.name} was saved. What it changes for tunnels waits under Changes.")
+            messages.success(
+                request, f"Gateway {gateway.name} was saved. What it changes for tunnels waits under Changes."
+            )
             return redirect("monitor:gateway", gateway.pk)
     context = {"form": form, "gateway": gateway, "name": name}
     return render(request, "gateways/form.html", context, status=422 if form.errors else 200)
@@ -66,7 +68,10 @@ def delete(request: UserRequest, gateway_id: UUID) -> HttpResponse:
         except ValidationError as error:
             problems = error.messages
         else:
-            messages.success(request, f"Gateway {gateway.name} was deleted. Its agent keeps what it last accepted until it is stopped.")
+            messages.success(
+                request,
+                f"Gateway {gateway.name} was deleted. Its agent keeps what it last accepted until it is stopped.",
+            )
             return redirect("monitor:gateways")
     context = {"gateway": gateway, "problems": problems}
     return render(request, "gateways/delete.html", context, status=422 if problems else 200)
@@ -87,7 +92,16 @@ def enrolment(request: UserRequest, gateway_id: UUID) -> HttpResponse:
         else:
             console = settings.VPNCONSOLE_PUBLIC_URL or f"{request.scheme}://{request.get_host()}"
             command = shlex.join(
-                ["vpn-agent", "enrol", "--console", console.rstrip("/"), "--token", token.text(), "--port", str(gateway.agent_port)]
+                [
+                    "vpn-agent",
+                    "enrol",
+                    "--console",
+                    console.rstrip("/"),
+                    "--token",
+                    token.text(),
+                    "--port",
+                    str(gateway.agent_port),
+                ]
             )
     context = {
         "gateway": gateway,

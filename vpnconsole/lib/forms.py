@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+
+
+if TYPE_CHECKING:
+    _ModelChoiceField = forms.ModelChoiceField[Any]
+else:
+    _ModelChoiceField = forms.ModelChoiceField
+
+
+class NamedChoiceField(_ModelChoiceField):
+    """A choice among rows that have a name, shown by it alone."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        """Return the row's name."""
+        return str(obj.name)
 
 
 def place_errors(error: ValidationError, form: forms.BaseForm, aliases: Mapping[str, str] | None = None) -> None:

@@ -9,6 +9,7 @@ from django import forms
 
 from agents.contract.events import Severity
 from vpnconsole.gateways.models import Gateway
+from vpnconsole.lib.forms import NamedChoiceField
 from vpnconsole.monitor.choices import ConsoleState
 from vpnconsole.monitor.queries import GatewayRow, TunnelRow
 from vpnconsole.vpn.models import Tunnel
@@ -91,20 +92,11 @@ class EventFilter(forms.Form):
 
     optional = ()
 
-    tunnel = forms.ModelChoiceField(Tunnel.objects.all(), required=False, empty_label="every tunnel")
-    gateway = forms.ModelChoiceField(Gateway.objects.all(), required=False, empty_label="every gateway")
+    tunnel = NamedChoiceField(Tunnel.objects.all(), required=False, empty_label="every tunnel")
+    gateway = NamedChoiceField(Gateway.objects.all(), required=False, empty_label="every gateway")
     severity = forms.ChoiceField(
         required=False, choices=[("", "every severity"), *((each.value, each.value) for each in Severity)]
     )
-    code = forms.CharField(required=False, label="Code", widget=forms.TextInput(attrs={"placeholder": "ike.no-proposal"}))
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for name in ("tunnel", "gateway"):
-            field = self.fields[name]
-            assert isinstance(field, forms.ModelChoiceField)
-            field.label_from_instance = _name_of  # type: ignore[method-assign]
-
-
-def _name_of(row: Any) -> str:
-    return str(row.name)
+    code = forms.CharField(
+        required=False, label="Code", widget=forms.TextInput(attrs={"placeholder": "ike.no-proposal"})
+    )

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """How a state is drawn: the tone picks the colour, so that red stays for faults and amber for what needs a person."""
+    """How a state is drawn; the tone picks the colour: red stays for faults, amber for what needs a person."""
 
     word: str
     tone: str

@@ -170,7 +170,8 @@ def sparkline(points: list[tuple[float, float | None, float | None]], label: str
 
     def line(index: int) -> str:
         return " ".join(
-            f"{100 * (row[0] - first) / max(last - first, 1e-9):.2f},{29 - 28 * row[index] / highest:.2f}" for row in usable
+            f"{100 * (row[0] - first) / max(last - first, 1e-9):.2f},{29 - 28 * row[index] / highest:.2f}"
+            for row in usable
         )
 
     return {"empty": False, "label": label, "into": line(1), "out": line(2)}

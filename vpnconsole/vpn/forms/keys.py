@@ -59,7 +59,11 @@ class KeyForm(KeyValueForm):
 
     optional = ("description",)
 
-    name = forms.CharField(max_length=100, help_text="For instance the tunnel's name.", widget=forms.TextInput(attrs={"autocomplete": "off"}))
+    name = forms.CharField(
+        max_length=100,
+        help_text="For instance the tunnel's name.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
     description = forms.CharField(max_length=255, required=False)
     field_order = ["name", "description", "how", "value", "encoding"]
 

@@ -22,7 +22,9 @@ class _Algorithm(Protocol):
 
 
 def _marked(choices: Iterable[tuple[str, str]], table: Mapping[str, _Algorithm]) -> list[tuple[str, str]]:
-    return [(slug, f"{label} (weak: {table[slug].weakness})" if table[slug].weakness else label) for slug, label in choices]
+    return [
+        (slug, f"{label} (weak: {table[slug].weakness})" if table[slug].weakness else label) for slug, label in choices
+    ]
 
 
 def _none_or(value: str) -> str | None:
@@ -114,9 +116,13 @@ class _PolicyForm(forms.Form):
 class IKEPolicyForm(_PolicyForm):
     """How an IKE SA is negotiated and kept."""
 
-    lifetime_s = forms.IntegerField(label="Lifetime (s)", initial=86_400, help_text="The IKE SA is rekeyed before this; 86400 is one day.")
+    lifetime_s = forms.IntegerField(
+        label="Lifetime (s)", initial=86_400, help_text="The IKE SA is rekeyed before this; 86400 is one day."
+    )
     dpd_interval_s = forms.IntegerField(
-        label="Liveness check every (s)", initial=30, help_text="A silent peer is asked this often; 0 turns the checks off."
+        label="Liveness check every (s)",
+        initial=30,
+        help_text="A silent peer is asked this often; 0 turns the checks off.",
     )
 
     @classmethod
@@ -139,9 +145,13 @@ class IPsecPolicyForm(_PolicyForm):
         ],
         initial="group-31",
     )
-    lifetime_s = forms.IntegerField(label="Lifetime (s)", initial=3_600, help_text="Keys are renewed before this; 3600 is one hour.")
+    lifetime_s = forms.IntegerField(
+        label="Lifetime (s)", initial=3_600, help_text="Keys are renewed before this; 3600 is one hour."
+    )
     lifetime_bytes = forms.IntegerField(label="Lifetime (octets)", initial=0, help_text="0 means no limit by volume.")
-    replay_window = forms.IntegerField(label="Replay window (packets)", initial=64, help_text="0 turns replay protection off.")
+    replay_window = forms.IntegerField(
+        label="Replay window (packets)", initial=64, help_text="0 turns replay protection off."
+    )
 
     @classmethod
     def initial_of(cls, row: IPsecPolicy) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tunnel form: both ends side by side, selector pairs, key and policies. Rules are the services'; this shapes input.
+"""The tunnel form: both ends side by side, selector pairs, key and policies. It shapes input; rules are the services'.
 
 Every input is optional here, so that one submission brings all of the services' errors at once.
 """
@@ -15,11 +15,12 @@ from django.core.exceptions import NON_FIELD_ERRORS
 
 from vpnconsole.gateways import queries as gateway_queries
 from vpnconsole.gateways.models import Gateway
+from vpnconsole.lib.forms import NamedChoiceField
 from vpnconsole.vpn import match, queries
 from vpnconsole.vpn.choices import ConnectionTypeChoice, IdentityTypeChoice
 from vpnconsole.vpn.forms.keys import ENTER, GENERATE, encoding_field, secret_field
 from vpnconsole.vpn.inputs import EndInput, SelectorInput, TunnelInput
-from vpnconsole.vpn.models import PresharedKey
+from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, PresharedKey
 
 EXISTING = "existing"
 SIDES = ("end_a", "end_b")
@@ -56,13 +57,16 @@ class EndForm(forms.Form):
 
     optional = ()
 
-    gateway = forms.ModelChoiceField(
-        queryset=Gateway.objects.none(), required=False, empty_label="choose a gateway"
-    )
+    gateway = forms.ModelChoiceField(queryset=Gateway.objects.none(), required=False, empty_label="choose a gateway")
     address = forms.CharField(required=False, label="Outer address", widget=forms.Select)
-    identity_type = forms.ChoiceField(label="Identity", required=False, choices=[("", "the address itself"), *IdentityTypeChoice.choices])
+    identity_type = forms.ChoiceField(
+        label="Identity", required=False, choices=[("", "the address itself"), *IdentityTypeChoice.choices]
+    )
     identity_value = forms.CharField(
-        label="Identity's value", required=False, max_length=256, widget=forms.TextInput(attrs={"class": "mono", "spellcheck": "false"})
+        label="Identity's value",
+        required=False,
+        max_length=256,
+        widget=forms.TextInput(attrs={"class": "mono", "spellcheck": "false"}),
     )
     connection_type = forms.ChoiceField(
         label="May start", required=False, choices=ConnectionTypeChoice.choices, initial=ConnectionTypeChoice.BOTH
@@ -77,12 +81,18 @@ class EndForm(forms.Form):
         chosen = str(self["gateway"].value() or "")
         self.chosen = next((row for row in gateways if str(row.pk) == chosen), None)
         address = self["address"].value() or ""
-        offered = [(row.address, f"{row.address}  {row.label}".strip()) for row in self.chosen.addresses.all()] if self.chosen else []
+        offered = (
+            [(row.address, f"{row.address}  {row.label}".strip()) for row in self.chosen.addresses.all()]
+            if self.chosen
+            else []
+        )
         if address and address not in dict(offered):
             offered.append((address, address))
         widget = self.fields["address"].widget
         assert isinstance(widget, forms.Select)
-        widget.choices = offered or [("", "choose a gateway first" if self.chosen is None else "the gateway has no address")]
+        widget.choices = offered or [
+            ("", "choose a gateway first" if self.chosen is None else "the gateway has no address")
+        ]
 
     def to_input(self) -> EndInput:
         """Return what the services take."""
@@ -115,10 +125,14 @@ class SelectorForm(forms.Form):
     """One pair of networks."""
 
     optional = ()
-    _mono = {"class": "mono", "spellcheck": "false", "placeholder": "10.1.0.0/24"}
-    network_a = forms.CharField(label="Network at A", required=False, widget=forms.TextInput(attrs=_mono))
-    network_b = forms.CharField(label="Network at B", required=False, widget=forms.TextInput(attrs=_mono))
-    protocol = forms.TypedChoiceField(required=False, coerce=int, empty_value=0, choices=_PROTOCOLS)
+    _mono = {"class": "mono", "spellcheck": "false"}
+    network_a = forms.CharField(
+        label="Network at A", required=False, widget=forms.TextInput(attrs={**_mono, "placeholder": "10.1.0.0/24"})
+    )
+    network_b = forms.CharField(
+        label="Network at B", required=False, widget=forms.TextInput(attrs={**_mono, "placeholder": "10.2.0.0/24"})
+    )
+    protocol = forms.TypedChoiceField(required=False, coerce=int, empty_value="0", choices=_PROTOCOLS)
     ports_a = PortsField(label="Ports at A", required=False, widget=forms.TextInput(attrs={"placeholder": "any"}))
     ports_b = PortsField(label="Ports at B", required=False, widget=forms.TextInput(attrs={"placeholder": "any"}))
 
@@ -155,7 +169,7 @@ class SelectorForm(forms.Form):
         return SelectorInput(
             network_a=values["network_a"],
             network_b=values["network_b"],
-            protocol=values["protocol"],
+            protocol=int(values["protocol"]),
             port_a_start=values["ports_a"][0],
             port_a_end=values["ports_a"][1],
             port_b_start=values["ports_b"][0],
@@ -184,8 +198,18 @@ class TunnelForm(forms.Form):
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
     description = forms.CharField(required=False, max_length=255)
-    ike_policy = forms.ModelChoiceField(queryset=None, required=False, label="IKE policy", empty_label="choose a policy")
-    ipsec_policy = forms.ModelChoiceField(queryset=None, required=False, label="IPsec policy", empty_label="choose a policy")
+    ike_policy = NamedChoiceField(
+        queryset=IKEPolicy.objects.none(),
+        required=False,
+        label="IKE policy",
+        empty_label="choose a policy",
+    )
+    ipsec_policy = NamedChoiceField(
+        queryset=IPsecPolicy.objects.none(),
+        required=False,
+        label="IPsec policy",
+        empty_label="choose a policy",
+    )
     key_how = forms.ChoiceField(
         label="Pre-shared key",
         choices=[
@@ -196,20 +220,35 @@ class TunnelForm(forms.Form):
         initial=GENERATE,
         widget=forms.RadioSelect,
     )
-    psk = forms.ModelChoiceField(queryset=None, required=False, label="Stored key", empty_label="choose a key")
+    psk = NamedChoiceField(
+        queryset=PresharedKey.objects.none(), required=False, label="Stored key", empty_label="choose a key"
+    )
     key_name = forms.CharField(
-        label="Name of the new key", required=False, max_length=100, widget=forms.TextInput(attrs={"autocomplete": "off"}), help_text="Empty takes the tunnel's name."
+        label="Name of the new key",
+        required=False,
+        max_length=100,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        help_text="Empty takes the tunnel's name.",
     )
     key_value = secret_field()
     key_encoding = encoding_field()
-    enabled = forms.BooleanField(required=False, initial=True, label="Enabled", help_text="A disabled tunnel is delivered but not negotiated.")
+    enabled = forms.BooleanField(
+        required=False, initial=True, label="Enabled", help_text="A disabled tunnel is delivered but not negotiated."
+    )
     add_routes = forms.BooleanField(
-        required=False, initial=True, label="Add routes to the remote networks", help_text="Added with the tunnel, withdrawn with it."
+        required=False,
+        initial=True,
+        label="Add routes to the remote networks",
+        help_text="Added with the tunnel, withdrawn with it.",
     )
     force_udp_encapsulation = forms.BooleanField(
-        required=False, label="Always encapsulate in UDP", help_text="Only where a firewall on the way drops protocol 50; a NAT is found by itself."
+        required=False,
+        label="Always encapsulate in UDP",
+        help_text="Only where a firewall on the way drops protocol 50; a NAT is found by itself.",
     )
-    mtu = forms.IntegerField(required=False, label="MTU", min_value=256, max_value=65_535, help_text="Empty: computed from the path.")
+    mtu = forms.IntegerField(
+        required=False, label="MTU", min_value=256, max_value=65_535, help_text="Empty: computed from the path."
+    )
 
     optional = ("description", "mtu")
     #: The services' fields for a new key, where they differ.
@@ -225,7 +264,6 @@ class TunnelForm(forms.Form):
             field = self.fields[name]
             assert isinstance(field, forms.ModelChoiceField)
             field.queryset = rows
-            field.label_from_instance = _bare_name  # type: ignore[method-assign]
 
     def advice(self) -> dict[str, list[str]]:
         """Return what is weak about the chosen policies, by field."""
@@ -233,14 +271,12 @@ class TunnelForm(forms.Form):
         for name in ("ike_policy", "ipsec_policy"):
             field, value = self.fields[name], self[name].value()
             assert isinstance(field, forms.ModelChoiceField)
-            policy = field.queryset.filter(pk=value).first() if str(value or "").isdecimal() else None
+            rows = field.queryset
+            assert rows is not None
+            policy = rows.filter(pk=value).first() if str(value or "").isdecimal() else None
             if policy is not None:
                 found[name] = [remark.message for remark in match.policy_advice(policy, name)]
         return found
-
-
-def _bare_name(row: Any) -> str:
-    return str(row.name)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -317,7 +353,8 @@ class TunnelForms:
 
     def well_formed(self) -> bool:
         """Whether every input could be read at all."""
-        return all([form.is_valid() for form in self.everything()])
+        # Every form is asked, so that all of them show their errors at once.
+        return not [form for form in self.everything() if not form.is_valid()]
 
     def failed(self) -> bool:
         """Whether anything is wrong."""

@@ -10,7 +10,6 @@ from uuid import UUID
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.forms import BaseForm
 from django.http import Http404, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -40,7 +39,7 @@ KINDS = {
         Kind(
             slug="ike-policy",
             label="IKE policy",
-            about="How the two gateways agree on keys and watch each other: proposals in order of preference, and lifetimes.",
+            about="How the gateways agree on keys and watch each other: proposals in order of preference, lifetimes.",
             rows=queries.ike_policies,
             form=IKEPolicyForm,
             save=policies.save_ike_policy,
@@ -49,7 +48,7 @@ KINDS = {
         Kind(
             slug="ipsec-policy",
             label="IPsec policy",
-            about="How the traffic itself is protected: proposals in order of preference, lifetimes, PFS, replay window.",
+            about="How the traffic itself is protected: proposals in order of preference, PFS, lifetimes.",
             rows=queries.ipsec_policies,
             form=IPsecPolicyForm,
             save=policies.save_ipsec_policy,
@@ -103,7 +102,9 @@ def policy_edit(request: UserRequest, kind: str, row_id: UUID | int | None = Non
         except ValidationError as error:
             place_errors(error, form, getattr(form, "aliases", None))
         else:
-            messages.success(request, f"{sort.label} {saved.name} was saved. Tunnels take it up with the next deployment.")
+            messages.success(
+                request, f"{sort.label} {saved.name} was saved. Tunnels take it up with the next deployment."
+            )
             return redirect("vpn:policies")
     context = {"form": form, "kind": sort, "row": row, "title": title, "used": _used(row)}
     return render(request, "vpn/policy_form.html", context, status=422 if form.errors else 200)
@@ -130,7 +131,7 @@ def _kind(slug: str) -> Kind:
     return KINDS[slug]
 
 
-def _form(sort: Kind, row: Any, request: UserRequest) -> BaseForm | Any:
+def _form(sort: Kind, row: Any, request: UserRequest) -> Any:
     initial = sort.form.initial_of(row) if row is not None else None
     if sort.proposals is None:
         return sort.form(request.POST or None, initial=initial)

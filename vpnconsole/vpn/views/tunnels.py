@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from uuid import UUID
 
 from django.contrib import messages
@@ -23,6 +24,7 @@ from vpnconsole.vpn.forms.tunnel import EXISTING, MOST_PAIRS, SIDES, TunnelForms
 from vpnconsole.vpn.inputs import TunnelInput
 from vpnconsole.vpn.models import PresharedKey, Tunnel
 
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DEPLOY = "It reaches the gateways when you deploy it under Changes."
 
 
@@ -30,7 +32,7 @@ _DEPLOY = "It reaches the gateways when you deploy it under Changes."
 @sensitive_post_parameters("key_value")
 @require_http_methods(["GET", "POST"])
 def create(request: UserRequest) -> HttpResponse:
-    """Define a tunnel; ``?copy=`` starts from another one, ``?gateway=`` from one end."""
+    """Define a tunnel; ``?copy=`` starts from another one."""
     if request.method == "POST":
         forms = TunnelForms.bound(request.POST)
         tunnel = _save(request, forms, None)
@@ -90,10 +92,16 @@ def refill(request: UserRequest) -> HttpResponse:
             },
         )
     forms = TunnelForms.showing(state.main, state.ends, state.pairs or [{}], state.auto)
-    tunnel = queries.tunnels().filter(pk=request.POST.get("tunnel") or None).first()
+    tunnel = _edited(request)
     if request.htmx:
         return render(request, "vpn/parts/tunnel_fields.html", {"forms": forms, "tunnel": tunnel})
     return _page(request, forms, tunnel)
+
+
+def _edited(request: UserRequest) -> Tunnel | None:
+    """Return the tunnel whose form this is, None for a new one."""
+    text = request.POST.get("tunnel", "")
+    return get_object_or_404(queries.tunnels(), pk=UUID(text)) if _UUID.fullmatch(text) else None
 
 
 @require_POST
@@ -124,8 +132,8 @@ def delete(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
 
 def _fresh(request: UserRequest) -> TunnelForms:
     source = request.GET.get("copy", "")
-    if source:
-        original = get_object_or_404(queries.tunnels(), pk=source)
+    if _UUID.fullmatch(source):
+        original = get_object_or_404(queries.tunnels(), pk=UUID(source))
         return TunnelForms.of(TunnelInput.of(original), copy=True)
     ike_policy = queries.ike_policies().filter(name="default").first() or queries.ike_policies().first()
     ipsec_policy = queries.ipsec_policies().filter(name="default").first() or queries.ipsec_policies().first()
