@@ -5,7 +5,7 @@ Only what the protocol core speaks or reports by name; algorithm numbers live in
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 
 
 class Exchange(IntEnum):
@@ -17,7 +17,7 @@ class Exchange(IntEnum):
     INFORMATIONAL = 37
 
 
-class Flag(IntFlag):
+class Flag(IntEnum):
     """Header flags (section 3.1)."""
 
     INITIATOR = 0x08

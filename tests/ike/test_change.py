@@ -1,0 +1,208 @@
+"""The table of what a changed document does, and that the engine does it, to this tunnel and no other."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from agents.contract.config import ConnectionType, IkePolicy, IpsecProposal, Tunnel
+from agents.contract.status import TunnelState
+from agents.ike.change import _TUNNEL_FATES, Fate, Plan, plan, psk_of
+from tests.harness.documents import FAST_IKE, Side, child, endpoint, key, pair, selectors, tunnel
+from tests.harness.world import Host, World, matched, up
+
+_BASE = tunnel(endpoint("192.0.2.1"), endpoint("192.0.2.2"))
+_MAIN = _BASE.children[0]
+
+
+def test_every_field_has_its_row() -> None:
+    assert set(_TUNNEL_FATES) == {field.name for field in fields(Tunnel)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, Plan(fate=Fate.KEEP)),
+        ({"name": "other", "mtu": 1_300, "add_routes": False}, Plan(fate=Fate.KEEP)),
+        ({"connection_type": ConnectionType.RESPONDER_ONLY}, Plan(fate=Fate.KEEP)),
+        ({"ike": replace(_BASE.ike, dpd_interval_s=7)}, Plan(fate=Fate.KEEP)),
+        ({"ike": replace(_BASE.ike, lifetime_s=7_000)}, Plan(fate=Fate.KEEP, retime=True)),
+        ({"ike": IkePolicy(proposals=(FAST_IKE, replace(FAST_IKE, group="group-19")))}, Plan(fate=Fate.REKEY)),
+        (
+            {"children": (replace(_MAIN, proposals=(IpsecProposal(encryption="aes-256-gcm-16"),)),)},
+            Plan(fate=Fate.KEEP, rekey_children=frozenset({"main"})),
+        ),
+        (
+            {"children": (replace(_MAIN, lifetime_s=600),)},
+            Plan(fate=Fate.KEEP, retime_children=frozenset({"main"})),
+        ),
+        (
+            {"children": (replace(_MAIN, local_ts=selectors("10.7.0.0/16"), replay_window=0),)},
+            Plan(fate=Fate.KEEP, remake_children=frozenset({"main"})),
+        ),
+        (
+            {"children": (replace(_MAIN, name="other"),)},
+            Plan(fate=Fate.KEEP, delete_children=frozenset({"main"})),
+        ),
+        ({"local": endpoint("192.0.2.9")}, Plan(fate=Fate.REAUTHENTICATE)),
+        ({"force_udp_encapsulation": True}, Plan(fate=Fate.REAUTHENTICATE)),
+        ({"enabled": False}, Plan(fate=Fate.DROP)),
+    ],
+)
+def test_plan(changes: dict[str, object], expected: Plan) -> None:
+    assert plan(_BASE, replace(_BASE, **changes), psk_changed=False) == expected  # type: ignore[arg-type]
+
+
+def test_plan_of_a_psk() -> None:
+    assert plan(_BASE, _BASE, psk_changed=True).fate is Fate.REAUTHENTICATE
+    disabled = replace(_BASE, enabled=False)
+    assert plan(disabled, _BASE, psk_changed=False).fate is Fate.START
+    assert plan(disabled, disabled, psk_changed=True).fate is Fate.KEEP
+
+
+def test_the_most_specific_psk_row() -> None:
+    side = Side(name="a", tunnels=[_BASE], keys=[key(b"any"), key(b"pair", "192.0.2.1", "192.0.2.2")])
+    side.keys.append(key(b"stranger", "192.0.2.1", "192.0.2.3"))
+    found = psk_of(side.document(), _BASE)
+    assert found is not None
+    assert found.reveal() == b"pair"
+    assert psk_of(Side(name="a", tunnels=[_BASE], keys=[]).document(), _BASE) is None
+
+
+class TestRunning:
+    """Two tunnels side by side; one is edited at both ends, the other must not notice."""
+
+    def setup_pair(self) -> tuple[World, Host, Host, Side, Side]:
+        world = World()
+        left, right = pair(types=(ConnectionType.BOTH, ConnectionType.RESPONDER_ONLY))
+        more_left, more_right = pair(
+            paris="192.0.2.11",
+            lyon="192.0.2.12",
+            name="neighbour",
+            children=(child(local=("10.5.0.0/16",), remote=("10.6.0.0/16",)),),
+        )
+        left.tunnels += more_left.tunnels
+        left.keys += more_left.keys
+        right.tunnels += more_right.tunnels
+        right.keys += more_right.keys
+        paris = world.host("paris", "192.0.2.1", "192.0.2.11")
+        lyon = world.host("lyon", "192.0.2.2", "192.0.2.12", "192.0.2.22")
+        lyon.configure(right.document())
+        paris.configure(left.document())
+        assert world.run(5, up(paris, lyon))
+        return world, paris, lyon, left, right
+
+    def edit(self, seconds: float = 90.0, **changes: object) -> tuple[World, Host, Host]:
+        world, paris, lyon, left, right = self.setup_pair()
+        neighbour = paris.status(1)
+        left.change(**changes)  # type: ignore[arg-type]
+        mirrored = dict(changes)
+        if "children" in changes:
+            mirrored["children"] = tuple(
+                replace(each, local_ts=each.remote_ts, remote_ts=each.local_ts) for each in left.tunnels[0].children
+            )
+        mirrored.pop("connection_type", None)
+        right.change(**mirrored)  # type: ignore[arg-type]
+        lyon.configure(right.document())
+        paris.configure(left.document())
+        world.run(seconds)
+        after = paris.status(1)
+        assert after.since == neighbour.since
+        assert after.ike_sas[0].spi_i == neighbour.ike_sas[0].spi_i
+        assert after.children[0].sas[0].spi_in == neighbour.children[0].sas[0].spi_in
+        return world, paris, lyon
+
+    def test_same_document_changes_nothing(self) -> None:
+        world, paris, _lyon, left, _right = self.setup_pair()
+        before, sent = paris.status(), len(world.log)
+        paris.configure(left.document())
+        world.run(5)
+        assert paris.status() == before
+        assert len(world.log) == sent
+
+    def test_new_esp_suite_by_rekey(self) -> None:
+        esp = (IpsecProposal(encryption="aes-256-gcm-16"),)
+        _, paris, lyon = self.edit(children=(replace(_MAIN, proposals=esp),))
+        assert paris.status().children[0].sas[0].encryption == "aes-256-gcm-16"
+        assert len(paris.status().children[0].sas) == 1
+        assert paris.codes()["ike.sa-established"] == 2
+        assert matched(paris, lyon)
+
+    def test_new_ike_suite_by_rekey(self) -> None:
+        ike = IkePolicy(proposals=(replace(FAST_IKE, encryption="aes-256-gcm-16"),))
+        _, paris, lyon = self.edit(ike=ike)
+        assert [sa.encryption for sa in paris.status().ike_sas] == ["aes-256-gcm-16"]
+        assert paris.codes()["child.established"] == 2
+        assert matched(paris, lyon)
+
+    def test_other_networks_by_a_new_child(self) -> None:
+        _, paris, lyon = self.edit(children=(replace(_MAIN, local_ts=selectors("10.77.0.0/16")),))
+        assert paris.status().children[0].sas[0].local_ts == ("10.77.0.0/16",)
+        assert {each.selector.source for each in paris.data_plane.policies if each.direction == "out"} == {
+            "10.77.0.0/16",
+            "10.5.0.0/16",
+        }
+        assert matched(paris, lyon)
+
+    def test_child_added_and_removed(self) -> None:
+        more = child("voice", ("10.9.0.0/24",), ("10.8.0.0/24",))
+        _, paris, lyon = self.edit(children=(_MAIN, more))
+        assert [each.up for each in paris.status().children] == [True, True]
+        assert matched(paris, lyon)
+        _, paris, lyon = self.edit(children=(more,))
+        assert [each.name for each in paris.status().children] == ["voice"]
+        assert paris.state is TunnelState.UP
+        assert matched(paris, lyon)
+        assert len(paris.data_plane.sas) == 4
+
+    def test_lifetimes_are_retimed(self) -> None:
+        _, paris, _ = self.edit(5.0, children=(replace(_MAIN, lifetime_s=600),))
+        (sa,) = paris.status().children[0].sas
+        assert sa.expires_at == sa.installed_at + 600
+
+    def test_new_psk_at_both_ends(self) -> None:
+        world, paris, lyon, left, right = self.setup_pair()
+        left.keys[0] = key(b"a new secret", "192.0.2.1", "192.0.2.2")
+        paris.configure(left.document())
+        world.run(2)
+        assert paris.status().reason is not None
+        right.keys[0] = key(b"a new secret", "192.0.2.2", "192.0.2.1")
+        lyon.configure(right.document())
+        assert world.run(90, up(paris, lyon))
+        assert matched(paris, lyon)
+        assert paris.codes()["ike.sa-established"] == 3
+
+    def test_disable_and_enable(self) -> None:
+        world, paris, lyon, left, _right = self.setup_pair()
+        left.change(enabled=False)
+        paris.configure(left.document())
+        world.run(2)
+        assert paris.state is TunnelState.DISABLED
+        assert len(paris.data_plane.sas) == len(lyon.data_plane.sas) == 2
+        left.change(enabled=True)
+        paris.configure(left.document())
+        assert world.run(10, up(paris, lyon))
+
+    def test_removed_tunnel_takes_its_sas_along(self) -> None:
+        world, paris, lyon, left, _right = self.setup_pair()
+        del left.tunnels[0]
+        paris.configure(left.document())
+        world.run(30)
+        assert len(paris.engine.snapshot(world.now)) == 1
+        assert len(paris.data_plane.sas) == 2
+        assert len(paris.engine._sas) == 1
+        assert lyon.status(1).state is TunnelState.UP
+
+    def test_moved_address(self) -> None:
+        world, paris, lyon, left, right = self.setup_pair()
+        right.change(local=endpoint("192.0.2.22"))
+        right.keys[0] = key(b"a shared secret of both", "192.0.2.22", "192.0.2.1")
+        left.change(remote=endpoint("192.0.2.22"))
+        left.keys[0] = key(b"a shared secret of both", "192.0.2.1", "192.0.2.22")
+        lyon.configure(right.document())
+        paris.configure(left.document())
+        assert world.run(60, up(paris, lyon))
+        assert paris.status().ike_sas[-1].remote == "192.0.2.22:500"
+        world.run(30)
+        assert matched(paris, lyon)
