@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import selectors
@@ -59,21 +60,26 @@ def responder_document(count: int) -> GatewayDocument:
     return document("responder", tunnels, keys)
 
 
+def initiator_document(number: int) -> GatewayDocument:
+    """Return the document of one initiator."""
+    mine = tunnel(
+        f"t{number}", address(number), RESPONDER, connection_type=ConnectionType.INITIATOR_ONLY,
+        local_ts=f"10.{100 + number // 250}.{number % 250}.0/24", remote_ts="10.1.0.0/24",
+    )  # fmt: skip
+    return document(f"i{number}", [mine], [])
+
+
 class Initiator:
     """One engine with one tunnel and one socket; established when its child has been installed."""
 
-    def __init__(self, number: int, selector: selectors.BaseSelector) -> None:
+    def __init__(self, number: int, config: GatewayDocument, selector: selectors.BaseSelector) -> None:
         self.engine = Engine(OsEntropy())
         self.established = False
         self._selector = selector
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind((address(number), 500))
         selector.register(self._socket, selectors.EVENT_READ, self)
-        mine = tunnel(
-            f"t{number}", address(number), RESPONDER, connection_type=ConnectionType.INITIATOR_ONLY,
-            local_ts=f"10.{100 + number // 250}.{number % 250}.0/24", remote_ts="10.1.0.0/24",
-        )  # fmt: skip
-        self.engine.configure(document(f"i{number}", [mine], []), time.monotonic())
+        self.engine.configure(config, time.monotonic())
         self.drain()
 
     def readable(self) -> None:
@@ -112,6 +118,8 @@ class Initiator:
 
 def establish(count: int, at_once: int) -> float:
     """Run ``count`` handshakes with ``at_once`` under way at any time; returns the seconds it took."""
+    configs = [initiator_document(number) for number in range(count)]
+    gc.freeze()
     with selectors.DefaultSelector() as selector:
         under_way: set[Initiator] = set()
         started = done = 0
@@ -119,7 +127,7 @@ def establish(count: int, at_once: int) -> float:
         deadline = began + 120
         while done < count:
             while started < count and len(under_way) < at_once:
-                under_way.add(Initiator(started, selector))
+                under_way.add(Initiator(started, configs[started], selector))
                 started += 1
             ready = selector.select(0.2)
             for key, _ in ready:
