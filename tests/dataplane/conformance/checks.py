@@ -321,6 +321,9 @@ async def every_suite_carries_traffic(pair: SitePair) -> None:
         assert await left.ping(right.inner, left.inner, 2) == 2, suite
         await _counted(pair, spi, 2, 2 * ECHO_OCTETS)
         await _counted(pair, spi + 1, 2, 2 * ECHO_OCTETS)
+        for site in (left, right):
+            for state in await site.driver.list_sas():
+                await site.driver.remove_sa(state.id)
 
 
 async def packets_of_many_lengths_cross(pair: SitePair) -> None:
