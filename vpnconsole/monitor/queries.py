@@ -21,8 +21,11 @@ from agents.contract.status import ChildSaStatus, GatewayStatus, Reason, TunnelS
 from vpnconsole.gateways import queries as gateway_queries
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.monitor.choices import PROBLEMS, ConsoleState
-from vpnconsole.monitor.models import ActionJob, CounterSample, EventRecord, GatewayObservation, TunnelObservation
+from vpnconsole.monitor.models import ActionJob, EventRecord, GatewayObservation, TunnelObservation
 from vpnconsole.monitor.state import EndFacts, Report, TunnelFacts, Verdict, judge
+from vpnconsole.monitor.traffic import Point as Point
+from vpnconsole.monitor.traffic import series as series
+from vpnconsole.monitor.traffic import total_series as total_series
 from vpnconsole.rollout.compile import child_name
 from vpnconsole.rollout.models import Delivery
 from vpnconsole.rollout.queries import GatewayProgress, progress_by_gateway, unfinished
@@ -179,15 +182,6 @@ class GatewayRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """Traffic at one time, in bits per second; None where nothing was read."""
-
-    at: datetime
-    a_to_b_bps: float | None
-    b_to_a_bps: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
     """How many tunnels are in one state."""
 
@@ -293,62 +287,6 @@ def events(
     if code:
         rows = rows.filter(code=code)
     return rows.order_by("-id") if after is None else rows.filter(id__gt=after).order_by("id")
-
-
-# Traffic over time
-
-
-def series(tunnel_id: UUID, minutes: int = 60) -> tuple[Point, ...]:
-    """Return a tunnel's traffic of the last ``minutes``, one point per kept sample."""
-    end = _counting_end(Tunnel.objects.prefetch_related("ends__gateway").get(pk=tunnel_id))
-    if end is None:
-        return ()
-    since = timezone.now() - timedelta(minutes=minutes)
-    samples = CounterSample.objects.filter(tunnel_id=tunnel_id, gateway_id=end.gateway_id, at__gte=since)
-    points = []
-    previous: CounterSample | None = None
-    for sample in samples.order_by("at"):
-        if previous is not None:
-            elapsed_s = (sample.at - previous.at).total_seconds()
-            # A hole in the readings stays a hole: no line is drawn through what nobody saw.
-            known = 0 < elapsed_s <= 60
-            out = (sample.bytes_out - previous.bytes_out) * 8 / elapsed_s if known else None
-            into = (sample.bytes_in - previous.bytes_in) * 8 / elapsed_s if known else None
-            a_to_b, b_to_a = (out, into) if end.side == "a" else (into, out)
-            points.append(Point(at=sample.at, a_to_b_bps=a_to_b, b_to_a_bps=b_to_a))
-        previous = sample
-    return tuple(points)
-
-
-def total_series(minutes: int = 60, step_s: int = 60) -> tuple[Point, ...]:
-    """Return the traffic of all tunnels together in steps of ``step_s``: what the dashboard's sparkline shows."""
-    since = timezone.now() - timedelta(minutes=minutes)
-    counting = {
-        tunnel.pk: end for tunnel in Tunnel.objects.prefetch_related("ends__gateway") if (end := _counting_end(tunnel))
-    }
-    totals: dict[int, list[float]] = {}
-    last: dict[UUID, CounterSample] = {}
-    for sample in CounterSample.objects.filter(at__gte=since).order_by("at").iterator():
-        end = counting.get(sample.tunnel_id)
-        if end is None or end.gateway_id != sample.gateway_id:
-            continue
-        previous = last.get(sample.tunnel_id)
-        last[sample.tunnel_id] = sample
-        if previous is None:
-            continue
-        out, into = sample.bytes_out - previous.bytes_out, sample.bytes_in - previous.bytes_in
-        slot = totals.setdefault(int(sample.at.timestamp()) // step_s * step_s, [0.0, 0.0])
-        slot[0] += (out if end.side == "a" else into) * 8 / step_s
-        slot[1] += (into if end.side == "a" else out) * 8 / step_s
-    zone = timezone.get_default_timezone()
-    return tuple(
-        Point(at=datetime.fromtimestamp(at, zone), a_to_b_bps=ab, b_to_a_bps=ba)
-        for at, (ab, ba) in sorted(totals.items())
-    )
-
-
-def _counting_end(tunnel: Tunnel) -> TunnelEnd | None:
-    return next((end for end in (tunnel.end_a, tunnel.end_b) if end.gateway.is_managed), None)
 
 
 # Joining intent with observations
