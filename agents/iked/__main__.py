@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import sys
 
-from agents.iked.daemon import serve
+from agents.iked.daemon import serve, settle_memory
 from agents.runtime import logs, paths
 
 
@@ -17,8 +16,7 @@ def main() -> int:
     paths.add_arguments(parser)
     logs.add_arguments(parser)
     arguments = parser.parse_args()
-    # What the modules made stays for good: the collector need not look at it again each time.
-    gc.freeze()
+    settle_memory()
     logs.set_up("iked", arguments.log_level, arguments.log_format)
     try:
         asyncio.run(serve(paths.from_arguments(arguments)))

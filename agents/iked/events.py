@@ -78,8 +78,9 @@ class EventRing:
                 attributes=attributes,
             )
         )
-        logger = bound(_log, tunnel=report.tunnel_id, trigger=report.code)
-        logger.log(_LEVELS[kind.severity], "%s%s", message, _values(report))
+        level = _LEVELS[kind.severity]
+        if _log.isEnabledFor(level):
+            bound(_log, tunnel=report.tunnel_id, trigger=report.code).log(level, "%s%s", message, _values(report))
 
     def page(self, after: int, boot_id: str | None, limit: int = 1_000) -> dict[str, Any]:
         """Return the events after ``after`` in plain form; those of another ``boot_id`` start from the beginning."""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from agents.dataplane.fake import FakeDriver
-from agents.iked.daemon import serve
+from agents.iked.daemon import serve, settle_memory
 from agents.iked.planes import Planes
 from agents.runtime import logs
 from agents.runtime.paths import Paths
@@ -19,6 +19,7 @@ def main() -> None:
     directory, cpu = Path(sys.argv[1]), int(sys.argv[2])
     os.sched_setaffinity(0, {cpu})
     logs.set_up("iked", "warning")
+    settle_memory()
     planes = Planes(FakeDriver, lambda: FakeDriver(name="userspace"))
     asyncio.run(serve(Paths(state=directory / "state", run=directory / "run"), planes))
 
