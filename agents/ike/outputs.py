@@ -3,8 +3,8 @@
 The shell (``agents.iked``) drives one :class:`agents.ike.engine.Engine`:
 
 * inputs: ``configure(document, now)``, ``receive(datagram, path, now)``, ``handle_timer(now)``, the verbs ``initiate``,
-  ``terminate``, ``rekey_ike``, ``rekey_child``, ``clear_ike``, ``clear_ipsec`` (each ``(tunnel_id, now)``), and the results of
-  effects ``psk_found(request_id, secret_or_none, now)``, ``child_installed(install_id, now)``,
+  ``terminate``, ``rekey_ike``, ``rekey_child``, ``clear_ike``, ``clear_ipsec`` (each ``(tunnel_id, now)``), and the
+  results of effects ``psk_found(request_id, secret_or_none, now)``, ``child_installed(install_id, now)``,
   ``child_install_failed(install_id, reason, now)``, ``sa_expired(tunnel_id, spi_in, hard, now)``,
   ``peer_moved(tunnel_id, spi_in, address, port, now)``, ``traffic_seen(tunnel_id, now)``, ``dataplane_lost(now)``;
 * after each input: ``take_outputs() -> tuple[Output, ...]``, then ``next_deadline() -> float | None``;
@@ -71,7 +71,7 @@ class FindPsk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstallChild:
-    """Put a child's two SAs and its policies in place, inbound first; answer with ``child_installed`` or ``..._failed``.
+    """Put a child's two SAs and its policies in place, inbound first; answer by ``child_installed`` or ``..._failed``.
 
     ``replaces`` are the SAs that a rekey makes old: they stay until their own :class:`RemoveChild`. ``outbound_later``
     asks to install the inbound SA now and the outbound SA only with :class:`SwitchOutbound` (the responder of a rekey
