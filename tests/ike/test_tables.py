@@ -68,7 +68,7 @@ class TestIkeProposals:
 
 class TestEspProposals:
     def offer(self, **changes: object) -> SecurityAssociation:
-        return proposals.offer_esp(child(**changes), b"\1\2\3\4", pfs=True)
+        return proposals.offer_esp(replace(child(), **changes), b"\1\2\3\4", pfs=True)  # type: ignore[arg-type]
 
     def test_pfs_is_strict_both_ways(self) -> None:
         plain, with_group = child(), child(pfs_groups=("group-31",))

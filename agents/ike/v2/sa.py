@@ -113,6 +113,11 @@ class IkeSa:
         return self._keys is not None
 
     @property
+    def standing(self) -> bool:
+        """Whether the SA is established and not on its way out."""
+        return self.state is SaState.ESTABLISHED
+
+    @property
     def encapsulated(self) -> bool:
         """Whether ESP travels in UDP."""
         return self.nat.local or self.nat.remote

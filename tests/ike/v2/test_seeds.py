@@ -1,7 +1,8 @@
 """A bad network, many seeds: whatever is lost, repeated or reordered, both ends agree in the end.
 
 Each seed runs one tunnel through establishment and verbs at random moments under 20 % loss, duplicates and reordering,
-then lets the network recover, and looks: established on both sides with equal keys, or closed on both; nothing half open.
+then lets the network recover, and looks: established on both sides with equal keys, or closed on both; nothing half
+open.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ class Authenticate(Task):
         assert sa.tunnel is not None
         assert self._child is not None
         auth, id_r = message.find(Auth), message.find(IdR)
-        if sa.state is not SaState.AUTHENTICATING:  # deleted meanwhile: the Delete goes out next, if the SA stands at all
+        if sa.state is not SaState.AUTHENTICATING:
+            # Deleted meanwhile: the Delete goes out next, if the SA stands at all.
             sa.core.free_esp_spi(self._spi_in)
             if auth is None:
                 sa.close(now)
@@ -106,7 +107,7 @@ class Authenticate(Task):
         sa.establish(now)
         sa.report("ike.sa-established", f"IKE SA with {identity.describe(id_r)} established")
         sa.tunnel.sa_established(sa, now)
-        if sa.state is not SaState.ESTABLISHED:
+        if not sa.standing:  # superfluous beside another one
             sa.core.free_esp_spi(self._spi_in)
             return
         self._finish_child(sa, message, self._child, now)
@@ -174,6 +175,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     id_i, id_r, auth = message.find(IdI), message.find(IdR), message.find(Auth)
     assert id_i is not None
     tunnel = _find_tunnel(sa, message, id_i, id_r)
+    sa.adopt(tunnel)
     if auth is None or auth.method != AuthMethod.SHARED_KEY_MIC:
         raise PeerError(
             NotifyType.AUTHENTICATION_FAILED,
@@ -200,7 +202,6 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
         _verify(sa, psk, proof, id_i, sa.init_request, sa.nonce_r, sa.keys.sk_pi)
         _accept(sa, tunnel, psk, message, then)
 
-    sa.adopt(tunnel)
     sa.core.find_psk(sa, tunnel, with_psk)
 
 

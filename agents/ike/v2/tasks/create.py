@@ -339,7 +339,7 @@ def _install(
 
 
 def _delete_duplicates(sa: IkeSa, child: ChildSa, now: float) -> None:
-    """The peer asked for a child that stood already (requests that crossed, or it lost its own): the newer one stays."""
+    """The peer asked for a child that stood already (requests crossed, or it lost its own): the newer one stays."""
     agreement = child.agreement
     for other in tuple(sa.children):
         same = (other.agreement.local_ts, other.agreement.remote_ts) == (agreement.local_ts, agreement.remote_ts)
