@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self
 from aiohttp import web
 
 from agents.agentd.actions import UnknownTunnelError
-from agents.agentd.errors import ConflictError, InvalidError, OutdatedError
+from agents.agentd.errors import AgentError, ConflictError, InvalidError, OutdatedError
 from agents.agentd.identity import GatewayIdentity
 from agents.agentd.journal import MOST_PER_PAGE, Journal
 from agents.agentd.ledger import Accepted
@@ -34,6 +34,7 @@ from agents.contract.status import GatewayStatus
 MOST_OCTETS = 8 * 1024 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
 MOST_HANDSHAKES = 64
+SHUTDOWN_S = 2.0
 REFUSAL_EVENT_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
 
@@ -88,10 +89,12 @@ class Api:
     def __init__(self, identity: GatewayIdentity, service: Service, journal: Journal, address: str, port: int) -> None:
         self._context = server_context(identity)
         self._refusals = Refusals(journal)
-        self._runner = web.AppRunner(_application(service, self._refusals), access_log=None, keepalive_timeout=75)
+        self._runner = web.AppRunner(
+            _application(service, self._refusals), access_log=None, keepalive_timeout=75, shutdown_timeout=SHUTDOWN_S
+        )
         self._address = address
         self._server: asyncio.Server | None = None
-        self._doors: set[asyncio.Task[None]] = set()
+        self._doors: dict[asyncio.Task[None], asyncio.Transport] = {}
         self.port = port
 
     async def __aenter__(self) -> Self:
@@ -112,12 +115,15 @@ class Api:
         return Door(self._welcome)
 
     def _welcome(self, transport: asyncio.Transport) -> None:
+        """Start a handshake; when too many are under way the oldest, which takes suspiciously long, makes room."""
         if len(self._doors) >= MOST_HANDSHAKES:
-            transport.abort()
-            return
+            oldest, its_transport = next(iter(self._doors.items()))
+            oldest.cancel()
+            its_transport.abort()
+            del self._doors[oldest]
         task = asyncio.create_task(self._shake_hands(transport))
-        self._doors.add(task)
-        task.add_done_callback(self._doors.discard)
+        self._doors[task] = transport
+        task.add_done_callback(lambda done: self._doors.pop(done, None))
 
     async def _shake_hands(self, transport: asyncio.Transport) -> None:
         address = _peer(transport)
@@ -245,6 +251,9 @@ async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse
         return response
     except web.HTTPBadRequest as error:
         return _error(400, "invalid", error.text or "The request cannot be read.")
+    except AgentError as error:
+        _log.error("%s %s failed: %s", request.method, request.path, error)
+        return _error(500, "internal", str(error))
 
 
 def _number(request: web.Request, name: str, default: int) -> int:

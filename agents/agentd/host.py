@@ -5,7 +5,10 @@ Values in, values out: nothing here decides. Only the main routing table is read
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -16,7 +19,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pyroute2 import AsyncIPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from agents.agentd.errors import HostError
 
@@ -30,6 +33,8 @@ _RTN_UNICAST = 1
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _SYSCTL = Path("/proc/sys")
+_LOOKS = 5
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +123,7 @@ class LinuxHost:
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
         self._netlink: Any = None
+        self._one_at_a_time = asyncio.Lock()  # a netlink socket has one dump at a time: a second one gets EBUSY
 
     async def __aenter__(self) -> Self:
         self._netlink = await self._stack.enter_async_context(AsyncIPRoute(ext_ack=True))
@@ -130,46 +136,55 @@ class LinuxHost:
 
     async def look(self) -> HostView:
         """Read links, addresses and routes."""
-        try:
-            links = [_link(row) async for row in await self._netlink.get_links()]
-            names = {link.index: link.name for link in links}
-            addresses = [
-                Address(
-                    interface=names.get(row.get("index"), ""), address=row.get("IFA_LOCAL") or row.get("IFA_ADDRESS")
-                )
-                async for row in await self._netlink.get_addr()
-            ]
-            routes = []
-            for family in (socket.AF_INET, socket.AF_INET6):
-                async for row in await self._netlink.route("dump", family=family, table=_TABLE_MAIN):
-                    routes.append(_route(row, names))
-        except NetlinkError as error:
-            raise HostError("read", "links and routes", error.code, _reason(error)) from None
+        async with self._one_at_a_time:
+            for attempt in range(_LOOKS):
+                try:
+                    return await self._look()
+                except NetlinkDumpInterrupted:  # something changed while it was read
+                    _log.debug("reading links and routes was interrupted (%d)", attempt)
+                except NetlinkError as error:
+                    raise HostError("read", "links and routes", error.code, _reason(error)) from None
+        raise HostError("read", "links and routes", errno.EINTR, "they keep changing")
+
+    async def _look(self) -> HostView:
+        links = [_link(row) async for row in await self._netlink.get_links()]
+        names = {link.index: link.name for link in links}
+        addresses = [
+            Address(interface=names.get(row.get("index"), ""), address=row.get("IFA_LOCAL") or row.get("IFA_ADDRESS"))
+            async for row in await self._netlink.get_addr()
+        ]
+        routes = []
+        for family in (socket.AF_INET, socket.AF_INET6):
+            async for row in await self._netlink.route("dump", family=family, table=_TABLE_MAIN):
+                routes.append(_route(row, names))
         return HostView(
             links=tuple(links), addresses=tuple(addresses), routes=tuple(route for route in routes if route is not None)
         )
 
     async def add_route(self, route: Route) -> None:
         """Add a route that is not there yet."""
-        try:
-            await self._netlink.route("add", **await self._request(route, for_removal=False))
-        except NetlinkError as error:
-            raise HostError("add route", route.network, error.code, _reason(error)) from None
+        async with self._one_at_a_time:
+            try:
+                await self._netlink.route("add", **await self._request(route, for_removal=False))
+            except NetlinkError as error:
+                raise HostError("add route", route.network, error.code, _reason(error)) from None
 
     async def remove_route(self, route: Route) -> None:
         """Remove a route of ours; one that is not there any more is no error."""
-        try:
-            await self._netlink.route("del", **await self._request(route, for_removal=True))
-        except NetlinkError as error:
-            if error.code not in (3, 19):  # ESRCH, ENODEV: it has gone, with its link or without
-                raise HostError("remove route", route.network, error.code, _reason(error)) from None
+        async with self._one_at_a_time:
+            try:
+                await self._netlink.route("del", **await self._request(route, for_removal=True))
+            except NetlinkError as error:
+                if error.code not in (errno.ESRCH, errno.ENODEV):  # it has gone, with its link or without
+                    raise HostError("remove route", route.network, error.code, _reason(error)) from None
 
     async def set_link(self, name: str, mtu: int) -> None:
         """Set a link up with this MTU."""
-        try:
-            await self._netlink.link("set", index=await self._index(name), mtu=mtu, state="up")
-        except NetlinkError as error:
-            raise HostError("set link", name, error.code, _reason(error)) from None
+        async with self._one_at_a_time:
+            try:
+                await self._netlink.link("set", index=await self._index(name), mtu=mtu, state="up")
+            except NetlinkError as error:
+                raise HostError("set link", name, error.code, _reason(error)) from None
 
     def setting(self, name: str) -> str | None:
         """Return the value of a ``net.*`` setting, None where the kernel has none of that name."""
@@ -213,7 +228,7 @@ class LinuxHost:
     async def _index(self, name: str) -> int:
         found = await self._netlink.link_lookup(ifname=name)
         if not found:
-            raise HostError("find link", name, 19, "there is no link of this name")
+            raise HostError("find link", name, errno.ENODEV, "there is no link of this name")
         return int(found[0])
 
 

@@ -168,6 +168,16 @@ class Gateway:
         answer: dict[str, Any] = json.loads(self.request("POST", "/v1/actions", body)[1])
         return answer
 
+    def command(self, module: str, *words: str) -> str:
+        """What a command line on this gateway prints."""
+        arguments = [sys.executable, "-m", f"agents.{module}", *words, "--run", str(self.paths.run)]
+        return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    def start_command(self, module: str, *words: str) -> subprocess.Popen[str]:
+        """A command line that goes on."""
+        arguments = [sys.executable, "-m", f"agents.{module}", *words, "--run", str(self.paths.run)]
+        return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
     def up(self) -> bool:
         return self.answers() and any(each.state is TunnelState.UP for each in self.status().tunnels)
 

@@ -13,9 +13,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agents.agentd.api import MOST_OCTETS, Api, Refusals
+from agents.agentd.api import MOST_HANDSHAKES, MOST_OCTETS, Api, Refusals
 from agents.agentd.daemon import Agent
 from agents.agentd.database import Database
+from agents.agentd.errors import HostError
+from agents.agentd.host import HostView
 from agents.agentd.journal import Journal
 from agents.contract.codec import decode, digest, encode, to_plain
 from agents.contract.config import DataPlane
@@ -219,6 +221,18 @@ async def test_other_requests_have_the_same_form_of_error(door: Door) -> None:
     assert (code, body["error"]) == (400, "too-large")
 
 
+async def test_a_machine_that_cannot_be_read_is_an_error_in_the_same_form(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look(_host: FakeHost) -> HostView:
+        raise HostError("read", "links and routes", 16, "Device or resource busy")
+
+    monkeypatch.setattr(FakeHost, "look", look)
+    code, body = await door.request("PUT", "/v1/config", encode(document(1)))
+    assert (code, body["error"]) == (500, "internal")
+    assert door.agent.ledger.current is None
+
+
 async def test_a_client_without_a_certificate_is_refused(door: Door) -> None:
     with pytest.raises(aiohttp.ClientError):
         await door.request("GET", "/v1/status", context=client_context(door.directory, door.authority, name=None))
@@ -254,6 +268,14 @@ async def test_plain_http_is_refused_and_told(door: Door) -> None:
     assert b"200" not in await reader.read()
     writer.close()
     await eventually(lambda: door.refused_clients() == ["API client 127.0.0.1 refused: it spoke plain HTTP"])
+
+
+async def test_connections_that_never_finish_their_handshake_do_not_keep_the_console_out(door: Door) -> None:
+    idle = [await asyncio.open_connection("127.0.0.1", door.api.port) for _ in range(MOST_HANDSHAKES + 10)]
+    assert (await door.request("GET", "/v1/status"))[0] == 200
+    assert await asyncio.wait_for(idle[0][0].read(), 5) == b""
+    for _reader, writer in idle:
+        writer.close()
 
 
 async def test_the_agent_shows_its_own_name_and_nothing_else(door: Door) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -87,6 +88,24 @@ def test_verbs_reach_the_tunnel(paris: Gateway) -> None:
     eventually(lambda: {sa.spi_in for sa in paris.status().tunnels[0].children[0].sas} - old, 15)
     assert paris.ping(3)
     assert paris.events("agent.action")
+
+
+def test_the_command_lines_say_what_is(paris: Gateway) -> None:
+    assert "aes-128-gcm-16, 10.1.0.0/24 === 10.2.0.0/24" in paris.command("cli", "status", "paris-lyon")
+    listed = [line.split() for line in paris.command("cli.ike", "cmd=list").splitlines()]
+    assert [line[:3] for line in listed[1:]] == [["1", "1", "Active"], ["2", "1", "Active"]]
+    report = dict(line.split(": ") for line in paris.command("cli.ipsecstat").splitlines() if ": " in line)
+    assert int(report["Incoming ESP packets"]) > 0
+    assert report["ESP did not compute"] == "0"
+    last = json.loads(paris.command("cli", "events", "--limit", "1", "--json"))["sequence"]
+    following = paris.start_command("cli", "events", "--follow", "--after", str(last))
+    try:
+        assert paris.command("cli", "rekey", "paris-lyon").startswith("paris-lyon: ")
+        assert following.stdout is not None
+        assert following.stdout.readline().split()[0] == str(last + 1)
+    finally:
+        following.terminate()
+        following.communicate(timeout=10)
 
 
 def test_a_document_without_the_tunnel_takes_tunnel_and_route_away(paris: Gateway) -> None:

@@ -74,6 +74,19 @@ def test_a_route_is_added_as_asked_seen_as_asked_and_removed(namespace: Namespac
     run_inside(namespace, work)
 
 
+def test_many_may_look_at_once_while_things_change(namespace: Namespace) -> None:
+    async def work() -> None:
+        routes = [Route(network=f"10.9.{number}.0/24", interface="wan") for number in range(20)]
+        async with LinuxHost() as host:
+            views = await asyncio.gather(
+                *(host.look() for _ in range(20)), *(host.add_route(route) for route in routes), host.look()
+            )
+            assert len(views) == 41
+            assert set(routes) <= set((await host.look()).routes)
+
+    run_inside(namespace, work)
+
+
 def test_a_foreign_route_is_not_removed(namespace: Namespace) -> None:
     async def work() -> None:
         namespace.ip("route", "add", "10.9.0.0/24", "dev", "wan")
