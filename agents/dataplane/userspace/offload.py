@@ -67,48 +67,50 @@ def _with_checksum(packet: bytes, start: int, offset: int) -> bytes:
 
 
 def _segment_tcp(packet: bytes, start: int, size: int) -> list[bytes]:
-    """Cut a packet with TCP at ``start`` into segments of ``size`` octets of payload."""
+    """Cut a packet with TCP at ``start`` into segments of ``size`` octets of payload.
+
+    Sums of payload are taken in two halves, since a number of half the length is quicker to reduce than the whole.
+    """
     header = start + (packet[start + 12] >> 4) * 4
     if len(packet) <= header or header < start + 20:
         raise MalformedPacket("nothing to segment")
     head = bytearray(packet[:header])
-    version_4, identification, ip_sum, pseudo = _open_ip_header(head, start)
+    lengths = _IpLengths(head, start)
     sequence = _octets_to_int(head[start + 4 : start + 8], "big")
     last_flags, once = head[start + 13] & (_FIN | _PSH), head[start + 13] & _CWR
     head[start + 13] ^= last_flags
     _pack_32_into(head, start + 4, 0)
     _pack_16_into(head, start + 16, 0)
-    constant = (pseudo + _TCP + _octets_to_int(head[start:], "big")) % _MODULUS
-    odd = size & 1
-    half = size // 4 * 2
+    # TCP's own length is part of the sum, so this is for segments of full size.
+    constant = (lengths.addresses + _TCP + _octets_to_int(head[start:], "big") + header - start + size) % _MODULUS
+    half, odd = size // 4 * 2, size & 1
     packets = []
-    for at in range(header, len(packet), size):
-        # Two halves, since a sum of two numbers of half the length is quicker to reduce than one of the whole.
+    lengths.set(head, header + size)
+    last = header + (len(packet) - header - 1) // size * size
+    for at in range(header, last, size):
         first, second = packet[at : at + half], packet[at + half : at + size]
-        length = header + len(first) + len(second)
-        if at + size >= len(packet):
-            # Flags are the low octet of their 16-bit word, so a difference goes straight into the sum.
-            constant += last_flags
-            head[start + 13] |= last_flags
-            odd = length & 1
-        if version_4:
-            _pack_two_16_into(head, 2, length, identification)
-            _pack_16_into(head, 10, -(ip_sum + length + identification) % _MODULUS)
-            identification = (identification + 1) & 0xFFFF
-        else:
-            _pack_16_into(head, 4, length - 40)
-        _pack_32_into(head, start + 4, sequence)
         value = _octets_to_int(first, "big") + _octets_to_int(second, "big")
         if odd:
-            value = _residue(first + second)
-        _pack_16_into(head, start + 16, -(constant + sequence + length - start + value % _MODULUS) % _MODULUS)
-        sequence = (sequence + size) & 0xFFFFFFFF
+            value = _octets_to_int(first + second, "big") << 8
+        _pack_32_into(head, start + 4, sequence)
+        _pack_16_into(head, start + 16, -(constant + sequence + value % _MODULUS) % _MODULUS)
         packets.append(b"".join((head, first, second)))
+        sequence = (sequence + size) & 0xFFFFFFFF
+        if lengths.counting:
+            lengths.set(head, header + size)
         if once:
             # Only the first segment says that the window was reduced (RFC 3168 section 6.1.2).
             head[start + 13] ^= once
             constant -= once
             once = 0
+    rest = packet[last:]
+    if len(rest) != size:
+        lengths.set(head, header + len(rest))
+    head[start + 13] |= last_flags
+    _pack_32_into(head, start + 4, sequence)
+    value = constant + last_flags + sequence + len(rest) - size + _residue(rest)
+    _pack_16_into(head, start + 16, -value % _MODULUS)
+    packets.append(b"".join((head, rest)))
     return packets
 
 
@@ -116,34 +118,53 @@ def _segment_udp(packet: bytes, start: int, size: int) -> list[bytes]:
     """Cut a packet with UDP at ``start`` into datagrams of ``size`` octets of data."""
     header = start + 8
     head = bytearray(packet[:header])
-    version_4, identification, ip_sum, pseudo = _open_ip_header(head, start)
+    lengths = _IpLengths(head, start)
     _pack_two_16_into(head, start + 4, 0, 0)
-    constant = (pseudo + _UDP + _octets_to_int(head[start:], "big")) % _MODULUS
+    constant = (lengths.addresses + _UDP + _octets_to_int(head[start:], "big")) % _MODULUS
     packets = []
     for at in range(header, len(packet), size):
         chunk = packet[at : at + size]
-        length = header + len(chunk)
-        if version_4:
-            _pack_two_16_into(head, 2, length, identification)
-            _pack_16_into(head, 10, -(ip_sum + length + identification) % _MODULUS)
-            identification = (identification + 1) & 0xFFFF
-        else:
-            _pack_16_into(head, 4, length - 40)
+        transport = 8 + len(chunk)
+        lengths.set(head, start + transport)
         # The length counts twice: in the header and in the pseudo-header.
-        value = -(constant + 2 * (length - start) + _residue(chunk)) % _MODULUS
-        _pack_two_16_into(head, start + 4, length - start, value or _MODULUS)
+        value = -(constant + 2 * transport + _residue(chunk)) % _MODULUS
+        _pack_two_16_into(head, start + 4, transport, value or _MODULUS)
         packets.append(b"".join((head, chunk)))
     return packets
 
 
-def _open_ip_header(head: bytearray, start: int) -> tuple[bool, int, int, int]:
-    """Clear what differs per segment; return whether it is IPv4, identification, sums of header and of addresses."""
-    if head[0] >> 4 != 4:
-        return False, 0, 0, _octets_to_int(head[8:40], "big")
-    identification = head[4] << 8 | head[5]
-    _pack_two_16_into(head, 2, 0, 0)
-    _pack_16_into(head, 10, 0)
-    return True, identification, _octets_to_int(head[:start], "big") % _MODULUS, _octets_to_int(head[12:20], "big")
+class _IpLengths:
+    """What differs between the IP headers of segments: length, IPv4 identification and checksum.
+
+    With DF set (``counting`` is false) the identification has no meaning (RFC 6864 section 4.1) and stays as it is, so
+    segments of equal length have equal headers.
+    """
+
+    __slots__ = ("_identification", "_sum", "_version_4", "addresses", "counting")
+
+    def __init__(self, head: bytearray, start: int) -> None:
+        self._version_4 = head[0] >> 4 == 4
+        if self._version_4:
+            self._identification = head[4] << 8 | head[5]
+            self.counting = not head[6] & 0x40
+            _pack_two_16_into(head, 2, 0, 0)
+            _pack_16_into(head, 10, 0)
+            self._sum = _octets_to_int(head[:start], "big") % _MODULUS
+            self.addresses = _octets_to_int(head[12:20], "big")
+        else:
+            self._identification = self._sum = 0
+            self.counting = False
+            self.addresses = _octets_to_int(head[8:40], "big")
+
+    def set(self, head: bytearray, length: int) -> None:
+        """Write the IP header of the next packet of ``length`` octets."""
+        if not self._version_4:
+            _pack_16_into(head, 4, length - 40)
+            return
+        _pack_two_16_into(head, 2, length, self._identification)
+        _pack_16_into(head, 10, -(self._sum + length + self._identification) % _MODULUS)
+        if self.counting:
+            self._identification = (self._identification + 1) & 0xFFFF
 
 
 def _residue(octets: bytes) -> int:
