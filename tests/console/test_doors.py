@@ -16,7 +16,7 @@ from vpnconsole.vpn.models import Tunnel
 pytestmark = pytest.mark.django_db
 
 OPEN = {"/enrol/v1", "/accounts/login/", "/accounts/set-up/", "/accounts/logout/"}
-NONSENSE = "?copy=x&page=zz&state=%00&gateway=x&tunnel=x&minutes=-5&sort=zz&after=x&limit=x&q=%ff&about=%27&severity=x&code=%25"
+NONSENSE = "?copy=x&page=zz&state=%00&gateway=x&tunnel=x&minutes=-5&sort=zz&after=x&limit=x&q=%ff&about=%27&severity=x"
 FIELDS = {"tunnel": "x", "gateway": "\0", "ike_policy": "zz", "psk": "-1", "name": "\ud7ff" * 300, "verb": "fly"}
 
 
