@@ -1,4 +1,4 @@
-"""The kernel driver against the suite that every driver passes: ``guest/conformance_checks.py``, one boot for all."""
+"""The kernel driver against the suite that every driver passes: ``guest/conformance_checks.py``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Report = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def report(guest: Callable[[str], Report]) -> Report:
-    return guest("tests.kernel.guest.conformance_checks")
+    return guest("tests.kernel.guest.data_plane")
 
 
 @pytest.mark.parametrize("check", conformance_checks.CHECKS)

@@ -85,7 +85,7 @@ def run(
     arguments: Sequence[str] = (),
     *,
     timeout_s: float = 240.0,
-    memory_mib: int = 256,
+    memory_mib: int = 384,
     echo: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Boot, run ``python -m module arguments`` inside as root, power off; ``echo`` gets each line as it is printed.
