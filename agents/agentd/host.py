@@ -34,6 +34,7 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_RO
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _SYSCTL = Path("/proc/sys")
 _LOOKS = 5
+_LISTEN_AGAIN_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -201,11 +202,20 @@ class LinuxHost:
             raise HostError("set", name, error.errno or 0, os.strerror(error.errno or 0)) from None
 
     async def changes(self) -> AsyncIterator[None]:
-        """Yield whenever links, addresses or routes changed. It listens on a socket of its own."""
-        async with AsyncIPRoute() as listening:
-            await listening.bind(groups=_GROUPS)
-            async for _message in listening.get():
-                yield None
+        """Yield whenever links, addresses or routes changed. It listens on a socket of its own.
+
+        When more changed than the socket could hold, that is a change too, and it listens anew.
+        """
+        while True:
+            try:
+                async with AsyncIPRoute() as listening:
+                    await listening.bind(groups=_GROUPS)
+                    async for _message in listening.get():
+                        yield None
+            except (NetlinkError, OSError) as error:
+                _log.warning("listening for changes of links and routes starts anew: %s", error)
+            yield None
+            await asyncio.sleep(_LISTEN_AGAIN_S)
 
     async def _request(self, route: Route, *, for_removal: bool) -> dict[str, Any]:
         request: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import ssl
@@ -45,6 +46,8 @@ PORT = 8470
 TUNNEL_NAME = "paris-lyon"
 IDS = {"paris": "11111111-1111-4111-8111-111111111111", "lyon": "22222222-2222-4222-8222-222222222222"}
 OUTER = {"paris": "192.0.2.1", "lyon": "192.0.2.2"}
+PSK = b"lab-secret-of-this-test"
+PSK_FORMS = (PSK, base64.b64encode(PSK), PSK.hex().encode())
 INNER = {"paris": "10.1.0", "lyon": "10.2.0"}
 
 
@@ -80,7 +83,7 @@ def gateway_document(name: str, generation: int, **tunnel: Any) -> GatewayDocume
         gateway_name=name,
         generation=generation,
         nonce="ab" * 16,
-        preshared_keys=(PresharedKey(id="psk", secret=Secret(b"lab-secret-of-this-test")),),
+        preshared_keys=(PresharedKey(id="psk", secret=Secret(PSK)),),
         tunnels=(Tunnel(**(values | tunnel)),),
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from agents.contract.status import TunnelState
-from tests.agentd.gateways import Gateway, Pair, eventually, gateway_document
+from tests.agentd.gateways import PSK_FORMS, Gateway, Pair, eventually, gateway_document
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -115,6 +115,16 @@ def test_a_document_without_the_tunnel_takes_tunnel_and_route_away(paris: Gatewa
     assert not paris.ping()
     paris.configure(gateway_document("paris", 3))
     eventually(lambda: paris.ping(), 30)
+
+
+def test_the_key_is_in_the_document_and_nowhere_else(pair: Pair) -> None:
+    for gateway in pair.gateways.values():
+        holding = [
+            path.name
+            for path in gateway.directory.rglob("*")
+            if path.is_file() and any(form in path.read_bytes() for form in PSK_FORMS)
+        ]
+        assert holding == ["document.json"]
 
 
 def _other_pid(gateway: Gateway, process: str, pid: int) -> bool:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from agents.agentd.daemon import Agent
+from agents.agentd.database import Database
 from agents.agentd.errors import HostError
 from agents.agentd.host import LinuxHost, Route
+from agents.agentd.identity import GatewayIdentity
+from agents.contract.codec import encode
+from agents.runtime.paths import Paths
 from deploy.lab.netns import Namespace, connect
+from tests.agentd.fakes import GATEWAY_ID, TUNNEL_ID, FakeIked, document, tunnel
 from tests.agentd.inside import run_inside
 
 pytestmark = pytest.mark.lab
@@ -112,6 +119,45 @@ def test_a_change_behind_our_back_is_told(namespace: Namespace) -> None:
             await work()
 
     run_inside(namespace, bounded)
+
+
+def test_the_agent_routes_for_a_kernel_tunnel_and_leaves_the_rest_alone(namespace: Namespace, tmp_path: Path) -> None:
+    namespace.ip("route", "add", "10.8.0.0/24", "dev", "wan")
+    namespace.ip("address", "add", "10.1.0.1/32", "dev", "lo")
+    before = namespace.ip("route", "show")
+
+    def shown() -> str:
+        return namespace.ip("route", "show", "proto", "86").strip()
+
+    async def until(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not await asyncio.to_thread(condition):
+                await asyncio.sleep(0.05)
+
+    async def work() -> None:
+        paths = Paths(state=tmp_path / "state", run=tmp_path / "run")
+        paths.prepare()
+        gateway = GatewayIdentity(gateway_id=GATEWAY_ID, gateway_name="paris", agent_port=0, directory=tmp_path)
+        database = Database(paths.journal)
+        async with LinuxHost() as host, FakeIked(paths.iked_socket, driver="kernel") as iked:
+            agent = Agent(gateway, paths, host, database)
+            running = asyncio.create_task(agent.run())
+            await agent.offer(encode(document(1, tunnel(local="192.0.2.1", remote="198.51.100.9"))))
+            await iked.configured.wait()
+            await iked.set_up(TUNNEL_ID)
+            await until(lambda: shown() == "10.2.0.0/24 via 192.0.2.2 dev wan src 10.1.0.1")
+            namespace.ip("route", "del", "10.2.0.0/24")
+            await until(lambda: "10.2.0.0/24" in shown())
+            assert "agent.repaired" in [event.code for event in agent.events(0, 100).events]
+            assert namespace.run("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
+            await iked.set_up()
+            await until(lambda: shown() == "")
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        database.close()
+        assert namespace.ip("route", "show") == before
+
+    run_inside(namespace, work)
 
 
 def test_link_and_settings_are_changed(namespace: Namespace) -> None:
