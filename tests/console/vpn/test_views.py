@@ -239,7 +239,10 @@ def test_ports_reach_the_selector(client: Client, form: dict[str, str]) -> None:
         ({"key_how": "existing"}, "main", "psk", "Choose a key"),
         ({"ike_policy": ""}, "main", "ike_policy", "Choose an IKE policy"),
         ({"mtu": "90"}, "main", "mtu", "256"),
-        ({"end_a-connection_type": "responder-only", "end_b-connection_type": "responder-only"}, "end_b", "connection_type", "neither"),
+        (
+            {"end_a-connection_type": "responder-only", "end_b-connection_type": "responder-only"},
+            "end_b", "connection_type", "neither",
+        ),
     ],
 )  # fmt: skip
 def test_bad_value_is_refused_beside_its_field(

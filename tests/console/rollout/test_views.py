@@ -1,0 +1,91 @@
+"""Changes in the browser: preview, Deploy, progress, retry, history."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from vpnconsole.accounts.models import User
+from vpnconsole.gateways.models import Gateway
+from vpnconsole.rollout.choices import DeliveryState
+from vpnconsole.rollout.models import Delivery, Deployment
+from vpnconsole.vpn.models import Tunnel
+
+Sent = list[tuple[str, str]]
+
+
+@pytest.fixture
+def client(client: Client, alice: User) -> Client:
+    client.force_login(alice)
+    return client
+
+
+def test_preview_names_what_changes(client: Client, tunnel: Tunnel) -> None:
+    page = client.get(reverse("rollout:changes"))
+    text = page.content.decode()
+    assert text.count("tunnel paris-lyon") == 2
+    assert [row["checked"] for row in page.context["rows"]] == [True, True]
+    assert "2" in client.get(reverse("rollout:pending")).content.decode()
+
+
+def test_nothing_pending_shows_no_number(client: Client, extranet: Gateway) -> None:
+    assert client.get(reverse("rollout:pending")).content.strip() == b""
+
+
+def test_deploy_goes_to_its_progress(client: Client, tunnel: Tunnel, sent: Sent) -> None:
+    paris = tunnel.end_a.gateway
+    response = client.post(reverse("rollout:deploy"), {"gateways": [str(paris.pk)], "note": "first"})
+    deployment = Deployment.objects.get()
+    assert response["Location"] == reverse("rollout:deployment", args=[deployment.pk])
+    assert deployment.note == "first"
+    assert [row.gateway for row in deployment.deliveries.all()] == [paris]
+    page = client.get(response["Location"]).content.decode()
+    assert 'data-test="delivery-paris"' in page
+    assert "Waiting for a worker" in page
+    part = client.get(reverse("rollout:progress", args=[deployment.pk]), headers={"HX-Request": "true"})
+    assert b"<html" not in part.content
+    assert "first" in client.get(reverse("rollout:changes")).content.decode()
+
+
+def test_deploy_without_a_gateway_is_refused(client: Client, tunnel: Tunnel, sent: Sent) -> None:
+    response = client.post(reverse("rollout:deploy"), {"note": "why"})
+    assert response.status_code == 422
+    assert "Choose at least one gateway" in response.content.decode()
+    assert 'value="why"' in response.content.decode()
+    assert not Deployment.objects.exists()
+
+
+def test_deploy_to_an_extranet_gateway_is_refused(client: Client, extranet: Gateway, paris: Gateway) -> None:
+    response = client.post(reverse("rollout:deploy"), {"gateways": [str(extranet.pk)]})
+    assert response.status_code == 422
+    assert not Deployment.objects.exists()
+
+
+def test_refusal_shows_the_field_and_can_be_retried(client: Client, tunnel: Tunnel, sent: Sent) -> None:
+    client.post(reverse("rollout:deploy"), {"gateways": [str(tunnel.end_a.gateway_id)]})
+    delivery = Delivery.objects.get()
+    Delivery.objects.update(
+        state=DeliveryState.REFUSED, refused_path="tunnels[0].mtu", refused_message="must be at least 256", percent=100
+    )
+    page = client.get(reverse("rollout:deployment", args=[delivery.deployment_id])).content.decode()
+    assert "tunnels[0].mtu" in page
+    assert "must be at least 256" in page
+    assert "stays in force" in page
+    client.post(reverse("rollout:retry", args=[delivery.pk]))
+    delivery.refresh_from_db()
+    assert delivery.state == DeliveryState.WAITING
+
+
+def test_retry_of_what_is_done_says_so(client: Client, tunnel: Tunnel, sent: Sent) -> None:
+    client.post(reverse("rollout:deploy"), {"gateways": [str(tunnel.end_a.gateway_id)]})
+    Delivery.objects.update(state=DeliveryState.APPLIED)
+    response = client.post(reverse("rollout:retry", args=[Delivery.objects.get().pk]), follow=True)
+    assert "nothing to retry" in response.content.decode()
+
+
+def test_all_applied_says_so(client: Client, tunnel: Tunnel, sent: Sent) -> None:
+    client.post(reverse("rollout:deploy"), {"gateways": [str(tunnel.end_a.gateway_id)]})
+    Delivery.objects.update(state=DeliveryState.APPLIED, percent=100)
+    page = client.get(reverse("rollout:deployment", args=[Deployment.objects.get().pk])).content.decode()
+    assert 'data-test="deployment-done"' in page
