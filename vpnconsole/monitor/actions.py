@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from agents.contract.actions import Action, Verb
 from vpnconsole.lib import channel
+from vpnconsole.lib.sealed import SealError
 from vpnconsole.monitor.choices import JobState
 from vpnconsole.monitor.models import ActionJob
 from vpnconsole.rollout.client import AgentClient, AgentError, AgentUnknownTunnel
@@ -33,7 +34,7 @@ def perform(job_id: UUID) -> UUID | None:
             result = agent.act(action)
     except AgentUnknownTunnel as error:
         return _finish(job, JobState.REFUSED, str(error))
-    except AgentError as error:
+    except (AgentError, SealError) as error:
         return _finish(job, JobState.FAILED, str(error))
     return _finish(job, JobState.ACCEPTED if result.accepted else JobState.REFUSED, result.message)
 

@@ -21,6 +21,7 @@ from agents.contract.status import Counters, GatewayStatus, TunnelStatus
 from vpnconsole.gateways import services as gateways
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib import channel
+from vpnconsole.lib.sealed import SealError
 from vpnconsole.monitor.models import CounterSample, EventRecord, GatewayObservation, TunnelObservation
 from vpnconsole.rollout import tasks as rollout
 from vpnconsole.rollout.client import AgentClient, AgentError
@@ -65,7 +66,7 @@ def poll(gateway_id: UUID) -> bool:
         with AgentClient(gateway, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S) as agent:
             status = agent.status()
             journal = _read_events(agent, observation, status)
-    except AgentError as error:
+    except (AgentError, SealError) as error:
         _record_failure(observation, str(error))
     else:
         _record_success(observation, status, journal)

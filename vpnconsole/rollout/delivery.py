@@ -15,7 +15,7 @@ import time
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, Max, Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
@@ -28,6 +28,7 @@ from agents.contract.status import GatewayStatus
 from agents.contract.upgrade import load_document
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib import channel
+from vpnconsole.lib.sealed import SealError
 from vpnconsole.rollout import snapshot
 from vpnconsole.rollout.choices import PERCENT, UNFINISHED, DeliveryState
 from vpnconsole.rollout.client import AgentClient, AgentConflict, AgentMisbehaved, AgentRefused, AgentUnreachable
@@ -77,8 +78,11 @@ def compile_delivery(delivery_id: UUID) -> bool:
     if not moved:
         return Delivery.objects.filter(pk=delivery_id, state=DeliveryState.WAITING).exists()
     try:
-        with transaction.atomic():
+        with snapshot.still():
             return _attach_revision(Delivery.objects.select_related("deployment").get(pk=delivery_id))
+    except IntegrityError:
+        # Another worker made this generation at the same moment: the sweep has it compiled above that one.
+        _move(delivery_id, (DeliveryState.COMPILING,), DeliveryState.WAITING, "Waiting for another compilation")
     except DocumentError as error:
         _move(
             delivery_id,
@@ -89,15 +93,17 @@ def compile_delivery(delivery_id: UUID) -> bool:
             refused_path=error.path[:200],
             refused_message=error.problem,
         )
-        return False
+    except SealError as error:
+        _fail_sealed(delivery_id, error)
+    return False
 
 
 def _attach_revision(delivery: Delivery) -> bool:
-    # On PostgreSQL the row lock makes two compilers of one gateway take turns; on SQLite the transaction does.
-    gateway = Gateway.objects.select_for_update().get(pk=delivery.gateway_id)
-    latest = Revision.objects.filter(gateway=gateway).defer("document").order_by("-generation").first()
+    latest = Revision.objects.filter(gateway_id=delivery.gateway_id).defer("document").order_by("-generation").first()
     draft = compile_document(
-        snapshot.take(gateway.pk), generation=latest.generation + 1 if latest else 1, nonce=secrets.token_hex(16)
+        snapshot.take(delivery.gateway_id),
+        generation=latest.generation + 1 if latest else 1,
+        nonce=secrets.token_hex(16),
     )
     if latest is not None and latest.content_digest == content_digest(draft):
         if _in_force(latest):
@@ -120,6 +126,16 @@ def _attach_revision(delivery: Delivery) -> bool:
         revision=revision,
         claimed_until=None,
         percent=40,
+    )
+
+
+def _fail_sealed(delivery_id: UUID, error: SealError) -> None:
+    _move(
+        delivery_id,
+        (DeliveryState.COMPILING, DeliveryState.PUSHING),
+        DeliveryState.FAILED,
+        "The console cannot open its own secrets",
+        error=str(error),
     )
 
 
@@ -192,6 +208,8 @@ def _push_once(delivery: Delivery) -> bool:
             agent.put_document(revision.document.reveal())
             _accepted(delivery, revision)
             _confirm(agent, gateway.pk, revision.generation)
+    except SealError as error:
+        _fail_sealed(delivery.pk, error)
     except AgentUnreachable as error:
         _park(
             delivery.pk, "Unreachable; delivered as soon as the gateway answers", error=str(error), awaits_contact=True

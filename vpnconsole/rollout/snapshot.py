@@ -7,11 +7,13 @@ compiler.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from agents.contract.secret import Secret
 from vpnconsole.gateways.models import Gateway
@@ -111,9 +113,21 @@ class GatewaySnapshot:
     tunnels: tuple[TunnelSnapshot, ...]
 
 
+@contextmanager
+def still() -> Iterator[None]:
+    """Open a transaction whose reads all see the same moment; inside another transaction, that one has to see to it."""
+    outermost = not connection.in_atomic_block
+    with transaction.atomic():
+        # On SQLite every transaction is like that; PostgreSQL by default looks anew with each statement.
+        if outermost and connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield
+
+
 def take(gateway_id: UUID) -> GatewaySnapshot:
     """Read one gateway's intent in one transaction; raises ``Gateway.DoesNotExist``."""
-    with transaction.atomic():
+    with still():
         gateway = Gateway.objects.get(pk=gateway_id)
         tunnels = tuple(_tunnel(tunnel) for tunnel in tunnels_of_gateway(gateway_id))
     return GatewaySnapshot(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -350,3 +352,35 @@ def test_unknown_delivery_is_nothing_to_do(db: None) -> None:
     missing = UUID(int=7)
     assert not work.compile_delivery(missing)
     work.push_delivery(missing, "worker")
+
+
+def test_generation_made_twice_at_once_waits_for_the_sweep(
+    monkeypatch: pytest.MonkeyPatch, paris: Gateway, tunnel: Tunnel
+) -> None:
+    delivery = of(deploy(None, paris), paris)
+    store = work._store
+
+    def twice(*arguments: Any) -> Revision:
+        store(*arguments)
+        return store(*arguments)
+
+    monkeypatch.setattr(work, "_store", twice)
+    assert not work.compile_delivery(delivery.pk)
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.revision) == (DeliveryState.WAITING, None)
+    monkeypatch.undo()
+    assert work.compile_delivery(delivery.pk)
+
+
+def test_lost_key_file_fails_the_delivery_in_words(
+    tmp_path: Path, settings: Any, paris: Gateway, tunnel: Tunnel, paris_agent: FakeAgent
+) -> None:
+    pushed = of(deploy(None, paris), paris)
+    work.compile_delivery(pushed.pk)
+    settings.VPNCONSOLE_KEK_FILE = tmp_path / "lost"
+    work.push_delivery(pushed.pk, "worker")
+    compiled = carry(deploy(None, paris), paris)
+    pushed.refresh_from_db()
+    for delivery in (pushed, compiled):
+        assert delivery.state == DeliveryState.FAILED
+        assert "restore it from the backup" in delivery.error
