@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+from typing import Any
 
 from agents.iked.control import Control
 from agents.iked.keeper import Keeper
@@ -41,13 +42,16 @@ async def serve(paths: Paths, planes: Planes | None = None, *, stop: asyncio.Eve
     async with server:
         sd_notify.ready()
         loops = [asyncio.create_task(keeper.run()), asyncio.create_task(keeper.poll())]
+        failure = runtime.effects.failure
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([*loops, stopping], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [*loops, failure, stopping]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         sd_notify.stopping()
         await runtime.farewell()
         for task in (*loops, stopping):
             task.cancel()
         await keeper.close()
-        for task in loops:
+        failure.cancel()
+        for ended in (*loops, failure):
             with contextlib.suppress(asyncio.CancelledError):
-                await task  # a loop that ended by itself has a bug to tell
+                await ended  # what ended by itself has a bug to tell

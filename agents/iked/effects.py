@@ -41,7 +41,10 @@ class Results(Protocol):
 
 
 class Effects:
-    """Runs effects against the driver attached; :meth:`attach` and :meth:`detach` follow the data plane's comings."""
+    """Runs effects against the driver attached; :meth:`attach` and :meth:`detach` follow the data plane's comings.
+
+    ``failure`` is what an effect raised that none may raise, a bug: state is then unknown and the process must end.
+    """
 
     def __init__(self, traffic: Traffic, results: Results, *, patience_s: float = 10.0) -> None:
         self._traffic = traffic
@@ -55,6 +58,7 @@ class Effects:
         self._held_back: dict[int, InstallChild] = {}
         self._epoch = 0
         self._tunnel_by_reqid: dict[int, str] = {}
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def driver(self) -> Driver | None:
@@ -110,7 +114,7 @@ class Effects:
         self._lanes[tunnel_id] = deque((job,))
         task = asyncio.create_task(self._work(tunnel_id))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
 
     async def settle(self, timeout_s: float) -> None:
         """Wait until nothing is under way, at most ``timeout_s``; what is left then is given up."""
@@ -118,6 +122,11 @@ class Effects:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
             task.cancel()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failure.done():
+            self.failure.set_exception(error)
 
     async def _work(self, tunnel_id: str) -> None:
         lane = self._lanes[tunnel_id]

@@ -52,7 +52,7 @@ class Keeper:
         self._settled.clear()
         self._poked.set()
         if self._plane is not None:
-            await self._plane.driver.close()  # ends the notices that run() follows
+            await _close(self._plane)  # ends the notices that run() follows
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CONFIGURE_PATIENCE_S):
                 await self._settled.wait()
@@ -89,8 +89,7 @@ class Keeper:
         """Take out what the data plane holds for us."""
         if self._plane is not None:
             plane, self._plane = self._plane, None
-            with contextlib.suppress(DataplaneError):
-                await plane.driver.close()
+            await _close(plane)
 
     async def _poke(self, timeout_s: float | None) -> None:
         with contextlib.suppress(TimeoutError):
@@ -109,6 +108,7 @@ class Keeper:
             if plane.features.owns_port_4500 and isinstance(plane.driver, UserspaceDriver) and self._wanted is not None:
                 await plane.driver.bind(_addresses(self._wanted))
         except DataplaneError as error:
+            await _close(plane)
             return f"{plane.features.driver} cannot be opened: {error.reason}"
         return ""
 
@@ -240,6 +240,13 @@ class Keeper:
             return _POLL_S
         intervals = [tunnel.ike.dpd_interval_s for tunnel in document.tunnels if tunnel.ike.dpd_interval_s]
         return max(_QUICK_POLL_S, min([_POLL_S, *(interval / 4 for interval in intervals)]))
+
+
+async def _close(plane: Plane) -> None:
+    try:
+        await plane.driver.close()
+    except DataplaneError as error:
+        _log.warning("the data plane was not closed cleanly: %s", error)
 
 
 def _addresses(document: GatewayDocument) -> frozenset[str]:

@@ -37,6 +37,12 @@ def ipv4(address: str) -> Identity:
     return Identity(type=IdentityType.IPV4, value=address)
 
 
+def by_address(address: str) -> Endpoint:
+    """Return an end that shows its address as its identity."""
+    kind = IdentityType.IPV6 if ":" in address else IdentityType.IPV4
+    return Endpoint(address=address, identity=Identity(type=kind, value=address))
+
+
 def tunnel(
     name: str,
     local: str,
@@ -56,8 +62,8 @@ def tunnel(
     return Tunnel(
         id=uid(identity or name),
         name=name,
-        local=Endpoint(address=local, identity=ipv4(local)),
-        remote=Endpoint(address=remote, identity=ipv4(remote)),
+        local=by_address(local),
+        remote=by_address(remote),
         ike=IkePolicy(proposals=tuple(proposals), dpd_interval_s=dpd_interval_s),
         children=(
             Child(

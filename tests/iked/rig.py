@@ -72,12 +72,17 @@ class Daemon:
     async def stop(self) -> None:
         """End politely."""
         self._stop.set()
-        assert self._task is not None
         async with asyncio.timeout(TIMEOUT_S):
-            await self._task
+            await self.ended()
+
+    async def ended(self) -> None:
+        """Wait for the end and raise what it was about."""
+        assert self._task is not None
+        await asyncio.wait([self._task])
         await self.client.close()
         if self._listener is not None:
             await self._listener
+        self._task.result()
 
     async def configure(self, document: GatewayDocument) -> None:
         await self.client.call("configure", {"document": to_plain(document)})

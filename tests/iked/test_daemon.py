@@ -370,3 +370,18 @@ async def test_a_notice_about_nothing_known_is_passed_over(alpha: Daemon) -> Non
     alpha.driver.reject("esp.replay", 1, stranger)
     await alpha.until_event("esp.replay")
     assert (await alpha.tunnel("beta")).name == "beta"
+
+
+async def test_a_bug_in_the_data_plane_ends_the_process_loudly_and_tidily(tmp_path: Path, beta: Daemon) -> None:
+    class Broken(FakeDriver):
+        async def add_sa(self, spec: SaSpec) -> None:
+            raise KeyError("a bug")
+
+    broken = Broken()
+    await beta.configure(beta_document())
+    daemon = Daemon(tmp_path / "broken", Planes(lambda: broken, lambda: broken))
+    await daemon.start()
+    await daemon.configure(alpha_document())
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(daemon.ended(), 20)
+    assert not broken.is_open
