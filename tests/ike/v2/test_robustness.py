@@ -415,7 +415,7 @@ class TestEffects:
                 asked.append(output)
             perform(output)  # type: ignore[arg-type]
 
-        lyon.perform = listen  # type: ignore[assignment, method-assign]
+        lyon.perform = listen  # type: ignore[method-assign]
         lyon.configure(right.document())
         paris.configure(left.document())
         assert world.run(5, up(paris, lyon))
@@ -435,11 +435,11 @@ class TestEffects:
         def broken(*_: object) -> None:
             raise KeyError("a text that might be a secret")
 
-        sa._dispatch = broken  # type: ignore[method-assign]
+        sa._dispatch = broken  # type: ignore[method-assign, assignment]
         give(lyon, forge(paris, ()))
         assert lyon.codes()["ike.bug"] == 1
         assert "secret" not in repr(lyon.reports)
-        del sa._dispatch  # type: ignore[method-assign]
+        del sa._dispatch
         give(lyon, forge(paris, ()))
         assert lyon.codes()["ike.bug"] == 1
         assert up(paris, lyon)()
