@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -80,10 +80,14 @@ class HostView:
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
+    _by_name: dict[str, Link] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {link.name: link for link in self.links})
 
     def link(self, name: str) -> Link | None:
         """Return the link of this name."""
-        return next((link for link in self.links if link.name == name), None)
+        return self._by_name.get(name)
 
 
 class Host(Protocol):

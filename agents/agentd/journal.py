@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from agents.agentd.database import Database, set_fact
 from agents.contract.codec import decode, encode
@@ -19,6 +20,33 @@ from agents.contract.events import KINDS, Event, EventPage
 MOST_EVENTS = 50_000
 MOST_PER_PAGE = 1_000
 _PRUNE_EVERY = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event of our own before it has a number."""
+
+    code: str
+    message: str
+    tunnel_id: str | None = None
+    received: str | None = None
+    field: str | None = None
+    attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def event(self, sequence: int) -> Event:
+        """Return the event with its number; raises :class:`KeyError` for a code that is not registered."""
+        kind = KINDS[self.code]
+        return Event(
+            sequence=sequence,
+            time=time.time(),
+            code=self.code,
+            severity=kind.severity,
+            message=self.message[:2_000],
+            tunnel_id=self.tunnel_id,
+            received=self.received,
+            field=self.field or kind.field or None,
+            attributes=dict(self.attributes),
+        )
 
 
 class Journal:
@@ -55,29 +83,22 @@ class Journal:
         *,
         tunnel_id: str | None = None,
         received: str | None = None,
-        configured: str | None = None,
         field: str | None = None,
         attributes: Mapping[str, str] | None = None,
         remember: Mapping[str, str] | None = None,
-    ) -> Event:
+    ) -> None:
         """Store an event of our own; raises :class:`KeyError` for a code that is not registered.
 
         ``remember`` is written in the same transaction, for :meth:`recall`: what was told need not be told again.
         """
-        event = Event(
-            sequence=self._last + 1,
-            time=time.time(),
-            code=code,
-            severity=KINDS[code].severity,
-            message=message[:2_000],
-            tunnel_id=tunnel_id,
-            received=received,
-            configured=configured,
-            field=field or KINDS[code].field or None,
-            attributes=dict(attributes or {}),
-        )
-        self._store([event], remember or {})
-        return event
+        entry = Entry(code, message, tunnel_id, received, field, attributes or {})
+        self.append_all([entry], remember)
+
+    def append_all(self, entries: Sequence[Entry], remember: Mapping[str, str] | None = None) -> None:
+        """Store several in one transaction, which costs as much as one."""
+        events = [entry.event(sequence) for sequence, entry in enumerate(entries, start=self._last + 1)]
+        if events:
+            self._store(events, remember or {})
 
     def recall(self, name: str) -> str | None:
         """Return what was remembered with an event under this name."""

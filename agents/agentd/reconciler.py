@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agents.agentd.errors import HostError
 from agents.agentd.host import ROUTE_PROTOCOL, Host, HostView, Route
 from agents.agentd.iked_link import IkedLink, IkedView
-from agents.agentd.journal import Journal
+from agents.agentd.journal import Entry, Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.parts import ike, links, routes, sysctl
 from agents.runtime.rpc import RpcError, RpcUnavailable
 
-INTERVAL_S = 5.0
+INTERVAL_S = 10.0
 SETTLE_S = 0.05
-"""After a wake-up, so that a burst of kernel messages is one pass."""
+"""After a wake-up, so that a burst of kernel messages is one pass; longer after a pass that took longer, so that many
+tunnels coming up leave half of a core to those who bring them up."""
 _log = logging.getLogger(__name__)
 
 
@@ -70,13 +72,15 @@ class Reconciler:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_kernel())
             while True:
+                started = time.monotonic()
                 await self.reconcile()
+                took_s = time.monotonic() - started
                 try:
                     async with asyncio.timeout(self._interval_s):
                         await self._wake.wait()
                 except TimeoutError:
                     continue
-                await asyncio.sleep(SETTLE_S)
+                await asyncio.sleep(max(SETTLE_S, took_s))
 
     async def reconcile(self) -> PassStatus:
         """Make one pass and return what it came to."""
@@ -172,7 +176,7 @@ class Reconciler:
 
     async def _apply_routes(self, wanted: routes.WantedRoutes, view: HostView) -> list[str]:
         plan = routes.plan(wanted, view, self._remembered)
-        problems = list(plan.problems)
+        problems, told = list(plan.problems), list[Entry]()
         present = {route.network for route in view.routes if route.protocol == ROUTE_PROTOCOL}
         for route in plan.remove:
             try:
@@ -182,7 +186,7 @@ class Reconciler:
                 continue
             present.discard(route.network)
             if route.network not in wanted.routes:
-                self._tell_route("agent.route-withdrawn", f"Route to {route.network} withdrawn", route)
+                told.append(self._route_entry("agent.route-withdrawn", "withdrawn", route))
         for route in plan.add:
             try:
                 await self._host.add_route(route)
@@ -191,23 +195,22 @@ class Reconciler:
                 continue
             present.add(route.network)
             self._owners[route.network] = wanted.routes[route.network][0]
-            text = f"Route to {route.network} through {route.interface}"
-            if route.network in plan.repairs:
-                self._tell_route("agent.repaired", f"{text} put back", route)
-            else:
-                self._tell_route("agent.route-added", f"{text} added", route)
+            repaired = route.network in plan.repairs
+            code, done = ("agent.repaired", "put back") if repaired else ("agent.route-added", "added")
+            told.append(self._route_entry(code, done, route))
+        self._journal.append_all(told)
         self._owners = {network: tunnel for network, (tunnel, _) in wanted.routes.items() if network in present}
-        indexes = {link.name: link.index for link in view.links}
         self._remembered = {
-            network: indexes[wanted.routes[network][1].interface]
+            network: link.index
             for network in self._owners
-            if wanted.routes[network][1].interface in indexes
+            if (link := view.link(wanted.routes[network][1].interface)) is not None
         }
         return problems
 
-    def _tell_route(self, code: str, message: str, route: Route) -> None:
+    def _route_entry(self, code: str, done: str, route: Route) -> Entry:
         attributes = {"network": route.network, "interface": route.interface}
-        self._journal.append(code, message, tunnel_id=self._owners.get(route.network), attributes=attributes)
+        message = f"Route to {route.network} through {route.interface} {done}"
+        return Entry(code, message, self._owners.get(route.network), attributes=attributes)
 
     def _routes_by_tunnel(self) -> dict[str, tuple[str, ...]]:
         found: dict[str, tuple[str, ...]] = {}

@@ -111,7 +111,10 @@ def _run(arguments: argparse.Namespace) -> int:
     logs.set_up("supervisor", arguments.log_level, arguments.log_format)
     where = paths.from_arguments(arguments)
     where.prepare()
-    asyncio.run(supervise(agent_programs(where, listen=arguments.listen, log_level=arguments.log_level)))
+    programs = agent_programs(
+        where, listen=arguments.listen, log_level=arguments.log_level, log_format=arguments.log_format
+    )
+    asyncio.run(supervise(programs))
     return 0
 
 

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.runtime import sd_notify
+from agents.runtime.logs import FORMAT_VARIABLE
 from agents.runtime.paths import Paths
 
 FIRST_DELAY_S = 0.2
@@ -58,13 +59,17 @@ def next_delay(previous_s: float | None, up_s: float, policy: BackOff) -> float:
     return min(previous_s * 2, policy.longest_s)
 
 
-def agent_programs(paths: Paths, *, listen: str | None, log_level: str) -> tuple[Program, ...]:
+def agent_programs(
+    paths: Paths, *, listen: str | None, log_level: str, log_format: str | None = None
+) -> tuple[Program, ...]:
     """Return the agent's three processes in the order of their start: what carries packets first."""
+    environment = {FORMAT_VARIABLE: log_format} if log_format is not None else None
     common = ("--state", str(paths.state), "--run", str(paths.run), "--log-level", log_level)
     programs = []
     for name in ("espd", "iked", "agentd"):
         extra = ("--listen", listen) if name == "agentd" and listen else ()
-        programs.append(Program(name=name, arguments=(sys.executable, "-m", f"agents.{name}", *common, *extra)))
+        arguments = (sys.executable, "-m", f"agents.{name}", *common, *extra)
+        programs.append(Program(name=name, arguments=arguments, environment=environment))
     return tuple(programs)
 
 

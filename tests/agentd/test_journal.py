@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agents.agentd.database import Database
-from agents.agentd.journal import Journal
+from agents.agentd.journal import Entry, Journal
 from agents.contract.events import Event, Severity
 
 
@@ -31,9 +31,22 @@ def event(sequence: int, message: str = "x") -> Event:
 def test_numbers_start_at_one_and_have_no_gaps(database: Database) -> None:
     journal = Journal(database)
     assert (journal.oldest, journal.last) == (1, 0)
-    assert [journal.append("agent.started", "x").sequence for _ in range(3)] == [1, 2, 3]
+    for _ in range(3):
+        journal.append("agent.started", "x")
+    assert journal.last == 3
     assert [each.sequence for each in journal.page(1, 10).events] == [2, 3]
     assert journal.page(2**70, 10).events == ()
+
+
+def test_several_are_one_transaction_or_none(database: Database) -> None:
+    journal = Journal(database)
+    journal.append_all([Entry("agent.started", "x"), Entry("agent.enrolled", "y")], {"name": "value"})
+    assert [each.code for each in journal.page(0, 10).events] == ["agent.started", "agent.enrolled"]
+    assert journal.recall("name") == "value"
+    with pytest.raises(KeyError):
+        journal.append_all([Entry("agent.started", "x"), Entry("made.up", "y")])
+    journal.append_all([])
+    assert journal.last == 2
 
 
 def test_an_unregistered_code_cannot_be_written(database: Database) -> None:
@@ -66,7 +79,9 @@ def test_the_oldest_go_and_numbers_go_on(tmp_path: Path) -> None:
     assert len(journal.page(0, 5_000).events) == 100
     database.close()
     again = Database(tmp_path / "journal")
-    assert Journal(again, keep=100).append("agent.started", "x").sequence == 1_001
+    journal = Journal(again, keep=100)
+    journal.append("agent.started", "x")
+    assert journal.last == 1_001
     again.close()
 
 
@@ -85,7 +100,8 @@ from agents.agentd.database import Database
 from agents.agentd.journal import Journal
 journal = Journal(Database(Path(sys.argv[1])))
 while True:
-    print(journal.append("agent.started", "x").sequence, flush=True)
+    journal.append("agent.started", "x")
+    print(journal.last, flush=True)
 """
 
 
@@ -111,7 +127,7 @@ def test_what_was_written_survives_kill_minus_nine(tmp_path: Path) -> None:
 def test_a_damaged_file_is_set_aside_and_no_number_is_used_twice(tmp_path: Path) -> None:
     directory = tmp_path / "journal"
     database = Database(directory)
-    last = Journal(database).append("agent.started", "x").sequence
+    Journal(database).append("agent.started", "x")
     database.close()
     (directory / "journal.db").write_bytes(b"not a database" * 1_000)
     for suffix in ("-wal", "-shm"):
@@ -119,7 +135,9 @@ def test_a_damaged_file_is_set_aside_and_no_number_is_used_twice(tmp_path: Path)
     database = Database(directory)
     journal = Journal(database)
     assert journal.oldest == journal.last + 1
-    assert journal.append("agent.started", "x").sequence > last + 1_000_000
+    assert journal.last > 1_000_000
+    journal.append("agent.started", "x")
+    assert [each.sequence for each in journal.page(0, 10).events] == [journal.last]
     database.close()
     assert list(directory.glob("journal.db.damaged-*"))
 

@@ -234,6 +234,27 @@ async def test_connect_and_disconnect_are_told(path: Path) -> None:
     assert seen == ["here", "gone"]
 
 
+async def test_a_connection_that_reads_nothing_is_closed_instead_of_growing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rpc, "MAX_UNSENT_OCTETS", 100_000)
+    async with Server(path, HANDLERS) as server, await Client.connect(path) as reading:
+        await reading.call("echo")
+        deaf = socket.socket(socket.AF_UNIX)
+        deaf.connect(str(path))
+        while len(server.connections) < 2:
+            await asyncio.sleep(0)
+        for _ in range(1_000):
+            await server.notify("changed", {"text": "x" * 1_000})
+            if len(server.connections) < 2:
+                break
+            await asyncio.sleep(0)
+        assert len(server.connections) == 1
+        assert await reading.call("echo") == {}
+        deaf.close()
+    assert "does not read" in caplog.text
+
+
 def test_frames_on_the_wire_are_what_the_document_says() -> None:
     octets = rpc._encode({"id": 7, "method": "status", "params": {}})
     assert struct.unpack(">I", octets[:4])[0] == len(octets) - 4

@@ -126,7 +126,9 @@ def test_back_off_doubles_to_its_limit_and_is_reset_by_a_steady_run() -> None:
 
 
 def test_the_agents_programs_start_with_what_carries_packets(tmp_path: Path) -> None:
-    programs = agent_programs(Paths(state=tmp_path / "s", run=tmp_path / "r"), listen="127.0.0.1:1", log_level="info")
+    paths = Paths(state=tmp_path / "s", run=tmp_path / "r")
+    programs = agent_programs(paths, listen="127.0.0.1:1", log_level="info", log_format="json")
     assert [each.name for each in programs] == ["espd", "iked", "agentd"]
     assert programs[2].arguments[-2:] == ("--listen", "127.0.0.1:1")
     assert "--listen" not in programs[0].arguments
+    assert all(each.environment == {"VPN_AGENT_LOG_FORMAT": "json"} for each in programs)

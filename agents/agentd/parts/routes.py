@@ -14,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agents.agentd.host import ROUTE_PROTOCOL, HostView, Route
 from agents.contract.config import Child, GatewayDocument, Tunnel
@@ -23,6 +24,8 @@ _PRIORITY = {4: 0, 6: 1}
 """IPv4's strongest, and IPv6's strongest but one: 0 there means 1024."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_network = lru_cache(maxsize=16_384)(ipaddress.ip_network)
+_address = lru_cache(maxsize=16_384)(ipaddress.ip_address)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +98,10 @@ def plan(want: WantedRoutes, view: HostView, remembered: Mapping[str, int]) -> R
 
 def next_hop(view: HostView, address: str) -> Route:
     """Return the route, none of ours, that leads to ``address``; raises :class:`LookupError` with a sentence."""
-    target = ipaddress.ip_address(address)
+    target = _address(address)
     best: Route | None = None
     for route in view.routes:
-        network = ipaddress.ip_network(route.network)
+        network = _network(route.network)
         if route.protocol == ROUTE_PROTOCOL or network.version != target.version or target not in network:
             continue
         if best is None or (network.prefixlen, -route.priority) > (_length(best), -best.priority):
@@ -114,17 +117,17 @@ def interface_name(tunnel_id: str) -> str:
 
 
 def _child_routes(tunnel: Tunnel, child: Child, status: TunnelStatus, driver: str, view: HostView) -> list[Route]:
-    remotes = [ipaddress.ip_network(ts.network) for ts in child.remote_ts]
+    remotes = [_network(ts.network) for ts in child.remote_ts]
     found: list[Route] = []
     if driver == "kernel":
         way = next_hop(view, tunnel.remote.address)
-        interface, version = way.interface, ipaddress.ip_address(tunnel.remote.address).version
+        interface, version = way.interface, _address(tunnel.remote.address).version
     else:
         way, interface = None, status.interface or interface_name(tunnel.id)
         if view.link(interface) is None:
             raise LookupError(f"its interface {interface} is not there")
     for remote in remotes:
-        if way is not None and remote == ipaddress.ip_network(way.network):
+        if way is not None and remote == _network(way.network):
             continue  # the way to the peer is a route to this very network already
         gateway = way.gateway if way is not None and remote.version == version else None
         source = _source(child, remote, view)
@@ -135,11 +138,11 @@ def _child_routes(tunnel: Tunnel, child: Child, status: TunnelStatus, driver: st
 
 
 def _pin(address: str, remotes: list[Network], view: HostView) -> list[Route]:
-    peer = ipaddress.ip_address(address)
+    peer = _address(address)
     if not any(remote.version == peer.version and peer in remote for remote in remotes):
         return []
     way = next_hop(view, address)
-    host = ipaddress.ip_network(address)
+    host = _network(address)
     return [] if way.network == str(host) else [_route(host, way.interface, way.gateway, None)]
 
 
@@ -155,10 +158,10 @@ def _halves(network: Network) -> list[Network]:
 
 def _source(child: Child, remote: Network, view: HostView) -> str | None:
     """Return the lowest of the machine's addresses that lie in the child's local selectors."""
-    locals_ = [ipaddress.ip_network(ts.network) for ts in child.local_ts if ts.version == remote.version]
+    locals_ = [_network(ts.network) for ts in child.local_ts if ts.version == remote.version]
     inside = [
         address
-        for address in (ipaddress.ip_address(each.address) for each in view.addresses)
+        for address in (_address(each.address) for each in view.addresses)
         if not address.is_link_local
         and not address.is_loopback
         and any(address.version == local.version and address in local for local in locals_)
@@ -167,4 +170,4 @@ def _source(child: Child, remote: Network, view: HostView) -> str | None:
 
 
 def _length(route: Route) -> int:
-    return ipaddress.ip_network(route.network).prefixlen
+    return _network(route.network).prefixlen
