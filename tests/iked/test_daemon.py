@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,9 +19,10 @@ from agents.contract.status import Counters, DataPlaneStatus, TunnelState, Tunne
 from agents.dataplane.base import Direction, SaId, SaSpec
 from agents.dataplane.fake import FakeDriver
 from agents.iked.planes import Planes
+from agents.iked.runtime import Runtime
 from agents.runtime.rpc import RpcError
 
-from .cast import document, psk, tunnel, uid
+from .cast import document, psk, sa, tunnel, uid
 from .rig import Daemon, is_up, loopback
 
 ALPHA, BETA = loopback(1), loopback(2)
@@ -385,3 +388,51 @@ async def test_a_bug_in_the_data_plane_ends_the_process_loudly_and_tidily(tmp_pa
     with pytest.raises(KeyError):
         await asyncio.wait_for(daemon.ended(), 20)
     assert not broken.is_open
+
+
+async def test_a_storm_of_garbage_is_counted_and_changes_nothing(alpha: Daemon, beta: Daemon) -> None:
+    """Mutations of a real message and plain noise on both ports, from the peer's own address and a stranger's."""
+    status = await bring_up(alpha, beta)
+    dice = random.Random(20_261_121)
+    spi_i, spi_r = bytes.fromhex(status.ike_sas[0].spi_i), bytes.fromhex(status.ike_sas[0].spi_r)
+    header = spi_i + spi_r + bytes((46, 0x20, 37, 0)) + bytes(4) + (80).to_bytes(4, "big")
+    genuine = header + bytes((41, 0, 0, 52)) + dice.randbytes(48)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind((loopback(77), 0))
+        for number in range(1_500):
+            datagram = bytearray(genuine if number % 3 else dice.randbytes(dice.randrange(200)))
+            for _ in range(dice.randrange(4)):
+                if datagram:
+                    datagram[dice.randrange(len(datagram))] = dice.randrange(256)
+            udp.sendto(datagram, (ALPHA, 500))
+            udp.sendto(bytes(4) + datagram, (ALPHA, 4500))
+            if number % 50 == 0:
+                await alpha.tunnel("beta")  # lets the daemon read: what overflows a socket buffer tests nothing
+    after = await alpha.tunnel("beta")
+    assert (after.state, after.ike_sas, after.children) == (status.state, status.ike_sas, status.children)
+    counters = (await alpha.status())["counters"]
+    assert counters["drop.integrity"] > 100
+    assert counters["drop.malformed"] > 100
+    assert "ike.bug" not in counters
+    assert len(await alpha.events()) < 300
+    assert (await alpha.act("rekey-ike", uid("beta")))["accepted"]
+    await alpha.until("beta", lambda now: is_up(now) and now.ike_sas[0].spi_i != status.ike_sas[0].spi_i)
+
+
+async def test_traffic_that_came_in_is_told_to_the_engine() -> None:
+    runtime, driver = Runtime(), FakeDriver()
+    await driver.open()
+    heard: list[str] = []
+    runtime.engine.traffic_seen = lambda tunnel_id, now: heard.append(tunnel_id)  # type: ignore[method-assign]
+    runtime.effects.attach(driver)
+    inbound = sa(Direction.IN, 0x100)
+    await driver.add_sa(inbound)
+    runtime.traffic.started(inbound, inbound.spi)
+    await runtime.poll_traffic()
+    assert heard == []
+    driver.count(inbound.id, packets=1, octets=1)
+    await runtime.poll_traffic()
+    await runtime.poll_traffic()
+    assert heard == ["t"]
+    driver.fail("list_sas")
+    await runtime.poll_traffic()  # a data plane that refuses is no reason to end
