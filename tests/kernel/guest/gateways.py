@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agents.contract.codec import from_plain, to_plain
+from agents.contract.codec import encode, from_plain, to_plain
 from agents.contract.config import (
     Child,
     ConnectionType,
@@ -31,9 +31,11 @@ from agents.contract.config import (
 from agents.contract.secret import Secret
 from agents.contract.status import TunnelState, TunnelStatus
 from agents.runtime import rpc
+from agents.runtime.paths import Paths, write_private
 from deploy.lab.netns import Namespace
 from deploy.lab.strongswan import StrongSwan
 from deploy.lab.topology import EXTRANET, LYON, PARIS, Network, Site
+from tests.agentd.fakes import GATEWAY_ID, Authority, make_identity
 
 PSK = Secret(b"correct horse battery staple")
 TUNNEL_LYON = "00000000-0000-4000-8000-000000000001"
@@ -79,17 +81,14 @@ class Gateway:
         self.document = document
         self._directory = Path(os.environ.get("TMPDIR", "/tmp")) / site.name
         self._process: subprocess.Popen[bytes] | None = None
+        self._agentd: subprocess.Popen[bytes] | None = None
         self.client: rpc.Client | None = None
 
     async def start(self) -> None:
         """Start the process and give it its document."""
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        with (self._directory / "log").open("ab") as log:
-            self._process = self.namespace.start(
-                sys.executable, "-m", "agents.iked", "--state", str(self._directory / "state"),
-                "--run", str(self._directory / "run"), log=log, environment=os.environ,
-            )  # fmt: skip
-        self.client = await self._connect()
+        self._process = self._spawn("iked")
+        self.client = await self._connect(self._directory / "run" / "iked.sock", self._process)
         await self.client.call("configure", {"document": to_plain(self.document)})
 
     async def force_udp(self, tunnel_id: str) -> None:
@@ -102,6 +101,15 @@ class Gateway:
         assert self.client is not None
         await self.client.call("configure", {"document": to_plain(self.document)})
 
+    async def start_agentd(self) -> rpc.Client:
+        """Start ``agentd`` beside ``iked``, enrolled and with the document it accepted before; returns a client."""
+        paths = Paths(state=self._directory / "state", run=self._directory / "run")
+        paths.prepare()
+        make_identity(paths.identity, Authority.make())
+        write_private(paths.document, encode(self.document))
+        self._agentd = self._spawn("agentd", "--listen", "127.0.0.1:8470")
+        return await self._connect(paths.agentd_socket, self._agentd)
+
     def kill(self) -> None:
         """End the process without a chance to tidy up."""
         assert self._process is not None
@@ -109,10 +117,11 @@ class Gateway:
         self._process.wait()
 
     def stop(self) -> None:
-        """Ask the process to end."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait(20)
+        """Ask the processes to end."""
+        for process in (self._agentd, self._process):
+            if process is not None and process.poll() is None:
+                process.terminate()
+                process.wait(20)
 
     async def status(self) -> dict[str, Any]:
         """Return the whole status."""
@@ -160,15 +169,20 @@ class Gateway:
         """Return the end of the daemon's log."""
         return "\n".join((self._directory / "log").read_text(errors="replace").splitlines()[-60:])
 
-    async def _connect(self) -> rpc.Client:
-        path = self._directory / "run" / "iked.sock"
-        assert self._process is not None
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        places = ("--state", str(self._directory / "state"), "--run", str(self._directory / "run"))
+        with (self._directory / "log").open("ab") as log:
+            return self.namespace.start(
+                sys.executable, "-m", f"agents.{name}", *places, *arguments, log=log, environment=os.environ
+            )
+
+    async def _connect(self, path: Path, process: subprocess.Popen[bytes]) -> rpc.Client:
         async with asyncio.timeout(WAIT_S):
             while True:
                 try:
                     return await rpc.Client.connect(path)
                 except rpc.RpcUnavailable:
-                    assert self._process.poll() is None, self.log()
+                    assert process.poll() is None, self.log()
                     await asyncio.sleep(0.05)  # a process that starts has no other sign than its socket
 
 
@@ -250,7 +264,7 @@ def _to_extranet() -> Tunnel:
 
 def _document(site: Site, tunnels: list[Tunnel]) -> GatewayDocument:
     return GatewayDocument(
-        gateway_id="00000000-0000-4000-8000-0000000000ff",
+        gateway_id=GATEWAY_ID,
         gateway_name=site.name,
         generation=1,
         nonce="00" * 16,

@@ -212,6 +212,39 @@ async def strongswan_rekeys(lab: Gateways) -> None:
     assert await lab.ping(EXTRANET, PARIS) == 3, lab.paris.log()
 
 
+async def agentd_makes_the_routes(lab: Gateways) -> dict[str, Any]:
+    """In kernel mode a route out of the outer interface is where the policy lookup starts from."""
+    paris, ip = lab.paris, lab.paris.namespace.ip
+    ip("route", "delete", LYON.lan_network)
+    assert await lab.ping(PARIS, LYON, 1) == 0, "no route, no tunnel"
+    agentd = await paris.start_agentd()
+    await _until_route(paris, there=True)
+    shown = ip("route", "show", "proto", "86")
+    assert f"{LYON.lan_network} via {PARIS.router_address} dev wan" in shown, shown
+    assert await lab.ping(PARIS, LYON) == 3, paris.log()
+    status = await agentd.call("status", {})
+    tunnel = next(each for each in status["tunnels"] if each["id"] == TUNNEL_LYON)
+    assert tunnel["routes"] == [LYON.lan_network]
+    assert tunnel["interface"] is None
+    assert status["data_plane"]["driver"] == "kernel"
+    ip("route", "delete", LYON.lan_network)
+    await _until_route(paris, there=True)
+    await paris.act("terminate", TUNNEL_LYON)
+    await _until_route(paris, there=False)
+    await paris.act("initiate", TUNNEL_LYON)
+    await _until_route(paris, there=True)
+    assert await lab.ping(LYON, PARIS) == 3, paris.log()
+    return {"problems": status["problems"]}
+
+
+async def _until_route(gateway: Gateway, *, there: bool) -> None:
+    for _ in range(200):
+        if (LYON.lan_network in gateway.namespace.ip("route", "show", "proto", "86")) is there:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"route {'missing' if there else 'still there'}\n{gateway.log()}")
+
+
 async def terminate_leaves_nothing(lab: Gateways) -> None:
     old = set(lab.lyon.kernel_sas())
     await lab.paris.act("terminate", TUNNEL_LYON)
@@ -230,7 +263,7 @@ CHECKS: dict[str, Check] = {
     for check in (
         auto_chooses_the_kernel, pings_between_hosts, child_rekey_counts_on, ike_rekey_keeps_the_children,
         forced_into_udp, nat_moves_the_peer, flushed_by_somebody, killed_and_started_again,
-        strongswan_with_kernel_netlink, strongswan_rekeys, terminate_leaves_nothing,
+        strongswan_with_kernel_netlink, strongswan_rekeys, agentd_makes_the_routes, terminate_leaves_nothing,
     )
 }  # fmt: skip
 
