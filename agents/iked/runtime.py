@@ -34,7 +34,8 @@ from agents.ike.outputs import (
     SwitchOutbound,
     Transmit,
 )
-from agents.iked.credentials import PresharedKeys
+from agents.ike.psk import PresharedKeys
+from agents.iked import trace
 from agents.iked.effects import Effects
 from agents.iked.entropy import OsEntropy
 from agents.iked.events import EventRing
@@ -77,6 +78,7 @@ class Runtime:
 
     def receive(self, datagram: bytes, path: Path) -> None:
         """A datagram came, without non-ESP marker."""
+        trace.message("<", datagram, path)
         self.engine.receive(datagram, path, self._loop.time())
         self._after_input()
 
@@ -276,6 +278,7 @@ class Runtime:
 
     def _transmit(self, output: Transmit) -> None:
         path = output.path
+        trace.message(">", output.datagram, path)
         if self.sockets.send(path, output.datagram) or path.local_port != NAT_T_PORT or self.userspace is None:
             return
         self.userspace.send_ike(
