@@ -187,13 +187,21 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired:
+    """Somebody removed something of ours and the driver put it back; ``detail`` is a sentence."""
+
+    reqid: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """The data plane lost every SA it had (the process died, the table was flushed): negotiate anew."""
 
     reason: str
 
 
-Notice = Expired | Acquired | Mapped | Rejected | Lost
+Notice = Expired | Acquired | Mapped | Rejected | Repaired | Lost
 
 
 class Driver(Protocol):

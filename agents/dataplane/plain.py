@@ -18,13 +18,14 @@ from typing import Any
 
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.errors import DocumentError
-from agents.dataplane.base import Acquired, Expired, Features, Lost, Mapped, Notice, Rejected
+from agents.dataplane.base import Acquired, Expired, Features, Lost, Mapped, Notice, Rejected, Repaired
 
 _NOTICES: Mapping[str, type[Notice]] = {
     "expired": Expired,
     "acquired": Acquired,
     "mapped": Mapped,
     "rejected": Rejected,
+    "repaired": Repaired,
     "lost": Lost,
 }
 _KINDS = {kind: name for name, kind in _NOTICES.items()}

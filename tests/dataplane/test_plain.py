@@ -5,7 +5,7 @@ import json
 import pytest
 
 from agents.contract.errors import DocumentError
-from agents.dataplane.base import Acquired, Expired, Features, Lost, Mapped, Notice, Rejected, SaId, Selector
+from agents.dataplane.base import Acquired, Expired, Features, Lost, Mapped, Notice, Rejected, Repaired, SaId, Selector
 from agents.dataplane.plain import (
     IkeDatagram,
     features_from_plain,
@@ -25,6 +25,7 @@ SA = SaId(spi=0x1001, destination="192.0.2.1")
         Mapped(id=SA, address="198.51.100.7", port=40000),
         Rejected(code="esp.replay", count=3, id=SA),
         Rejected(code="esp.no-sa", count=1, id=None),
+        Repaired(reqid=7, detail="a policy is back"),
         Lost(reason="the process ended"),
     ],
 )
