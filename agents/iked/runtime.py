@@ -19,7 +19,7 @@ from agents import __version__
 from agents.contract.actions import Verb
 from agents.contract.config import GatewayDocument
 from agents.contract.status import ComponentHealth, DataPlaneStatus, TunnelStatus
-from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected
+from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected, Repaired
 from agents.dataplane.plain import IkeDatagram
 from agents.ike.engine import Engine
 from agents.ike.errors import LocalError
@@ -139,6 +139,9 @@ class Runtime:
         now = self._loop.time()
         if isinstance(notice, Rejected):
             self._rejected(notice)
+        elif isinstance(notice, Repaired):
+            tunnel_id = self.effects.tunnel_of(notice.reqid)
+            self.report(Report(code="agent.repaired", message=notice.detail, tunnel_id=tunnel_id))
         elif isinstance(notice, Acquired):
             wanted = self.effects.tunnel_of(notice.reqid)
             if wanted is not None:
