@@ -26,8 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-from agents.contract.config import Child, GatewayDocument, PresharedKey, Tunnel
-from agents.contract.secret import Secret
+from agents.contract.config import Child, Tunnel
 
 
 class Fate(StrEnum):
@@ -98,30 +97,3 @@ def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
 
 def _differs(old: Child, new: Child, names: tuple[str, ...]) -> bool:
     return any(getattr(old, name) != getattr(new, name) for name in names)
-
-
-def psk_of(document: GatewayDocument, tunnel: Tunnel) -> Secret | None:
-    """Return the secret that this tunnel's pair of addresses and identities picks: the most specific row that matches.
-
-    Only for seeing whether it changed; the shell answers :class:`~agents.ike.outputs.FindPsk` by itself.
-    """
-    matching = [row for row in document.preshared_keys if _matches(row, tunnel)]
-    return max(matching, key=_specificity).secret if matching else None
-
-
-def _matches(row: PresharedKey, tunnel: Tunnel) -> bool:
-    return (
-        row.local_address in (None, tunnel.local.address)
-        and row.remote_address in (None, tunnel.remote.address)
-        and row.local_identity in (None, tunnel.local.identity)
-        and row.remote_identity in (None, tunnel.remote.identity)
-    )
-
-
-def _specificity(row: PresharedKey) -> tuple[bool, bool, bool, bool]:
-    return (
-        row.remote_identity is not None,
-        row.local_identity is not None,
-        row.remote_address is not None,
-        row.local_address is not None,
-    )

@@ -19,6 +19,7 @@ from agents.ike import change
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
 from agents.ike.outputs import Entropy, FindPsk, InstallChild, Output, Path, Report, Transmit
+from agents.ike.psk import PresharedKeys
 from agents.ike.timers import Agenda, Owner
 from agents.ike.v2 import status
 from agents.ike.v2.child import ChildSa
@@ -34,6 +35,11 @@ from agents.ike.wire.message import parse_clear
 from agents.ike.wire.payloads import Nonce
 from agents.ike.wire.registry import Exchange, Flag, NotifyType
 
+_FROM_STRANGERS = frozenset(
+    {"ike.sa-requested", "ike.no-tunnel", "ike.cookie-demanded", "ike.no-proposal", "ike.invalid-ke"}
+)
+"""Reports besides drops that anybody can cause: they come under flood control too."""
+
 _REPORTS_AT_ONCE = 20
 _REPORTS_PER_S = 5.0
 
@@ -47,7 +53,7 @@ class Engine:
         self.retransmission = Retransmission()
         self.require_udp_encapsulation = False
         self.counters: Counter[str] = Counter()
-        self._document: GatewayDocument | None = None
+        self._keys = PresharedKeys()
         self._tunnels: dict[str, TunnelRuntime] = {}
         self._by_addresses: dict[tuple[str, str], tuple[TunnelRuntime, ...]] = {}
         self._sas: dict[bytes, IkeSa] = {}
@@ -71,8 +77,7 @@ class Engine:
     def configure(self, document: GatewayDocument, now: float) -> None:
         """Take over a whole document; what that does to running tunnels is :mod:`agents.ike.change`."""
         self._now = now
-        old = self._document
-        self._document = document
+        old_keys, self._keys = self._keys, PresharedKeys(document.preshared_keys)
         self.retransmission = document.retransmission
         wanted = {tunnel.id: tunnel for tunnel in document.tunnels}
         for tunnel_id in [each for each in self._tunnels if each not in wanted]:
@@ -83,8 +88,10 @@ class Engine:
                 self._tunnels[tunnel_id] = runtime = TunnelRuntime(self, config, now)
                 self.touch(runtime)
                 continue
-            before = None if old is None else change.psk_of(old, runtime.config)
-            psk_changed = before != change.psk_of(document, config)
+            before = runtime.config
+            psk_changed = old_keys.find_for(before.local, before.remote) != self._keys.find_for(
+                config.local, config.remote
+            )
             if psk_changed or runtime.config != config:
                 runtime.apply(config, change.plan(runtime.config, config, psk_changed), now)
         self._tunnels = {tunnel_id: self._tunnels[tunnel_id] for tunnel_id in wanted}
@@ -235,11 +242,11 @@ class Engine:
         field: str | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> None:
-        """Queue one report and count it; drops beyond 5 per second and code are only counted."""
+        """Queue one report and count it; what strangers can cause beyond 5 per second is only counted."""
         kind = KINDS[code]
         self.counters[code] += 1
         extra = dict(attributes or {})
-        if code.startswith("drop."):
+        if code.startswith("drop.") or code in _FROM_STRANGERS:
             held_back = self._flood(code)
             if held_back is None:
                 return

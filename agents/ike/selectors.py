@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import itertools
 from collections.abc import Iterable, Sequence
 
 from agents.contract.config import TrafficSelector
@@ -15,6 +16,8 @@ from agents.dataplane.base import Direction, PolicySpec, Selector
 from agents.ike.wire.payloads import SelectorRange
 from agents.ike.wire.registry import TsType
 
+MOST_RANGES = 255
+MOST_PREFIX_PAIRS = 4_096
 _BASE_PRIORITY = 2_000
 
 
@@ -63,13 +66,12 @@ def covers(outer: SelectorRange, inner: SelectorRange) -> bool:
 
 
 def narrow(configured: Sequence[SelectorRange], received: Sequence[SelectorRange]) -> tuple[SelectorRange, ...]:
-    """Return what both lists hold, without ranges that another one covers; empty when they do not meet."""
-    found: list[SelectorRange] = []
-    for ours in configured:
-        for theirs in received:
-            both = intersect(ours, theirs)
-            if both is not None and both not in found:
-                found.append(both)
+    """Return what both lists hold, without ranges that another one covers; empty when they do not meet.
+
+    At most 255 ranges, as many as a TS payload takes: leaving out the rest is narrowing too.
+    """
+    met = (intersect(ours, theirs) for ours in configured for theirs in received)
+    found = list(itertools.islice(dict.fromkeys(both for both in met if both is not None), MOST_RANGES))
     return tuple(each for each in found if not any(other is not each and covers(other, each) for other in found))
 
 
@@ -93,6 +95,11 @@ def describe(selector: SelectorRange) -> str:
     if selector.protocol or (selector.start_port, selector.end_port) != (0, 65535):
         text += f"[{selector.protocol or 'any'}/{selector.start_port}-{selector.end_port}]"
     return text
+
+
+def prefix_pairs(local_ts: Sequence[SelectorRange], remote_ts: Sequence[SelectorRange]) -> int:
+    """Return how many pairs of prefixes two lists stand for: what a data plane has to carry."""
+    return sum(len(prefixes(each)) for each in local_ts) * sum(len(prefixes(each)) for each in remote_ts)
 
 
 def describe_all(selectors: Iterable[SelectorRange]) -> str:

@@ -15,7 +15,6 @@ from typing import assert_never
 from agents.contract.config import GatewayDocument
 from agents.contract.status import TunnelState, TunnelStatus
 from agents.dataplane.base import PolicySpec, SaId, SaSpec
-from agents.ike.change import psk_of
 from agents.ike.engine import Engine
 from agents.ike.outputs import (
     FindPsk,
@@ -28,6 +27,7 @@ from agents.ike.outputs import (
     SwitchOutbound,
     Transmit,
 )
+from agents.ike.psk import PresharedKeys
 from agents.ike.v2.cookie import HalfOpenLimits
 from tests.harness.entropy import SeededEntropy
 
@@ -109,8 +109,8 @@ class Host:
             case FindPsk():
                 assert self.document is not None
                 if self.psk_answers:
-                    tunnel = next(each for each in self.document.tunnels if each.id == output.tunnel_id)
-                    self.engine.psk_found(output.request_id, psk_of(self.document, tunnel), self.world.now)
+                    secret = PresharedKeys(self.document.preshared_keys).find(output)
+                    self.engine.psk_found(output.request_id, secret, self.world.now)
             case InstallChild():
                 self._install(output)
             case SwitchOutbound():

@@ -8,7 +8,7 @@ import pytest
 
 from agents.contract.config import ConnectionType, IkePolicy, IpsecProposal, Tunnel
 from agents.contract.status import TunnelState
-from agents.ike.change import _TUNNEL_FATES, Fate, Plan, plan, psk_of
+from agents.ike.change import _TUNNEL_FATES, Fate, Plan, plan
 from tests.harness.documents import FAST_IKE, Side, child, endpoint, key, pair, selectors, tunnel
 from tests.harness.world import Host, World, matched, up
 
@@ -59,15 +59,6 @@ def test_plan_of_a_psk() -> None:
     disabled = replace(_BASE, enabled=False)
     assert plan(disabled, _BASE, psk_changed=False).fate is Fate.START
     assert plan(disabled, disabled, psk_changed=True).fate is Fate.KEEP
-
-
-def test_the_most_specific_psk_row() -> None:
-    side = Side(name="a", tunnels=[_BASE], keys=[key(b"any"), key(b"pair", "192.0.2.1", "192.0.2.2")])
-    side.keys.append(key(b"stranger", "192.0.2.1", "192.0.2.3"))
-    found = psk_of(side.document(), _BASE)
-    assert found is not None
-    assert found.reveal() == b"pair"
-    assert psk_of(Side(name="a", tunnels=[_BASE], keys=[]).document(), _BASE) is None
 
 
 class TestRunning:

@@ -108,11 +108,15 @@ class ChildSa:
         )
 
     def retime(self, config: Child, uniform: float) -> None:
-        """Take over other lifetimes of the document; they count from the installation."""
+        """Take over other lifetimes of the document; they count from the installation.
+
+        The data plane ends the SA at the lifetime it was installed with, so a longer one begins with the next SA.
+        """
         self.agreement = replace(self.agreement, config=config)
+        lifetime_s = min(config.lifetime_s, self.inbound.limits.hard_s)
         if self.rekey_at is not None:
-            self.rekey_at = self.installed_at + rekey_after_s(config.lifetime_s, self.agreement.initiator, uniform)
-        self.expire_at = self.installed_at + config.lifetime_s
+            self.rekey_at = self.installed_at + rekey_after_s(lifetime_s, self.agreement.initiator, uniform)
+        self.expire_at = self.installed_at + lifetime_s
 
 
 def encapsulation(path: Path, direction: Direction) -> UdpEncapsulation:

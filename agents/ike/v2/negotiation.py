@@ -46,7 +46,7 @@ def accept_request(
             continue
         local, remote = selectors.to_ranges(config.local_ts), selectors.to_ranges(config.remote_ts)
         local_ts, remote_ts = selectors.narrow(local, ts_r.selectors), selectors.narrow(remote, ts_i.selectors)
-        if not _can_meet(local_ts, remote_ts):
+        if not _can_meet(local_ts, remote_ts, selectors.prefix_pairs(local, remote)):
             continue
         choice = _choose(config, offer, message, pfs)
         if choice is None:
@@ -88,8 +88,12 @@ def _parts(message: Message) -> tuple[SecurityAssociation, TsI, TsR]:
     return offer, ts_i, ts_r
 
 
-def _can_meet(local_ts: Sequence[SelectorRange], remote_ts: Sequence[SelectorRange]) -> bool:
-    return bool({each.ts_type for each in local_ts} & {each.ts_type for each in remote_ts})
+def _can_meet(local_ts: Sequence[SelectorRange], remote_ts: Sequence[SelectorRange], configured_pairs: int) -> bool:
+    """Whether there is anything to protect, and not so much in odd ranges that a data plane would drown in policies."""
+    versions = {each.ts_type for each in local_ts} & {each.ts_type for each in remote_ts}
+    return bool(versions) and selectors.prefix_pairs(local_ts, remote_ts) <= max(
+        selectors.MOST_PREFIX_PAIRS, configured_pairs
+    )
 
 
 def _choose(config: Child, offer: SecurityAssociation, message: Message, pfs: bool) -> EspChoice | None:

@@ -342,7 +342,7 @@ class TestHalfOpen:
         for octets, path in self.requests(200):
             give(lyon, octets, path)
         assert len(lyon.engine._sas) == 5
-        assert lyon.codes()["ike.cookie-demanded"] == 195
+        assert lyon.engine.counters["ike.cookie-demanded"] == 195
         assert all(len(each.octets) <= 100 for each in world.log[sent + 5 :])
 
 

@@ -1,0 +1,57 @@
+"""Which pre-shared key belongs to a pair of ends.
+
+A row of the document matches when each of its four fields is absent or equal to what is asked for. Of the rows that
+match, the one with the most fields present wins; among equals, one that names the remote identity, then the local
+identity, then the remote address, then the local address; then the first in the document.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from agents.contract.config import Endpoint, Identity, PresharedKey
+from agents.contract.secret import Secret
+from agents.ike.outputs import FindPsk
+
+_Key = tuple[Identity | None, Identity | None, str | None, str | None]
+
+# Which of the four fields are present, the most specific combination first.
+_PRECEDENCE = tuple(
+    sorted(itertools.product((True, False), repeat=4), key=lambda present: (sum(present), present), reverse=True)
+)
+
+
+class PresharedKeys:
+    """The keys of one document, found by at most sixteen look-ups however many there are."""
+
+    def __init__(self, rows: Iterable[PresharedKey] = ()) -> None:
+        self._rows: dict[_Key, Secret] = {}
+        for row in rows:
+            key = (row.remote_identity, row.local_identity, row.remote_address, row.local_address)
+            self._rows.setdefault(key, row.secret)
+        # Combinations that no row has are not asked for.
+        shapes = {tuple(field is not None for field in key) for key in self._rows}
+        self._shapes = tuple(present for present in _PRECEDENCE if present in shapes)
+
+    def find(self, request: FindPsk) -> Secret | None:
+        """Return the key of the most specific matching row, None when no row matches."""
+        return self.find_for(
+            Endpoint(address=request.local_address, identity=request.local_identity),
+            Endpoint(address=request.remote_address, identity=request.remote_identity),
+        )
+
+    def find_for(self, local: Endpoint, remote: Endpoint) -> Secret | None:
+        """Return the key of this pair of ends, None when no row matches."""
+        for with_remote_id, with_local_id, with_remote, with_local in self._shapes:
+            secret = self._rows.get(
+                (
+                    remote.identity if with_remote_id else None,
+                    local.identity if with_local_id else None,
+                    remote.address if with_remote else None,
+                    local.address if with_local else None,
+                )
+            )
+            if secret is not None:
+                return secret
+        return None
