@@ -26,6 +26,7 @@ from agents.dataplane.base import (
     Notice,
     PolicySpec,
     Rejected,
+    Repaired,
     SaId,
     SaSpec,
     SaState,
@@ -264,7 +265,8 @@ class KernelDriver:
                 except DataplaneError as error:
                     _log.error("a policy that someone removed could not be put back: %s", error)
                 else:
-                    _log.warning("policy %s was removed by someone else and is back", rows.policy_target(spec))
+                    detail = f"The policy {rows.policy_target(spec)} was removed by someone else and is back"
+                    self._queue.put_nowait(Repaired(reqid=spec.reqid, detail=detail))
 
     async def _put_policy(self, spec: PolicySpec) -> None:
         requests = self._open("add_policy", rows.policy_target(spec))

@@ -18,6 +18,7 @@ from agents.dataplane.base import (
     Direction,
     Driver,
     PolicySpec,
+    Repaired,
     SaId,
     SaSpec,
     Selector,
@@ -146,7 +147,7 @@ async def until(driver: KernelDriver, wanted: set[PolicySpec]) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_policies_that_somebody_removes_come_back(in_namespace: InNamespace, caplog: pytest.LogCaptureFixture) -> None:
+def test_policies_that_somebody_removes_come_back(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
         await driver.open()
@@ -160,27 +161,32 @@ def test_policies_that_somebody_removes_come_back(in_namespace: InNamespace, cap
         await driver.remove_policy(IN)
         ip("xfrm", "policy", "flush")
         await until(driver, {OUT})
-        assert "was removed by someone else and is back" in caplog.text
+        notices = driver.notices()
         await driver.close()
+        told = [notice async for notice in notices]
+        assert all(isinstance(notice, Repaired) and notice.reqid == OUT.reqid for notice in told)
+        details = [notice.detail for notice in told if isinstance(notice, Repaired)]
+        assert details[0] == "The policy in 10.2.0.0/24 to 10.1.0.0/24 was removed by someone else and is back"
+        assert len(details) >= 4
         assert ip("xfrm", "policy") == ""
 
     in_namespace(body)
 
 
-def test_our_own_removals_and_replacements_are_no_damage(
-    in_namespace: InNamespace, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_our_own_removals_and_replacements_are_no_damage(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
         await driver.open()
+        notices = driver.notices()
         await driver.add_policy(OUT)
         await driver.add_policy(dataclasses.replace(OUT, priority=3))
         await driver.remove_policy(OUT)
         await driver.add_policy(OUT)
         assert await driver.list_policies() == (OUT,)
         await driver.remove_policy(OUT)
+        assert await driver.list_policies() == ()
         await driver.close()
-        assert caplog.text == ""
+        assert [notice async for notice in notices] == []
 
     in_namespace(body)
 

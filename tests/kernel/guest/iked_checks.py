@@ -173,6 +173,10 @@ async def flushed_by_somebody(lab: Gateways) -> None:
     await lab.paris.until(TUNNEL_LYON, partial(_rekeyed, old=old))
     await lab.lyon.until(TUNNEL_LYON, partial(_rekeyed, old=old))
     assert await lab.ping(PARIS, LYON) == 3, lab.paris.log()
+    assert lab.paris.client is not None
+    page = await lab.paris.client.call("events", {"after": 0, "boot_id": None})
+    repairs = [event for event in page["events"] if event["code"] == "agent.repaired"]
+    assert {event["tunnel_id"] for event in repairs} == {TUNNEL_LYON}, page["events"]
 
 
 async def killed_and_started_again(lab: Gateways) -> None:
