@@ -159,7 +159,9 @@ class Datapath:
             opened.send(burst)
 
     def _socket_readable(self, opened: EspSocket) -> None:
+        """Receive what is there before anything is written, so that runs of segments get as long as they can."""
         now = time.monotonic()
+        arrived: dict[str, list[bytes]] = {}
         for _turn in range(READS_PER_WAKE_UP):
             batch = opened.receive()
             if batch is None:
@@ -167,11 +169,15 @@ class Datapath:
             for message in batch.ike:
                 self._on_ike(message)
             for delivery in self.engine.inbound(batch.arrival, batch.esp, now):
-                tun = self._tuns.get(delivery.tunnel_id)
-                if tun is None:
-                    self._dropped["in.no-link"] += len(delivery.packets)
-                else:
-                    tun.write(coalesce(delivery.packets))
+                packets = arrived.setdefault(delivery.tunnel_id, delivery.packets)
+                if packets is not delivery.packets:
+                    packets.extend(delivery.packets)
+        for tunnel_id, packets in arrived.items():
+            tun = self._tuns.get(tunnel_id)
+            if tun is None:
+                self._dropped["in.no-link"] += len(packets)
+            else:
+                tun.write(coalesce(packets))
         if self.engine.has_notices:
             self._on_notice()
 

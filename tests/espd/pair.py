@@ -97,7 +97,8 @@ async def espd_pair(*, mtu: int = 1500, prefix: str | None = None) -> AsyncItera
         for end in ends:
             await end.driver.close()
             end.process.send_signal(signal.SIGTERM)
-            end.process.wait(10)
+            status = end.process.wait(10)
+            assert status in (0, -signal.SIGKILL), end.log
         for space in spaces:
             space.remove()
         shutil.rmtree(directory)
@@ -175,6 +176,13 @@ async def key(ends: Sequence[End], specs: tuple[SaSpec, SaSpec]) -> None:
                         reqid=outbound.reqid,
                     )
                 )
+
+
+async def counters(end: End) -> dict[str, int]:
+    """Return what the end has dropped, by code; packets the kernel itself puts on the link are left out."""
+    async with await Client.connect(end.run / "espd.sock") as client:
+        answer = await client.call("health")
+    return {code: count for code, count in answer["counters"].items() if code != "out.no-policy"}
 
 
 async def ping(end: End, target: str, source: str, count: int = 3, payload: int = 56) -> int:

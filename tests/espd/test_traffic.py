@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from pathlib import Path
+
 import pytest
 
 from agents.dataplane.base import Direction, UdpEncapsulation
-from tests.espd import pair
-from tests.espd.pair import INNER_4, INNER_6, NAT, OUTER_4, OUTER_6, espd_pair, key, run_inside, sa_specs
+from tests.espd.pair import (
+    INNER_4,
+    INNER_6,
+    NAT,
+    OUTER_4,
+    OUTER_6,
+    End,
+    counters,
+    espd_pair,
+    key,
+    run_inside,
+    sa_specs,
+)
 
-pytestmark = [pytest.mark.lab, pytest.mark.skipif(pair.missing() is not None, reason=pair.missing() or "")]
+pytestmark = pytest.mark.lab
+
+MEBIBYTE = 1 << 20
+GCM, CBC = ("aes-128-gcm-16", None), ("aes-256-cbc", "hmac-sha2-256-128")
 
 
 @pytest.mark.parametrize("outer", [OUTER_4, OUTER_6], ids=["outer4", "outer6"])
@@ -25,3 +43,91 @@ async def test_pings_both_ways(outer: tuple[str, str], encapsulation: UdpEncapsu
             assert states[Direction.IN].counters.packets_in == 8
             assert states[Direction.OUT].counters.bytes_out == 3 * 84 + 3 * 104 + 2 * 1328
             assert states[Direction.IN].counters.bytes_in == 3 * 84 + 3 * 104 + 2 * 1328
+            assert await counters(end) == {}
+
+
+async def transfer(sender: End, receiver: End, address: str, octets: int) -> str:
+    script = str(Path(__file__).with_name("transfer.py"))
+    server = await asyncio.create_subprocess_exec(
+        *receiver.namespace.command([sys.executable, script, "serve", address, "5555", str(octets)]),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    try:
+        assert await asyncio.wait_for(server.stdout.readline(), 20) == b"ready\n"
+        return await asyncio.wait_for(
+            run_inside(sender, sys.executable, script, "send", address, "5555", str(octets)), 80
+        )
+    finally:
+        if server.returncode is None:
+            server.kill()
+        await server.communicate()
+
+
+CASES = {
+    "gcm, IPv4 in UDP": (OUTER_4, NAT, GCM, INNER_4, 48),
+    "gcm, IPv6 in UDP": (OUTER_4, NAT, GCM, INNER_6, 32),
+    "cbc, IPv4 in UDP over IPv6": (OUTER_6, NAT, CBC, INNER_4, 16),
+    "chacha, IPv6 in protocol 50": (OUTER_4, None, ("chacha20-poly1305", None), INNER_6, 16),
+    "gcm, IPv4 in protocol 50 over IPv6": (OUTER_6, None, GCM, INNER_4, 16),
+}
+
+
+@pytest.mark.parametrize(("outer", "encapsulation", "suite", "inner", "mebibytes"), CASES.values(), ids=CASES)
+async def test_a_large_transfer_arrives_as_sent(
+    outer: tuple[str, str],
+    encapsulation: UdpEncapsulation | None,
+    suite: tuple[str, str | None],
+    inner: tuple[str, str],
+    mebibytes: int,
+) -> None:
+    async with espd_pair() as ends:
+        await key(ends, sa_specs(suite, outer, encapsulation))
+        assert await transfer(ends[0], ends[1], inner[1], mebibytes * MEBIBYTE) == "same\n"
+        (into,) = [state for state in await ends[1].driver.list_sas() if state.direction is Direction.IN]
+        assert into.counters.bytes_in > mebibytes * MEBIBYTE
+        assert (into.rejected_integrity, into.rejected_replay) == (0, 0)
+        assert set(await counters(ends[1])) <= {"esp.late"}
+
+
+@pytest.mark.parametrize("encapsulation", [NAT, None], ids=["udp", "proto50"])
+async def test_an_outer_path_below_the_tunnels_mtu_works_by_fragments(encapsulation: UdpEncapsulation | None) -> None:
+    """Segmentation offload is refused there, and packets go one by one."""
+    async with espd_pair(mtu=1300) as ends:
+        await key(ends, sa_specs(encapsulation=encapsulation))
+        await run_inside(ends[0], "ping", "-c", "1", "-W", "2", "-s", "1372", INNER_4[1])
+        assert await transfer(ends[0], ends[1], INNER_4[1], 4 * MEBIBYTE) == "same\n"
+
+
+async def test_transfers_of_both_directions_and_families_at_once() -> None:
+    async with espd_pair() as ends:
+        await key(ends, sa_specs())
+        answers = await asyncio.gather(
+            transfer(ends[0], ends[1], INNER_4[1], 8 * MEBIBYTE),
+            transfer(ends[1], ends[0], INNER_4[0], 8 * MEBIBYTE),
+            transfer(ends[0], ends[1], INNER_6[1], 8 * MEBIBYTE),
+        )
+        assert set(answers) == {"same\n"}
+
+
+async def test_a_rekey_in_the_middle_of_a_transfer_loses_nothing() -> None:
+    async with espd_pair() as ends:
+        await key(ends, sa_specs())
+        running = asyncio.create_task(transfer(ends[0], ends[1], INNER_4[1], 32 * MEBIBYTE))
+        old = {state.id for end in ends for state in await end.driver.list_sas()}
+        for number in range(1, 4):
+            await asyncio.wait_for(_some_traffic(ends[1]), 30)
+            await key(ends, sa_specs(spi=0x1001 + 16 * number))
+        for end in ends:
+            for sa in old:
+                await end.driver.remove_sa(sa)
+        assert await running == "same\n"
+        newest = {state.id.spi: state.counters for state in await ends[1].driver.list_sas()}
+        assert newest[0x1031].packets_in > 0
+
+
+async def _some_traffic(end: End) -> None:
+    """Return when the end's SAs have counted a little more than now."""
+    before = sum(state.counters.packets_in for state in await end.driver.list_sas())
+    while sum(state.counters.packets_in for state in await end.driver.list_sas()) < before + 50:
+        await asyncio.sleep(0.01)
