@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 #: A reading older than this looks stale even when nothing failed yet.
 STALE_AFTER_S = 15
+#: After so long without a reading nobody can say that a gateway is reachable: the workers are not there.
+UNASKED_AFTER_S = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +169,7 @@ class GatewayRow:
         """What is wrong with it, in sentences."""
         found = []
         if self.state == "unreachable":
-            found.append(f"The agent does not answer: {self.error}")
+            found.append(f"Not heard from: {self.error}")
         elif self.status is not None:
             found.extend(self.status.problems)
             found.extend(
@@ -371,8 +373,7 @@ def _end_facts(
     return EndFacts(
         gateway_name=end.gateway.name,
         managed=end.gateway.is_managed,
-        reachable=heard is not None and heard.reachable,
-        reachable_since=heard.reachable_since if heard else None,
+        reachable=_heard(heard),
         heard_at=heard.read_at if heard else None,
         held=progress is not None and progress.holds(key),
         arriving=progress is not None and progress.delivers(key),
@@ -424,10 +425,10 @@ def _gateway_rows(tunnels: list[TunnelRow]) -> list[GatewayRow]:
         rows.append(
             GatewayRow(
                 gateway=gateway,
-                reachable=seen is not None and seen.reachable,
-                since=seen.reachable_since if seen else None,
+                reachable=_heard(seen),
+                since=_since(seen),
                 read_at=seen.read_at if seen else None,
-                error=seen.error if seen else "",
+                error=_error(seen),
                 status=_read(GatewayStatus, seen.status) if seen and seen.status else None,
                 progress=progress.get(gateway.pk),
                 tunnels_total=len(mine),
@@ -435,6 +436,29 @@ def _gateway_rows(tunnels: list[TunnelRow]) -> list[GatewayRow]:
             )
         )
     return rows
+
+
+def _heard(seen: GatewayObservation | None) -> bool:
+    """Whether the gateway answers, as far as anybody has asked lately."""
+    return seen is not None and seen.reachable and not _unasked(seen)
+
+
+def _unasked(seen: GatewayObservation) -> bool:
+    return seen.read_at is not None and timezone.now() - seen.read_at > timedelta(seconds=UNASKED_AFTER_S)
+
+
+def _since(seen: GatewayObservation | None) -> datetime | None:
+    if seen is None:
+        return None
+    return seen.read_at if seen.reachable and _unasked(seen) else seen.reachable_since
+
+
+def _error(seen: GatewayObservation | None) -> str:
+    if seen is None:
+        return ""
+    if seen.reachable and _unasked(seen):
+        return "nobody has asked it lately: is the console's worker running?"
+    return seen.error
 
 
 def _read(kind: type[T], plain: object) -> T | None:

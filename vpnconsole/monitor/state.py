@@ -37,7 +37,6 @@ class EndFacts:
     gateway_name: str
     managed: bool = True
     reachable: bool = False
-    reachable_since: datetime | None = None
     heard_at: datetime | None = None
     held: bool = False
     arriving: bool = False

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
+import time_machine
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from tests.console import cast
@@ -109,3 +112,17 @@ def test_events_are_filtered(paris: Gateway, tunnel: Tunnel, paris_agent: FakeAg
     first = EventRecord.objects.order_by("id").first()
     assert first is not None
     assert [row.code for row in queries.events(after=first.pk)] == ["ike.no-proposal"]
+
+
+def test_without_a_worker_nothing_is_called_reachable_for_long(
+    paris: Gateway, tunnel: Tunnel, paris_agent: FakeAgent
+) -> None:
+    deploy(paris)
+    polling.poll(paris.pk)
+    assert queries.tunnel_rows()[0].state is ConsoleState.UP
+    with time_machine.travel(timezone.now() + timedelta(minutes=2), tick=False):
+        (row,) = queries.tunnel_rows()
+        gateway, _ = queries.gateway_detail(paris.pk)
+    assert (row.state, row.verdict.old) == (ConsoleState.UNREACHABLE, True)
+    assert gateway.state == "unreachable"
+    assert gateway.problems == ("Not heard from: nobody has asked it lately: is the console's worker running?",)
