@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import signal
 from collections.abc import Callable
@@ -46,6 +47,7 @@ class Agent:
         self._espd_socket = paths.espd_socket
         self._moved = asyncio.Event()
         self.journal = Journal(database, on_growth=self._moved.set)
+        self.journal.adopt(gateway.gateway_id)
         self.ledger = Ledger(paths.document, gateway.gateway_id)
         self.link = IkedLink(paths.iked_socket, self.journal, self._iked_changed)
         self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, on_pass=self._moved.set)
@@ -160,6 +162,7 @@ async def serve(paths: Paths, listen: tuple[str, int] | None, *, on_ready: Calla
         agent = Agent(gateway, paths, host, database)
         server = await stack.enter_async_context(Server(paths.agentd_socket, handlers(agent)))
         api = await stack.enter_async_context(Api(gateway, agent, agent.journal, address, port))
+        _tell_enrolment(agent.journal, gateway)
         agent.journal.append("agent.started", f"Agent {VERSION} started", attributes={"version": VERSION})
         _log.info("gateway %s (%s) serves on port %d", gateway.gateway_name, gateway.gateway_id, api.port)
         sd_notify.ready()
@@ -167,6 +170,13 @@ async def serve(paths: Paths, listen: tuple[str, int] | None, *, on_ready: Calla
             on_ready(api.port)
         await _run_until(stop, agent, server)
         sd_notify.stopping()
+
+
+def _tell_enrolment(journal: Journal, gateway: GatewayIdentity) -> None:
+    """Write ``agent.enrolled`` the first time the agent runs with a certificate."""
+    fingerprint = hashlib.sha256(gateway.certificate.read_bytes()).hexdigest()
+    if journal.recall("certificate") != fingerprint:
+        journal.append("agent.enrolled", f"Enrolled as {gateway.gateway_name}", remember={"certificate": fingerprint})
 
 
 async def _run_until(stop: asyncio.Event, agent: Agent, server: Server) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -87,6 +88,8 @@ def check_grant(grant: EnrolmentGrant, public_key: ec.EllipticCurvePublicKey) ->
         raise EnrolmentError("the fleet CA in the answer is not a certificate authority")
     if certificate.public_key() != public_key:
         raise EnrolmentError("the certificate in the answer is for another key")
+    if not certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc:
+        raise EnrolmentError("the certificate in the answer is not valid now: check this gateway's clock")
     if server_name(grant.gateway_id) not in names.get_values_for_type(x509.DNSName):
         raise EnrolmentError("the certificate in the answer is for another gateway")
 

@@ -72,8 +72,8 @@ class IkedLink:
             delay_s = FIRST_RETRY_S
             try:
                 await self._follow(client)
-            finally:
                 self._lost()
+            finally:
                 await client.close()
 
     async def refresh(self) -> None:

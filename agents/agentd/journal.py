@@ -65,6 +65,16 @@ class Journal:
             self._last = time.time_ns() // 1000
         self._prune()
 
+    def adopt(self, gateway_id: str) -> None:
+        """Begin anew when the machine was enrolled as another gateway: events belong to one gateway."""
+        if self._database.fact("gateway_id") not in (None, gateway_id):
+            with self._database.transaction() as connection:
+                for table in ("event", "fact", "action"):
+                    connection.execute(f"DELETE FROM {table}")  # noqa: S608 - one of the names above
+            self._last = 0
+        with self._database.transaction() as connection:
+            set_fact(connection, "gateway_id", gateway_id)
+
     @property
     def last(self) -> int:
         """The number of the newest event, 0 before the first."""

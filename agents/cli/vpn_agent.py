@@ -114,7 +114,8 @@ def _run(arguments: argparse.Namespace) -> int:
     programs = agent_programs(
         where, listen=arguments.listen, log_level=arguments.log_level, log_format=arguments.log_format
     )
-    asyncio.run(supervise(programs))
+    with paths.held(where.run / "supervisor.lock"):
+        asyncio.run(supervise(programs))
     return 0
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +94,20 @@ def write_private(path: Path, octets: bytes) -> None:
         os.close(descriptor)
     temporary.replace(path)
     sync_directory(path.parent)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` for the length of the block; raises :class:`PathError` when another process does."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PathError(f"an agent is running with {path.parent} already") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(directory: Path) -> None:

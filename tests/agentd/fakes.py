@@ -277,11 +277,11 @@ class Authority:
     def pem(self) -> str:
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
 
-    def issue(self, public_key: ec.EllipticCurvePublicKey, *names: str) -> str:
-        """Issue a certificate for these DNS names."""
+    def issue(self, public_key: ec.EllipticCurvePublicKey, *names: str, days_ago: int = 0) -> str:
+        """Issue a certificate for these DNS names, good for a day."""
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issued")])
         certificate = (
-            _builder(subject, self.certificate.subject, public_key)
+            _builder(subject, self.certificate.subject, public_key, days_ago)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .sign(self.key, hashes.SHA256())
@@ -289,8 +289,10 @@ class Authority:
         return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+def _builder(
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days_ago: int = 0
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days_ago)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -45,6 +45,7 @@ class Console:
     names: tuple[str, ...] = (server_name(GATEWAY_ID),)
     key: ec.EllipticCurvePublicKey | None = None
     used: bool = False
+    days_ago: int = 0
     url: str = ""
     requests: list[SignedRequest] = field(default_factory=list)
 
@@ -63,7 +64,7 @@ class Console:
             EnrolmentGrant(
                 gateway_id=GATEWAY_ID,
                 gateway_name="paris",
-                certificate_pem=self.authority.issue(self.key or public_key, *self.names),
+                certificate_pem=self.authority.issue(self.key or public_key, *self.names, days_ago=self.days_ago),
                 fleet_ca_pem=self.authority.pem,
             )
         )
@@ -139,6 +140,12 @@ async def test_a_certificate_not_from_the_authority_beside_it_is_refused(
 ) -> None:
     console.tamper = lambda grant: dataclasses.replace(grant, fleet_ca_pem=Authority.make(name).pem)
     with pytest.raises(EnrolmentError, match="signed"):
+        await enrol(console.url, TOKEN.text(), 1, tmp_path / "identity")
+
+
+async def test_a_clock_that_is_wrong_is_said(console: Console, tmp_path: Path) -> None:
+    console.days_ago = 400
+    with pytest.raises(EnrolmentError, match="clock"):
         await enrol(console.url, TOKEN.text(), 1, tmp_path / "identity")
 
 

@@ -124,6 +124,18 @@ def test_what_was_written_survives_kill_minus_nine(tmp_path: Path) -> None:
         database.close()
 
 
+def test_another_gateway_begins_anew(database: Database) -> None:
+    journal = Journal(database)
+    journal.adopt("one")
+    journal.append("agent.started", "x", remember={"name": "value"})
+    journal.adopt("one")
+    assert (journal.last, journal.recall("name")) == (1, "value")
+    journal.adopt("two")
+    assert (journal.oldest, journal.last, journal.recall("name")) == (1, 0, None)
+    journal.append("agent.started", "x")
+    assert Journal(database).last == 1
+
+
 def test_a_damaged_file_is_set_aside_and_no_number_is_used_twice(tmp_path: Path) -> None:
     directory = tmp_path / "journal"
     database = Database(directory)

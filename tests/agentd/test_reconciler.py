@@ -153,6 +153,7 @@ async def test_restarting_agentd_touches_nothing(tmp_path: Path) -> None:
         assert second.agent.reconciler.status.applied_generation == 1
         assert host.writes == writes
         assert second.codes().count("agent.config-applied") == 1
+        assert "agent.component-lost" not in second.codes()
         assert iked.actions == []
         assert {each.generation for each in iked.documents} == {1}
         await second.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agents.runtime import sd_notify
-from agents.runtime.paths import PathError, Paths, write_private
+from agents.runtime.paths import PathError, Paths, held, write_private
 
 
 def test_directories_are_made_for_the_owner_only(tmp_path: Path) -> None:
@@ -38,6 +38,14 @@ def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in tmp_path.iterdir()] == ["secret"]
+
+
+def test_a_lock_is_held_by_one_and_free_again_after(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with held(path), pytest.raises(PathError, match="running"), held(path):
+        pass
+    with held(path):
+        pass
 
 
 def test_readiness_is_told_to_the_service_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
