@@ -85,7 +85,7 @@ def _await_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None
 @pytest.fixture
 def page(console: Console, browser: Browser) -> Iterator[Page]:
     """A logged-in page on the dashboard."""
-    context = browser.new_context(viewport=DESKTOP)  # type: ignore[arg-type]
+    context = browser.new_context(viewport=DESKTOP)
     page = context.new_page()
     log_in(page, console.url, USERNAME, PASSWORD)
     yield page

@@ -70,8 +70,10 @@ def create_tunnel(page: Page, name: str, gateway_a: str, gateway_b: str, *, psk:
 
 def choose_gateway(page: Page, end: str, gateway: str) -> None:
     """Choose the gateway of one end and wait until the form has filled in what follows from it."""
+    choice = page.locator(f"#id_{end}-gateway")
+    choice.focus()
     with page.expect_response(re.compile("/tunnels/form/$")):
-        page.locator(f"#id_{end}-gateway").select_option(label=gateway)
+        choice.select_option(label=gateway)
     expect(page.locator(f"#id_{end}-identity_value")).not_to_have_value("")
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("size", ["desktop", "phone"])
 def test_every_page(console: Console, browser: Browser, size: str) -> None:
-    context = browser.new_context(viewport=DESKTOP if size == "desktop" else PHONE)  # type: ignore[arg-type]
+    context = browser.new_context(viewport=DESKTOP if size == "desktop" else PHONE, reduced_motion="reduce")
     page = context.new_page()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
@@ -33,7 +33,9 @@ def test_every_page(console: Console, browser: Browser, size: str) -> None:
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
             shoot(page, f"{name}-{size}-{scheme}")
-            found[name] += [f"{scheme}: {problem}" for problem in violations(page)]
+            # A phone's page has the desk's colours: one scheme is enough for axe there.
+            if (size, scheme) != ("phone", "dark"):
+                found[name] += [f"{scheme}: {problem}" for problem in violations(page)]
         if wide := overflow(page):
             found[name].append(f"the page is {wide} px wider than the window")
     context.close()

@@ -1,0 +1,182 @@
+"""What only a browser shows: forms that fill themselves, questions before interruptions, live values, keyboard."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.e2e import steps
+from tests.e2e.browser import DESKTOP, violations
+from tests.e2e.conftest import Console
+from tests.e2e.seed import PASSWORD, USERNAME
+
+pytestmark = pytest.mark.browser
+
+
+def test_choosing_gateways_fills_in_the_other_fields(page: Page) -> None:
+    steps.go(page, "tunnels")
+    page.locator("[data-test=new-tunnel]").click()
+    steps.choose_gateway(page, "end_a", "paris")
+    expect(page.locator("#id_end_a-address")).to_have_value("192.0.2.1")
+    expect(page.locator("#id_selectors-0-network_a")).to_have_value("10.1.0.0/24")
+    # The keyboard stays where it was although the fields were fetched anew.
+    expect(page.locator("#id_end_a-gateway")).to_be_focused()
+    steps.choose_gateway(page, "end_b", "berlin")
+    expect(page.locator("#id_name")).to_have_value("paris-berlin")
+    expect(page.locator("#id_end_b-identity_value")).to_have_value("203.0.113.50")
+    expect(page.locator("#id_selectors-1-network_a")).to_have_value("10.1.64.0/20")
+    expect(page.locator("#id_selectors-1-network_b")).to_have_value("10.4.0.0/24")
+    # Only the inputs of the chosen way of giving a key are there.
+    expect(page.locator("#id_psk")).to_be_hidden()
+    page.get_by_label("Use a stored key").check()
+    expect(page.locator("#id_psk")).to_be_visible()
+    assert violations(page) == []
+
+
+def test_a_refused_form_keeps_what_was_typed_and_leads_to_the_field(page: Page) -> None:
+    steps.go(page, "tunnels")
+    page.locator("[data-test=new-tunnel]").click()
+    steps.choose_gateway(page, "end_a", "paris")
+    steps.choose_gateway(page, "end_b", "berlin")
+    page.get_by_label("Description").fill("typed with care")
+    page.locator("#id_selectors-0-network_b").fill("10.1.0.0/16")
+    page.get_by_label("Enter a key agreed with the peer").check()
+    page.get_by_label("Key", exact=True).fill('with "quotes"')
+    page.get_by_label("Text (ASCII)").check()
+    page.locator("[data-test=submit]").click()
+    summary = page.locator("[data-test=error-summary]")
+    expect(summary).to_contain_text("overlap")
+    expect(summary).to_contain_text("Leave out quotes")
+    expect(page.get_by_label("Description")).to_have_value("typed with care")
+    expect(page.get_by_label("Key", exact=True)).to_have_value('with "quotes"')
+    expect(page.locator("#id_selectors-0-network_b")).to_have_attribute("aria-invalid", "true")
+    summary.get_by_role("link", name="Network at B").click()
+    assert page.url.endswith("#id_selectors-0-network_b")
+    assert violations(page) == []
+
+
+def test_a_tunnel_by_clicking(page: Page) -> None:
+    steps.create_tunnel(page, "made-by-clicking", "lyon", "berlin")
+    expect(page.locator("body")).to_have_attribute("data-test", "page-tunnel")
+    expect(page.locator("#tunnel .state").first).to_have_attribute("data-state", "not-deployed")
+    expect(page.locator("[data-test=pending]")).to_contain_text("made-by-clicking added")
+    page.locator("[data-test=delete]").click()
+    page.locator("[data-test=submit]").click()
+    expect(page.locator("[data-test=message-success]")).to_contain_text("was deleted")
+
+
+def test_values_move_without_reloading(console: Console, page: Page) -> None:
+    page.goto(console.page("tunnel-up"))
+    page.evaluate("() => { window.sameDocument = true; }")
+    steps.await_rising_counters(page)
+    assert page.evaluate("() => window.sameDocument")
+    expect(page.locator("#live-mode")).to_have_text("Refreshing every 5 s")
+    canvas = page.locator("#traffic-chart canvas")
+    expect(canvas).to_be_visible()
+    page.get_by_text("The same as a table").click()
+    expect(page.locator("#series-table tbody tr").first).to_be_visible()
+    # A refresh leaves the opened table open.
+    steps.await_rising_counters(page)
+    expect(page.locator("#series-table tbody tr").first).to_be_visible()
+
+
+def test_an_interruption_asks_first(console: Console, page: Page) -> None:
+    page.goto(console.page("tunnel-up"))
+    page.locator("[data-test=do-clear-ike]").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Traffic stops until an end negotiates anew")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page.locator("[data-test=message-success]")).to_have_count(0)
+    steps.act(page, "clear-ike")
+    expect(page.locator("[data-test=job]").first).to_contain_text("clear-ike on paris")
+
+
+def test_silence_looks_silent(console: Console, page: Page) -> None:
+    page.goto(console.page("tunnel-half-silent"))
+    expect(page.locator("[data-test=end-b]")).to_contain_text("unreachable")
+    expect(page.locator("[data-test=end-b]")).to_contain_text("last said up")
+    expect(page.locator("[data-test=reason]")).to_contain_text("madrid not heard from")
+    page.goto(console.page("gateways"))
+    row = page.locator("[data-test=gateway-madrid]")
+    expect(row).to_have_attribute("data-state", "unreachable")
+    expect(row.locator("time.age.old")).to_be_visible()
+
+
+def test_the_search_key_and_the_keyboard(console: Console, page: Page) -> None:
+    page.goto(console.page("dashboard"))
+    page.keyboard.press("Tab")
+    expect(page.get_by_text("Skip to the page")).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.locator("#search")).to_be_focused()
+    page.keyboard.type("voice")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-test=found]")).to_contain_text("paris-lyon-voice")
+
+
+def test_every_stop_of_the_keyboard_is_visible(console: Console, page: Page) -> None:
+    page.goto(console.page("tunnel-up"))
+    seen = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        outline = page.evaluate(
+            "() => { const e = document.activeElement; const s = getComputedStyle(e);"
+            " const name = e.tagName + '|' + (e.dataset.test || e.textContent.trim().slice(0, 20));"
+            " return [name, s.outlineStyle, s.outlineWidth]; }"
+        )
+        seen.add(outline[0])
+        if outline[0].startswith("BODY"):
+            break
+        assert outline[1] != "none", outline
+        assert outline[2] != "0px", outline
+    assert len(seen) > 15
+
+
+def test_appearance_is_kept(console: Console, page: Page) -> None:
+    page.goto(console.page("dashboard"))
+    page.locator("[data-test=user-menu]").click()
+    page.get_by_role("button", name="Appearance: dark").click()
+    expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-bs-theme", "dark")
+    page.locator("[data-test=user-menu]").click()
+    page.get_by_role("button", name="Appearance: system").click()
+    assert page.locator("html").get_attribute("data-bs-theme") is None
+
+
+def test_filter_and_sort_stay_in_the_address_bar(console: Console, page: Page) -> None:
+    page.goto(console.page("tunnels"))
+    page.get_by_label("State").select_option("down")
+    expect(page.locator("[data-test=tunnels] tbody tr")).to_have_count(1)
+    assert "state=down" in page.url
+    page.reload()
+    expect(page.locator("[data-test=tunnel-paris-extranet]")).to_be_visible()
+    page.goto(console.page("tunnels"))
+    page.get_by_role("link", name="Tunnel", exact=True).click()
+    assert re.search(r"[?&]sort=name", page.url)
+
+
+def test_nothing_comes_from_another_host(console: Console, page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for name in ("dashboard", "tunnel-up", "tunnel-new", "changes"):
+        page.goto(console.page(name))
+        page.wait_for_load_state("load")
+    assert asked
+    assert [url for url in asked if not url.startswith((console.url, "data:"))] == []
+
+
+def test_the_form_works_without_scripts(console: Console, browser: Browser) -> None:
+    context = browser.new_context(viewport=DESKTOP, java_script_enabled=False)
+    page = context.new_page()
+    steps.log_in(page, console.url, USERNAME, PASSWORD)
+    page.goto(console.page("tunnel-new"))
+    page.locator("#id_end_a-gateway").select_option(label="madrid")
+    page.locator("#id_end_b-gateway").select_option(label="extranet (extranet)")
+    page.get_by_role("button", name="Fill in from the gateways").click()
+    expect(page.locator("#id_name")).to_have_value("madrid-extranet")
+    page.locator("[data-test=submit]").click()
+    expect(page.locator("[data-test=message-success]")).to_contain_text("madrid-extranet")
+    context.close()
