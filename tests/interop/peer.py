@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,9 @@ SUITES = {
 }
 
 
-def swanctl_conf(suite: Suite, *, secret: bytes = _PSK) -> str:
-    """Return strongSwan's side of the tunnel."""
+def swanctl_conf(suite: Suite, *, remote_ts: str = OUR_NET, start: bool = False) -> str:
+    """Return strongSwan's side of the tunnel; ``start`` makes it keep the child up by itself."""
+    action = "start" if start else "none"
     return f"""
 connections {{
   ours {{
@@ -70,14 +71,16 @@ connections {{
     children {{
       net {{
         local_ts = {THEIR_NET}
-        remote_ts = {OUR_NET}
+        remote_ts = {remote_ts}
+        start_action = {action}
+        close_action = {action}
         esp_proposals = {suite.theirs_esp}
       }}
     }}
   }}
 }}
 secrets {{ ike-ours {{ id-1 = {OURS}
-    secret = 0x{secret.hex()} }} }}
+    secret = 0x{_PSK.hex()} }} }}
 """
 
 
@@ -94,12 +97,14 @@ class Pair:
         self._spaces = spaces
         self.tunnel_id = ""
 
-    async def configure(self, connection_type: ConnectionType, *, secret: bytes = _PSK) -> None:
-        """Give our side its tunnel."""
+    async def configure(
+        self, connection_type: ConnectionType, *, secret: bytes = _PSK, also: Sequence[IkeProposal] = ()
+    ) -> None:
+        """Give our side its tunnel; proposals in ``also`` come before the suite's own."""
         suite = self.suite
         tunnels = [
             tunnel(
-                "strongswan", OURS, THEIRS, local_ts=OUR_NET, remote_ts=THEIR_NET, proposals=(suite.ike,),
+                "strongswan", OURS, THEIRS, local_ts=OUR_NET, remote_ts=THEIR_NET, proposals=(*also, suite.ike),
                 esp=(suite.esp,), pfs=suite.pfs, connection_type=connection_type,
             )
         ]  # fmt: skip
@@ -157,3 +162,13 @@ def _children(section: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 yield value
             else:
                 yield from _children(value)
+
+
+def child_spi(status: TunnelStatus) -> str:
+    """Return what a child rekey changes."""
+    return status.children[0].sas[0].spi_in
+
+
+def ike_spi(status: TunnelStatus) -> str:
+    """Return what an IKE rekey changes."""
+    return status.ike_sas[0].spi_i

@@ -11,22 +11,11 @@ import signal
 import pytest
 
 from agents.contract.config import ConnectionType
-from agents.contract.status import TunnelStatus
 from deploy.lab.netns import LabError
-from tests.interop.peer import SUITES, Pair
+from tests.interop.peer import SUITES, Pair, child_spi, ike_spi
 from tests.interop.rig import is_up
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
-
-
-def child_spi(status: TunnelStatus) -> str:
-    """Return what a child rekey changes."""
-    return status.children[0].sas[0].spi_in
-
-
-def ike_spi(status: TunnelStatus) -> str:
-    """Return what an IKE rekey changes."""
-    return status.ike_sas[0].spi_i
 
 
 @pytest.mark.parametrize("initiator", [True, False], ids=["initiator", "responder"])
