@@ -14,7 +14,8 @@ import pytest
 
 from agents.contract.config import ConnectionType, IkePolicy, Retransmission
 from agents.contract.status import TunnelState
-from tests.harness.documents import FAST_IKE, child, pair
+from agents.ike.errors import LocalError
+from tests.harness.documents import FAST_IKE, child, key, pair
 from tests.harness.world import Host, Network, World, matched
 
 SEEDS = int(os.environ.get("VPNCONSOLE_SEEDS", "1000"))
@@ -25,7 +26,7 @@ _ROLES = (
     (ConnectionType.BOTH, ConnectionType.BOTH),
     (ConnectionType.BOTH, ConnectionType.RESPONDER_ONLY),
 )
-_VERBS = ("rekey_child", "rekey_ike", "clear_ipsec", "clear_ike", "terminate", "initiate")
+_VERBS = ("rekey_child", "rekey_ike", "clear_ipsec", "clear_ike", "terminate", "initiate", "restart")
 
 
 def run_seed(seed: int) -> tuple[World, Host, Host]:
@@ -38,6 +39,8 @@ def run_seed(seed: int) -> tuple[World, Host, Host]:
         ike=IkePolicy(proposals=(FAST_IKE,), dpd_interval_s=20),
         children=(child(),) if seed % 3 else (child(), child("voice", ("10.9.0.0/24",), ("10.8.0.0/24",))),
     )
+    if seed % 20 == 19:
+        right.keys = [key(b"another secret", "192.0.2.2", "192.0.2.1")]
     left.retransmission = right.retransmission = Retransmission(initial_ms=500, factor=1.6, tries=6)
     paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
     lyon.configure(right.document())
@@ -47,18 +50,27 @@ def run_seed(seed: int) -> tuple[World, Host, Host]:
     for _ in range(choose.randint(0, 4)):
         host, verb = choose.choice((paris, lyon)), choose.choice(_VERBS)
         _try(host, verb)
-        if choose.random() < 0.4:  # collide on purpose
+        if choose.random() < 0.4 and verb != "restart":  # collide on purpose
             _try(lyon if host is paris else paris, verb)
         world.run(choose.uniform(0.0, 6.0))
     network.loss = network.duplicates = 0.0
     network.delay_s = (0.01, 0.01)
     world.run(400)
+    if seed % 20 == 19:  # they would try again for ever
+        for host, side in ((paris, left), (lyon, right)):
+            side.change(enabled=False)
+            host.configure(side.document())
+        world.run(60)
     return world, paris, lyon
 
 
 def _try(host: Host, verb: str) -> None:
-    from agents.ike.errors import LocalError
-
+    if verb == "restart":
+        document = host.document
+        assert document is not None
+        host.world.restart(host)
+        host.configure(document)
+        return
     try:
         host.do(getattr(host.engine, verb), host.status().id)
     except LocalError:
@@ -94,7 +106,8 @@ def verdict(paris: Host, lyon: Host) -> str | None:
     if paris.data_plane.sas or paris.data_plane.policies or lyon.data_plane.policies:
         return "down with SAs in the data plane"
     held = [host for host in (paris, lyon) if any(each.held for each in host.engine._tunnels.values())]
-    return None if held else f"down for no reason: {paris.status()} {lyon.status()}"
+    mismatch = lyon.engine.counters["ike.psk-mismatch"] + paris.engine.counters["ike.peer-refused-auth"]
+    return None if held or mismatch else f"down for no reason: {paris.status()} {lyon.status()}"
 
 
 @pytest.mark.parametrize("batch", range(_BATCHES))
