@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -83,6 +84,8 @@ class FakeAgent:
         self.counters: Callable[[], Counters] = Counters
         self.problem_status = 0
         self.puts = 0
+        #: Whole answers by path, instead of what the API would say.
+        self.raw: dict[str, tuple[int, bytes]] = {}
         #: Set to let PUT answer; a test clears it to catch a push in the middle.
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -153,7 +156,7 @@ class FakeAgent:
         self._loop.close()
 
     async def _main(self) -> None:
-        app = web.Application()
+        app = web.Application(middlewares=[self._say_raw])
         app.router.add_put("/v1/config", self._put)
         app.router.add_get("/v1/status", self._get_status)
         app.router.add_get("/v1/events", self._get_events)
@@ -164,6 +167,13 @@ class FakeAgent:
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
+
+    @web.middleware
+    async def _say_raw(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in self.raw:
+            status, body = self.raw[request.path]
+            return web.Response(status=status, body=body)
+        return await handler(request)
 
     async def _put(self, request: web.Request) -> web.Response:
         octets = await request.read()

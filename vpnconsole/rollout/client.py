@@ -82,6 +82,14 @@ class Accepted:
     digest: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """A whole answer of bearable size."""
+
+    status_code: int
+    content: bytes
+
+
 class AgentClient:
     """One connection to one agent; use as a context manager. Every method raises :class:`AgentError`."""
 
@@ -136,19 +144,17 @@ class AgentClient:
             raise AgentUnknownTunnel("the tunnel is not in force on this gateway: deploy first")
         return self._read(ActionResult, answer)
 
-    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+    def _request(self, method: str, path: str, **arguments: Any) -> _Answer:
         headers = {"Content-Type": "application/json"} if "content" in arguments else {}
         try:
-            answer = self._http.request(method, path, headers=headers, extensions=self._extensions, **arguments)
+            with self._http.stream(method, path, headers=headers, extensions=self._extensions, **arguments) as answer:
+                return _Answer(status_code=answer.status_code, content=_bounded(answer))
         except httpx.TimeoutException:
             raise AgentUnreachable(f"no answer from {self._http.base_url.netloc.decode()} in time") from None
         except httpx.TransportError as error:
             raise AgentUnreachable(f"{self._http.base_url.netloc.decode()}: {error}") from None
-        if len(answer.content) > MAX_ANSWER_OCTETS:
-            raise AgentMisbehaved("the answer is too large")
-        return answer
 
-    def _read(self, kind: type[T], answer: httpx.Response) -> T:
+    def _read(self, kind: type[T], answer: _Answer) -> T:
         if answer.status_code != 200:
             raise _unexpected(answer, _plain(answer))
         try:
@@ -157,7 +163,16 @@ class AgentClient:
             raise AgentMisbehaved(f"the answer is not a {kind.__name__}: {error}") from None
 
 
-def _plain(answer: httpx.Response) -> dict[str, Any]:
+def _bounded(answer: httpx.Response) -> bytes:
+    octets = bytearray()
+    for chunk in answer.iter_bytes():
+        octets += chunk
+        if len(octets) > MAX_ANSWER_OCTETS:
+            raise AgentMisbehaved("the answer is too large")
+    return bytes(octets)
+
+
+def _plain(answer: _Answer) -> dict[str, Any]:
     try:
         plain = json.loads(answer.content)
     except ValueError:
@@ -179,7 +194,7 @@ def _text(plain: dict[str, Any], name: str) -> str:
     return value
 
 
-def _unexpected(answer: httpx.Response, plain: dict[str, Any]) -> AgentMisbehaved:
+def _unexpected(answer: _Answer, plain: dict[str, Any]) -> AgentMisbehaved:
     message = str(plain.get("message") or plain.get("error") or "no explanation")[:500]
     return AgentMisbehaved(f"HTTP {answer.status_code}: {message}")
 
