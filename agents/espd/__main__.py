@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -13,7 +14,17 @@ import sys
 from agents.espd.service import Service
 from agents.runtime import logs, paths, sd_notify
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_OCTETS = 16 << 20
 _log = logging.getLogger("agents.espd")
+
+
+def _keep_memory() -> None:
+    """Let the C library keep freed buffers: they are needed again with the next batch (mallopt(3))."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_OCTETS)
+        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_OCTETS)
 
 
 async def serve(where: paths.Paths) -> None:
@@ -21,6 +32,7 @@ async def serve(where: paths.Paths) -> None:
     # Packets make no reference cycles: the collector need not look for them every few hundred buffers.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    _keep_memory()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

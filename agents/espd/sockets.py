@@ -124,17 +124,14 @@ class UdpSocket:
     def send(self, burst: Burst) -> None:
         """See :class:`EspSocket`. Runs of equal length go in one call, a shorter last packet with them."""
         packets = burst.packets
+        lengths = list(map(len, packets))
         target = (burst.path.remote_address, burst.path.remote_port)
         control = [(*self._tos, _int.pack(burst.traffic_class))] if burst.traffic_class else []
         start = 0
         while start < len(packets):
-            size = len(packets[start])
-            most = min(len(packets), start + max(1, min(_MAX_SEGMENTS, _MAX_DATAGRAM_OCTETS // size)))
-            end = start + 1
-            while end < most and len(packets[end]) == size:
-                end += 1
-            if end < most and len(packets[end]) < size:
-                end += 1
+            size = lengths[start]
+            most = start + max(1, min(_MAX_SEGMENTS, _MAX_DATAGRAM_OCTETS // size))
+            end = start + _run_length(lengths[start:most])
             self._send(packets[start:end], size, control, target)
             start = end
 
@@ -178,11 +175,22 @@ class UdpSocket:
         arrival = Arrival(self.address, sender[0], sender[1], traffic_class)
         if not length:
             return Batch(arrival, ())
-        buffer = self._buffer
+        view = self._buffer[:length]
+        datagrams = [view[at : at + size] for at in range(0, length, size)]
         # The first octet of every datagram, in one slice: none of them zero means that no marker is among them.
-        if size > 3 and length % size != 1 and 0 not in bytes(buffer[0:length:size]):
-            return Batch(arrival, [buffer[at : min(at + size, length)] for at in range(0, length, size)])
-        return _sorted(arrival, [buffer[at : min(at + size, length)] for at in range(0, length, size)])
+        if size > 3 and length % size != 1 and 0 not in bytes(view[::size]):
+            return Batch(arrival, datagrams)
+        return _sorted(arrival, datagrams)
+
+
+def _run_length(lengths: list[int]) -> int:
+    """Return how many packets go in one call: those as long as the first, and a shorter one behind them."""
+    size = lengths[0]
+    count = len(lengths)
+    if lengths.count(size) < count:
+        count = next(index for index, length in enumerate(lengths) if length != size)
+        count += lengths[count] < size
+    return count
 
 
 def _sorted(arrival: Arrival, datagrams: Sequence[memoryview]) -> Batch:

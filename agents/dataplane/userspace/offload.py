@@ -12,7 +12,7 @@ Checksums are integers modulo 65535: a big-endian number is congruent to the sum
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 from agents.dataplane.userspace.ip import MalformedPacket
@@ -173,23 +173,20 @@ def _residue(octets: bytes) -> int:
     return (value << 8 if len(octets) & 1 else value) % _MODULUS
 
 
-def coalesce(packets: Iterable[bytes]) -> list[Frame]:
+def coalesce(packets: Sequence[bytes]) -> list[Frame]:
     """Return frames to write to the TUN, in order, runs of TCP segments joined."""
     frames: list[Frame] = []
-    run: _Run | None = None
-    for packet in packets:
-        if run is not None:
-            if run.take(packet):
-                continue
-            frames.extend(run.frames())
-            run = None
-        start = _joinable(packet)
+    begin = 0
+    while begin < len(packets):
+        start = _joinable(packets[begin])
         if start:
-            run = _Run(packet, start)
-        else:
-            frames.append((PLAIN_FRAME, packet))
-    if run is not None:
-        frames.extend(run.frames())
+            end = _run_end(packets, begin, start)
+            if end > begin + 1:
+                frames.extend(_join(packets[begin:end], start))
+                begin = end
+                continue
+        frames.append((PLAIN_FRAME, packets[begin]))
+        begin += 1
     return frames
 
 
@@ -212,96 +209,85 @@ def _joinable(packet: bytes) -> int:
     return start if plain else 0
 
 
-class _Run:
-    """TCP segments of one flow in order; ``start`` is where TCP begins, ``header`` where the payload does.
+def _run_end(packets: Sequence[bytes], begin: int, start: int) -> int:
+    """Return where the run that begins with the packet at ``begin`` ends; ``start`` is where TCP begins in it.
 
     Headers are compared as integers: ``expected`` is that of the segment that would come next. Where the sequence
-    number wraps, its carry makes the ports differ and the run ends.
+    number wraps, its carry makes the ports differ and the run ends. Only the last may be shorter or pushed.
     """
+    first = packets[begin]
+    header = start + (first[start + 12] >> 4) * 4
+    full = len(first)
+    size = full - header
+    mask, but_push = _header_masks(start, header)
+    step = size << (header - start - 8) * 8
+    expected = _octets_to_int(first[:header], "big") + step
+    end = begin + 1
+    for packet in packets[end : begin + (_MAX_IP_OCTETS - header) // size]:
+        difference = (_octets_to_int(packet[:header], "big") ^ expected) & mask
+        if difference or len(packet) != full:
+            if not difference & but_push and header < len(packet) <= full:
+                end += 1
+            break
+        end += 1
+        expected += step
+    return end
 
-    __slots__ = ("_chunks", "_expected", "_full", "_header", "_mask", "_octets", "_open", "_packets", "_start", "_step")
 
-    def __init__(self, packet: bytes, start: int) -> None:
-        header = start + (packet[start + 12] >> 4) * 4
-        self._start = start
-        self._header = header
-        self._full = len(packet)
-        self._octets = len(packet)
-        self._mask = _header_mask(start, header)
-        self._step = (len(packet) - header) << (header - start - 8) * 8
-        self._expected = _octets_to_int(packet[:header], "big") + self._step
-        self._packets = [packet]
-        self._chunks = [packet[header:]]
-        self._open = True
+def _join(run: Sequence[bytes], start: int) -> list[Frame]:
+    """Return a run as one frame, or packet by packet when a checksum is wrong."""
+    first, last = run[0], run[-1]
+    header = start + (first[start + 12] >> 4) * 4
+    octets = len(first) * (len(run) - 1) + len(last) - header * (len(run) - 1)
+    addresses = _octets_to_int(first[12:20] if start == 20 else first[8:40], "big")
+    if not _checksums_hold(run, start, addresses):
+        return [(PLAIN_FRAME, packet) for packet in run]
+    head = bytearray(first[:header])
+    head[start + 13] |= last[start + 13] & _PSH
+    if start == 20:
+        kind = _GSO_TCPV4
+        _pack_16_into(head, 2, octets)
+        _pack_16_into(head, 10, 0)
+        _pack_16_into(head, 10, -_octets_to_int(head[:20], "big") % _MODULUS)
+    else:
+        kind = _GSO_TCPV6
+        _pack_16_into(head, 4, octets - 40)
+    _pack_16_into(head, start + 16, (addresses + _TCP + octets - start) % _MODULUS)
+    vnet = _vnet.pack(_NEEDS_CSUM, kind, header, len(first) - header, start, 16)
+    return [[vnet + head, *[packet[header:] for packet in run]]]
 
-    def take(self, packet: bytes) -> bool:
-        """Add the segment if it is the next of this run."""
-        length, header = len(packet), self._header
-        if not (self._open and header < length <= self._full and self._octets + length <= _MAX_IP_OCTETS):
-            return False
-        if (_octets_to_int(packet[:header], "big") ^ self._expected) & self._mask:
-            return False
-        self._packets.append(packet)
-        self._chunks.append(packet[header:])
-        self._expected += self._step
-        self._octets += length - header
-        if length < self._full or packet[self._start + 13] & _PSH:
-            self._open = False
-        return True
 
-    def frames(self) -> list[Frame]:
-        """Return the run as one frame, or its packets one by one when there is one or a checksum is wrong."""
-        if len(self._packets) == 1 or not self._verify():
-            return [(PLAIN_FRAME, packet) for packet in self._packets]
-        start = self._start
-        head = bytearray(self._packets[0][: self._header])
-        head[start + 13] |= self._packets[-1][start + 13] & _PSH
-        if start == 20:
-            kind = _GSO_TCPV4
-            _pack_16_into(head, 2, self._octets)
-            _pack_16_into(head, 10, 0)
-            _pack_16_into(head, 10, -_octets_to_int(head[:20], "big") % _MODULUS)
-        else:
-            kind = _GSO_TCPV6
-            _pack_16_into(head, 4, self._octets - 40)
-        _pack_16_into(head, start + 16, (self._addresses() + _TCP + self._octets - start) % _MODULUS)
-        vnet = _vnet.pack(_NEEDS_CSUM, kind, self._header, self._full - self._header, start, 16)
-        return [(vnet + head, *self._chunks)]
+def _checksums_hold(run: Sequence[bytes], start: int, addresses: int) -> bool:
+    """Whether the checksums of all segments are right, by their sum.
 
-    def _addresses(self) -> int:
-        first = self._packets[0]
-        return _octets_to_int(first[12:20] if self._start == 20 else first[8:40], "big")
-
-    def _verify(self) -> bool:
-        """Whether the checksums of all segments are right, by their sum.
-
-        An IPv4 header adds nothing when its own checksum is right; an IPv6 header is taken off again.
-        """
-        start, packets = self._start, self._packets
-        last = len(packets[-1])
-        total = sum(map(_octets_to_int, packets[:-1]))
-        if self._full & 1:
-            total <<= 8
-        value = _octets_to_int(packets[-1], "big")
-        total += value << 8 if last & 1 else value
-        constant = self._addresses() + _TCP
-        lengths = self._full * (len(packets) - 1) + last - len(packets) * start
-        if start != 20:
-            # The two lengths, that of the header and that of the pseudo-header, are the same and cancel out.
-            constant -= _octets_to_int(packets[0][:4] + packets[0][6:40], "big")
-            lengths = 0
-        return (total + constant * len(packets) + lengths) % _MODULUS == 0
+    An IPv4 header adds nothing when its own checksum is right; an IPv6 header is taken off again.
+    """
+    count, full, last = len(run), len(run[0]), len(run[-1])
+    total = sum(map(_octets_to_int, run[:-1]))
+    if full & 1:
+        total <<= 8
+    value = _octets_to_int(run[-1], "big")
+    total += value << 8 if last & 1 else value
+    constant = addresses + _TCP
+    if start == 20:
+        lengths = full * (count - 1) + last - count * start
+    else:
+        # The length in the IPv6 header and that in the pseudo-header are the same, so they cancel out.
+        constant -= _octets_to_int(run[0][:4] + run[0][6:40], "big")
+        lengths = 0
+    return (total + constant * count + lengths) % _MODULUS == 0
 
 
 @cache
-def _header_mask(start: int, header: int) -> int:
-    """Bits of IP and TCP header that must be equal: all but lengths, identification, checksums and PSH."""
+def _header_masks(start: int, header: int) -> tuple[int, int]:
+    """Bits of IP and TCP header that must be equal: all but lengths, identification and checksums; the same but PSH."""
     mask = bytearray(b"\xff" * header)
     if start == 20:
         mask[2:6] = bytes(4)
         mask[10:12] = bytes(2)
     else:
         mask[4:6] = bytes(2)
-    mask[start + 13] ^= _PSH
     mask[start + 16 : start + 18] = bytes(2)
-    return _octets_to_int(mask, "big")
+    every = _octets_to_int(mask, "big")
+    mask[start + 13] ^= _PSH
+    return every, _octets_to_int(mask, "big")
