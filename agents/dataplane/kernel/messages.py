@@ -98,6 +98,12 @@ class XfrmMessage(nlmsg):  # type: ignore[misc]  # pyroute2 has no types
         message.update(values)
         return message
 
+    def __repr__(self) -> str:
+        """Show the kind only: pyroute2 logs whole messages at debug level, and a dumped state has its keys in it."""
+        return f"{type(self).__name__}()"
+
+    __str__ = __repr__
+
     def ft_decode(self, offset: int) -> None:
         """Read all fields at once: pyroute2's way, field by field, takes most of a dump's time."""
         layout = _layout(self.fields)

@@ -283,6 +283,28 @@ async def test_a_kernel_without_xfrm_is_not_available(monkeypatch: pytest.Monkey
         await KernelDriver().open()
 
 
+def test_debug_logs_show_no_keys(in_namespace: InNamespace, caplog: pytest.LogCaptureFixture) -> None:
+    key = bytes(range(100, 120))
+
+    async def body() -> None:
+        driver = KernelDriver()
+        await driver.open()
+        spec = dataclasses.replace(SA, encryption_key=Secret(key))
+        if (await driver.features()).available:
+            await driver.add_sa(spec)
+            await driver.list_sas()
+        else:
+            with pytest.raises(DataplaneError):
+                await driver.add_sa(spec)
+        await driver.close()
+
+    with caplog.at_level("DEBUG"):
+        in_namespace(body)
+    assert "message" in caplog.text, "pyroute2 does log messages"
+    for form in (key.hex(), key.hex(":"), repr(key)[2:-1], str(list(key))):
+        assert form not in caplog.text
+
+
 def test_probing_leaves_nothing(in_namespace: InNamespace) -> None:
     async def body() -> None:
         await KernelDriver().features()

@@ -102,6 +102,13 @@ def test_an_aead_key_goes_with_its_name_and_bits() -> None:
     assert blob[72:] == KEY
 
 
+def test_messages_show_no_keys() -> None:
+    message = decoded(rows.state_message(spec()))
+    message.get_attr("XFRMA_ALG_AEAD")
+    for text in (repr(message), str(message), f"{message}", "%s" % message):  # noqa: UP031 - as logging does
+        assert text == "StateMessage()"
+
+
 def test_cbc_goes_with_a_truncated_checksum() -> None:
     message = decoded(
         rows.state_message(

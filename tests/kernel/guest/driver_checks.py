@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import io
+import logging
 import socket
 from collections.abc import Awaitable
 from typing import Any
@@ -297,6 +299,29 @@ async def deleted_by_others(pair: Pair) -> None:
     assert all(notice.id.spi == 0x1009 for notice in right.heard if isinstance(notice, Expired))
 
 
+async def keys_stay_out_of_logs(pair: Pair) -> None:
+    """At debug level pyroute2 logs every message, dumped states included."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        spec = sa(0x61626364, pair.left.outer, pair.right.outer)
+        await pair.left.driver.add_sa(spec)
+        assert len(await pair.left.driver.list_sas()) == 1
+        await pair.left.driver.remove_sa(spec.id)
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+    assert spec.encryption_key.reveal().startswith(b"abcdabcd")
+    text = written.getvalue()
+    assert "StateMessage()" in text
+    assert "abcd" not in text
+    assert "61:62:63" not in text
+
+
 async def bypass(pair: Pair) -> None:
     """With a policy over the outer addresses themselves, IKE's sockets still get through, others do not."""
     left, right = pair.left, pair.right
@@ -326,7 +351,8 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         features, nothing_plain_on_the_wire, other_families, encapsulation_and_mapping, moved_addresses,
-        rekey_switches_at_once, acquire, replay_and_integrity, windows, ownership, deleted_by_others, bypass,
+        rekey_switches_at_once, acquire, replay_and_integrity, windows, ownership, deleted_by_others,
+        keys_stay_out_of_logs, bypass,
     )
 }  # fmt: skip
 

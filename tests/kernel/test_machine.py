@@ -1,0 +1,55 @@
+"""User Mode Linux as a tool: what comes back, and that nothing of it stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.lab import uml
+from deploy.lab.uml import machine
+
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(autouse=True)
+def _installed() -> None:
+    reason = uml.missing()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def _running() -> set[int]:
+    """Return the processes of machines like ours: their command line names the share."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_text()
+            except OSError:
+                continue
+            if machine.KERNEL in words and "vpnconsole-uml-" in words:
+                found.add(int(entry.name))
+    return found
+
+
+def test_status_and_output_come_back() -> None:
+    lines: list[str] = []
+    outcome = uml.run("tests.kernel.guest.exits", echo=lines.append)
+    assert outcome.status == 3
+    assert outcome.result is None
+    assert "hello from inside" in lines
+    assert "hello from inside" in outcome.console
+
+
+def test_a_machine_that_takes_too_long_is_ended() -> None:
+    before = _running()
+    with pytest.raises(uml.MachineError, match="longer than 1 s"):
+        uml.run("tests.kernel.guest.exits", timeout_s=1)
+    assert not _running() - before
+
+
+def test_a_machine_that_cannot_be_booted_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "KERNEL", "linux.of-another-machine")
+    with pytest.raises(uml.MachineError, match="is not installed"):
+        uml.run("tests.kernel.guest.exits")
