@@ -227,7 +227,7 @@ def _console_only(refusals: Refusals) -> Any:
         names = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
         if names != [CONSOLE_NAME]:
             shown = ", ".join(names)[:200] or "no name"
-            refusals.refuse(str(request.remote), f"its certificate is for {shown}, not for the console")
+            refusals.refuse(_peer(request.transport), f"its certificate is for {shown}, not for the console")
             response = _error(403, "refused", "This certificate is not the console's.")
             response.force_close()
             return response
@@ -291,8 +291,8 @@ def _listen(address: str, port: int) -> socket.socket:
     return listening
 
 
-def _peer(transport: asyncio.Transport) -> str:
-    name = transport.get_extra_info("peername")
+def _peer(transport: asyncio.BaseTransport | None) -> str:
+    name = transport.get_extra_info("peername") if transport is not None else None
     return str(name[0]).removeprefix("::ffff:") if isinstance(name, tuple) else "unknown"
 
 

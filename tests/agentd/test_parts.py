@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.agentd.host import Address, HostView, Link, Route
 from agents.agentd.ledger import Accepted
@@ -127,6 +129,33 @@ def test_a_route_that_went_without_us_is_a_repair_unless_its_link_went_too() -> 
     assert routes.plan(WANT, with_routes(), {"10.2.0.0/24": 3}).repairs == {"10.2.0.0/24"}
     assert routes.plan(WANT, with_routes(), {"10.2.0.0/24": 99}).repairs == frozenset()
     assert routes.plan(WANT, with_routes(), {}).repairs == frozenset()
+
+
+ROWS = st.builds(
+    route,
+    st.sampled_from([f"10.{number}.0.0/24" for number in range(5)] + ["fd02::/64"]),
+    st.sampled_from([TUN, "wan", "lan"]),
+    source=st.sampled_from([None, "10.1.0.1"]),
+)
+
+
+@given(st.lists(ROWS, max_size=6), st.lists(ROWS, max_size=6), st.lists(ROWS, max_size=6))
+def test_one_plan_brings_everything_right_and_leaves_foreign_rows(
+    right: list[Route], ours: list[Route], others: list[Route]
+) -> None:
+    foreign = {each.network: replace(each, protocol=4) for each in others}
+    present = {each.network: each for each in ours if each.network not in foreign}
+    want = routes.WantedRoutes(routes={each.network: (TUNNEL_ID, each) for each in right})
+    before = {*foreign.values(), *present.values()}
+    plan = routes.plan(want, with_routes(*before), {})
+    after = (before - set(plan.remove)) | set(plan.add)
+    assert set(foreign.values()) <= after
+    assert {each for each in after if each.protocol == 86} == {
+        each for _, each in want.routes.values() if each.network not in foreign
+    }
+    again = routes.plan(want, with_routes(*after), {})
+    assert (again.add, again.remove) == ((), ())
+    assert len(again.problems) == len(set(want.routes) & set(foreign))
 
 
 def test_the_way_to_an_address_is_the_longest_foreign_route() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agents.contract import upgrade
 from agents.contract.codec import decode, digest, encode
 from agents.contract.config import GatewayDocument
 from agents.contract.upgrade import load_document
@@ -37,6 +40,19 @@ def test_every_gateway_document_ever_written_loads() -> None:
     assert files
     for file in files:
         assert isinstance(load_document(file.read_bytes()), GatewayDocument)
+
+
+def test_an_older_schema_is_brought_up_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first(plain: dict[str, Any]) -> dict[str, Any]:
+        return {**plain, "schema": 0, "gateway_name": plain["gateway_name"] + "-a"}
+
+    def second(plain: dict[str, Any]) -> dict[str, Any]:
+        return {**plain, "schema": 1, "gateway_name": plain["gateway_name"] + "-b"}
+
+    monkeypatch.setattr(upgrade, "STEPS", {-1: first, 0: second})
+    plain = json.loads((DIRECTORY / "gateway-document-v1.json").read_bytes())
+    loaded = load_document(json.dumps({**plain, "schema": -1}).encode())
+    assert (loaded.gateway_name, loaded.schema) == ("paris-a-b", 1)
 
 
 def test_every_golden_file_is_tested() -> None:
