@@ -177,6 +177,10 @@ class GatewayRow:
                 for component in self.status.components
                 if not component.healthy
             )
+        if self.progress is not None and not self.progress.held_is_ours:
+            found.append(
+                f"It holds generation {self.progress.accepted_generation}, of which this console has no record: deploy"
+            )
         refused = self.progress.refused if self.progress else None
         if refused is not None:
             found.append(f"The last deployment was {refused.get_state_display()}: {refused.error}")

@@ -175,7 +175,7 @@ def _bounded(answer: httpx.Response) -> bytes:
 def _plain(answer: _Answer) -> dict[str, Any]:
     try:
         plain = json.loads(answer.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return plain if isinstance(plain, dict) else {}
 

@@ -43,6 +43,8 @@ CONFIRM_S = 4.0
 CONFIRM_EVERY_S = 0.4
 BACK_OFF_S = (3, 5, 10, 20, 30)
 MAX_ADOPTIONS = 3
+#: Characters kept of what an agent says went wrong.
+MAX_WORDS = 2_000
 
 _ZERO_NONCE = "0" * 32
 
@@ -249,15 +251,15 @@ def _confirm(agent: AgentClient, gateway_id: UUID, generation: int) -> None:
 
 
 def _refused(delivery_id: UUID, path: str, message: str) -> None:
-    logger.warning("! delivery=%s refused path=%s", delivery_id, path)
+    logger.warning("! delivery=%s refused path=%r", delivery_id, path[:200])
     _move(
         delivery_id,
         (DeliveryState.PUSHING, DeliveryState.ACCEPTED),
         DeliveryState.REFUSED,
         "Refused by the gateway; the configuration before stays in force",
-        error=f"{path or 'document'}: {message}",
+        error=f"{path or 'document'}: {message}"[:MAX_WORDS],
         refused_path=path[:200],
-        refused_message=message,
+        refused_message=message[:MAX_WORDS],
     )
 
 

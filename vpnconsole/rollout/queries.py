@@ -15,7 +15,10 @@ from vpnconsole.rollout.models import Delivery, Deployment, GatewayRollout, Revi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayProgress:
-    """How far one gateway is: newest revision, what it holds, and the delivery under way or last refused."""
+    """How far one gateway is: newest revision, what it holds, and the delivery under way or last refused.
+
+    ``held_is_ours`` is False for a document this console has no record of: it was restored from an older backup.
+    """
 
     gateway_id: UUID
     newest_generation: int = 0
@@ -23,6 +26,7 @@ class GatewayProgress:
     applied_generation: int = 0
     newest_tunnels: dict[str, str] = field(default_factory=dict)
     held_tunnels: dict[str, str] = field(default_factory=dict)
+    held_is_ours: bool = True
     delivery: Delivery | None = None
 
     @property
@@ -79,6 +83,7 @@ def progress_by_gateway() -> dict[UUID, GatewayProgress]:
             applied_generation=said.applied_generation if said else 0,
             newest_tunnels=mine.tunnels if mine else {},
             held_tunnels=holds.tunnels if holds else {},
+            held_is_ours=said is None or said.accepted_generation == 0 or holds is not None,
             delivery=deliveries.get(gateway.last_id) if gateway.last_id is not None else None,
         )
     return result

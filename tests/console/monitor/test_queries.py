@@ -12,7 +12,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from tests.console import cast
-from tests.console.fake_agent import FakeAgent
+from tests.console.fake_agent import FakeAgent, hold
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.monitor import polling, queries
 from vpnconsole.monitor.choices import ConsoleState
@@ -126,3 +126,17 @@ def test_without_a_worker_nothing_is_called_reachable_for_long(
     assert (row.state, row.verdict.old) == (ConsoleState.UNREACHABLE, True)
     assert gateway.state == "unreachable"
     assert gateway.problems == ("Not heard from: nobody has asked it lately: is the console's worker running?",)
+
+
+def test_document_of_another_console_is_named(paris: Gateway, tunnel: Tunnel, paris_agent: FakeAgent) -> None:
+    deploy(paris)
+    hold(paris_agent, paris_agent.documents[0], generation=41)
+    polling.poll(paris.pk)
+    row, _ = queries.gateway_detail(paris.pk)
+    assert row.problems == ("It holds generation 41, of which this console has no record: deploy",)
+    deploy(paris)
+    polling.poll(paris.pk)
+    row, _ = queries.gateway_detail(paris.pk)
+    assert row.problems == ()
+    assert row.progress is not None
+    assert row.progress.applied_generation == 42
