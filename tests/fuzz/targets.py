@@ -70,8 +70,7 @@ def _opened(world: World, datagram: bytes) -> bytes:
     for host in world.hosts:
         for sa in host.engine._sas.values():
             if sa.initiator != header.from_initiator and (sa.spi_i, sa.spi_r) == (header.spi_i, header.spi_r):
-                cipher = sa._cipher_in
-                assert cipher is not None
+                cipher = sa.protection.cipher_in
                 message = open_message(datagram, header, cipher)
                 return seal_message(Message(header=header, payloads=message.payloads), _Plain(), b"")
     return datagram
@@ -164,9 +163,9 @@ def _authentic(world: World, datagram: bytes, messages: list[bytes], chance: ran
     for host in world.hosts:
         for sa in host.engine._sas.values():
             if sa.initiator == header.from_initiator and (sa.spi_i, sa.spi_r) == (header.spi_i, header.spi_r):
-                cipher = sa._cipher_out
-                if cipher is None:
+                if not sa.keyed:
                     return None
+                cipher = sa.protection.cipher_out
                 chain = mutate(chance.choice(messages)[32:], messages, chance)
                 total = 32 + len(chain) + cipher.overhead(len(chain))
                 first = chance.choice((33, 35, 36, 39, 40, 41, 42, 44, 45, 200))

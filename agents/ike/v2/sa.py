@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from agents.contract.config import Retransmission
 from agents.ike import selectors
-from agents.ike.crypto.cipher import SkCipher
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import MoveChild, Path, RemoveChild, SwitchOutbound, Transmit
@@ -22,16 +21,18 @@ from agents.ike.timers import (
     TEMPORARY_FAILURE_S,
     rekey_after_s,
 )
+from agents.ike.v2 import watch
 from agents.ike.v2.child import NAT_PORT, Agreement, ChildSa
 from agents.ike.v2.keymat import IkeKeys
 from agents.ike.v2.natd import NatDetection
+from agents.ike.v2.protection import Protection
 from agents.ike.v2.states import LIVE_CHILD, REQUESTS, ChildState, SaState
 from agents.ike.v2.tasks import auth, create, delete, rekey
 from agents.ike.v2.tasks.base import Task
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteIke, Liveness
 from agents.ike.v2.window import Arrival, RequestWindow, ResponseWindow
 from agents.ike.wire.header import NO_SPI, Header
-from agents.ike.wire.message import Message, open_message, seal_message, serialize_clear
+from agents.ike.wire.message import Message, serialize_clear
 from agents.ike.wire.payloads import Notify, Payload
 from agents.ike.wire.registry import Exchange, Flag, NotifyType
 
@@ -73,11 +74,7 @@ class IkeSa:
         self.delete_at: float | None = None
         self.last_heard = now
         self.scheduled_at: float | None = None
-        self._suite: IkeSuite | None = None
-        self._keys: IkeKeys | None = None
-        self._cipher_out: SkCipher | None = None
-        self._cipher_in: SkCipher | None = None
-        self._iv_counter = 0
+        self._protection: Protection | None = None
         self._answering = 0
         self.successor: IkeSa | None = None
         self.crossed: IkeSa | None = None
@@ -96,21 +93,25 @@ class IkeSa:
         return self.spi_peer if self.initiator else self.spi_own
 
     @property
+    def protection(self) -> Protection:
+        """Suite, keys and ciphers; only after IKE_SA_INIT."""
+        assert self._protection is not None
+        return self._protection
+
+    @property
     def suite(self) -> IkeSuite:
         """The negotiated suite; only after IKE_SA_INIT."""
-        assert self._suite is not None
-        return self._suite
+        return self.protection.suite
 
     @property
     def keys(self) -> IkeKeys:
         """The keys; only after IKE_SA_INIT."""
-        assert self._keys is not None
-        return self._keys
+        return self.protection.keys
 
     @property
     def keyed(self) -> bool:
         """Whether messages can be protected."""
-        return self._keys is not None
+        return self._protection is not None
 
     @property
     def standing(self) -> bool:
@@ -123,12 +124,8 @@ class IkeSa:
         return self.nat.local or self.nat.remote
 
     def take_keys(self, suite: IkeSuite, keys: IkeKeys) -> None:
-        """Set suite and keys and make the ciphers of both directions."""
-        self._suite, self._keys = suite, keys
-        towards_responder = SkCipher(suite.encryption, suite.integrity, keys.sk_ei, keys.sk_ai)
-        towards_initiator = SkCipher(suite.encryption, suite.integrity, keys.sk_er, keys.sk_ar)
-        self._cipher_out = towards_responder if self.initiator else towards_initiator
-        self._cipher_in = towards_initiator if self.initiator else towards_responder
+        """Protect messages with these keys from now on."""
+        self._protection = Protection(suite, keys, self.initiator)
 
     def spawn(self, *, initiator: bool, now: float) -> IkeSa:
         """Return the IKE SA that a rekey of this one makes (RFC 7296 section 2.18), not registered yet."""
@@ -213,14 +210,7 @@ class IkeSa:
         )
 
     def _seal(self, header: Header, payloads: tuple[Payload, ...]) -> bytes:
-        cipher = self._cipher_out
-        assert cipher is not None
-        if self.suite.encryption.aead:
-            self._iv_counter += 1
-            iv = self._iv_counter.to_bytes(cipher.iv_octets, "big")
-        else:
-            iv = self.core.entropy.octets(cipher.iv_octets)
-        return seal_message(Message(header=header, payloads=payloads), cipher, iv)
+        return self.protection.seal(Message(header=header, payloads=payloads), self.core.entropy)
 
     def _send_request(self, task: Task, payloads: tuple[Payload, ...], now: float) -> None:
         header = self._header(task.exchange, self.requests.next_id, response=False)
@@ -277,10 +267,8 @@ class IkeSa:
             )
         if not self.keyed or header.exchange not in REQUESTS[self.state]:
             raise WireError("drop.state", f"exchange {header.exchange} in state {self.state}")
-        cipher = self._cipher_in
-        assert cipher is not None
         try:
-            message = open_message(datagram, header, cipher)
+            message = self.protection.open(datagram, header)
         except WireError as error:
             if error.notify is not None:  # the content was authentic: answer, and count the message as received
                 self._begin(datagram, header, path, now)
@@ -330,9 +318,7 @@ class IkeSa:
             raise WireError("drop.duplicate", "an answer nobody waits for")
         if not self.keyed:
             raise WireError("drop.state", "a protected answer before there are keys")
-        cipher = self._cipher_in
-        assert cipher is not None
-        message = open_message(datagram, header, cipher)
+        message = self.protection.open(datagram, header)
         self.last_heard = now
         if path != self.path:
             self._heard_from(path)
@@ -553,51 +539,12 @@ class IkeSa:
 
     def deadline(self) -> float | None:
         """Return when something is due next."""
-        times = [self.expire_at, self.rekey_at, self.delete_at]
-        outstanding = self.requests.outstanding
-        if outstanding is not None:
-            times.append(outstanding.due)
-        if self.state is SaState.ESTABLISHED:
-            if outstanding is None and not self.queue and self.tunnel is not None:
-                interval_s = self.tunnel.config.ike.dpd_interval_s
-                if interval_s:
-                    times.append(self.last_heard + interval_s)
-            for child in self.children:
-                times += (child.rekey_at, child.expire_at, child.switch_at)
-        return min((time for time in times if time is not None), default=None)
+        return watch.deadline(self)
 
     def handle_timer(self, now: float) -> None:
-        """Do what is due: send again, give up, rekey, expire, ask whether the peer is there."""
+        """Do what is due."""
         self.core.touch(self)
-        if self.expire_at is not None and now >= self.expire_at:
-            self._expired(now)
-            return
-        outstanding = self.requests.outstanding
-        if outstanding is not None and now >= outstanding.due and not self._send_again(now):
-            return
-        if self.state is not SaState.ESTABLISHED:
-            return
-        if self.delete_at is not None and now >= self.delete_at:
-            self.delete_at = None
-            self.start_delete(now)
-            return
-        for child in tuple(self.children):
-            self._child_timer(child, now)
-        if self.rekey_at is not None and now >= self.rekey_at:
-            self.rekey_at = None
-            self.enqueue(rekey.RekeyIke(), now)
-        self._check_liveness(now)
-
-    def _child_timer(self, child: ChildSa, now: float) -> None:
-        if child.switch_at is not None and now >= child.switch_at:
-            self.switch_outbound(child)
-        if now >= child.expire_at and child.state is not ChildState.DELETING:
-            self.enqueue(DeleteChildren((child,)), now)
-            child.expire_at = now + LINGER_S * 6
-        elif now >= child.expire_at:
-            self.remove_child(child, now)
-        elif child.rekey_at is not None and now >= child.rekey_at:
-            self.rekey_child(child, now)
+        watch.handle_timer(self, now)
 
     def rekey_child(self, child: ChildSa, now: float) -> None:
         """Queue a rekey of this child, unless it is being replaced already."""
@@ -606,43 +553,6 @@ class IkeSa:
             isinstance(task, create.CreateChild) and task.replaced is child for task in self.queue
         ):
             self.enqueue(create.CreateChild(child.name, child), now)
-
-    def _check_liveness(self, now: float) -> None:
-        if self.requests.outstanding is not None or self.queue or self.tunnel is None:
-            return
-        interval_s = self.tunnel.config.ike.dpd_interval_s
-        if interval_s and now >= self.last_heard + interval_s:
-            self.enqueue(Liveness(), now)
-
-    def _send_again(self, now: float) -> bool:
-        datagram = self.requests.again(now, self._retransmission())
-        if datagram is None:
-            self._peer_is_gone(now)
-            return False
-        self.report("ike.retransmit", "A request was sent again")
-        self.core.emit(Transmit(path=self.path, datagram=datagram))
-        return True
-
-    def _peer_is_gone(self, now: float) -> None:
-        if self.state in (SaState.DELETING, SaState.REKEYED):
-            self.close(now)
-            return
-        tries = self._retransmission().tries
-        if self.state is SaState.ESTABLISHED:
-            code, message = "ike.dpd-failed", f"The peer stopped answering: {tries} requests without an answer"
-        else:
-            code, message = "ike.peer-unresponsive", f"The peer does not answer: {tries} requests without an answer"
-        self.fail(PeerError(0, code, message, field="remote.address"), now)
-
-    def _expired(self, now: float) -> None:
-        self.expire_at = None
-        if self.state is SaState.ESTABLISHED:
-            self.report("ike.sa-deleted", "The IKE SA reached the end of its lifetime")
-            self.start_delete(now)
-        elif self.state is SaState.CLOSED:
-            self.core.unregister(self)
-        else:
-            self.close(now)
 
     def fail(self, error: PeerError, now: float) -> None:
         """The negotiation cannot succeed: report why, tell the tunnel, end."""

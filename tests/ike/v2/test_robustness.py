@@ -42,8 +42,7 @@ def give(host: Host, datagram: bytes, path: Path = _PATH) -> None:
 def forge(paris: Host, payloads: tuple[Payload, ...], exchange: int = Exchange.INFORMATIONAL, ahead: int = 0) -> bytes:
     """Return a message as only paris could send it: sealed with its keys."""
     (sa,) = paris.engine._sas.values()
-    cipher = sa._cipher_out
-    assert cipher is not None
+    cipher = sa.protection.cipher_out
     header = Header(
         spi_i=sa.spi_i,
         spi_r=sa.spi_r,
@@ -261,8 +260,7 @@ class TestDrops:
         world.run(0.5)
         (sa,) = paris.engine._sas.values()
         identity = IdI(id_type=1, data=bytes((192, 0, 2, 1)))
-        cipher = sa._cipher_out
-        assert cipher is not None
+        cipher = sa.protection.cipher_out
         header = Header(spi_i=sa.spi_i, spi_r=sa.spi_r, next_payload=0, exchange=35, flags=8, message_id=1)
         give(lyon, seal_message(Message(header=header, payloads=(identity,)), cipher, b"\xff" * 8))
         self.dropped(lyon, "ike.auth-method")
@@ -276,8 +274,7 @@ class TestDrops:
         world.run(0.5)
         (sa,) = paris.engine._sas.values()
         payloads = (IdI(id_type=1, data=bytes((192, 0, 2, 1))), Auth(method=1, data=bytes(128)))
-        cipher = sa._cipher_out
-        assert cipher is not None
+        cipher = sa.protection.cipher_out
         header = Header(spi_i=sa.spi_i, spi_r=sa.spi_r, next_payload=0, exchange=35, flags=8, message_id=1)
         give(lyon, seal_message(Message(header=header, payloads=payloads), cipher, b"\xff" * 8))
         self.dropped(lyon, "ike.auth-method")
@@ -288,8 +285,7 @@ class TestDrops:
 
 def forge_critical(paris: Host) -> bytes:
     (sa,) = paris.engine._sas.values()
-    cipher = sa._cipher_out
-    assert cipher is not None
+    cipher = sa.protection.cipher_out
     chain = bytes.fromhex("00800004")
     total = 32 + len(chain) + cipher.overhead(len(chain))
     header = Header(
