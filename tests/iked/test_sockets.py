@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 
 import pytest
@@ -9,8 +8,11 @@ import pytest
 from agents.ike.outputs import Path
 from agents.iked.sockets import IkeSockets
 
-HERE = f"127.{os.getpid() >> 8 & 127}.{os.getpid() & 255}.1"
-THERE = HERE[:-1] + "2"
+from .rig import loopback, needs_port_500
+
+pytestmark = needs_port_500
+
+HERE, THERE = loopback(201), loopback(202)
 
 Came = list[tuple[bytes, Path]]
 
@@ -74,7 +76,7 @@ async def test_a_path_without_a_socket_is_told(ends: tuple[Inbox, Inbox]) -> Non
 
 async def test_addresses_come_and_go_without_touching_the_others(ends: tuple[Inbox, Inbox]) -> None:
     here, there = ends
-    more = HERE[:-1] + "3"
+    more = loopback(203)
     held = here.sockets._sockets[HERE, 500]
     assert here.sockets.bind([HERE, more], port_4500=True, kernel_esp=False) == []
     assert here.sockets._sockets[HERE, 500] is held
