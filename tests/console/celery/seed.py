@@ -1,7 +1,7 @@
 """Makes the objects one test needs in a console's database, in a process of its own, and prints their ids as JSON.
 
-``python -m tests.console.celery.seed NAME NUMBER PSK``: gateways paris-NAME and lyon-NAME, a tunnel between them with the
-key, an API token of alice, and an enrolment token for each gateway.
+``python -m tests.console.celery.seed NAME NUMBER PSK``: gateways paris-NAME and lyon-NAME, a tunnel between them with
+the key, an API token of alice, and an enrolment token for each gateway.
 """
 
 from __future__ import annotations
