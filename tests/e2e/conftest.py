@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +44,9 @@ def browser() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    """A console in a process of its own with things in every state."""
-    directory = tmp_path_factory.mktemp("console")
+@contextmanager
+def started(directory: Path, *options: str) -> Iterator[Console]:
+    """Run a console with played gateways in a process of its own."""
     port = free_port()
     environment = {
         **os.environ,
@@ -55,9 +55,12 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     }
     log = (directory / "log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.e2e.played", str(directory), str(port)],
-        cwd=ROOT, env=environment, stdout=log, stderr=log,
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.e2e.played", str(directory), str(port), *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=log,
+        stderr=log,
+    )
     try:
         url = f"http://127.0.0.1:{port}"
         _await_answer(process, f"{url}/accounts/login/", directory / "log")
@@ -67,6 +70,13 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
         process.terminate()
         process.wait(timeout=20)
         log.close()
+
+
+@pytest.fixture(scope="session")
+def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    """A console with things in every state, without a broker: its pages poll."""
+    with started(tmp_path_factory.mktemp("console")) as running:
+        yield running
 
 
 def _await_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

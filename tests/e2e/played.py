@@ -1,20 +1,26 @@
 """A console in a process of its own whose gateways are played: ``python -m tests.e2e.played DIRECTORY PORT``.
 
 Fills a new database (:mod:`tests.e2e.seed`), writes the pages' paths to ``paths.json``, serves by uvicorn, and lets the
-readings advance every second as polls would. There is no broker, so pages poll and nothing is ever sent to a gateway.
-The parent sets ``VPNCONSOLE_DATA_DIR``.
+readings advance every second as polls would. Nothing is ever sent to a gateway. ``--broker`` starts a broker, so that
+pages hear of changes; without one they poll. ``--empty`` leaves the database without even a user. The parent sets
+``VPNCONSOLE_DATA_DIR``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import django
 import uvicorn
 from django.core.management import call_command
+
+from vpnconsole.env import environment
 
 
 def paths() -> dict[str, str]:
@@ -66,7 +72,28 @@ def paths() -> dict[str, str]:
     }
 
 
-def main(directory: Path, port: int) -> None:
+@contextmanager
+def _broker(wanted: bool) -> Iterator[bool]:
+    """Start the console's broker where it is wanted; without it, nothing is sent and pages poll."""
+    from vpnconsole.lib import broker, channel
+
+    if not wanted:
+        channel.publish = lambda kind, ids: None
+        channel.server_url = lambda: None
+        yield False
+        return
+    data = environment().data_path
+    (data / "run").mkdir(mode=0o700, exist_ok=True)
+    (data / "broker").mkdir(mode=0o700, exist_ok=True)
+    process = subprocess.Popen(broker.server_command(data / "run" / "broker.sock", data / "broker"))
+    try:
+        yield True
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def main(directory: Path, port: int, *, empty: bool, with_broker: bool) -> None:
     """Serve until ended."""
     django.setup()
     from tests.e2e import seed
@@ -74,23 +101,37 @@ def main(directory: Path, port: int) -> None:
     from vpnconsole.lib.tasks import ConsoleTask
 
     ConsoleTask.apply_async = lambda self, *args, **options: None  # type: ignore[method-assign]
-    channel.publish = lambda kind, ids: None
-    channel.server_url = lambda: None
     call_command("setup", verbosity=0)
-    seed.seed()
-    (directory / "paths.json").write_text(json.dumps(paths()), encoding="utf-8")
-    ended = threading.Event()
+    with _broker(with_broker):
+        if not empty:
+            seed.seed()
+        (directory / "paths.json").write_text(json.dumps({} if empty else paths()), encoding="utf-8")
+        ended = threading.Event()
 
-    def play() -> None:
-        while not ended.wait(1.0):
-            seed.advance()
+        def play() -> None:
+            while not ended.wait(1.0):
+                channel.publish("tunnel", seed.advance())
 
-    threading.Thread(target=play, daemon=True).start()
-    try:
-        uvicorn.run("vpnconsole.asgi:application", host="127.0.0.1", port=port, log_level="warning", lifespan="off")
-    finally:
-        ended.set()
+        if not empty:
+            threading.Thread(target=play, daemon=True).start()
+        try:
+            uvicorn.run(
+                "vpnconsole.asgi:application",
+                host="127.0.0.1",
+                port=port,
+                log_level="warning",
+                lifespan="off",
+                timeout_graceful_shutdown=1,
+            )
+        finally:
+            ended.set()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--empty", action="store_true")
+    parser.add_argument("--broker", action="store_true")
+    chosen = parser.parse_args()
+    main(chosen.directory, chosen.port, empty=chosen.empty, with_broker=chosen.broker)

@@ -78,8 +78,8 @@ def seed() -> User:
     return alice
 
 
-def advance() -> None:
-    """Let a second's worth of traffic pass and be read, except where the gateway is out of reach."""
+def advance() -> list[object]:
+    """Let a second's worth of traffic pass and be read where the gateway is in reach; return the tunnels."""
     now = timezone.now()
     GatewayObservation.objects.filter(reachable=True).update(read_at=now)
     heard = TunnelObservation.objects.filter(gateway__observation__reachable=True)
@@ -90,6 +90,7 @@ def advance() -> None:
         packets_in=F("packets_in") + 520,
         packets_out=F("packets_out") + 1_350,
     )
+    return list(heard.values_list("tunnel_id", flat=True))
 
 
 def _gateways() -> dict[str, Gateway]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e import steps
 from tests.e2e.browser import DESKTOP, violations
-from tests.e2e.conftest import Console
+from tests.e2e.conftest import Console, started
 from tests.e2e.seed import PASSWORD, USERNAME
 
 pytestmark = pytest.mark.browser
@@ -179,4 +180,32 @@ def test_the_form_works_without_scripts(console: Console, browser: Browser) -> N
     expect(page.locator("#id_name")).to_have_value("madrid-extranet")
     page.locator("[data-test=submit]").click()
     expect(page.locator("[data-test=message-success]")).to_contain_text("madrid-extranet")
+    context.close()
+
+
+def test_with_a_broker_pages_hear_of_changes(tmp_path: Path, browser: Browser) -> None:
+    with started(tmp_path, "--broker") as live:
+        context = browser.new_context(viewport=DESKTOP)
+        page = context.new_page()
+        steps.log_in(page, live.url, USERNAME, PASSWORD)
+        page.goto(live.page("tunnel-up"))
+        expect(page.locator("#live-mode")).to_have_text("Live")
+        before = steps.carried(page)
+        # Much sooner than the next poll would be.
+        page.wait_for_function(
+            "then => Number(document.querySelector('[data-test=bytes-a-b]').dataset.bytes) > then",
+            arg=before[0],
+            timeout=4000,
+        )
+        context.close()
+
+
+def test_an_ended_session_leads_to_log_in(console: Console, browser: Browser) -> None:
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    steps.log_in(page, console.url, USERNAME, PASSWORD)
+    page.goto(console.page("tunnels"))
+    context.clear_cookies()
+    expect(page.locator("body")).to_have_attribute("data-test", "page-login", timeout=15_000)
+    assert "next=" in page.url
     context.close()
