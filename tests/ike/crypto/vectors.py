@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import lzma
-import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-_DEFAULT = Path(__file__).resolve().parents[3].parent / "shared" / "vectors"
-FOLDER = Path(os.environ.get("VPNCONSOLE_VECTORS", _DEFAULT))
+from tests.conftest import vectors_directory
+
+FOLDER = vectors_directory()
 
 needs_vectors = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no vectors: {FOLDER} is absent (VPNCONSOLE_VECTORS)")
 
