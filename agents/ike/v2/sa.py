@@ -128,12 +128,15 @@ class IkeSa:
         self._protection = Protection(suite, keys, self.initiator)
 
     def spawn(self, *, initiator: bool, now: float) -> IkeSa:
-        """Return the IKE SA that a rekey of this one makes (RFC 7296 section 2.18), not registered yet."""
+        """Return the IKE SA that a rekey of this one makes (RFC 7296 section 2.18).
+
+        It is not registered, and not one of the tunnel's, before it is established.
+        """
         assert self.tunnel is not None
         new = IkeSa(self.core, initiator=initiator, opener=self.opener, path=self.path, now=now)
         new.nat = self.nat
         new.expire_at = None
-        new.adopt(self.tunnel)
+        new.tunnel = self.tunnel
         return new
 
     def latest(self) -> IkeSa:
@@ -377,6 +380,7 @@ class IkeSa:
         """Both ends are authenticated (or this SA comes from a rekey): the lifetime begins."""
         assert self.tunnel is not None
         self.state = SaState.ESTABLISHED
+        self.tunnel.add_sa(self)
         self.established_at = now
         self.init_request = self.init_response = b""
         self.retime()
@@ -416,7 +420,7 @@ class IkeSa:
         if self.state is SaState.CLOSED:
             return
         current, self.current = self.current, None
-        if isinstance(current, rekey.RekeyIke):
+        if current is not None:
             current.abandoned(self, now)
         self.remove_all_children(now)
         self.state = SaState.CLOSED

@@ -694,6 +694,12 @@ class TestLiveness:
         assert lyon.codes()["ike.initial-contact"] == 1
         assert len(lyon.status().ike_sas) == 1
 
+    def test_an_unanswered_request_gives_its_spi_back(self) -> None:
+        world = World(network=Network(rewrite=lambda t: None if t.datagram[18] == 35 else t))
+        world, paris, *_ = meet(world)
+        world.run(42)
+        assert paris.engine._esp_spis == set()
+
     def test_nobody_answers(self) -> None:
         world = World()
         left, _ = pair()

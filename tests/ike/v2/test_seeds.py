@@ -87,6 +87,9 @@ def verdict(paris: Host, lyon: Host) -> str | None:
             return f"{host.name}: half-open or lingering {lingering}"
         if host.engine._half_open:
             return f"{host.name}: counts half-open SAs {host.engine._half_open}"
+        spis = {child.spi_in for sa in host.engine._sas.values() for child in sa.children}
+        if host.engine._esp_spis != spis:
+            return f"{host.name}: {len(host.engine._esp_spis)} SPIs taken for {len(spis)} children"
         if host.engine._psk_requests or host.engine._installs:
             return f"{host.name}: waits for effects"
     if not matched(paris, lyon):

@@ -112,6 +112,10 @@ class Authenticate(Task):
             return
         self._finish_child(sa, message, self._child, now)
 
+    def abandoned(self, sa: IkeSa, now: float) -> None:
+        """Give the SPI back."""
+        sa.core.free_esp_spi(self._spi_in)
+
     def _finish_child(self, sa: IkeSa, message: Message, config: Child, now: float) -> None:
         assert sa.tunnel is not None
         try:

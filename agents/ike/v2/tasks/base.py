@@ -31,6 +31,10 @@ class Task(ABC):
         """Handle an answer that is not acceptable; by default that is only reported."""
         sa.report_error(error)
 
+    def abandoned(self, sa: IkeSa, now: float) -> None:
+        """Give back what an unanswered request holds: the SA ends. By default it holds nothing."""
+        return None
+
 
 def refusal(message: Message, codes: dict[int, str], what: str) -> PeerError | None:
     """Return the error an answer carries, or None; ``codes`` gives event codes by notify type."""

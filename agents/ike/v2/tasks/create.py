@@ -135,6 +135,10 @@ class CreateChild(Task):
         else:
             self._install_successor(sa, child, self.replaced, now)
 
+    def abandoned(self, sa: IkeSa, now: float) -> None:
+        """Give the SPI back."""
+        sa.core.free_esp_spi(self._spi_in)
+
     def _deleted_meanwhile(self, sa: IkeSa, now: float) -> None:
         """The peer's Delete of the new child overtook its own answer: what is missing now is asked for again."""
         assert sa.tunnel is not None

@@ -99,7 +99,8 @@ def _delete_child(sa: IkeSa, spi: bytes, now: float) -> bytes | None:
     """Remove the child the peer receives on ``spi``; return our SPI unless we are deleting it too (section 1.4.1)."""
     child = sa.child_by_spi_out(int.from_bytes(spi, "big"))
     if child is None:
-        sa.deleted_early.add(int.from_bytes(spi, "big"))  # perhaps of a child whose answer is still on its way
+        if sa.busy_with_children():
+            sa.deleted_early.add(int.from_bytes(spi, "big"))  # perhaps of a child whose answer is still on its way
         return None
     simultaneous = child.state is ChildState.DELETING
     sa.remove_child(child, now, by_peer=True)
