@@ -40,15 +40,19 @@ class Header:
 
     def serialize(self) -> bytes:
         """Return the 28 octets."""
+        return self.serialize_for(self.next_payload, self.length)
+
+    def serialize_for(self, next_payload: int, length: int) -> bytes:
+        """Return the 28 octets for this first payload and length of the whole message."""
         return _LAYOUT.pack(
             self.spi_i,
             self.spi_r,
-            self.next_payload,
+            next_payload,
             self.version,
             self.exchange,
             self.flags,
             self.message_id,
-            self.length,
+            length,
         )
 
 

@@ -6,7 +6,7 @@ The cipher is an argument with three methods; keys never come here. Order of pay
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from agents.ike.errors import WireError
@@ -163,14 +163,13 @@ def _first_type(payloads: tuple[Payload, ...]) -> int:
 def serialize_clear(message: Message) -> bytes:
     """Return the datagram of a message in clear."""
     chain = _serialize_chain(message.payloads)
-    header = replace(message.header, next_payload=_first_type(message.payloads), length=HEADER_OCTETS + len(chain))
-    return header.serialize() + chain
+    return message.header.serialize_for(_first_type(message.payloads), HEADER_OCTETS + len(chain)) + chain
 
 
 def seal_message(message: Message, cipher: Cipher, iv: bytes) -> bytes:
     """Return the datagram of a protected message; ``iv`` must never repeat under one key."""
     chain = _serialize_chain(message.payloads)
     sk_octets = _GENERIC.size + len(chain) + cipher.overhead(len(chain))
-    header = replace(message.header, next_payload=PayloadType.SK, length=HEADER_OCTETS + sk_octets)
-    aad = header.serialize() + _GENERIC.pack(_first_type(message.payloads), 0, sk_octets)
+    header = message.header.serialize_for(PayloadType.SK, HEADER_OCTETS + sk_octets)
+    aad = header + _GENERIC.pack(_first_type(message.payloads), 0, sk_octets)
     return aad + cipher.seal(aad, chain, iv)

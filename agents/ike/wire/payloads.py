@@ -17,6 +17,8 @@ from agents.ike.wire.registry import ATTRIBUTE_KEY_LENGTH, NotifyType, PayloadTy
 
 _PROPOSAL = struct.Struct(">BxHBBBB")
 _TRANSFORM = struct.Struct(">BxHBxH")
+_TRANSFORM_BODY = struct.Struct(">BxH")
+_NOTIFY = struct.Struct(">BBH")
 _PAIR = struct.Struct(">HH")
 _SPI_OCTETS: dict[int, tuple[int, ...]] = {Protocol.IKE: (0, 8), Protocol.AH: (4,), Protocol.ESP: (4,)}
 MOST_PROPOSALS = 64
@@ -35,8 +37,11 @@ class Transform:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Read what follows the substructure's length: type, id and attributes."""
+        if len(body) == 4:  # without attributes, as most are
+            type_, id_ = _TRANSFORM_BODY.unpack(body)
+            return cls(type=type_, id=id_)
         reader = Reader(body, "transform")
-        type_, _reserved, id_ = reader.number(1), reader.take(1), reader.number(2)
+        type_, id_ = _TRANSFORM_BODY.unpack(reader.take(4))
         key_length: int | None = None
         understood = True
         while reader.left:
@@ -246,14 +251,14 @@ class Notify:
     def parse(cls, body: bytes) -> Self:
         """Read protocol, SPI, type and data."""
         reader = Reader(body, "Notify payload")
-        protocol, spi_octets, type_ = reader.number(1), reader.number(1), reader.number(2)
+        protocol, spi_octets, type_ = _NOTIFY.unpack(reader.take(4))
         if type_ == NotifyType.REKEY_SA and (spi_octets != 4 or protocol not in (Protocol.AH, Protocol.ESP)):
             raise malformed("REKEY_SA without the SPI of an IPsec SA")
         return cls(type=type_, protocol=protocol, spi=reader.take(spi_octets), data=reader.rest())
 
     def serialize(self) -> bytes:
         """Return the body."""
-        return struct.pack(">BBH", self.protocol, len(self.spi), self.type) + self.spi + self.data
+        return _NOTIFY.pack(self.protocol, len(self.spi), self.type) + self.spi + self.data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
