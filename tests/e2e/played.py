@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import django
 import uvicorn
@@ -82,10 +83,12 @@ def _broker(wanted: bool) -> Iterator[bool]:
         channel.server_url = lambda: None
         yield False
         return
-    data = environment().data_path
-    (data / "run").mkdir(mode=0o700, exist_ok=True)
-    (data / "broker").mkdir(mode=0o700, exist_ok=True)
-    process = subprocess.Popen(broker.server_command(data / "run" / "broker.sock", data / "broker"))
+    url = channel.server_url()
+    assert url is not None
+    socket, data = Path(urlsplit(url).path), environment().data_path / "broker"
+    for folder in (socket.parent, data):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    process = subprocess.Popen(broker.server_command(socket, data))
     try:
         yield True
     finally:

@@ -1,23 +1,25 @@
 """The product's main job by clicking, against a real lab: from log-in to encrypted packets, an edit, and a cleared SA.
 
-The fixture ``lab`` stands for a running console whose gateways are enrolled agents; it gives their names and keeps some
-traffic flowing between their networks. Without such a lab the test says so and is skipped.
+The lab is that of ``make demo`` with nothing in it but two enrolled gateways: what an operator does is done here, in
+the browser. :func:`main_job` takes any console, so that it can be pointed elsewhere.
 """
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
+from deploy.lab.topology import LYON
 from tests.e2e import steps
 from tests.e2e.browser import DESKTOP, shoot
+from tests.lab.demos import RunningDemo
 
-pytestmark = [pytest.mark.browser, pytest.mark.lab]
+pytestmark = [pytest.mark.browser, pytest.mark.lab, pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +35,25 @@ class Lab:
 
 
 @pytest.fixture
-def lab() -> Lab:
-    """The console described by ``VPNCONSOLE_DEMO`` (a ``demo.json``), its gateways paris and lyon."""
-    path = os.environ.get("VPNCONSOLE_DEMO", "")
-    if not path or not Path(path).is_file():
-        pytest.skip("no running lab: set VPNCONSOLE_DEMO to the demo.json of one")
-    demo = json.loads(Path(path).read_text(encoding="utf-8"))
-    return Lab(
-        url=demo["url"].rstrip("/"),
-        username=demo["username"],
-        password=demo["password"],
-        gateway_a="paris",
-        gateway_b="lyon",
-        proposal="AES-256-GCM SHA2-384 group 31",
-    )
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A lab without tunnels, and a host behind paris that keeps asking one behind lyon."""
+    running = RunningDemo(tmp_path / "d", f"vcm{os.getpid()}", options=("--bare",))
+    running.start()
+    pings = running.namespace("host-paris").start("ping", "-q", "-i", "0.3", LYON.host_address)
+    try:
+        description = running.description
+        yield Lab(
+            url=description["url"].rstrip("/"),
+            username=description["username"],
+            password=description["password"],
+            gateway_a="paris",
+            gateway_b="lyon",
+            proposal="AES-256-GCM SHA2-384 group 31",
+        )
+    finally:
+        pings.terminate()
+        pings.wait(10)
+        assert running.end() == 0
 
 
 @pytest.mark.timeout(300)
