@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 
 from agents.contract.config import GatewayDocument, Tunnel
 from agents.contract.status import DataPlaneStatus
@@ -226,7 +227,7 @@ class Keeper:
         kept = {tunnel.id for tunnel in document.tunnels if tunnel.enabled}
         for tunnel_id in self._links.keys() - kept:
             del self._links[tunnel_id]
-            self._runtime.effects.enqueue(tunnel_id, lambda tunnel_id=tunnel_id: self._close_link(plane, tunnel_id))  # type: ignore[misc]
+            self._runtime.effects.enqueue(tunnel_id, partial(self._close_link, plane, tunnel_id))
 
     async def _close_link(self, plane: Plane, tunnel_id: str) -> None:
         try:

@@ -13,7 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import assert_never
+from typing import ParamSpec, assert_never
 
 from agents import __version__
 from agents.contract.actions import Verb
@@ -49,6 +49,7 @@ _CHANGE_DELAY_S = 0.1
 _FAREWELL_S = 1.0
 
 _log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
 
 
 class Runtime:
@@ -145,31 +146,31 @@ class Runtime:
         elif isinstance(notice, Acquired):
             wanted = self.effects.tunnel_of(notice.reqid)
             if wanted is not None:
-                self._tolerant(lambda: self.engine.initiate(wanted, now))
+                self._give(self.engine.initiate, wanted, now)
         elif isinstance(notice, Expired | Mapped) and (child := self.traffic.child_of(notice.id)) is not None:
             tunnel_id, spi_in = child
             if isinstance(notice, Expired):
                 hard = notice.hard
-                self._tolerant(lambda: self.engine.sa_expired(tunnel_id, spi_in, hard, now))
+                self._give(self.engine.sa_expired, tunnel_id, spi_in, hard, now)
             else:
                 address, port = notice.address, notice.port
-                self._tolerant(lambda: self.engine.peer_moved(tunnel_id, spi_in, address, port, now))
+                self._give(self.engine.peer_moved, tunnel_id, spi_in, address, port, now)
         self._after_input()
 
     def child_installed(self, install_id: int) -> None:
         """An effect's result."""
-        self._tolerant(lambda: self.engine.child_installed(install_id, self._loop.time()))
+        self._give(self.engine.child_installed, install_id, self._loop.time())
         self._after_input()
 
     def child_install_failed(self, install_id: int, reason: str) -> None:
         """An effect's result."""
-        self._tolerant(lambda: self.engine.child_install_failed(install_id, reason, self._loop.time()))
+        self._give(self.engine.child_install_failed, install_id, reason, self._loop.time())
         self._after_input()
 
     def child_unusable(self, tunnel_id: str, spi_in: int, reason: str) -> None:
         """The outbound SA of a rekeyed child could not be installed: end the child as if its time were up."""
         self.report(Report(code="child.install-failed", message=f"Rekeyed SA: {reason}", tunnel_id=tunnel_id))
-        self._tolerant(lambda: self.engine.sa_expired(tunnel_id, spi_in, True, self._loop.time()))
+        self._give(self.engine.sa_expired, tunnel_id, spi_in, True, self._loop.time())
         self._after_input()
 
     async def poll_traffic(self) -> None:
@@ -184,7 +185,7 @@ class Runtime:
             return
         now = self._loop.time()
         for tunnel_id in heard:
-            self._tolerant(lambda tunnel_id=tunnel_id: self.engine.traffic_seen(tunnel_id, now))  # type: ignore[misc]
+            self._give(self.engine.traffic_seen, tunnel_id, now)
         if heard:
             self._after_input()
 
@@ -225,7 +226,7 @@ class Runtime:
         """Tell every peer that its SAs are deleted (sent once, RFC 7296 section 1.4.1) and take them out."""
         if self.document is not None:
             for tunnel in self.document.tunnels:
-                self._tolerant(lambda tunnel=tunnel: self.engine.terminate(tunnel.id, self._loop.time()))  # type: ignore[misc]
+                self._give(self.engine.terminate, tunnel.id, self._loop.time())
             self._after_input()
         await self.effects.settle(_FAREWELL_S)
         for handle in (self._timer, self._change):
@@ -239,10 +240,10 @@ class Runtime:
         self._change = None
         self._on_change()
 
-    def _tolerant(self, give: Callable[[], None]) -> None:
+    def _give(self, take: Callable[_P, None], *args: _P.args, **kwargs: _P.kwargs) -> None:
         """Give an input that may be too late, since what it is about can have gone meanwhile."""
         try:
-            give()
+            take(*args, **kwargs)
         except LocalError as error:
             _log.debug("the engine did not take an input: %s", error)
 
@@ -295,7 +296,7 @@ class Runtime:
 
     def _find_psk(self, request: FindPsk) -> None:
         secret = self._preshared_keys.find(request)
-        self._tolerant(lambda: self.engine.psk_found(request.request_id, secret, self._loop.time()))
+        self._give(self.engine.psk_found, request.request_id, secret, self._loop.time())
 
     def _rejected(self, notice: Rejected) -> None:
         child = self.traffic.child_of(notice.id) if notice.id is not None else None
