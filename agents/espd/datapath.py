@@ -83,10 +83,12 @@ class Datapath:
     def bind(self, addresses: tuple[str, ...]) -> None:
         """Hold UDP 4500 on exactly these local addresses, and what SAs need; raises OSError."""
         bound = frozenset((address, ENCAPSULATION_PORT) for address in addresses)
-        for key in bound:
-            self._need(key)
-        self._bound = bound
-        self.release_sockets()
+        try:
+            for key in bound:
+                self._need(key)
+            self._bound = bound
+        finally:
+            self.release_sockets()
 
     def need_path(self, path: Path) -> None:
         """Open the socket an SA's packets go through; raises OSError."""

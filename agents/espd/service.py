@@ -32,6 +32,7 @@ from agents.runtime.version import VERSION
 
 LINK_GRACE_S = 30.0
 TICK_S = 1.0
+MAX_UNTOLD = 10_000
 
 Answer = Callable[[dict[str, Any]], Any]
 
@@ -45,6 +46,7 @@ class Service:
         self._started_at = time.time()
         self._datapath = Datapath(loop, self._ike_arrived, self._notices_wait)
         self._outgoing: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        self._untold = 0
         self._fresh_links: set[str] | None = None
         self._sweep: asyncio.TimerHandle | None = None
         answers: dict[str, Answer] = {
@@ -89,11 +91,18 @@ class Service:
             remote_port=message.arrival.remote_port,
             datagram=message.octets,
         )
-        self._outgoing.put_nowait(("ike", datagram.to_plain()))
+        self._tell("ike", datagram.to_plain())
 
     def _notices_wait(self) -> None:
         for notice in self._datapath.engine.take_notices():
-            self._outgoing.put_nowait(("notice", notice_to_plain(notice)))
+            self._tell("notice", notice_to_plain(notice))
+
+    def _tell(self, method: str, params: dict[str, Any]) -> None:
+        """Queue a notification; a flood that nobody can follow is cut off rather than kept."""
+        if self._outgoing.qsize() < MAX_UNTOLD:
+            self._outgoing.put_nowait((method, params))
+        else:
+            self._untold += 1
 
     async def _speak(self) -> None:
         while True:
@@ -107,7 +116,7 @@ class Service:
             engine.handle_timer(time.monotonic())
             self._notices_wait()
             for rejected in engine.take_rejected():
-                self._outgoing.put_nowait(("notice", notice_to_plain(rejected)))
+                self._tell("notice", notice_to_plain(rejected))
 
     # Methods
 
@@ -232,7 +241,7 @@ class Service:
         )
         return {
             "health": to_plain(health),
-            "counters": self._datapath.counters(),
+            "counters": self._datapath.counters() | ({"untold": self._untold} if self._untold else {}),
             "links": to_plain(list(links.values())),
         }
 

@@ -30,6 +30,7 @@ _BUFFER_OCTETS = 4 << 20
 
 _MAX_SEGMENTS = 64
 _MAX_DATAGRAM_OCTETS = 65000
+_RUNS_UNTIL_GSO_RETRY = 1000
 _u16 = struct.Struct("=H").pack
 _int = struct.Struct("=i")
 
@@ -110,8 +111,9 @@ class UdpSocket:
         self._socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
         self._tos = _traffic_class_option(address)
         self._buffer = memoryview(bytearray(65536))
-        # A path whose MTU is below a segment refuses segmentation offload: from there on, one by one.
+        # A path whose MTU is below a segment refuses segmentation offload: for a while, such segments go one by one.
         self._too_long_for_gso = 65536
+        self._runs_until_retry = 0
 
     def fileno(self) -> int:
         """See :class:`EspSocket`."""
@@ -147,6 +149,11 @@ class UdpSocket:
                     self.unsent += len(run)
                     return
                 self._too_long_for_gso = size
+                self._runs_until_retry = _RUNS_UNTIL_GSO_RETRY
+        elif len(run) > 1:
+            self._runs_until_retry -= 1
+            if self._runs_until_retry <= 0:
+                self._too_long_for_gso = 65536
         for packet in run:
             try:
                 self._socket.sendmsg((packet,), control, 0, target)

@@ -142,10 +142,10 @@ async def iperf(ends: Ends, seconds: int) -> dict[str, float]:
             process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
             output, _none = await process.communicate()
             spent = cpu() - before
-    finally:
-        if listening.returncode is None:
-            listening.terminate()
-        await listening.communicate()
+            await listening.communicate()
+    except (TimeoutError, asyncio.CancelledError):
+        listening.kill()
+        raise
     result: dict[str, Any] = json.loads(output)
     if "error" in result:
         raise RuntimeError(f"iperf3: {result['error']}")
