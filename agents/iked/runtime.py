@@ -46,6 +46,7 @@ from agents.iked.traffic import Traffic
 from agents.iked.userspace_driver import UserspaceDriver
 
 _CHANGE_DELAY_S = 0.1
+_CHANGE_DELAY_PER_TUNNEL_S = 0.001
 _FAREWELL_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -218,9 +219,13 @@ class Runtime:
         self._keep(event)
 
     def changed(self) -> None:
-        """Tell :attr:`on_change` soon; many changes in a row are one."""
+        """Tell :attr:`on_change` soon; many changes in a row are one.
+
+        Whoever is told asks for the status of every tunnel, so with very many of them they are told less often.
+        """
         if self._change is None:
-            self._change = self._loop.call_later(_CHANGE_DELAY_S, self._tell)
+            tunnels = len(self.document.tunnels) if self.document is not None else 0
+            self._change = self._loop.call_later(_CHANGE_DELAY_S + tunnels * _CHANGE_DELAY_PER_TUNNEL_S, self._tell)
 
     async def farewell(self) -> None:
         """Tell every peer that its SAs are deleted (sent once, RFC 7296 section 1.4.1) and take them out."""
