@@ -4,7 +4,7 @@
 
 const stale_s = 20;
 const poll_ms = 5000;
-const throttle_ms = 700;
+const throttle_ms = 2000;
 
 // --- theme -----------------------------------------------------------------------------------------------------------
 function showTheme() {

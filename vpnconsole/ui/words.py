@@ -47,6 +47,7 @@ _STATES = (
     ("refused", "refused", "bad", "alert-circle"),
     ("failed", "failed", "bad", "alert-circle"),
     ("superseded", "superseded", "off", "history"),
+    ("taken-on", "accepted", "good", "circle-check"),
     ("queued", "queued", "busy", "clock"),
     ("sent", "sent", "busy", "loader"),
     # events, health

@@ -6,7 +6,9 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -147,3 +149,19 @@ def test_gateway_page_leads_to_enrolment(client: Client, paris: Gateway) -> None
     page = client.get(reverse("monitor:gateway", args=[paris.pk])).content.decode()
     assert reverse("gateways:enrolment", args=[paris.pk]) in page
     assert "not enrolled" in page
+
+
+@pytest.mark.parametrize("name", ["ui:dashboard", "monitor:tunnels", "monitor:gateways"])
+def test_more_tunnels_do_not_mean_more_queries(
+    client: Client, name: str, tunnel: Tunnel, paris: Gateway, lyon: Gateway, extranet: Gateway
+) -> None:
+    url = reverse(name)
+    part = {"HX-Request": "true"}
+    client.get(url, headers=part)
+    with CaptureQueriesContext(connection) as before:
+        client.get(url, headers=part)
+    cast.make_tunnel(paris, extranet)
+    cast.make_tunnel(lyon, extranet)
+    with CaptureQueriesContext(connection) as after:
+        client.get(url, headers=part)
+    assert len(after) == len(before)

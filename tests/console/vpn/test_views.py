@@ -130,6 +130,14 @@ def test_weak_choices_say_why(client: Client) -> None:
     assert "SHA-1 is kept for old peers only" in page
 
 
+def test_the_list_says_which_proposals_are_weak_and_why(client: Client) -> None:
+    cast.default_policies()
+    url = reverse("vpn:policies")
+    assert "SHA-1 is kept" not in client.get(url).content.decode()
+    IPsecProposal.objects.create(name="old", encryption="aes-128-cbc", integrity="hmac-sha1-96")
+    assert "SHA-1 is kept" in client.get(url).content.decode()
+
+
 def test_ipsec_policy_keeps_the_order_of_proposals(client: Client) -> None:
     cast.default_policies()
     first, second = IPsecProposal.objects.order_by("-name")[:2]
