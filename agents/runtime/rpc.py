@@ -368,6 +368,8 @@ class Client:
         self._channel.close()
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
+        if not self.closed.is_set():
+            self._ended()  # the reader was cancelled before it ever ran
 
     async def _read(self) -> None:
         try:
@@ -378,12 +380,15 @@ class Client:
         except ConnectionError:
             pass  # told to everybody who waits, below
         finally:
-            self.closed.set()
-            self._channel.close()
-            for answer in self._waiting.values():
-                if not answer.done():
-                    answer.set_exception(RpcUnavailable(f"{self._name}: the connection ended"))
-            self._notifications.put_nowait(None)
+            self._ended()
+
+    def _ended(self) -> None:
+        self.closed.set()
+        self._channel.close()
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(RpcUnavailable(f"{self._name}: the connection ended"))
+        self._notifications.put_nowait(None)
 
     def _take(self, frame: dict[str, Any]) -> None:
         request_id = frame.get("id")

@@ -42,6 +42,13 @@ async def _open(end: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
 async def listen(listener: str, target: str) -> asyncio.Server:
     """Accept on ``listener`` and join every connection with a new one to ``target``."""
 
+    joined: set[asyncio.Task[None]] = set()  # the loop itself keeps weak references only
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(join(reader, writer))
+        joined.add(task)
+        task.add_done_callback(joined.discard)
+
     async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await _open(target)
@@ -59,9 +66,9 @@ async def listen(listener: str, target: str) -> asyncio.Server:
     kind, _, rest = listener.partition(":")
     if kind == "unix":
         Path(rest).unlink(missing_ok=True)  # noqa: ASYNC240 (a local file, before anything is served)
-        return await asyncio.start_unix_server(join, rest)
+        return await asyncio.start_unix_server(accept, rest)
     host, _, port = rest.rpartition(":")
-    return await asyncio.start_server(join, host, int(port))
+    return await asyncio.start_server(accept, host, int(port))
 
 
 class OutsideRelay:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -159,6 +160,12 @@ class OurGateway:
                     await self._changed.wait()
         except TimeoutError:
             raise AssertionError(f"not reached: {what}; last status {last}; events {await self.events()}") from None
+
+    async def changed(self) -> None:
+        """Wait until ``iked`` says that something moved, or a second has passed."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), 1)
 
     async def until_up(self) -> TunnelStatus:
         """Wait for the only tunnel to be up with one IKE SA and one child SA."""

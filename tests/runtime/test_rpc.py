@@ -259,3 +259,12 @@ def test_frames_on_the_wire_are_what_the_document_says() -> None:
     octets = rpc._encode({"id": 7, "method": "status", "params": {}})
     assert struct.unpack(">I", octets[:4])[0] == len(octets) - 4
     assert json.loads(octets[4:]) == {"id": 7, "method": "status", "params": {}}
+
+
+async def test_a_client_closed_before_it_ever_read_ends_its_notifications(path: Path) -> None:
+    async with Server(path, HANDLERS):
+        client = await Client.connect(path)
+        await client.close()
+        async with asyncio.timeout(5):
+            assert [item async for item in client.notifications()] == []
+        assert client.closed.is_set()
