@@ -439,11 +439,7 @@ class Engine:
             raise
         except PeerError as error:
             self._answer_clear(datagram, header, path, error.notify, error.data)
-            if len(candidates) == 1 and error.notify != NotifyType.INVALID_KE_PAYLOAD:
-                candidates[0].note_failure(
-                    error.code, error.message, received=error.received, configured=error.configured, field=error.field
-                )
-            raise
+            self._refused(error, candidates[0] if len(candidates) == 1 else None)
 
     def _open(
         self, datagram: bytes, header: Header, path: Path, candidates: tuple[TunnelRuntime, ...], now: float
@@ -472,6 +468,19 @@ class Engine:
         sa.half_open_address = address
         self.register(sa)
         self.report("ike.sa-requested", f"{address} asks for an IKE SA", attributes={"remote": address})
+
+    def _refused(self, error: PeerError, tunnel: TunnelRuntime | None) -> None:
+        """Report a first request that was refused; ``tunnel`` when it can only have meant this one."""
+        self.report(
+            error.code,
+            error.message,
+            tunnel_id=None if tunnel is None else tunnel.config.id,
+            received=error.received,
+            configured=error.configured,
+            field=error.field,
+        )
+        if tunnel is not None and error.notify != NotifyType.INVALID_KE_PAYLOAD:
+            tunnel.note_error(error)
 
     @staticmethod
     def _proposals(candidates: tuple[TunnelRuntime, ...]) -> tuple[IkeProposal, ...]:
@@ -573,9 +582,7 @@ class Engine:
             return
         sa.report_error(error)
         if error.fatal and sa.tunnel is not None:
-            sa.tunnel.note_failure(
-                error.code, error.message, received=error.received, configured=error.configured, field=error.field
-            )
+            sa.tunnel.note_error(error)
 
     def _report_drop(self, code: str, detail: str, sa: IkeSa | None) -> None:
         if sa is None:

@@ -562,9 +562,7 @@ class IkeSa:
         """The negotiation cannot succeed: report why, tell the tunnel, end."""
         self.report_error(error)
         if self.tunnel is not None:
-            self.tunnel.note_failure(
-                error.code, error.message, received=error.received, configured=error.configured, field=error.field
-            )
+            self.tunnel.note_error(error)
         self.close(now)
 
     def postponed(self, now: float) -> float:

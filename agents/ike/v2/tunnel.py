@@ -182,9 +182,7 @@ class TunnelRuntime:
 
     def child_refused(self, name: str | None, error: PeerError, now: float) -> None:
         """A child could not be made; ``name`` None when it was the peer's request."""
-        self.note_failure(
-            error.code, error.message, received=error.received, configured=error.configured, field=error.field
-        )
+        self.note_error(error)
         if name is not None:
             failures = self._child_retries.get(name, (0, 0.0))[0]
             pause = retry_after_s(failures + 1, self.core.entropy.uniform())
@@ -197,18 +195,15 @@ class TunnelRuntime:
         self._child_retries[name] = (failures, until)
         self.core.touch(self)
 
-    def note_failure(
-        self,
-        code: str,
-        message: str,
-        *,
-        received: str | None = None,
-        configured: str | None = None,
-        field: str | None = None,
-    ) -> None:
+    def note_error(self, error: PeerError) -> None:
         """Keep why the tunnel is not up."""
-        field = field or KINDS[code].field or None
-        self.reason = Reason(code=code, message=message[:500], received=received, configured=configured, field=field)
+        self.reason = Reason(
+            code=error.code,
+            message=error.message[:500],
+            received=error.received,
+            configured=error.configured,
+            field=error.field or KINDS[error.code].field or None,
+        )
         self.core.touch(self)
 
     # --- verbs

@@ -242,6 +242,8 @@ class TestRefusals:
         assert received == "aes-128-gcm-16 prf-hmac-sha2-256 group-31"
         assert configured == "aes-256-gcm-16 prf-hmac-sha2-256 group-31"
         assert field == "ike.proposals"
+        (report,) = [each for each in lyon.reports if each.code == "ike.no-proposal"]
+        assert report.tunnel_id == lyon.status().id
         assert self.reason(paris)[0] == "ike.peer-refused-proposal"
 
     def test_no_esp_proposal_leaves_the_ike_sa(self) -> None:

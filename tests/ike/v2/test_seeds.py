@@ -16,7 +16,7 @@ from agents.contract.config import ConnectionType, IkePolicy, Retransmission
 from agents.contract.status import TunnelState
 from agents.ike.errors import LocalError
 from tests.harness.documents import FAST_IKE, child, key, pair
-from tests.harness.world import Host, Network, World, matched
+from tests.harness.world import Host, Network, World, matched, up
 
 SEEDS = int(os.environ.get("VPNCONSOLE_SEEDS", "1000"))
 _BATCHES = 20
@@ -122,3 +122,31 @@ def test_seeds(batch: int) -> None:
         if problem is not None:
             wrong[seed] = problem
     assert not wrong
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_hour_of_short_lifetimes(seed: int) -> None:
+    """Both ends rekey both children every minute and the IKE SA every minute and a half, over the bad network."""
+    network = Network(loss=0.15, duplicates=0.15, delay_s=(0.005, 0.8))
+    world = World(("hour", seed), network)
+    left, right = pair(
+        types=(ConnectionType.BOTH, ConnectionType.BOTH),
+        ike=IkePolicy(proposals=(FAST_IKE,), lifetime_s=90, dpd_interval_s=15),
+        children=(
+            child(lifetime_s=60, pfs_groups=("group-31",) if seed % 2 else ()),
+            child("voice", ("10.9.0.0/24",), ("10.8.0.0/24",), lifetime_s=70),
+        ),
+    )
+    left.retransmission = right.retransmission = Retransmission(initial_ms=500, factor=1.6, tries=7)
+    paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
+    lyon.configure(right.document())
+    paris.configure(left.document())
+    world.run(30)
+    for _ in range(180):
+        world.run(20)
+        assert max(len(host.engine._sas) for host in (paris, lyon)) < 10
+        assert max(len(host.data_plane.sas) for host in (paris, lyon)) <= 12
+    network.loss = network.duplicates = 0.0
+    network.delay_s = (0.01, 0.02)
+    assert world.run(250, lambda: up(paris, lyon)() and verdict(paris, lyon) is None), verdict(paris, lyon)
+    assert paris.codes()["child.rekeyed"] > 100

@@ -139,9 +139,7 @@ class Authenticate(Task):
             # The peer believes that the SA stands: tell it (section 2.21.2).
             assert sa.tunnel is not None
             sa.report_error(error)
-            sa.tunnel.note_failure(
-                error.code, error.message, received=error.received, configured=error.configured, field=error.field
-            )
+            sa.tunnel.note_error(error)
             sa.start_delete(now, NotifyType.AUTHENTICATION_FAILED)
         else:
             sa.fail(error, now)

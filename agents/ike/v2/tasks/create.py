@@ -217,9 +217,7 @@ class CreateChild(Task):
         if old.state is ChildState.REKEYING:
             old.state = ChildState.INSTALLED
             old.rekey_at = now + _AGAIN_S * (0.75 + 0.5 * sa.core.entropy.uniform())
-        sa.tunnel.note_failure(
-            error.code, error.message, received=error.received, configured=error.configured, field=error.field
-        )
+        sa.tunnel.note_error(error)
 
     def _try_later(self, sa: IkeSa, now: float) -> None:
         assert sa.tunnel is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agents.ike.errors import PeerError
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tasks.base import Task
@@ -111,5 +112,7 @@ def _deleted_by_peer(sa: IkeSa, now: float, refused: bool) -> None:
     if sa.state is SaState.ESTABLISHED:
         sa.report("ike.sa-deleted", "The peer deleted the IKE SA")
     if refused and sa.tunnel is not None:
-        sa.tunnel.note_failure("ike.peer-refused-auth", "The peer refused our authentication")
+        refusal = PeerError(0, "ike.peer-refused-auth", "The peer refused our authentication")
+        sa.report_error(refusal)
+        sa.tunnel.note_error(refusal)
     sa.close(now, linger=True)
