@@ -40,6 +40,11 @@ _FROM_STRANGERS = frozenset(
 )
 """Reports besides drops that anybody can cause: they come under flood control too."""
 
+_REQIDS = 65_535
+_STARTS_AT_ONCE = 100
+_STARTS_PER_S = 200.0
+"""New tunnels of one document begin at this pace, so that thousands do not stop the process or flood a peer."""
+
 _REPORTS_AT_ONCE = 20
 _REPORTS_PER_S = 5.0
 
@@ -61,6 +66,8 @@ class Engine:
         self._half_open: Counter[str] = Counter()
         self._esp_spis: set[int] = set()
         self._reqids: dict[tuple[str, str], int] = {}
+        self._taken_reqids: set[int] = set()
+        self._last_reqid = 1
         self._psk_requests: dict[int, tuple[IkeSa, PskContinuation]] = {}
         self._installs: dict[int, tuple[IkeSa, InstallContinuation]] = {}
         self._sequence = 0
@@ -80,12 +87,15 @@ class Engine:
         old_keys, self._keys = self._keys, PresharedKeys(document.preshared_keys)
         self.retransmission = document.retransmission
         wanted = {tunnel.id: tunnel for tunnel in document.tunnels}
+        new = 0
         for tunnel_id in [each for each in self._tunnels if each not in wanted]:
             self._tunnels.pop(tunnel_id).remove(now)
         for tunnel_id, config in wanted.items():
             runtime = self._tunnels.get(tunnel_id)
             if runtime is None:
-                self._tunnels[tunnel_id] = runtime = TunnelRuntime(self, config, now)
+                new += 1
+                start_at = now + max(0, new - _STARTS_AT_ONCE) / _STARTS_PER_S
+                self._tunnels[tunnel_id] = runtime = TunnelRuntime(self, config, now, start_at)
                 self.touch(runtime)
                 continue
             before = runtime.config
@@ -288,11 +298,13 @@ class Engine:
         key = (tunnel_id, child)
         number = self._reqids.get(key)
         if number is None:
-            taken = set(self._reqids.values())
-            number = next((each for each in range(1, 65_536) if each not in taken), None)
-            if number is None:
+            if len(self._taken_reqids) >= _REQIDS:
                 raise LocalError("no reqid is left")
-            self._reqids[key] = number
+            while self._last_reqid in self._taken_reqids:
+                self._last_reqid = self._last_reqid % _REQIDS + 1
+            number = self._reqids[key] = self._last_reqid
+            self._taken_reqids.add(number)
+            self._last_reqid = number % _REQIDS + 1  # one just given back may still be in the data plane
         return REQID_BASE + number
 
     def register(self, sa: IkeSa) -> None:
@@ -528,12 +540,12 @@ class Engine:
         return tunnel
 
     def _index(self) -> None:
-        index: dict[tuple[str, str], tuple[TunnelRuntime, ...]] = {}
+        index: dict[tuple[str, str], list[TunnelRuntime]] = {}
         for tunnel in self._tunnels.values():
-            key = (tunnel.config.local.address, tunnel.config.remote.address)
-            index[key] = (*index.get(key, ()), tunnel)
-        self._by_addresses = index
+            index.setdefault((tunnel.config.local.address, tunnel.config.remote.address), []).append(tunnel)
+        self._by_addresses = {key: tuple(tunnels) for key, tunnels in index.items()}
         self._reqids = {key: number for key, number in self._reqids.items() if key[0] in self._tunnels}
+        self._taken_reqids = set(self._reqids.values())
 
     def _forget_half_open(self, sa: IkeSa) -> None:
         address, sa.half_open_address = sa.half_open_address, None

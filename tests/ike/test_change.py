@@ -104,6 +104,20 @@ class TestRunning:
         assert after.children[0].sas[0].spi_in == neighbour.children[0].sas[0].spi_in
         return world, paris, lyon
 
+    def test_many_new_tunnels_begin_one_after_the_other(self) -> None:
+        world = World()
+        paris = world.host("paris", "192.0.2.1")
+        tunnels = [
+            tunnel(endpoint("192.0.2.1"), endpoint(f"198.51.{n // 250}.{n % 250 + 1}"), name=f"t{n}")
+            for n in range(500)
+        ]
+        paris.configure(Side(name="paris", tunnels=tunnels, keys=[]).document())
+        assert len(world.log) == 100
+        world.run(0.9)
+        assert 250 <= len(world.log) <= 300
+        world.run(1.2)
+        assert paris.codes()["ike.initiate"] == 500
+
     def test_same_document_changes_nothing(self) -> None:
         world, paris, _lyon, left, _right = self.setup_pair()
         before, sent = paris.status(), len(world.log)

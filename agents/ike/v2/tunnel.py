@@ -44,7 +44,7 @@ _PROGRESSING = frozenset({SaState.INIT_SENT, SaState.INIT_RECEIVED, SaState.AUTH
 class TunnelRuntime:
     """A tunnel of the document and everything that lives for it."""
 
-    def __init__(self, core: Core, config: Tunnel, now: float) -> None:
+    def __init__(self, core: Core, config: Tunnel, now: float, start_at: float) -> None:
         self.core = core
         self.config = config
         self.sas: list[IkeSa] = []
@@ -53,7 +53,7 @@ class TunnelRuntime:
         self.reason: Reason | None = None
         self.state = TunnelState.NEGOTIATING
         self.since = now
-        self.retry_at: float | None = None
+        self.retry_at: float | None = start_at
         self.scheduled_at: float | None = None
         self._failures = 0
         self._child_retries: dict[str, tuple[int, float]] = {}
