@@ -7,7 +7,6 @@ import asyncio
 import ctypes
 import gc
 import logging
-import os
 import signal
 import sys
 
@@ -57,7 +56,7 @@ def main() -> int:
         _log.error("%s", error)
         return 78
     except OSError as error:
-        _log.error("espd cannot serve: %s", error.strerror or os.strerror(error.errno or 0))
+        _log.error("espd cannot serve: %s", error.strerror or error)
         return 1
     return 0
 

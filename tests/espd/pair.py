@@ -11,11 +11,12 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from agents.dataplane.base import Direction, PolicySpec, SaSpec, Selector, Tunne
 from agents.iked.userspace_driver import UserspaceDriver
 from agents.runtime.rpc import Client, RpcUnavailable
 from deploy.lab.netns import Namespace, connect
+from tests.kernel.guest.harness import inside
 
 REPOSITORY = Path(__file__).parents[2]
 TUNNEL = "6d4ff92c-5b2f-4a52-9c30-2f8f3a1f7a11"
@@ -176,6 +178,17 @@ async def key(ends: Sequence[End], specs: tuple[SaSpec, SaSpec]) -> None:
                         reqid=outbound.reqid,
                     )
                 )
+
+
+@contextmanager
+def udp_at(end: End, address: str, port: int) -> Iterator[socket.socket]:
+    """Yield a UDP socket of this process in an end's namespace."""
+    with inside(end.namespace):
+        opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    with opened:
+        opened.bind((address, port))
+        opened.setblocking(False)
+        yield opened
 
 
 async def counters(end: End) -> dict[str, int]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import signal
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -28,21 +25,10 @@ from tests.espd.pair import (
     key,
     ping,
     sa_specs,
+    udp_at,
 )
-from tests.kernel.guest.harness import inside
 
 pytestmark = pytest.mark.lab
-
-
-@contextmanager
-def udp_at(end: End, address: str, port: int) -> Iterator[socket.socket]:
-    """A socket of the test in an end's namespace."""
-    with inside(end.namespace):
-        opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-    with opened:
-        opened.bind((address, port))
-        opened.setblocking(False)
-        yield opened
 
 
 async def next_notice(end: End, kind: type[Any]) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -21,11 +23,14 @@ from tests.espd.pair import (
     key,
     run_inside,
     sa_specs,
+    udp_at,
 )
+from tests.kernel.guest.harness import Wire
 
 pytestmark = pytest.mark.lab
 
 MEBIBYTE = 1 << 20
+UDP_SEGMENT = 103
 GCM, CBC = ("aes-128-gcm-16", None), ("aes-256-cbc", "hmac-sha2-256-128")
 
 
@@ -131,3 +136,38 @@ async def _some_traffic(end: End) -> None:
     before = sum(state.counters.packets_in for state in await end.driver.list_sas())
     while sum(state.counters.packets_in for state in await end.driver.list_sas()) < before + 50:
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("encapsulation", [NAT, None], ids=["udp", "proto50"])
+async def test_outside_there_is_nothing_but_esp_of_the_same_traffic_class(
+    encapsulation: UdpEncapsulation | None,
+) -> None:
+    async with espd_pair() as ends:
+        await key(ends, sa_specs(encapsulation=encapsulation))
+        wire = Wire(ends[0].namespace, "wan")
+        try:
+            await run_inside(ends[0], "ping", "-c", "3", "-i", "0.05", "-Q", "0xb8", "-p", "76706e", INNER_4[1])
+            frames = wire.frames()
+        finally:
+            wire.close()
+        assert len(frames) == 3
+        for frame in frames:
+            assert frame[15] == 0xB8
+            assert frame[23] == (socket.IPPROTO_ESP if encapsulation is None else socket.IPPROTO_UDP)
+            assert b"vpnvpn" not in frame
+            assert socket.inet_aton(INNER_4[1]) not in frame[34:]
+
+
+@pytest.mark.parametrize("inner", [INNER_4, INNER_6], ids=["IPv4", "IPv6"])
+async def test_udp_segmented_by_the_sender_arrives_as_datagrams(inner: tuple[str, str]) -> None:
+    """Where the kernel has USO the link is handed one packet of all; elsewhere the kernel cuts it before."""
+    data = bytes(index & 255 for index in range(10 * 1000 + 300))
+    async with espd_pair() as ends:
+        await key(ends, sa_specs())
+        with udp_at(ends[0], inner[0], 7001) as sending, udp_at(ends[1], inner[1], 7002) as receiving:
+            segment = (socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", 1000))
+            sending.sendmsg([data], [segment], 0, (inner[1], 7002))
+            loop = asyncio.get_running_loop()
+            received = [await asyncio.wait_for(loop.sock_recv(receiving, 2000), 10) for _ in range(11)]
+        assert [len(datagram) for datagram in received] == [1000] * 10 + [300]
+        assert b"".join(received) == data

@@ -167,7 +167,10 @@ class SaDatabase:
         if held is None:
             return None
         if held.spec.direction is Direction.OUT:
-            self._outbound[held.spec.reqid].remove(held)
+            rows = self._outbound[held.spec.reqid]
+            rows.remove(held)
+            if not rows:
+                del self._outbound[held.spec.reqid]
         else:
             del self._inbound[held.spec.destination][held.spec.spi]
         return held
