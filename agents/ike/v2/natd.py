@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 from dataclasses import dataclass
@@ -23,8 +24,12 @@ class NatDetection:
 
 def address_hash(spi_i: bytes, spi_r: bytes, address: str, port: int) -> bytes:
     """Return SHA-1 of SPIs, address and port. SHA-1 is what the RFC asks; nothing secret depends on it."""
-    packed = ipaddress.ip_address(address).packed
-    return hashlib.sha1(spi_i + spi_r + packed + port.to_bytes(2, "big"), usedforsecurity=False).digest()
+    return hashlib.sha1(spi_i + spi_r + _packed(address) + port.to_bytes(2, "big"), usedforsecurity=False).digest()
+
+
+@functools.lru_cache(maxsize=4096)
+def _packed(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed
 
 
 def notifies(spi_i: bytes, spi_r: bytes, path: Path, pretend: bool, entropy: Entropy) -> tuple[Notify, Notify]:
