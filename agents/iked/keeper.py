@@ -21,7 +21,7 @@ from agents.iked.runtime import Runtime
 from agents.iked.userspace_driver import UserspaceDriver
 
 _FIRST_RETRY_S = 0.1
-_LONGEST_RETRY_S = 5.0
+_LONGEST_RETRY_S = 1.0
 _GRACE_S = 3.0
 _POLL_S = 5.0
 _QUICK_POLL_S = 1.0
@@ -124,9 +124,11 @@ class Keeper:
             _log.warning("no data plane: %s", refusal)
         runtime.data_plane = DataPlaneStatus(driver=None, reason=refusal)
         runtime.problems["data plane"] = [refusal]
-        if isinstance(plane.driver, UserspaceDriver) and now - self._missing_since < _GRACE_S:
+        may_come = isinstance(plane.driver, UserspaceDriver)
+        if may_come and now - self._missing_since < _GRACE_S:
             return
-        runtime.effects.detach(refusal, for_good=True)
+        # Installations wait for an espd that may come; failing them would only make the engine pause longer.
+        runtime.effects.detach(refusal, for_good=not may_come)
         if self._wanted is not None and self._wanted is not runtime.document:
             # Whatever cannot be bound here is told once there is a data plane.
             runtime.sockets.bind(_addresses(self._wanted), port_4500=False, kernel_esp=False)
