@@ -2,8 +2,8 @@
 
 Same machine, one after the other in one run, same topology: two namespaces joined by a veth pair (MTU 1500), inner
 addresses routed into a TUN of MTU 1400 at each end, AES-128-GCM in UDP, one iperf3 stream of TCP. Both tunnels stand
-for the whole run and take turns, several short ones each. Whatever else the machine does can only take away from a
-turn, so the best turn of each is what is compared.
+for the whole run and take turns, several short ones each, at raised priority, all processes of both alike. Whatever
+else the machine does can only take away from a turn, so the best turn of each is what is compared.
 
 strongSwan gets every advantage it has on Debian: AES-NI or OpenSSL for GCM, logging off.
 """
@@ -16,8 +16,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.espd import pair
 ROUNDS = 5
 SECONDS = 3
 TARGET_RATIO = 2.0
+_NICENESS = -15
 
 _OUTER = pair.OUTER_4
 _INNER = pair.INNER_4
@@ -81,6 +82,8 @@ async def our_tunnel() -> AsyncIterator[Ends]:
     async with pair.espd_pair(prefix=f"vcb{os.getpid()}") as ends:
         await pair.key(ends, pair.sa_specs(spi=0xC0DE0001))
         pids = [end.process.pid for end in ends]
+        for pid in pids:
+            _prefer_session(pid, _NICENESS)
         yield ends[0].namespace, ends[1].namespace, lambda: sum(map(_cpu_s, pids))
 
 
@@ -110,6 +113,8 @@ async def strongswan_tunnel() -> AsyncIterator[Ends]:
             daemon.wait_ready()
         await asyncio.to_thread(daemons[0].swanctl, "--initiate", "--child", "bench")
         pids = [daemon.pid for daemon in daemons if daemon.pid is not None]
+        for pid in pids:
+            _prefer_session(pid, _NICENESS)
         yield spaces[0], spaces[1], lambda: sum(map(_cpu_s, pids))
     finally:
         for daemon in daemons:
@@ -164,6 +169,26 @@ async def _turns(rounds: int, seconds: int) -> tuple[list[dict[str, float]], lis
     return ours, theirs
 
 
+@contextmanager
+def _raised_priority() -> Iterator[None]:
+    """Let everything started inside go before the machine's other work."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
+    _prefer_session(os.getpid(), _NICENESS)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
+        _prefer_session(os.getpid(), before)
+
+
+def _prefer_session(pid: int, niceness: int) -> None:
+    """Give the session of a process its share, where the kernel shares between sessions first (sched(7), autogroup)."""
+    path = Path(f"/proc/{pid}/autogroup")
+    if path.exists():
+        path.write_text(str(niceness))
+
+
 def missing() -> str | None:
     """Return why the measurement cannot be made here, None when it can."""
     reason = pair.missing()
@@ -176,7 +201,8 @@ def missing() -> str | None:
 
 def measure(rounds: int = ROUNDS, seconds: int = SECONDS) -> dict[str, float]:
     """Print both figures and their ratio, and return them: Mbit/s received, CPU seconds of both daemons per Gbit."""
-    ours, theirs = asyncio.run(_turns(rounds, seconds))
+    with _raised_priority():
+        ours, theirs = asyncio.run(_turns(rounds, seconds))
     result: dict[str, float] = {}
     for name, turns in (("espd", ours), ("strongswan", theirs)):
         best = max(turns, key=lambda turn: turn["mbit_s"])

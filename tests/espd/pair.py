@@ -200,7 +200,7 @@ async def counters(end: End) -> dict[str, int]:
 
 async def ping(end: End, target: str, source: str, count: int = 3, payload: int = 56) -> int:
     """Send echo requests quickly one after the other; return how many answers came."""
-    command = ["ping", "-n", "-c", str(count), "-i", "0.02", "-W", "1", "-s", str(payload), "-I", source, target]
+    command = ["ping", "-n", "-c", str(count), "-i", "0.02", "-W", "2", "-s", str(payload), "-I", source, target]
     process = await asyncio.create_subprocess_exec(
         *end.namespace.command(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
