@@ -209,3 +209,15 @@ def test_an_ended_session_leads_to_log_in(console: Console, browser: Browser) ->
     expect(page.locator("body")).to_have_attribute("data-test", "page-login", timeout=15_000)
     assert "next=" in page.url
     context.close()
+
+
+def test_a_silent_gateway_does_not_make_the_others_look_old(console: Console, page: Page) -> None:
+    page.goto(console.page("tunnels"))
+    page.wait_for_timeout(1500)
+    expect(page.locator("[data-test=tunnel-paris-lyon]")).not_to_have_class(re.compile("stale"))
+    page.goto(console.page("gateway-unreachable"))
+    expect(page.get_by_text("as last heard").first).to_be_visible()
+    page.goto(console.page("gateway-new"))
+    expect(page.get_by_label("Agent's port")).to_be_visible()
+    page.get_by_label("Somebody else").check()
+    expect(page.get_by_label("Agent's port")).to_be_hidden()

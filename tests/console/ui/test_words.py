@@ -10,6 +10,7 @@ from agents.contract.events import Severity
 from vpnconsole.monitor.choices import ConsoleState, JobState
 from vpnconsole.rollout.choices import DeliveryState
 from vpnconsole.ui import words
+from vpnconsole.ui.templatetags.console import details
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,8 @@ def test_only_faults_are_red_and_only_what_waits_for_a_person_is_amber() -> None
     assert red == {"down", "unreachable", "refused", "failed", "error", "unhealthy"}
     assert words.look("idle").tone == "off"
     assert words.look("disabled").tone == "off"
+
+
+def test_details_of_a_record_in_one_line() -> None:
+    values = {"gateways": ["lyon", "paris"], "source": "", "length_octets": 32, "fields": []}
+    assert details(values) == "gateways: lyon, paris; length octets: 32"

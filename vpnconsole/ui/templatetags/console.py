@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,6 +67,17 @@ def ago(value: datetime | None, never: str = "never", live: bool = False) -> Saf
         SafeString(' class="age" data-live') if live else "",
         words.age(value, timezone.now()),
     )
+
+
+@register.filter
+def details(values: Mapping[str, object]) -> str:
+    """The details of a record of the audit trail in one line; what is empty is left out."""
+    parts = []
+    for name, value in values.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if text:
+            parts.append(f"{name.replace('_', ' ')}: {text}")
+    return "; ".join(parts)
 
 
 @register.simple_tag
