@@ -1,7 +1,7 @@
 """``make bench``: every figure, measured in one run; exits with 1 when a target is missed.
 
-Throughput is measured side by side with strongSwan, on the same machine in the same minutes, and printed as a ratio. None
-of it is a test, because a busy machine must not fail one.
+Throughput is measured side by side with strongSwan, on the same machine in the same minutes, and printed as a ratio.
+None of it is a test, because a busy machine must not fail one.
 """
 
 from __future__ import annotations

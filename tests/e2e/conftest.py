@@ -38,8 +38,9 @@ class Console:
         return self.url + self.paths[name]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium for one module: Playwright holds this thread's event loop, which the asynchronous tests need again."""
     with chromium() as running:
         yield running
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,34 @@ class RunningDemo:
             if f"agents.{module}".encode() in arguments:
                 return pid
         raise AssertionError(f"no {module} runs in {site}")
+
+    def wait_agent_process(self, site: str, module: str, *, other_than: int, timeout_s: float) -> int:
+        """Wait until a process other than ``other_than`` runs as ``agents.MODULE``; returns its pid."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                pid = self.agent_process(site, module)
+            except AssertionError:
+                pid = other_than
+            if pid != other_than:
+                return pid
+            assert time.monotonic() < deadline, f"no new {module} in {site} within {timeout_s} s"
+            time.sleep(0.1)  # another process's start is no event here
+
+    def wait_up(self, timeout_s: float) -> None:
+        """Wait until the API shows every tunnel as up."""
+        deadline = time.monotonic() + timeout_s
+        while {each["state"] for each in self.api("tunnels")["tunnels"]} != {"up"}:
+            assert time.monotonic() < deadline, self.api("tunnels")
+            time.sleep(0.5)
+
+    def api(self, path: str) -> Any:
+        """Return what the REST API answers to a GET."""
+        description = self.description
+        headers = {"Authorization": f"Bearer {description['api_token']}"}
+        request = urllib.request.Request(f"{description['url']}/api/v1/{path}", headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
 
     def answered(self, check: dict[str, str], count: int = 1, wait_s: int = 2) -> bool:
         """Tell whether ``count`` pings of one of ``demo.json``'s checks are all answered."""
