@@ -37,8 +37,8 @@ class RunningDemo:
     prefix: str
     options: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[str] | None = None
-    output: list[str] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+    output: str = ""
 
     def start(self) -> None:
         """Start and wait until the demo says it is ready."""
@@ -53,21 +53,21 @@ class RunningDemo:
         ]
         self.process = subprocess.Popen(
             [*command, "--prefix", self.prefix, *self.options],
-            cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         deadline = time.monotonic() + START_WITHIN_S
         assert self.process.stdout is not None
         while time.monotonic() < deadline:
             readable, _, _ = select.select([self.process.stdout], [], [], 1.0)
-            line = self.process.stdout.readline() if readable else ""
-            if line:
-                self.output.append(line.rstrip())
-            if "Ctrl-C ends the demo" in line:
+            # Read past Python's own buffer, of which select knows nothing.
+            octets = os.read(self.process.stdout.fileno(), 65_536) if readable else b""
+            self.output += octets.decode("utf-8", "replace")
+            if "Ctrl-C ends the demo" in self.output:
                 return
-            if self.process.poll() is not None:
+            if self.process.poll() is not None and not octets:
                 break
         self.kill()
-        raise AssertionError("the demo did not come up:\n" + "\n".join(self.output))
+        raise AssertionError(f"the demo did not come up:\n{self.output}")
 
     @property
     def description(self) -> dict[str, Any]:
