@@ -42,6 +42,7 @@ class RunningDemo:
 
     def start(self) -> None:
         """Start and wait until the demo says it is ready."""
+        self.output = ""
         command = [
             sys.executable,
             "-m",
