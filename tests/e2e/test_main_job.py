@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from deploy.lab.netns import sweep
 from deploy.lab.topology import LYON
 from tests.e2e import steps
 from tests.e2e.browser import DESKTOP, shoot
@@ -38,9 +39,9 @@ class Lab:
 def lab(tmp_path: Path) -> Iterator[Lab]:
     """A lab without tunnels, and a host behind paris that keeps asking one behind lyon."""
     running = RunningDemo(tmp_path / "d", f"vcm{os.getpid()}", options=("--bare",))
-    running.start()
-    pings = running.namespace("host-paris").start("ping", "-q", "-i", "0.3", LYON.host_address)
     try:
+        running.start()
+        pings = running.namespace("host-paris").start("ping", "-q", "-i", "0.3", LYON.host_address)
         description = running.description
         yield Lab(
             url=description["url"].rstrip("/"),
@@ -50,10 +51,14 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
             gateway_b="lyon",
             proposal="AES-256-GCM SHA2-384 group 31",
         )
-    finally:
         pings.terminate()
         pings.wait(10)
         assert running.end() == 0
+    finally:
+        if running.process is not None:
+            running.kill()
+        # Nothing is left of a lab that did not come up or did not end by itself.
+        sweep(running.prefix)
 
 
 @pytest.mark.timeout(300)
