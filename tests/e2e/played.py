@@ -21,6 +21,7 @@ import django
 import uvicorn
 from django.core.management import call_command
 
+from deploy.lab.netns import WITH_PARENT
 from vpnconsole.env import environment
 
 
@@ -88,7 +89,8 @@ def _broker(wanted: bool) -> Iterator[bool]:
     socket, data = Path(urlsplit(url).path), environment().data_path / "broker"
     for folder in (socket.parent, data):
         folder.mkdir(mode=0o700, exist_ok=True)
-    process = subprocess.Popen(broker.server_command(socket, data))
+    # uvicorn ends this process with the signal it was sent, past any cleaning up.
+    process = subprocess.Popen([*WITH_PARENT, *broker.server_command(socket, data)])
     try:
         yield True
     finally:
