@@ -6,7 +6,8 @@ changed                                       consequence
 nothing; name, mtu, add_routes                keep: labels, or the agent's business
 connection_type, dpd_interval_s               keep: takes effect from now on
 ike.lifetime_s                                keep, retimed: a new rekey time for the SA as it stands
-ike.proposals                                 rekey the IKE SA
+ike.proposals                                 rekey the IKE SA, unless it has the first proposal's suite already: so
+                                              that the peer, edited a moment later, does not rekey once more
 child proposals, pfs_groups, replay_window    rekey that child
 child lifetimes (s, bytes, packets)           keep, retimed (octet and packet limits: from the next rekey on)
 child local_ts, remote_ts                     delete that child and make it anew

@@ -141,6 +141,39 @@ class TestRunning:
         assert paris.codes()["child.established"] == 2
         assert matched(paris, lyon)
 
+    def test_an_ike_sa_that_has_the_new_suite_already_is_left_alone(self) -> None:
+        strong = replace(FAST_IKE, encryption="aes-256-gcm-16")
+        world, paris, lyon, left, right = self.setup_pair()
+        right.change(ike=IkePolicy(proposals=(FAST_IKE, strong)))
+        lyon.configure(right.document())
+        world.run(5)
+        assert lyon.codes()["ike.sa-rekeyed"] == 0
+        left.change(ike=IkePolicy(proposals=(strong,)))
+        paris.configure(left.document())
+        world.run(5)
+        right.change(ike=IkePolicy(proposals=(strong,)))
+        lyon.configure(right.document())
+        world.run(90)
+        assert [sa.encryption for sa in lyon.status().ike_sas] == ["aes-256-gcm-16"]
+        assert (paris.codes()["ike.sa-rekeyed"], lyon.codes()["ike.sa-rekeyed"]) == (1, 1)
+        assert matched(paris, lyon)
+
+    def test_an_edit_while_a_rekey_is_under_way_does_not_divide_the_ends(self) -> None:
+        strong = replace(FAST_IKE, encryption="aes-256-gcm-16")
+        world, paris, lyon, left, right = self.setup_pair()
+        paris.do(paris.engine.rekey_ike, paris.status().id)
+        left.change(ike=IkePolicy(proposals=(strong,)))
+        paris.configure(left.document())
+        right.change(ike=IkePolicy(proposals=(strong,)))
+        world.run(0.015)  # lyon has answered as it was configured
+        lyon.configure(right.document())
+        world.run(90)
+        for host in (paris, lyon):
+            assert [sa.encryption for sa in host.status().ike_sas] == ["aes-256-gcm-16"]
+            assert host.codes()["child.established"] == 2  # the tunnel was not bounced
+            assert host.codes()["ike.dpd-failed"] == 0
+        assert matched(paris, lyon)
+
     def test_other_networks_by_a_new_child(self) -> None:
         _, paris, lyon = self.edit(children=(replace(_MAIN, local_ts=selectors("10.77.0.0/16")),))
         assert paris.status().children[0].sas[0].local_ts == ("10.77.0.0/16",)

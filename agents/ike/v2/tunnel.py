@@ -22,6 +22,7 @@ from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
 from agents.ike import selectors
 from agents.ike.change import Fate, Plan
+from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
 from agents.ike.outputs import Path
 from agents.ike.timers import DUPLICATE_GRACE_S, retry_after_s
@@ -302,12 +303,18 @@ class TunnelRuntime:
             self.core.touch(sa)
         self.rekey_children(now, plan.rekey_children)
         if plan.fate is Fate.REKEY:
-            self.rekey_ike(now)
+            self.renew_suite(now)
         for name in plan.remake_children | plan.rekey_children | plan.delete_children:
             self._child_retries.pop(name, None)
         if not self._has_sa() and plan != Plan(fate=Fate.KEEP):
             self._failures = 0
             self.retry_at = now
+
+    def renew_suite(self, now: float) -> None:
+        """Rekey the IKE SA for changed proposals, unless it has the suite of the first one already."""
+        sa = self.primary()
+        if sa is not None and sa.suite != IkeSuite.from_proposal(self.config.ike.proposals[0]):
+            self.rekey_ike(now)
 
     def remove(self, now: float) -> None:
         """The document does not have this tunnel any more."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.contract import algorithms
+from agents.contract.config import IkeProposal
 from agents.ike import proposals
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
 from agents.ike.crypto.suite import IkeSuite
@@ -49,6 +50,7 @@ class RekeyIke(Task):
     def __init__(self) -> None:
         self.redundant: IkeSa | None = None
         self._new: IkeSa | None = None
+        self._offered: tuple[IkeProposal, ...] = ()
         self._group: str | None = None
         self._restarted = False
         self._key_pair: KeyPair | None = None
@@ -58,7 +60,7 @@ class RekeyIke(Task):
         assert sa.tunnel is not None
         if sa.state is not SaState.ESTABLISHED:
             return None
-        configured = sa.tunnel.config.ike.proposals
+        configured = self._offered = sa.tunnel.config.ike.proposals
         group = algorithms.KEY_EXCHANGE[self._group or configured[0].group]
         self._key_pair = KeyPair.generate(group, sa.core.entropy)
         if self._new is None:
@@ -76,7 +78,7 @@ class RekeyIke(Task):
         assert self._new is not None
         assert self._key_pair is not None
         new = self._new
-        configured = sa.tunnel.config.ike.proposals
+        configured = self._offered  # the document may have changed since: the peer has answered to these
         wrong_group = message.notify(NotifyType.INVALID_KE_PAYLOAD)
         if wrong_group is not None and self._change_group(sa, wrong_group, now):
             return
@@ -103,6 +105,8 @@ class RekeyIke(Task):
         sa.core.register(new)
         self._new = None
         self._settle(sa, new, now)
+        if configured != sa.tunnel.config.ike.proposals:
+            sa.tunnel.renew_suite(now)
 
     def _settle(self, sa: IkeSa, new: IkeSa, now: float) -> None:
         redundant, self.redundant = self.redundant, None
