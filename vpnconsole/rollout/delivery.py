@@ -101,6 +101,8 @@ def compile_delivery(delivery_id: UUID) -> bool:
 
 
 def _attach_revision(delivery: Delivery) -> bool:
+    if delivery.state != DeliveryState.COMPILING:
+        return False  # superseded meanwhile: a revision of its own would stand above the newer deployment's
     latest = Revision.objects.filter(gateway_id=delivery.gateway_id).defer("document").order_by("-generation").first()
     draft = compile_document(
         snapshot.take(delivery.gateway_id),
@@ -241,8 +243,9 @@ def _confirm(agent: AgentClient, gateway_id: UUID, generation: int) -> None:
     """Watch for a few seconds whether the gateway puts the generation in force; after that the polls do."""
     deadline = time.monotonic() + CONFIRM_S
     while True:
+        asked_at = timezone.now()
         status = agent.status()
-        record_status(gateway_id, status)
+        record_status(gateway_id, status, asked_at)
         refused = status.refusal is not None and status.refusal.generation >= generation
         if status.applied_generation >= generation or refused or time.monotonic() >= deadline:
             return
@@ -320,8 +323,36 @@ def _supersede(delivery_id: UUID) -> None:
 # What the gateway says
 
 
-def record_status(gateway_id: UUID, status: GatewayStatus) -> None:
-    """Take note of what a gateway holds and has in force, and move the deliveries it settles."""
+def record_status(gateway_id: UUID, status: GatewayStatus, asked_at: datetime | None = None) -> None:
+    """Take note of what a gateway holds and has in force, and move the deliveries it settles.
+
+    ``asked_at`` (now, if absent) is when the status was asked for: a poll may bring one from before a push that has
+    ended meanwhile, and what such a status does not know yet, or no longer holds, settles nothing.
+    """
+    asked_at = asked_at or timezone.now()
+    if not GatewayRollout.objects.filter(pk=gateway_id, read_at__gt=asked_at).exists():
+        _keep_status(gateway_id, status, asked_at)
+    refusal = status.refusal
+    pending = Delivery.objects.filter(gateway_id=gateway_id, state__in=UNFINISHED, revision__isnull=False)
+    for delivery in pending.select_related("revision").defer("revision__document"):
+        revision = delivery.revision
+        assert revision is not None
+        holds = status.accepted_generation == revision.generation and status.accepted_digest == revision.digest
+        # A push under way says itself whether it was refused; until then the gateway remembers an earlier attempt.
+        settled = delivery.state == DeliveryState.ACCEPTED and delivery.updated_at <= asked_at
+        if holds and status.applied_generation >= revision.generation:
+            _move(
+                delivery.pk,
+                (DeliveryState.ACCEPTED, DeliveryState.WAITING_GATEWAY),
+                DeliveryState.APPLIED,
+                f"Generation {revision.generation} is in force",
+                error="",
+            )
+        elif settled and refusal is not None and refusal.generation == revision.generation and not holds:
+            _refused(delivery.pk, refusal.path, refusal.message)
+
+
+def _keep_status(gateway_id: UUID, status: GatewayStatus, asked_at: datetime) -> None:
     refusal = status.refusal
     GatewayRollout.objects.update_or_create(
         gateway_id=gateway_id,
@@ -332,24 +363,9 @@ def record_status(gateway_id: UUID, status: GatewayStatus) -> None:
             "refused_generation": refusal.generation if refusal else 0,
             "refused_path": refusal.path[:200] if refusal else "",
             "refused_message": refusal.message if refusal else "",
-            "read_at": timezone.now(),
+            "read_at": asked_at,
         },
     )
-    pending = Delivery.objects.filter(gateway_id=gateway_id, state__in=UNFINISHED, revision__isnull=False)
-    for delivery in pending.select_related("revision").defer("revision__document"):
-        revision = delivery.revision
-        assert revision is not None
-        holds = status.accepted_generation == revision.generation and status.accepted_digest == revision.digest
-        if holds and status.applied_generation >= revision.generation:
-            _move(
-                delivery.pk,
-                (DeliveryState.ACCEPTED, DeliveryState.WAITING_GATEWAY),
-                DeliveryState.APPLIED,
-                f"Generation {revision.generation} is in force",
-                error="",
-            )
-        elif refusal is not None and refusal.generation == revision.generation and not holds:
-            _refused(delivery.pk, refusal.path, refusal.message)
 
 
 def _move(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tests.console.fake_agent import FakeAgent, hold
 from vpnconsole.accounts.models import AuditEvent, User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.rollout import delivery as work
-from vpnconsole.rollout import queries, services, tasks
+from vpnconsole.rollout import queries, services, snapshot, tasks
 from vpnconsole.rollout.choices import DeliveryState
 from vpnconsole.rollout.models import Delivery, Deployment, GatewayRollout, Revision
 from vpnconsole.vpn import services as vpn
@@ -257,6 +258,50 @@ def test_document_that_is_refused_after_all_is_shown_as_refused(
     work.record_status(paris.pk, paris_agent.status())
     delivery.refresh_from_db()
     assert (delivery.state, delivery.refused_path) == (DeliveryState.REFUSED, "data_plane")
+
+
+def test_refusal_of_an_earlier_attempt_does_not_settle_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, alice: User, paris: Gateway, tunnel: Tunnel, paris_agent: FakeAgent
+) -> None:
+    monkeypatch.setattr(work, "CONFIRM_S", 0.0)
+    paris_agent.refuse = ("tunnels[0].local.address", "192.0.2.1 is not an address of this host")
+    delivery = carry(deploy(None, paris), paris)
+    assert delivery.state == DeliveryState.REFUSED
+    asked_at, before = timezone.now(), paris_agent.status()
+    services.retry(alice, delivery)
+    assert work.compile_delivery(delivery.pk)
+    Delivery.objects.update(state=DeliveryState.PUSHING, claimed_until=timezone.now())
+    work.record_status(paris.pk, before)
+    delivery.refresh_from_db()
+    assert delivery.state == DeliveryState.PUSHING
+    paris_agent.refuse, paris_agent.refusal, paris_agent.applied = None, None, 0
+    work.push_delivery(delivery.pk, "worker-2")
+    work.record_status(paris.pk, before, asked_at)
+    delivery.refresh_from_db()
+    assert delivery.state == DeliveryState.ACCEPTED
+    assert GatewayRollout.objects.get(pk=paris.pk).accepted_generation == 1
+
+
+def test_superseded_delivery_makes_no_revision_above_the_newer_one(
+    monkeypatch: pytest.MonkeyPatch, alice: User, paris: Gateway, tunnel: Tunnel, paris_agent: FakeAgent
+) -> None:
+    old = of(deploy(None, paris), paris)
+    newer: list[Delivery] = []
+    still = snapshot.still
+
+    def held_up() -> AbstractContextManager[None]:
+        monkeypatch.setattr(snapshot, "still", still)
+        newer.append(of(deploy(None, paris), paris))
+        assert work.compile_delivery(newer[0].pk)
+        vpn.set_enabled(alice, tunnel, False)
+        return still()
+
+    monkeypatch.setattr(snapshot, "still", held_up)
+    assert not work.compile_delivery(old.pk)
+    assert Revision.objects.count() == 1
+    work.push_delivery(newer[0].pk, "worker")
+    newer[0].refresh_from_db()
+    assert newer[0].state == DeliveryState.APPLIED
 
 
 def test_broken_agent_is_tried_again_later(paris: Gateway, tunnel: Tunnel, paris_agent: FakeAgent) -> None:
