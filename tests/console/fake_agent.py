@@ -33,6 +33,7 @@ from agents.contract.errors import DocumentError
 from agents.contract.events import KINDS, Event, EventPage
 from agents.contract.status import (
     ChildStatus,
+    ComponentHealth,
     Counters,
     DataPlaneStatus,
     GatewayStatus,
@@ -82,6 +83,8 @@ class FakeAgent:
         self.state = TunnelState.UP
         self.reason: Reason | None = None
         self.counters: Callable[[], Counters] = Counters
+        #: False: the agent answers but cannot ask its IKE daemon.
+        self.iked = True
         self.problem_status = 0
         self.puts = 0
         #: Whole answers by path, instead of what the API would say.
@@ -133,6 +136,7 @@ class FakeAgent:
             applied_generation=self.applied if self.applied is not None else (held.generation if held else 0),
             refusal=self.refusal,
             data_plane=DataPlaneStatus(driver="userspace", reason="the kernel has no ESP"),
+            components=(ComponentHealth(name="iked", healthy=self.iked, pid=4711 if self.iked else None),),
             tunnels=tuple(
                 TunnelStatus(
                     id=tunnel.id,

@@ -7,6 +7,7 @@ transaction. Fetching events after the last stored one is also what tells the ag
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -62,6 +63,7 @@ def poll(gateway_id: UUID) -> bool:
     if gateway is None or not _claim(gateway_id):
         return False
     observation = GatewayObservation.objects.get(pk=gateway_id)
+    asked_at = timezone.now()
     try:
         with AgentClient(gateway, connect_timeout_s=CONNECT_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S) as agent:
             status = agent.status()
@@ -69,7 +71,7 @@ def poll(gateway_id: UUID) -> bool:
     except (AgentError, SealError) as error:
         _record_failure(observation, str(error))
     else:
-        _record_success(observation, status, journal)
+        _record_success(observation, status, journal, asked_at)
     return True
 
 
@@ -79,6 +81,12 @@ def _claim(gateway_id: UUID) -> bool:
     free = Q(lease_until__isnull=True) | Q(lease_until__lt=now)
     rows = GatewayObservation.objects.filter(free, pk=gateway_id)
     return rows.update(lease_until=now + timedelta(seconds=LEASE_S)) == 1
+
+
+def _overtaken(observation: GatewayObservation) -> bool:
+    """Tell whether this poll outlived its lease: what it read may be older than what is stored by now."""
+    mine = GatewayObservation.objects.filter(pk=observation.pk, lease_until=observation.lease_until)
+    return mine.select_for_update().values_list("pk").first() is None
 
 
 def _read_events(agent: AgentClient, observation: GatewayObservation, status: GatewayStatus) -> _Journal:
@@ -105,6 +113,8 @@ def _record_failure(observation: GatewayObservation, error: str) -> None:
     failures = observation.failures + 1
     lost = failures >= FAILURES_TO_UNREACHABLE and (observation.reachable or observation.reachable_since is None)
     with transaction.atomic():
+        if _overtaken(observation):
+            return
         observation.failures = failures
         observation.error = error
         observation.lease_until = None
@@ -121,10 +131,14 @@ def _record_failure(observation: GatewayObservation, error: str) -> None:
     channel.publish("gateway", [observation.pk])
 
 
-def _record_success(observation: GatewayObservation, status: GatewayStatus, journal: _Journal) -> None:
+def _record_success(
+    observation: GatewayObservation, status: GatewayStatus, journal: _Journal, asked_at: datetime
+) -> None:
     now = timezone.now()
     came_back = not observation.reachable
     with transaction.atomic():
+        if _overtaken(observation):
+            return
         changed = _record_tunnels(observation, status, now)
         _store_events(observation.pk, journal)
         if came_back:
@@ -138,7 +152,7 @@ def _record_success(observation: GatewayObservation, status: GatewayStatus, jour
         observation.events_missed += journal.missed
         observation.save()
         gateways.record_contact(observation.pk, at=now, agent_version=status.agent_version)
-        record_status(observation.pk, status)
+        record_status(observation.pk, status, asked_at)
     rollout.resume_waiting(observation.pk)
     if came_back:
         logger.info("= gateway=%s reachable", observation.pk)
@@ -182,7 +196,10 @@ def _record_tunnels(observation: GatewayObservation, status: GatewayStatus, now:
     }
     before = observation.status or {}
     elapsed_s = status.observed_at - float(before.get("observed_at", status.observed_at))
-    same_boot = before.get("boot_id") == status.boot_id
+    # While the agent cannot ask iked it lists tunnels without counters: nothing was counted, nothing starts from zero.
+    counted = _counted((part.name, part.pid) for part in status.components)
+    counted_before = _counted((part["name"], part.get("pid")) for part in before.get("components", ()))
+    same_boot = before.get("boot_id") == status.boot_id and counted_before
     changed, samples, written = [], [], []
     for tunnel in status.tunnels:
         if tunnel.id not in known:
@@ -192,12 +209,12 @@ def _record_tunnels(observation: GatewayObservation, status: GatewayStatus, now:
         plain = to_plain(tunnel)
         if row.data != plain or not row.present:
             changed.append(tunnel.id)
-        moved = _count(row, tunnel, status.boot_id)
-        rated = not fresh and same_boot and elapsed_s > 0
+        moved = _count(row, tunnel, status.boot_id) if counted else Counters()
+        rated = counted and not fresh and same_boot and elapsed_s > 0
         row.rate_in_bps = moved.bytes_in * 8 / elapsed_s if rated else None
         row.rate_out_bps = moved.bytes_out * 8 / elapsed_s if rated else None
         _describe(row, tunnel, plain, now)
-        if row.sampled_at is None or now - row.sampled_at >= timedelta(seconds=SAMPLE_EVERY_S - 1):
+        if counted and (row.sampled_at is None or now - row.sampled_at >= timedelta(seconds=SAMPLE_EVERY_S - 1)):
             row.sampled_at = now
             samples.append(_sample(row, now))
         # Written as new and merged by (tunnel, gateway): one statement for all of them.
@@ -212,6 +229,11 @@ def _record_tunnels(observation: GatewayObservation, status: GatewayStatus, now:
         changed.extend(key for key, row in rows.items() if row.present)
         TunnelObservation.objects.filter(pk__in=gone).update(present=False, rate_in_bps=None, rate_out_bps=None)
     return changed
+
+
+def _counted(components: Iterable[tuple[str, int | None]]) -> bool:
+    """Tell whether a report's counters come from ``iked``: an agent that cannot ask it names no process for it."""
+    return all(name != "iked" or pid is not None for name, pid in components)
 
 
 def _describe(row: TunnelObservation, tunnel: TunnelStatus, plain: dict[str, object], now: datetime) -> None:

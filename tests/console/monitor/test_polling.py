@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import time_machine
@@ -77,6 +78,44 @@ def test_totals_go_on_when_the_agent_counts_from_zero_again(
     polling.poll(paris.pk)
     row = observed(tunnel, paris)
     assert (row.bytes_in, row.bytes_out) == (164, 1625)
+
+
+def test_daemon_that_cannot_be_asked_for_a_while_is_not_counted_twice(
+    deployed: FakeAgent, paris: Gateway, tunnel: Tunnel
+) -> None:
+    with time_machine.travel(datetime(2026, 11, 21, 12, tzinfo=UTC), tick=False) as clock:
+        deployed.counters = counted(1000, 2000)
+        polling.poll(paris.pk)
+        clock.shift(2)
+        deployed.iked, deployed.counters = False, Counters
+        polling.poll(paris.pk)
+        assert observed(tunnel, paris).rate_in_bps is None
+        clock.shift(2)
+        deployed.iked, deployed.counters = True, counted(1500, 2600)
+        polling.poll(paris.pk)
+    row = observed(tunnel, paris)
+    assert (row.bytes_in, row.bytes_out) == (1500, 2600)
+    # Nobody knows when between the two readings it moved.
+    assert row.rate_in_bps is None
+
+
+def test_poll_that_outlived_its_lease_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, deployed: FakeAgent, paris: Gateway, tunnel: Tunnel
+) -> None:
+    deployed.counters = counted(1000, 2000)
+    read_events = polling._read_events
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(polling, "_read_events", read_events)
+        GatewayObservation.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        deployed.counters = counted(1500, 2600)
+        assert polling.poll(paris.pk)
+        return read_events(*arguments)
+
+    monkeypatch.setattr(polling, "_read_events", overtaken)
+    polling.poll(paris.pk)
+    row = observed(tunnel, paris)
+    assert (row.bytes_in, row.bytes_out) == (1500, 2600)
 
 
 def test_rate_is_what_moved_between_two_readings(deployed: FakeAgent, paris: Gateway, tunnel: Tunnel) -> None:
