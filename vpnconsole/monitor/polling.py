@@ -132,7 +132,7 @@ def _record_failure(observation: GatewayObservation, error: str) -> None:
 
 
 def _record_success(
-    observation: GatewayObservation, status: GatewayStatus, journal: _Journal, asked_at: datetime
+    observation: GatewayObservation, status: GatewayStatus, journal: _Journal, asked_at: datetime | None = None
 ) -> None:
     now = timezone.now()
     came_back = not observation.reachable
