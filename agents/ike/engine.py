@@ -459,7 +459,9 @@ class Engine:
         message = parse_clear(datagram, header)
         nonce = message.find(Nonce)
         assert nonce is not None  # the payload rules ask for it
-        if self._half_open.total() >= self.limits.cookie_threshold:
+        address, limits = path.remote_address, self.limits
+        total, of_address = self._half_open.total(), self._half_open[address]
+        if total >= limits.cookie_threshold or of_address >= limits.cookie_per_address:
             cookie = message.notify(NotifyType.COOKIE)
             good = cookie is not None and self._cookies.check(cookie.data, path, header.spi_i, nonce.data, now)
             if not good:
@@ -467,10 +469,9 @@ class Engine:
                 self._answer_clear(datagram, header, path, NotifyType.COOKIE, fresh)
                 if cookie is not None:
                     raise WireError("drop.cookie", "a cookie that is not ours or too old")
-                self.report("ike.cookie-demanded", f"A cookie was demanded from {path.remote_address}")
+                self.report("ike.cookie-demanded", f"A cookie was demanded from {address}")
                 return
-        address = path.remote_address
-        if self._half_open.total() >= self.limits.total or self._half_open[address] >= self.limits.per_address:
+        if total >= limits.total or of_address >= limits.per_address:
             raise WireError("drop.half-open-limit", f"too many half-open negotiations, last from {address}")
         sa = IkeSa(self, initiator=False, opener=False, path=path, now=now)
         init.respond(self, sa, message, datagram, self._proposals(candidates), now)

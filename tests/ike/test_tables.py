@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 
 from agents.contract.config import IkeProposal, IpsecProposal, Retransmission, TrafficSelector
 from agents.ike import proposals, selectors
+from agents.ike.errors import PeerError
 from agents.ike.timers import Agenda, rekey_after_s, retransmit_after_s, retry_after_s, soft_limit
-from agents.ike.wire.payloads import Proposal, SecurityAssociation, SelectorRange, Transform
-from agents.ike.wire.registry import Protocol, TransformType
+from agents.ike.v2 import negotiation
+from agents.ike.wire.header import Header
+from agents.ike.wire.message import Message
+from agents.ike.wire.payloads import Proposal, SecurityAssociation, SelectorRange, Transform, TsI, TsR
+from agents.ike.wire.registry import Protocol, TransformType, TsType
 from tests.harness.documents import FAST_IKE, child
 
 _CBC = IkeProposal(encryption="aes-128-cbc", integrity="hmac-sha2-256-128", prf="prf-hmac-sha2-256", group="group-14")
@@ -161,6 +165,31 @@ class TestSelectors:
     def test_text(self) -> None:
         assert selectors.describe(_range(0x0A000000, 0x0AFFFFFF)) == "10.0.0.0/8"
         assert selectors.describe(_range(0x0A000000, 0x0AFFFFFF, 6, (443, 443))) == "10.0.0.0/8[6/443-443]"
+
+
+def test_an_answer_of_too_many_odd_ranges_is_refused() -> None:
+    """Each is within what was asked for, and all pairs of prefixes would be millions of policies."""
+    config = child(local=("fd00::/8",), remote=("fd00::/8",))
+    ranges = tuple(
+        SelectorRange(
+            ts_type=TsType.IPV6_ADDR_RANGE,
+            protocol=0,
+            start_port=0,
+            end_port=65535,
+            start=bytes((0xFD, number)) + bytes(13) + b"\1",
+            end=bytes((0xFD, number)) + b"\xff" * 13 + b"\xfe",
+        )
+        for number in range(100)
+    )
+    choice = proposals.choose_esp(config, proposals.offer_esp(config, b"\1\2\3\4", pfs=False), False)
+    assert choice is not None
+    header = Header(spi_i=b"i" * 8, spi_r=b"r" * 8, next_payload=0, exchange=35, flags=0x20, message_id=1)
+    payloads = (proposals.answer_esp(choice, b"\1\2\3\4"), TsI(selectors=ranges), TsR(selectors=ranges))
+    with pytest.raises(PeerError, match="do not match"):
+        negotiation.accept_answer(config, Message(header=header, payloads=payloads), pfs=False)
+    few = (payloads[0], TsI(selectors=ranges[:1]), TsR(selectors=selectors.to_ranges(config.remote_ts)))
+    accepted = negotiation.accept_answer(config, Message(header=header, payloads=few), pfs=False)
+    assert accepted.narrowed
 
 
 class _Owner:

@@ -15,11 +15,13 @@ ROTATE_S = 60.0
 class HalfOpenLimits:
     """Negotiations that a peer began and has not authenticated.
 
-    From ``cookie_threshold`` on, cookies are demanded (0: always); beyond ``total`` or, for one address,
-    ``per_address``, requests are dropped.
+    From ``cookie_threshold`` on, or for one address from ``cookie_per_address`` on, cookies are demanded (0: always);
+    beyond ``total`` or, for one address, ``per_address``, requests are dropped. Cookies begin well below
+    ``per_address``: whoever forges a peer's address must not fill what that peer itself, with a cookie, still gets.
     """
 
     cookie_threshold: int = 64
+    cookie_per_address: int = 32
     per_address: int = 64
     total: int = 2_000
 

@@ -71,6 +71,8 @@ def accept_answer(config: Child, message: Message, *, pfs: bool) -> Accepted:
     local, remote = selectors.to_ranges(config.local_ts), selectors.to_ranges(config.remote_ts)
     if not selectors.within(ts_i.selectors, local) or not selectors.within(ts_r.selectors, remote):
         raise _no_selectors((config,), ts_r, ts_i)
+    if not _can_meet(ts_i.selectors, ts_r.selectors, selectors.prefix_pairs(local, remote)):
+        raise _no_selectors((config,), ts_r, ts_i)
     choice = proposals.choose_esp(config, offer, pfs) if proposals.is_answer(offer) else None
     if choice is None or len(choice.peer_spi) != 4:
         raise _no_proposal(config, offer, pfs)

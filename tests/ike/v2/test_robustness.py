@@ -341,6 +341,16 @@ class TestHalfOpen:
         assert lyon.engine.counters["ike.cookie-demanded"] == 195
         assert all(len(each.octets) <= 100 for each in world.log[sent + 5 :])
 
+    def test_a_forged_address_does_not_keep_its_owner_out(self) -> None:
+        world, lyon = self.lyon(HalfOpenLimits())
+        for octets, path in self.requests(200):
+            give(lyon, octets, path)
+        left, _ = pair()
+        paris = world.host("paris", "192.0.2.1")
+        paris.configure(left.document())
+        assert world.run(5, up(paris, lyon))
+        assert paris.codes()["ike.cookie-required"] == 1
+
 
 class TestCookieJar:
     def test_good_for_its_request_only_and_not_for_ever(self) -> None:
