@@ -210,6 +210,8 @@ def _unusable(row: EnrolmentToken, now: datetime) -> str:
         return "token replaced by a newer one"
     if row.expires_at <= now:
         return "token expired"
+    if not row.gateway.is_managed:
+        return "the gateway is an extranet gateway by now"
     return ""
 
 

@@ -391,8 +391,9 @@ def _flows(tunnel: Tunnel, world: _World) -> tuple[Flow, Flow]:
         seen = world.tunnels.get((tunnel.pk, end.gateway_id))
         if seen is None or not end.gateway.is_managed:
             continue
-        out = Flow(bytes=seen.bytes_out, packets=seen.packets_out, rate_bps=seen.rate_out_bps)
-        into = Flow(bytes=seen.bytes_in, packets=seen.packets_in, rate_bps=seen.rate_in_bps)
+        now = _heard(world.gateways.get(end.gateway_id))  # a rate of long ago is not the traffic of now
+        out = Flow(bytes=seen.bytes_out, packets=seen.packets_out, rate_bps=seen.rate_out_bps if now else None)
+        into = Flow(bytes=seen.bytes_in, packets=seen.packets_in, rate_bps=seen.rate_in_bps if now else None)
         return (out, into) if end.side == "a" else (into, out)
     return Flow(), Flow()
 

@@ -22,6 +22,7 @@ from tests.console.gateways.agent import make_csr, signed_request
 from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import AuditEvent, User
 from vpnconsole.gateways import fleet, queries, services
+from vpnconsole.gateways.choices import GatewayKind
 from vpnconsole.gateways.models import EnrolmentToken, Gateway
 
 pytestmark = pytest.mark.django_db
@@ -116,6 +117,13 @@ def test_a_token_ends_after_an_hour(token: Token) -> None:
     with time_machine.travel(timezone.now() + services.TOKEN_VALIDITY + timedelta(seconds=1)):
         assert _post(signed_request(token))[0] == 403
     assert _refusals() == ["token expired"]
+
+
+def test_a_token_of_what_became_an_extranet_gateway_is_void(paris: Gateway, token: Token) -> None:
+    Gateway.objects.filter(pk=paris.pk).update(kind=GatewayKind.EXTRANET)
+    assert _post(signed_request(token))[0] == 403
+    assert _refusals() == ["the gateway is an extranet gateway by now"]
+    assert not Gateway.objects.get(pk=paris.pk).is_enrolled
 
 
 def test_a_new_token_ends_the_one_before(alice: User, paris: Gateway, token: Token) -> None:

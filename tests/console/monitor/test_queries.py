@@ -16,7 +16,7 @@ from tests.console.fake_agent import FakeAgent, hold
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.monitor import polling, queries
 from vpnconsole.monitor.choices import ConsoleState
-from vpnconsole.monitor.models import EventRecord
+from vpnconsole.monitor.models import EventRecord, TunnelObservation
 from vpnconsole.rollout import delivery as work
 from vpnconsole.rollout import services as rollout
 from vpnconsole.rollout.models import Delivery
@@ -119,9 +119,12 @@ def test_without_a_worker_nothing_is_called_reachable_for_long(
 ) -> None:
     deploy(paris)
     polling.poll(paris.pk)
+    TunnelObservation.objects.update(rate_out_bps=4000.0)
     assert queries.tunnel_rows()[0].state is ConsoleState.UP
+    assert queries.dashboard().rate_bps == 4000.0
     with time_machine.travel(timezone.now() + timedelta(minutes=2), tick=False):
         (row,) = queries.tunnel_rows()
+        assert queries.dashboard().rate_bps is None
         gateway, _ = queries.gateway_detail(paris.pk)
     assert (row.state, row.verdict.old) == (ConsoleState.UNREACHABLE, True)
     assert gateway.state == "unreachable"
