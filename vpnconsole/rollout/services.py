@@ -17,6 +17,7 @@ from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways.choices import GatewayKind
 from vpnconsole.gateways.models import Gateway
+from vpnconsole.lib.sealed import SealError
 from vpnconsole.lib.tasks import send_on_commit
 from vpnconsole.rollout import snapshot, tasks
 from vpnconsole.rollout.changes import Change, differences
@@ -113,16 +114,18 @@ def _chosen(gateway_ids: Iterable[UUID] | None) -> Iterable[Gateway]:
 
 def _preview(gateway: Gateway) -> GatewayPreview:
     latest = Revision.objects.filter(gateway=gateway).order_by("-generation").first()
-    old = load_document(latest.document.reveal()) if latest else None
     changes: tuple[Change, ...] = ()
     error, error_path = "", ""
     try:
+        old = load_document(latest.document.reveal()) if latest else None
         new = compile_document(
             snapshot.take(gateway.pk), generation=old.generation if old else 1, nonce=secrets.token_hex(16)
         )
         changes = differences(old, new)
     except DocumentError as refusal:
         error, error_path = refusal.problem, refusal.path
+    except SealError as lost:
+        error = f"the console cannot open its own secrets: {lost}"
     return GatewayPreview(
         gateway_id=gateway.pk,
         gateway_name=gateway.name,

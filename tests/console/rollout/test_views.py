@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from django.test import Client
 from django.urls import reverse
 
-from vpnconsole.accounts.models import User
+from vpnconsole.accounts.models import AuditEvent, User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.rollout.choices import DeliveryState
 from vpnconsole.rollout.models import Delivery, Deployment
@@ -27,6 +30,20 @@ def test_preview_names_what_changes(client: Client, tunnel: Tunnel) -> None:
     assert text.count("tunnel paris-lyon") == 2
     assert [row["checked"] for row in page.context["rows"]] == [True, True]
     assert "2" in client.get(reverse("rollout:pending")).content.decode()
+
+
+def test_lost_key_file_is_said_and_breaks_no_page(
+    client: Client, tmp_path: Path, settings: Any, tunnel: Tunnel, sent: Sent
+) -> None:
+    settings.VPNCONSOLE_KEK_FILE = tmp_path / "lost"
+    response = client.get(reverse("rollout:changes"))
+    assert response.status_code == 200
+    assert "cannot open its own secrets" in response.content.decode()
+    assert client.get(reverse("ui:dashboard")).status_code == 200
+    assert client.get(reverse("monitor:tunnel", args=[tunnel.pk])).status_code == 200
+    revealed = client.post(reverse("vpn:key-reveal", args=[tunnel.psk_id]), follow=True)
+    assert "cannot be shown" in revealed.content.decode()
+    assert not AuditEvent.objects.filter(action="psk.revealed").exists()
 
 
 def test_nothing_pending_shows_no_number(client: Client, extranet: Gateway) -> None:

@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from vpnconsole.accounts.http import UserRequest
 from vpnconsole.lib.forms import place_errors
+from vpnconsole.lib.sealed import SealError
 from vpnconsole.vpn import keys, queries
 from vpnconsole.vpn.forms.keys import GENERATE, KeyForm, KeyNameForm, KeyValueForm
 from vpnconsole.vpn.models import PresharedKey
@@ -73,7 +74,11 @@ def key(request: UserRequest, key_id: UUID) -> HttpResponse:
 def key_reveal(request: UserRequest, key_id: UUID) -> HttpResponse:
     """Show a key's text in this one answer; who saw it stands in the audit trail."""
     psk = get_object_or_404(queries.preshared_keys(), pk=key_id)
-    text = keys.reveal_psk(request.user, psk)
+    try:
+        text = keys.reveal_psk(request.user, psk)
+    except SealError as error:
+        messages.error(request, f"The key cannot be shown: {error}")
+        return redirect("vpn:key", key_id)
     return _key_page(request, psk, text=text)
 
 
