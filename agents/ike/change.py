@@ -83,8 +83,8 @@ def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
     before = {child.name: child for child in old.children}
     after = {child.name: child for child in new.children}
     common = [(before[name], after[name]) for name in before if name in after]
-    remake = frozenset(was.name for was, now in common if _differs(was, now, _CHILD_REMAKE))
-    rekey = frozenset(was.name for was, now in common if _differs(was, now, _CHILD_REKEY))
+    remake = frozenset(was.name for was, now in common if must_remake(was, now))
+    rekey = frozenset(was.name for was, now in common if must_rekey(was, now))
     retime = frozenset(was.name for was, now in common if _differs(was, now, _CHILD_RETIME))
     return Plan(
         fate=Fate.REKEY if old.ike.proposals != new.ike.proposals else Fate.KEEP,
@@ -94,6 +94,16 @@ def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
         retime_children=retime - rekey - remake,
         delete_children=frozenset(before) - frozenset(after),
     )
+
+
+def must_remake(old: Child, new: Child) -> bool:
+    """Return whether a child made by ``old`` must be deleted and made anew."""
+    return _differs(old, new, _CHILD_REMAKE)
+
+
+def must_rekey(old: Child, new: Child) -> bool:
+    """Return whether a child made by ``old`` must be rekeyed."""
+    return _differs(old, new, _CHILD_REKEY)
 
 
 def _differs(old: Child, new: Child, names: tuple[str, ...]) -> bool:

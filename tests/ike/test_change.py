@@ -183,6 +183,25 @@ class TestRunning:
         }
         assert matched(paris, lyon)
 
+    def test_an_edit_while_the_child_is_being_made_counts(self) -> None:
+        world = World()
+        left, right = pair(types=(ConnectionType.BOTH, ConnectionType.RESPONDER_ONLY))
+        paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
+        lyon.configure(right.document())
+        paris.configure(left.document())
+        world.run(0.035)  # lyon has answered IKE_AUTH, the answer is on its way
+        assert lyon.data_plane.sas
+        assert not paris.data_plane.sas
+        narrower = replace(left.tunnels[0].children[0], local_ts=selectors("10.1.7.0/24"))
+        left.change(children=(narrower,))
+        paris.configure(left.document())
+        world.run(30)  # lyon narrows to it
+        assert paris.status().children[0].sas[0].local_ts == ("10.1.7.0/24",)
+        assert {each.selector.source for each in paris.data_plane.policies if each.direction == "out"} == {
+            "10.1.7.0/24"
+        }
+        assert matched(paris, lyon)
+
     def test_child_added_and_removed(self) -> None:
         more = child("voice", ("10.9.0.0/24",), ("10.8.0.0/24",))
         _, paris, lyon = self.edit(children=(_MAIN, more))

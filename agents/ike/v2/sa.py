@@ -495,7 +495,7 @@ class IkeSa:
             f"{selectors.describe_all(agreement.remote_ts)}, SPIs {child.spi_in:08x} in, {child.spi_out:08x} out",
         )
         if self.tunnel is not None:
-            self.tunnel.child_up(child, now)
+            self.tunnel.child_up(self, child, now)
 
     def switch_outbound(self, child: ChildSa) -> None:
         """Send on this child from now on, if its outbound SA was held back."""

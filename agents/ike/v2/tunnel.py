@@ -20,7 +20,7 @@ from agents.contract.config import Child, ConnectionType, Tunnel
 from agents.contract.events import KINDS
 from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
-from agents.ike import selectors
+from agents.ike import change, selectors
 from agents.ike.change import Fate, Plan
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
@@ -170,10 +170,17 @@ class TunnelRuntime:
     def _has_sa(self) -> bool:
         return any(sa.state in _PROGRESSING or sa.state is SaState.ESTABLISHED for sa in self.sas)
 
-    def child_up(self, child: ChildSa, now: float) -> None:
-        """A child is in the data plane."""
+    def child_up(self, sa: IkeSa, child: ChildSa, now: float) -> None:
+        """A child is in the data plane; one that the document has changed under meanwhile is brought up to date."""
         self._child_retries.pop(child.name, None)
         self.core.touch(self)
+        config, agreed = self.child_config(child.name), child.agreement.config
+        if config is agreed:
+            return
+        if config is None or change.must_remake(agreed, config):
+            self._delete_children(sa, {child.name}, now)
+        elif change.must_rekey(agreed, config):
+            sa.rekey_child(child, now)
 
     def child_gone(self, child: ChildSa, now: float, by_peer: bool) -> None:
         """A child left the data plane; after a Delete by the peer we wait before asking for it again."""
