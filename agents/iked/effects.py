@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from agents.dataplane.base import DataplaneError, Driver, PolicySpec, SaId, SaSpec
@@ -103,7 +104,16 @@ class Effects:
             case RemoveChild():
                 self.enqueue(effect.tunnel_id, lambda: self._remove(effect))
             case MoveChild():
-                self.enqueue(effect.tunnel_id, lambda: self._move(effect))
+                if not self._moved_while_held_back(effect):
+                    self.enqueue(effect.tunnel_id, lambda: self._move(effect))
+
+    def _moved_while_held_back(self, effect: MoveChild) -> bool:
+        """An outbound SA that still waits for its switch will be installed where the peer is by then."""
+        for install_id, held_back in self._held_back.items():
+            if held_back.outbound.id == effect.old:
+                self._held_back[install_id] = replace(held_back, outbound=effect.spec)
+                return True
+        return False
 
     def enqueue(self, tunnel_id: str, job: Job) -> None:
         """Run ``job`` after everything asked for this tunnel before."""

@@ -205,6 +205,22 @@ async def test_a_moved_child_is_updated_in_place() -> None:
     assert effects._traffic.child_of(new.id) == ("t", 0x10)
 
 
+async def test_a_child_moved_before_its_switch_sends_to_the_new_place() -> None:
+    driver, effects, heard = await rig()
+    effects.perform(install(later=True))
+    await effects.settle(5)
+    ports = UdpEncapsulation(source_port=4500, destination_port=40_000)
+    old = sa(OUT, 0x11)
+    new = dataclasses.replace(old, destination="198.51.100.7", encapsulation=ports)
+    effects.perform(MoveChild(tunnel_id="t", old=old.id, spec=new))
+    effects.perform(SwitchOutbound(install_id=1))
+    await effects.settle(5)
+    assert driver.sas[new.id].encapsulation == ports
+    assert old.id not in driver.sas
+    assert effects._traffic.child_of(new.id) == ("t", 0x10)
+    assert [each[0] for each in heard.results] == ["installed"]
+
+
 async def test_a_reqid_names_its_tunnel_while_its_policies_are_there() -> None:
     _, effects, _ = await rig()
     effects.perform(install())
