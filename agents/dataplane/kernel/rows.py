@@ -44,6 +44,8 @@ _MAPPING_INTERVAL_S = 10
 _REPLAY_WINDOW_MOST = 4096  # XFRMA_REPLAY_ESN_MAX
 _CURRENT_OFFSET = 56 + 24 + 16 + 64
 """Of the current values in ``struct xfrm_usersa_info``: behind selector, id, source address and limits."""
+_SOFT_SEQUENCE = 2**32 - 2**28
+"""The kernel stops sending, without a word, when 32 bits of sequence number are used up: ask for a rekey before."""
 _NO_LIMITS = Limits()
 _TEMPLATE = struct.Struct("=16sIB3xH2x16sIBBBxIII")  # struct xfrm_user_tmpl; the SPI is always 0
 
@@ -115,6 +117,8 @@ def state_message(spec: SaSpec, resume: Sequence[tuple[str, bytes]] = ()) -> mes
         "flags": _STATE_AF_UNSPEC,
         **limit_fields(spec.limits),
     }
+    if spec.direction is Direction.OUT:
+        body["lft_soft_packet"] = min(body["lft_soft_packet"], _SOFT_SEQUENCE)
     attributes: list[tuple[str, bytes]] = algorithm_attributes(spec)
     # An outbound SA has no window: that also tells the directions apart in a dump.
     if spec.direction is Direction.IN and spec.replay_window > 0:

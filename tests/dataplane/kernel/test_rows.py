@@ -86,7 +86,7 @@ def test_a_state_reads_back() -> None:
     assert row is not None
     assert row.id == SaId(spi=0xC0FFEE01, destination="192.0.2.2")
     assert (row.source, row.reqid, row.octets, row.replay_window) == ("192.0.2.1", REQID_BASE + 1, 0, 0)
-    assert message["lft_hard_byte"] == message["lft_soft_packet"] == 2**64 - 1
+    assert message["lft_hard_byte"] == message["lft_hard_packet"] == 2**64 - 1
 
 
 def test_an_ipv6_state_reads_back() -> None:
@@ -173,6 +173,15 @@ def test_encapsulation_and_limits() -> None:
     assert message.get_attr("XFRMA_MTIMER_THRESH") is None
     inbound = decoded(rows.state_message(spec(direction=Direction.IN, encapsulation=ports)))
     assert inbound.get_attr("XFRMA_MTIMER_THRESH") == struct.pack("I", 10)
+
+
+@pytest.mark.parametrize(
+    ("direction", "limit", "soft"),
+    [(Direction.OUT, 0, 2**32 - 2**28), (Direction.OUT, 900, 900), (Direction.IN, 0, 2**64 - 1)],
+)
+def test_a_rekey_is_asked_for_before_sequence_numbers_run_out(direction: Direction, limit: int, soft: int) -> None:
+    message = decoded(rows.state_message(spec(direction=direction, limits=Limits(soft_packets=limit))))
+    assert message["lft_soft_packet"] == soft
 
 
 def test_current_values_are_cut_out_of_a_state() -> None:
