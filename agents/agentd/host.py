@@ -179,6 +179,9 @@ class LinuxHost:
         async with self._one_at_a_time:
             try:
                 await self._netlink.route("del", **await self._request(route, for_removal=True))
+            except HostError as error:
+                if error.errno != errno.ENODEV:
+                    raise
             except NetlinkError as error:
                 if error.code not in (errno.ESRCH, errno.ENODEV):  # it has gone, with its link or without
                     raise HostError("remove route", route.network, error.code, _reason(error)) from None

@@ -77,6 +77,7 @@ def test_a_route_is_added_as_asked_seen_as_asked_and_removed(namespace: Namespac
             await host.remove_route(route)
             assert await host.look() == before
             await host.remove_route(route)
+            await host.remove_route(Route(network=route.network, interface="gone"))
 
     run_inside(namespace, work)
 
