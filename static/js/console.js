@@ -99,7 +99,14 @@ document.addEventListener("submit", (event) => {
 document.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy]");
   if (copy) {
-    const text = copy.dataset.copy || document.getElementById(copy.dataset.copyFrom)?.textContent || "";
+    const shown = document.getElementById(copy.dataset.copyFrom) || copy.previousElementSibling;
+    if (!navigator.clipboard) {
+      // Browsers have it on https and localhost only: elsewhere the text is selected, ready for Ctrl+C.
+      getSelection().selectAllChildren(shown);
+      announce("Selected: copy it with Ctrl+C");
+      return;
+    }
+    const text = copy.dataset.copy || shown?.textContent || "";
     await navigator.clipboard.writeText(text.trim());
     const use = copy.querySelector("use");
     const before = use?.getAttribute("href");
