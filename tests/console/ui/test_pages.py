@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
+import time_machine
 from django.test import Client
 from django.urls import reverse
 
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways.models import Gateway
+from vpnconsole.monitor.models import CounterSample
 from vpnconsole.vpn.models import IKEPolicy, IKEProposal, IPsecPolicy, IPsecProposal, PresharedKey, Tunnel
 
 PLAIN = [
@@ -87,6 +91,25 @@ def test_htmx_gets_the_live_part_alone(client: Client, tunnel: Tunnel, name: str
     assert part.status_code == 200
     assert b"<html" not in part.content
     assert "HX-Request" in part["Vary"]
+
+
+def test_minute_under_way_is_not_shown_as_the_last_one(client: Client, tunnel: Tunnel) -> None:
+    noon = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    for seconds, octets in ((-110, 0), (-65, 60_000), (-5, 120_000), (5, 130_000)):
+        CounterSample.objects.create(
+            tunnel=tunnel,
+            gateway=tunnel.end_a.gateway,
+            at=noon + timedelta(seconds=seconds),
+            bytes_in=0,
+            bytes_out=octets,
+            packets_in=0,
+            packets_out=0,
+        )
+    with time_machine.travel(noon + timedelta(seconds=6), tick=False):
+        client.force_login(User.objects.get())
+        page = client.get(reverse("ui:dashboard"))
+    assert page.context["last_point"].at == noon - timedelta(minutes=1)
+    assert page.context["last_point"].a_to_b_bps == 8000.0
 
 
 def test_content_security_policy_allows_nothing_inline(client: Client, tunnel: Tunnel) -> None:
