@@ -5,7 +5,7 @@ python=$1 venv=$2
 shift 2
 command -v "$python" >/dev/null 2>&1 || sh "$(dirname "$0")/packages.sh" venv
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$python is older than 3.11: name another with make PYTHON=..." >&2; exit 1; }
-if ! "$venv/bin/python" -c '' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then # also one that was cut off while it was made
     if ! "$python" -c 'import ensurepip' 2>/dev/null; then
         sh "$(dirname "$0")/packages.sh" venv
     fi
