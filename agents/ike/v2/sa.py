@@ -29,7 +29,7 @@ from agents.ike.v2.protection import Protection
 from agents.ike.v2.states import LIVE_CHILD, REQUESTS, ChildState, SaState
 from agents.ike.v2.tasks import auth, create, delete, rekey
 from agents.ike.v2.tasks.base import Task
-from agents.ike.v2.tasks.delete import DeleteChildren, DeleteIke, Liveness
+from agents.ike.v2.tasks.delete import DeleteChildren, DeleteIke, DeleteUnaccepted, Liveness
 from agents.ike.v2.window import Arrival, RequestWindow, ResponseWindow
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.message import Message, serialize_clear
@@ -444,7 +444,7 @@ class IkeSa:
 
     def busy_with_children(self) -> bool:
         """Return whether a request of ours about children is outstanding (RFC 7296 section 2.25.2)."""
-        return isinstance(self.current, create.CreateChild | DeleteChildren)
+        return isinstance(self.current, create.CreateChild | DeleteChildren | DeleteUnaccepted)
 
     def hand_over(self, successor: IkeSa, now: float) -> None:
         """Give children and open business to the SA that a rekey made; this one waits for its Delete (2.8)."""

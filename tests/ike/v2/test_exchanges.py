@@ -19,8 +19,9 @@ from agents.contract.config import (
 )
 from agents.contract.status import TunnelState
 from agents.dataplane.base import REQID_BASE, UdpEncapsulation
-from agents.ike.errors import LocalError
+from agents.ike.errors import LocalError, PeerError
 from agents.ike.outputs import InstallChild, Path, RemoveChild, SwitchOutbound, Transmit
+from agents.ike.v2 import negotiation
 from agents.ike.v2.cookie import HalfOpenLimits
 from tests.harness.documents import FAST_ESP, FAST_IKE, Side, child, endpoint, key, pair, selectors, tunnel
 from tests.harness.world import Host, Network, World, matched, up
@@ -774,6 +775,22 @@ class TestDataPlane:
 
 
 class TestChildRefusedLater:
+    def test_an_answer_that_is_not_accepted_is_taken_back_at_the_peer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        accept_answer = negotiation.accept_answer
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PeerError(0, "child.no-proposal", "not what was offered")
+
+        monkeypatch.setattr(negotiation, "accept_answer", refuse)
+        world, paris, lyon, *_ = meet()
+        for _ in range(3):  # in IKE_AUTH, then by CREATE_CHILD_SA
+            assert world.run(60, lambda: bool(lyon.data_plane.sas))
+            assert world.run(0.5, lambda: not lyon.data_plane.sas)
+        assert paris.codes()["ike.sa-established"] == 1
+        monkeypatch.setattr(negotiation, "accept_answer", accept_answer)
+        assert world.run(90, up(paris, lyon))
+        assert matched(paris, lyon)
+
     def test_second_child_of_another_esp(self) -> None:
         world = World()
         left, right = pair(children=(child(), child("voice", ("10.9.0.0/24",), ("10.8.0.0/24",))))

@@ -27,7 +27,7 @@ from agents.ike.v2.keymat import psk_auth
 from agents.ike.v2.negotiation import Accepted
 from agents.ike.v2.states import SaState
 from agents.ike.v2.tasks.base import Task, refusal
-from agents.ike.v2.tasks.delete import DeleteChildren
+from agents.ike.v2.tasks.delete import DeleteChildren, DeleteUnaccepted
 from agents.ike.wire.message import Message
 from agents.ike.wire.payloads import (
     Auth,
@@ -118,8 +118,9 @@ class Authenticate(Task):
 
     def _finish_child(self, sa: IkeSa, message: Message, config: Child, now: float) -> None:
         assert sa.tunnel is not None
+        error = refusal(message, CHILD_CODES, f"The peer refused child {config.name}")
+        made = error is None
         try:
-            error = refusal(message, CHILD_CODES, f"The peer refused child {config.name}")
             if error is not None:
                 error.configured = _describe_request(config, error.notify)
                 raise error
@@ -128,6 +129,8 @@ class Authenticate(Task):
             sa.core.free_esp_spi(self._spi_in)
             sa.report_error(error)
             sa.tunnel.child_refused(config.name, error, now)
+            if made:
+                sa.enqueue(DeleteUnaccepted(self._spi_in), now)
             return
         child = sa.add_child(_agreement(sa, accepted, self._spi_in, initiator=True), now)
         install_own(sa, child, accepted, now)

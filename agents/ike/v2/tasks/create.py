@@ -27,7 +27,7 @@ from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tasks import rekey
 from agents.ike.v2.tasks.auth import CHILD_CODES, install_failed, install_own
 from agents.ike.v2.tasks.base import Task, refusal
-from agents.ike.v2.tasks.delete import DeleteChildren
+from agents.ike.v2.tasks.delete import DeleteChildren, DeleteUnaccepted
 from agents.ike.wire.message import Message
 from agents.ike.wire.payloads import KeyExchangeData, Nonce, Notify, Payload, TsI, TsR
 from agents.ike.wire.registry import Exchange, NotifyType, Protocol
@@ -55,6 +55,7 @@ class CreateChild(Task):
         self._key_pair: KeyPair | None = None
         self._nonce = b""
         self._spi_in = 0
+        self._made = False
 
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """Return the request."""
@@ -110,6 +111,7 @@ class CreateChild(Task):
         if error is not None:
             error.configured = proposals.describe_esp(self._config)
             raise error
+        self._made = True
         accepted = negotiation.accept_answer(self._config, message, pfs=True)
         nonce = message.find(Nonce)
         assert nonce is not None  # the payload rules ask for it
@@ -198,6 +200,8 @@ class CreateChild(Task):
         """The answer is a refusal or not acceptable."""
         assert sa.tunnel is not None
         sa.core.free_esp_spi(self._spi_in)
+        if self._made:
+            sa.enqueue(DeleteUnaccepted(self._spi_in), now)
         old = self.replaced
         if error.notify == NotifyType.TEMPORARY_FAILURE:
             self._try_later(sa, now)

@@ -54,6 +54,22 @@ class DeleteChildren(Task):
             sa.remove_child(child, now)
 
 
+class DeleteUnaccepted(Task):
+    """Deletes a child that the peer made and whose terms we do not accept: the peer must not send on it."""
+
+    exchange = Exchange.INFORMATIONAL
+
+    def __init__(self, spi_in: int) -> None:
+        self._spi_in = spi_in
+
+    def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
+        """Return the request."""
+        return (Delete(protocol=Protocol.ESP, spis=(self._spi_in.to_bytes(4, "big"),)),)
+
+    def answered(self, sa: IkeSa, message: Message, now: float) -> None:
+        """Nothing to do: there is nothing of it here."""
+
+
 class DeleteIke(Task):
     """Deletes the IKE SA and with it every child; ``notify`` tells the peer why, where there is a type for it."""
 
