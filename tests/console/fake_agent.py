@@ -89,6 +89,7 @@ class FakeAgent:
         self.puts = 0
         #: Whole answers by path, instead of what the API would say.
         self.raw: dict[str, tuple[int, bytes]] = {}
+        self.raw_headers: dict[str, str] = {}
         #: Set to let PUT answer; a test clears it to catch a push in the middle.
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -176,7 +177,7 @@ class FakeAgent:
     async def _say_raw(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path in self.raw:
             status, body = self.raw[request.path]
-            return web.Response(status=status, body=body)
+            return web.Response(status=status, body=body, headers=self.raw_headers)
         return await handler(request)
 
     async def _put(self, request: web.Request) -> web.Response:

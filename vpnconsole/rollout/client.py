@@ -153,6 +153,8 @@ class AgentClient:
             raise AgentUnreachable(f"no answer from {self._http.base_url.netloc.decode()} in time") from None
         except httpx.TransportError as error:
             raise AgentUnreachable(f"{self._http.base_url.netloc.decode()}: {error}") from None
+        except httpx.RequestError as error:
+            raise AgentMisbehaved(f"the answer cannot be read: {error}") from None
 
     def _read(self, kind: type[T], answer: _Answer) -> T:
         if answer.status_code != 200:

@@ -66,6 +66,13 @@ def test_answer_that_is_too_large_is_not_believed(
         agent.status()
 
 
+def test_answer_that_is_not_packed_as_it_says_is_not_believed(paris: Gateway, paris_agent: FakeAgent) -> None:
+    paris_agent.raw["/v1/status"] = (200, b"not gzip at all")
+    paris_agent.raw_headers = {"Content-Encoding": "gzip"}
+    with AgentClient(paris) as agent, pytest.raises(AgentMisbehaved, match="cannot be read"):
+        agent.status()
+
+
 def test_agent_that_does_not_answer_in_time_is_unreachable(paris: Gateway, paris_agent: FakeAgent) -> None:
     paris_agent.may_answer.clear()
     with AgentClient(paris, read_timeout_s=0.3) as agent, pytest.raises(AgentUnreachable, match="in time"):
