@@ -9,15 +9,16 @@ import pytest
 
 from agents.contract.config import ConnectionType, IkePolicy
 from agents.contract.status import TunnelState
+from agents.ike import proposals, selectors
 from agents.ike.outputs import FindPsk, Path, Transmit
 from agents.ike.v2.cookie import CookieJar, HalfOpenLimits
 from agents.ike.v2.states import SaState
 from agents.ike.v2.window import Arrival, RequestWindow, ResponseWindow
 from agents.ike.wire.header import Header
 from agents.ike.wire.message import Message, seal_message, serialize_clear
-from agents.ike.wire.payloads import Auth, Delete, IdI, Nonce, Notify, Opaque, Payload
+from agents.ike.wire.payloads import Auth, Delete, IdI, KeyExchangeData, Nonce, Notify, Opaque, Payload, TsI, TsR
 from agents.ike.wire.registry import Exchange
-from tests.harness.documents import FAST_IKE, pair
+from tests.harness.documents import FAST_IKE, child, pair
 from tests.harness.entropy import SeededEntropy
 from tests.harness.world import Host, Network, World, matched, up
 
@@ -449,6 +450,21 @@ class TestEffects:
         give(lyon, forge(paris, ()))
         assert lyon.codes()["ike.bug"] == 1
         assert up(paris, lyon)()
+
+    def test_an_impossible_public_value_leaves_no_spi_taken(self) -> None:
+        config = child(pfs_groups=("group-31",))
+        _, paris, lyon = standing(children=(config,))
+        taken = set(lyon.engine._esp_spis)
+        payloads = (
+            proposals.offer_esp(config, b"\1\2\3\4", pfs=True),
+            Nonce(data=bytes(32)),
+            KeyExchangeData(group=31, data=bytes(32)),
+            TsI(selectors=selectors.to_ranges(config.local_ts)),
+            TsR(selectors=selectors.to_ranges(config.remote_ts)),
+        )
+        give(lyon, forge(paris, payloads, Exchange.CREATE_CHILD_SA))
+        assert lyon.codes()["ike.invalid-ke"] == 1
+        assert lyon.engine._esp_spis == taken
 
     def test_delete_of_an_unknown_child_is_answered_with_nothing(self) -> None:
         world, paris, lyon = standing()

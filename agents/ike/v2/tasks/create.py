@@ -290,6 +290,7 @@ def _rekeyed_child(sa: IkeSa, message: Message) -> ChildSa | None:
 def _agreement(sa: IkeSa, message: Message, accepted: Accepted, key_pair: KeyPair | None) -> Agreement:
     nonce = message.find(Nonce)
     assert nonce is not None  # the payload rules ask for it
+    shared = _shared(key_pair, message)  # may refuse: before an SPI is taken
     return Agreement(
         config=accepted.config,
         proposal=accepted.choice.proposal,
@@ -301,7 +302,7 @@ def _agreement(sa: IkeSa, message: Message, accepted: Accepted, key_pair: KeyPai
         initiator=False,
         nonce_i=nonce.data,
         nonce_r=sa.core.entropy.octets(NONCE_OCTETS),
-        shared=_shared(key_pair, message),
+        shared=shared,
     )
 
 
