@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from django.db import transaction
+from django.core.exceptions import ValidationError
+from django.db import DataError, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -71,7 +72,12 @@ def poll(gateway_id: UUID) -> bool:
     except (AgentError, SealError) as error:
         _record_failure(observation, str(error))
     else:
-        _record_success(observation, status, journal, asked_at)
+        try:
+            _record_success(observation, status, journal, asked_at)
+        except (OverflowError, ValueError, ValidationError, DataError) as error:
+            # Well-formed, but with a time, number or id that no agent of ours says; its own rows alone are the worse.
+            observation = GatewayObservation.objects.get(pk=gateway_id)
+            _record_failure(observation, f"its report holds what cannot be stored ({type(error).__name__}: {error})")
     return True
 
 

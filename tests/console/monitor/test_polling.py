@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -116,6 +117,21 @@ def test_poll_that_outlived_its_lease_changes_nothing(
     polling.poll(paris.pk)
     row = observed(tunnel, paris)
     assert (row.bytes_in, row.bytes_out) == (1500, 2600)
+
+
+@pytest.mark.parametrize("nonsense", [{"tunnel_id": "no-id"}, {"time": 1e300}, {"sequence": 2**70}])
+def test_report_that_cannot_be_stored_is_said_and_tried_again(
+    deployed: FakeAgent, paris: Gateway, tunnel: Tunnel, nonsense: dict[str, Any]
+) -> None:
+    deployed.emit("ike.sa-established")
+    deployed.events[0] = dataclasses.replace(deployed.events[0], **nonsense)
+    assert polling.poll(paris.pk)
+    observation = GatewayObservation.objects.get(pk=paris.pk)
+    assert "cannot be stored" in observation.error
+    assert (observation.failures, observation.lease_until) == (1, None)
+    deployed.events.clear()
+    polling.poll(paris.pk)
+    assert GatewayObservation.objects.get(pk=paris.pk).reachable
 
 
 def test_rate_is_what_moved_between_two_readings(deployed: FakeAgent, paris: Gateway, tunnel: Tunnel) -> None:

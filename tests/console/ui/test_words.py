@@ -10,7 +10,13 @@ from agents.contract.events import Severity
 from vpnconsole.monitor.choices import ConsoleState, JobState
 from vpnconsole.rollout.choices import DeliveryState
 from vpnconsole.ui import words
-from vpnconsole.ui.templatetags.console import details
+from vpnconsole.ui.templatetags.console import details, moment, until
+
+
+@pytest.mark.parametrize("value", [None, 1e300, -1e300, 1e13])
+def test_time_on_no_calendar_is_nothing(value: float | None) -> None:
+    assert moment(value) is None
+    assert until(value) == words.NOTHING
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,10 @@ def tone(slug: str) -> str:
 @register.filter
 def moment(value: float | None) -> datetime | None:
     """Unix seconds as the agents report them -> a time in UTC."""
-    return None if value is None else datetime.fromtimestamp(value, tz=UTC)
+    try:
+        return None if value is None else datetime.fromtimestamp(value, tz=UTC)
+    except (OverflowError, ValueError, OSError):
+        return None  # no time on any calendar: nothing to show, and no reason to lose the page
 
 
 @register.simple_tag
@@ -85,7 +88,9 @@ def until(value: datetime | float | None) -> str:
     """How long until a time to come: ``in 12 min 3 s``; ``now`` when it has passed."""
     if value is None:
         return words.NOTHING
-    when = value if isinstance(value, datetime) else datetime.fromtimestamp(value, tz=UTC)
+    when = value if isinstance(value, datetime) else moment(value)
+    if when is None:
+        return words.NOTHING
     seconds = (when - timezone.now()).total_seconds()
     return f"in {words.span(seconds)}" if seconds > 0 else "now"
 
