@@ -18,3 +18,13 @@ class DataPlaneChoice(models.TextChoices):
     AUTO = "auto", "Automatic"
     KERNEL = "kernel", "Kernel (XFRM)"
     USERSPACE = "userspace", "Userspace"
+
+
+class IdentityTypeChoice(models.TextChoices):
+    """Kinds of IKE identity; the values are the contract's."""
+
+    IPV4 = "ipv4", "IPv4 address"
+    IPV6 = "ipv6", "IPv6 address"
+    FQDN = "fqdn", "Domain name"
+    EMAIL = "email", "E-mail address"
+    KEY_ID = "key-id", "Key ID"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
 
 from vpnconsole.gateways.choices import DataPlaneChoice, GatewayKind
-from vpnconsole.gateways.models import Gateway
-from vpnconsole.gateways.services import AddressInput, GatewayInput
+from vpnconsole.gateways.models import Gateway, GatewayAddress
+from vpnconsole.gateways.services import AddressInput, GatewayInput, identity_text
 from vpnconsole.lib.forms import place_errors
 
+_ADDRESS_LINE = re.compile(r"(?P<address>\S*)\s*(?:\[(?P<identity>[^\]]*)\])?\s*(?P<label>.*)")
 _LISTS = {"addresses": "address", "protected_networks": "prefix"}
 
 
@@ -36,7 +38,10 @@ class GatewayForm(forms.Form):
     addresses = forms.CharField(
         label="Outer addresses",
         widget=forms.Textarea(attrs={"rows": 3, "class": "mono", "spellcheck": "false"}),
-        help_text="One per line, a label may follow: 203.0.113.1 uplink. Tunnels end on these.",
+        help_text=(
+            "One per line; tunnels end on these. In brackets the IKE identity shown from it, if it is not the address "
+            "itself; a label may follow: 203.0.113.1 [gw.example.net] uplink."
+        ),
     )
     protected_networks = forms.CharField(
         label="Protected networks",
@@ -63,17 +68,14 @@ class GatewayForm(forms.Form):
         """Return what the form shows of an existing gateway."""
         names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane")
         values: dict[str, Any] = {name: getattr(gateway, name) for name in names}
-        values["addresses"] = "\n".join(f"{row.address} {row.label}".strip() for row in gateway.addresses.all())
+        values["addresses"] = "\n".join(_address_line(row) for row in gateway.addresses.all())
         values["protected_networks"] = "\n".join(row.prefix for row in gateway.protected_networks.all())
         return values
 
     def to_input(self) -> GatewayInput:
         """Return what the services take; only for a valid form."""
         values = self.cleaned_data
-        addresses = []
-        for line in _lines(values["addresses"]):
-            address, _, label = line.partition(" ")
-            addresses.append(AddressInput(address=address, label=label.strip()))
+        addresses = [_address_input(line) for line in _lines(values["addresses"])]
         return GatewayInput(
             name=values["name"],
             kind=values["kind"],
@@ -99,6 +101,17 @@ class GatewayForm(forms.Form):
                     self.add_error(head, f"{where}{message}")
             else:
                 place_errors(ValidationError({name: messages}), self)
+
+
+def _address_line(row: GatewayAddress) -> str:
+    identity = f"[{identity_text(row)}]" if row.identity_value else ""
+    return " ".join(part for part in (row.address, identity, row.label) if part)
+
+
+def _address_input(line: str) -> AddressInput:
+    found = _ADDRESS_LINE.fullmatch(line)
+    assert found is not None, "every part of a line is optional"
+    return AddressInput(address=found["address"], identity=found["identity"] or "", label=found["label"])
 
 
 def _lines(text: str) -> list[str]:

@@ -14,8 +14,10 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from agents.contract.config import Identity, IdentityType
+from agents.contract.errors import FieldError
 from vpnconsole.accounts.models import User
-from vpnconsole.gateways.choices import DataPlaneChoice, GatewayKind
+from vpnconsole.gateways.choices import DataPlaneChoice, GatewayKind, IdentityTypeChoice
 from vpnconsole.lib.fields import SLUG_VALIDATOR, PrefixField
 from vpnconsole.lib.sealed import SealedField
 
@@ -76,10 +78,12 @@ class Gateway(models.Model):
 
 
 class GatewayAddress(models.Model):
-    """An outer address tunnels may end on."""
+    """An outer address tunnels may end on, and the IKE identity shown from it; none means the address itself."""
 
     gateway = models.ForeignKey(Gateway, on_delete=models.CASCADE, related_name="addresses")
     address = models.GenericIPAddressField(unpack_ipv4=True)
+    identity_type = models.CharField(max_length=16, choices=IdentityTypeChoice.choices, blank=True)
+    identity_value = models.CharField(max_length=256, blank=True)
     label = models.CharField(max_length=100, blank=True)
 
     class Meta:
@@ -101,6 +105,11 @@ class GatewayAddress(models.Model):
             raise ValidationError({"address": message}, code="link_local")
         if address.is_unspecified or address.is_multicast:
             raise ValidationError({"address": f"{address} is not the address of one machine."}, code="unicast")
+        if self.identity_value:
+            try:
+                Identity(type=IdentityType(self.identity_type), value=self.identity_value)
+            except FieldError as error:
+                raise ValidationError({"identity_value": f"This identity {error.problem}."}, code="identity") from None
 
 
 class ProtectedNetwork(models.Model):

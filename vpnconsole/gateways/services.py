@@ -5,6 +5,7 @@ Keys: ``name``, ``agent_host`` ..., ``addresses.0.address``, ``protected_network
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from agents.contract.secret import Secret
 from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways import fleet
-from vpnconsole.gateways.choices import GatewayKind
+from vpnconsole.gateways.choices import GatewayKind, IdentityTypeChoice
 from vpnconsole.gateways.models import EnrolmentToken, Gateway, GatewayAddress, ProtectedNetwork
 from vpnconsole.gateways.signals import addresses_leaving, kind_changing
 from vpnconsole.lib.deletion import delete_unused
@@ -34,10 +35,15 @@ _TOKEN_SECRET_OCTETS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressInput:
-    """One outer address as an operator enters it."""
+    """One outer address as an operator enters it.
+
+    ``identity`` is the IKE identity shown from it, in the form people write: an address, a name, ``user@name``, or
+    ``0x`` and the octets of a key ID; empty means the address itself.
+    """
 
     address: str
     label: str = ""
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +102,7 @@ def delete_gateway(actor: User | None, gateway: Gateway) -> None:
 def _facts(gateway: Gateway) -> dict[str, object]:
     names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane")
     facts: dict[str, object] = {name: getattr(gateway, name) for name in names}
-    facts["addresses"] = list(gateway.addresses.values_list("address", "label"))
+    facts["addresses"] = list(gateway.addresses.values_list("address", "label", "identity_type", "identity_value"))
     facts["protected_networks"] = list(gateway.protected_networks.values_list("prefix", flat=True))
     return facts
 
@@ -108,7 +114,7 @@ def _fill(gateway: Gateway, data: GatewayInput) -> None:
     gateway.agent_host = data.agent_host.strip()
     gateway.agent_port = data.agent_port
     gateway.data_plane = data.data_plane
-    addresses = [GatewayAddress(address=row.address, label=row.label) for row in data.addresses]
+    addresses = [_address(row) for row in data.addresses]
     networks = [ProtectedNetwork(prefix=prefix) for prefix in data.protected_networks]
     errors = FieldErrors()
     errors.clean("", gateway)
@@ -126,6 +132,30 @@ def _fill(gateway: Gateway, data: GatewayInput) -> None:
     gateway.save()
     _replace(gateway.addresses.all(), addresses, gateway)
     _replace(gateway.protected_networks.all(), networks, gateway)
+
+
+def _address(data: AddressInput) -> GatewayAddress:
+    kind, value = identity_of(data.identity)
+    return GatewayAddress(address=data.address, label=data.label, identity_type=kind, identity_value=value)
+
+
+def identity_of(text: str) -> tuple[str, str]:
+    """Return type and value of an identity as people write it; two empty texts for none."""
+    text = text.strip()
+    if text.lower().startswith("0x"):
+        return IdentityTypeChoice.KEY_ID, text[2:].lower()
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        if not text:
+            return "", ""
+        return (IdentityTypeChoice.EMAIL if "@" in text else IdentityTypeChoice.FQDN), text
+    return (IdentityTypeChoice.IPV4 if address.version == 4 else IdentityTypeChoice.IPV6), str(address)
+
+
+def identity_text(row: GatewayAddress) -> str:
+    """Return a row's identity as :func:`identity_of` reads it."""
+    return f"0x{row.identity_value}" if row.identity_type == IdentityTypeChoice.KEY_ID else row.identity_value
 
 
 def _refuse_twice(errors: FieldErrors, key: str, values: Sequence[str]) -> None:

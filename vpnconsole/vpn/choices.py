@@ -21,16 +21,6 @@ class SecretEncoding(models.TextChoices):
     ASCII = "ascii", "Text (ASCII)"
 
 
-class IdentityTypeChoice(models.TextChoices):
-    """Kinds of IKE identity; the values are the contract's."""
-
-    IPV4 = "ipv4", "IPv4 address"
-    IPV6 = "ipv6", "IPv6 address"
-    FQDN = "fqdn", "Domain name"
-    EMAIL = "email", "E-mail address"
-    KEY_ID = "key-id", "Key ID"
-
-
 class ConnectionTypeChoice(models.TextChoices):
     """Who may start the negotiation; the values are the contract's."""
 

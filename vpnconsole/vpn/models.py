@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from agents.contract import algorithms
 from vpnconsole.accounts.models import User
+from vpnconsole.gateways.choices import IdentityTypeChoice
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.fields import SLUG_VALIDATOR, PrefixField
 from vpnconsole.lib.sealed import SealedField
@@ -24,7 +25,6 @@ from vpnconsole.vpn.choices import (
     INTEGRITY_CHOICES,
     PRF_CHOICES,
     ConnectionTypeChoice,
-    IdentityTypeChoice,
     SecretEncoding,
     Side,
 )

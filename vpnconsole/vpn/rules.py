@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from agents.contract.config import Endpoint, Identity, IdentityType
 from agents.contract.errors import FieldError
+from vpnconsole.gateways.choices import IdentityTypeChoice
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.errors import FieldErrors
-from vpnconsole.vpn.choices import ConnectionTypeChoice, IdentityTypeChoice, Side
+from vpnconsole.vpn.choices import ConnectionTypeChoice, Side
 from vpnconsole.vpn.inputs import EndInput
 from vpnconsole.vpn.models import SelectorPair, Tunnel, TunnelEnd
 from vpnconsole.vpn.traffic import Traffic, ambiguous, networks_overlap, overlap

@@ -67,6 +67,8 @@ def test_a_gateway_is_made_with_canonical_addresses(alice: User) -> None:
             {"addresses": [AddressInput(address="2001:db8::1"), AddressInput(address="2001:DB8:0::1")]},
             "addresses.1.address",
         ),
+        ({"addresses": [AddressInput(address="192.0.2.1", identity="gw example")]}, "addresses.0.identity_value"),
+        ({"addresses": [AddressInput(address="192.0.2.1", identity="0xabc")]}, "addresses.0.identity_value"),
         ({"protected_networks": ["10.1.0.0/24", "10.1.0.1/24"]}, "protected_networks.1.prefix"),
         ({"protected_networks": ["10.1.0.0/24", "10.1.0.0/24"]}, "protected_networks.1.prefix"),
     ],
@@ -143,3 +145,21 @@ def test_lists_cost_three_queries(
         rows = [(row.name, len(row.addresses.all()), len(row.protected_networks.all())) for row in queries.gateways()]
     assert rows == [("extranet", 1, 1), ("lyon", 1, 1), ("paris", 1, 1)]
     assert list(queries.enrolled_gateways()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("", "", ""),
+        ("192.0.2.77", "ipv4", "192.0.2.77"),
+        ("2001:DB8::7", "ipv6", "2001:db8::7"),
+        ("gw.example.net", "fqdn", "gw.example.net"),
+        ("vpn@example.net", "email", "vpn@example.net"),
+        ("0xCAFE01", "key-id", "cafe01"),
+    ],
+)
+def test_an_address_may_show_an_identity_of_its_own(text: str, kind: str, value: str) -> None:
+    data = GatewayInput(name="partner", kind="extranet", addresses=[AddressInput(address="203.0.113.9", identity=text)])
+    row = services.create_gateway(None, data).addresses.get()
+    assert (row.identity_type, row.identity_value) == (kind, value)
+    assert services.identity_of(services.identity_text(row)) == (kind, value)

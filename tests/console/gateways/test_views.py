@@ -48,6 +48,19 @@ def test_create_extranet_leads_to_its_page(client: Client) -> None:
     assert response["Location"] == reverse("monitor:gateway", args=[Gateway.objects.get().pk])
 
 
+def test_identities_stand_on_their_addresses_lines_and_come_back_to_edit(client: Client) -> None:
+    lines = "192.0.2.1 [gw.example.net] first uplink\n2001:db8::1"
+    page = client.post(reverse("gateways:create"), {**FORM, "kind": "extranet", "addresses": lines}, follow=True)
+    assert "as Domain name <code>gw.example.net</code>" in page.content.decode()
+    gateway = Gateway.objects.get()
+    assert [(row.identity_type, row.identity_value, row.label) for row in gateway.addresses.all()] == [
+        ("fqdn", "gw.example.net", "first uplink"),
+        ("", "", ""),
+    ]
+    form = client.get(reverse("gateways:edit", args=[gateway.pk])).context["form"]
+    assert form["addresses"].value() == lines
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [

@@ -80,3 +80,14 @@ def test_a_gateway_without_networks_leaves_the_pairs_alone() -> None:
     fill(bare, {"b": Known(name="bare")})
     assert bare.pairs == [{}]
     assert bare.ends["end_a"]["address"] == ""
+
+
+def test_a_gateways_own_identity_is_filled_in_and_follows_the_choice() -> None:
+    partner = Known(name="partner", addresses=("203.0.113.9",), identities={"203.0.113.9": ("fqdn", "gw.example.net")})
+    gateways = {**GATEWAYS, "x": partner}
+    filled = state(ends={"end_a": {"gateway": "p"}, "end_b": {"gateway": "x"}})
+    fill(filled, gateways)
+    assert (filled.ends["end_b"]["identity_type"], filled.ends["end_b"]["identity_value"]) == ("fqdn", "gw.example.net")
+    filled.ends["end_b"]["gateway"] = "l"
+    fill(filled, gateways)
+    assert (filled.ends["end_b"]["identity_type"], filled.ends["end_b"]["identity_value"]) == ("ipv4", "198.51.100.1")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from vpnconsole.vpn.choices import IdentityTypeChoice
+from vpnconsole.gateways.choices import IdentityTypeChoice
 
 _MOST_FILLED = 16
 _BY_ADDRESS = ("", IdentityTypeChoice.IPV4, IdentityTypeChoice.IPV6)
@@ -18,11 +18,16 @@ _BY_ADDRESS = ("", IdentityTypeChoice.IPV4, IdentityTypeChoice.IPV6)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What is known of one gateway."""
+    """What is known of one gateway; ``identities``: type and value by address, where it is not the address itself."""
 
     name: str
     addresses: tuple[str, ...] = ()
+    identities: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     networks: tuple[str, ...] = ()
+
+    def identity(self, address: str) -> tuple[str, str]:
+        """Return type and value of what this gateway shows from ``address``."""
+        return self.identities.get(address) or _by_address(address)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,11 +43,11 @@ class State:
 def fill(state: State, gateways: Mapping[str, Known]) -> None:
     """Fill ``state`` in place; ``gateways`` by id as text."""
     chosen = {side: gateways.get(str(values.get("gateway") or "")) for side, values in state.ends.items()}
-    every_address = {address for known in gateways.values() for address in known.addresses}
+    every_default = {known.identity(address) for known in gateways.values() for address in known.addresses}
     for side, known in chosen.items():
         if known is not None:
             other = next(values for name, values in state.ends.items() if name != side)
-            _fill_end(state.ends[side], known, str(other.get("address") or ""), every_address)
+            _fill_end(state.ends[side], known, str(other.get("address") or ""), every_default)
     known_a, known_b = chosen["end_a"], chosen["end_b"]
     _fill_pairs(state, known_a.networks if known_a else (), known_b.networks if known_b else ())
     if known_a is not None and known_b is not None:
@@ -51,16 +56,20 @@ def fill(state: State, gateways: Mapping[str, Known]) -> None:
             state.main["name"] = state.auto["name"] = f"{known_a.name}-{known_b.name}"[:63]
 
 
-def _fill_end(end: dict[str, Any], known: Known, other_address: str, every_address: set[str]) -> None:
+def _fill_end(end: dict[str, Any], known: Known, other_address: str, every_default: set[tuple[str, str]]) -> None:
     if end.get("address") not in known.addresses:
         end["address"] = _matching(known.addresses, other_address)
     address = end["address"]
-    value = end.get("identity_value") or ""
-    untouched = not value or (value in every_address and value != address)
-    if address and untouched and end.get("identity_type", "") in _BY_ADDRESS:
-        version = ipaddress.ip_address(address).version
-        end["identity_type"] = IdentityTypeChoice.IPV4 if version == 4 else IdentityTypeChoice.IPV6
-        end["identity_value"] = address
+    kind, value = str(end.get("identity_type") or ""), str(end.get("identity_value") or "")
+    by_default = any(value == text and kind in ("", type_) for type_, text in every_default)
+    untouched = by_default if value else kind in _BY_ADDRESS
+    if address and untouched:
+        end["identity_type"], end["identity_value"] = known.identity(address)
+
+
+def _by_address(address: str) -> tuple[str, str]:
+    version = ipaddress.ip_address(address).version
+    return (IdentityTypeChoice.IPV4 if version == 4 else IdentityTypeChoice.IPV6), address
 
 
 def _matching(addresses: Sequence[str], other: str) -> str:

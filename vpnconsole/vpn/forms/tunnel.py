@@ -14,10 +14,11 @@ from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS
 
 from vpnconsole.gateways import queries as gateway_queries
+from vpnconsole.gateways.choices import IdentityTypeChoice
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.forms import NamedChoiceField
 from vpnconsole.vpn import match, queries
-from vpnconsole.vpn.choices import ConnectionTypeChoice, IdentityTypeChoice
+from vpnconsole.vpn.choices import ConnectionTypeChoice
 from vpnconsole.vpn.forms.keys import ENTER, GENERATE, encoding_field, secret_field
 from vpnconsole.vpn.inputs import EndInput, SelectorInput, TunnelInput
 from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, PresharedKey

@@ -86,6 +86,11 @@ def refill(request: UserRequest) -> HttpResponse:
                 str(row.pk): Known(
                     name=row.name,
                     addresses=tuple(each.address for each in row.addresses.all()),
+                    identities={
+                        each.address: (each.identity_type, each.identity_value)
+                        for each in row.addresses.all()
+                        if each.identity_value
+                    },
                     networks=tuple(each.prefix for each in row.protected_networks.all()),
                 )
                 for row in gateway_queries.gateways()
