@@ -25,6 +25,7 @@ from typing import Any
 from deploy.lab.netns import Namespace, connect
 from deploy.lab.strongswan import StrongSwan
 from tests.espd import pair
+from tests.needs import BY_MARKER, why_not
 
 ROUNDS = 5
 SECONDS = 3
@@ -192,12 +193,7 @@ def _prefer_session(pid: int, niceness: int) -> None:
 
 def missing() -> str | None:
     """Return why the measurement cannot be made here, None when it can."""
-    reason = pair.missing()
-    if reason is None and shutil.which("iperf3") is None:
-        reason = "iperf3 is not installed"
-    if reason is None and not Path("/usr/sbin/charon-systemd").exists():
-        reason = "strongSwan (charon-systemd, libcharon-extra-plugins) is not installed"
-    return reason
+    return why_not([*BY_MARKER["lab"], "strongswan", "iperf3"])
 
 
 def measure(rounds: int = ROUNDS, seconds: int = SECONDS) -> dict[str, float]:

@@ -33,7 +33,7 @@ def test_code_commands_and_units_are_in_place(installed: Path) -> None:
         assert os.access(installed / "usr/local/sbin" / command, os.X_OK)
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.needs("systemd-analyze")
 def test_the_units_are_valid(installed: Path) -> None:
     python = installed / "opt/vpn-agent/venv/bin/python"
     python.parent.mkdir(parents=True)

@@ -55,16 +55,6 @@ class End:
         return (self.run.parent / f"{self.namespace.role}.log").read_text()
 
 
-def missing() -> str | None:
-    """Return why this machine cannot run a pair, None when it can."""
-    if os.geteuid() != 0:
-        return "namespaces need root"
-    if not Path("/dev/net/tun").exists():
-        return "there is no /dev/net/tun"
-    absent = [tool for tool in ("ip", "nsenter", "setpriv", "ping") if shutil.which(tool) is None]
-    return f"not installed: {', '.join(absent)}" if absent else None
-
-
 async def _client_ready(path: Path, process: subprocess.Popen[bytes]) -> None:
     """Wait until ``espd`` serves its socket."""
     async with asyncio.timeout(START_S):

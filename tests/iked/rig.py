@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
-
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.config import GatewayDocument
 from agents.contract.events import Event
@@ -19,11 +17,6 @@ from agents.iked.daemon import serve
 from agents.iked.planes import Planes
 from agents.runtime.paths import Paths
 from agents.runtime.rpc import Client, RpcUnavailable
-
-_UNPRIVILEGED_FROM = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
-needs_port_500 = pytest.mark.skipif(
-    os.geteuid() != 0 and _UNPRIVILEGED_FROM > 500, reason="UDP port 500 on loopback needs root"
-)
 
 _NET = f"127.{64 + (os.getpid() >> 8) % 128}.{os.getpid() & 255}"
 TIMEOUT_S = 20.0

@@ -23,9 +23,9 @@ from agents.iked.runtime import Runtime
 from agents.runtime.rpc import RpcError
 
 from .cast import document, psk, sa, tunnel, uid
-from .rig import Daemon, is_up, loopback, needs_port_500
+from .rig import Daemon, is_up, loopback
 
-pytestmark = needs_port_500
+pytestmark = pytest.mark.needs("port 500")
 
 ALPHA, BETA = loopback(1), loopback(2)
 INITIATOR, RESPONDER = ConnectionType.INITIATOR_ONLY, ConnectionType.RESPONDER_ONLY

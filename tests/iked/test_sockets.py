@@ -8,9 +8,9 @@ import pytest
 from agents.ike.outputs import Path
 from agents.iked.sockets import IkeSockets
 
-from .rig import loopback, needs_port_500
+from .rig import loopback
 
-pytestmark = needs_port_500
+pytestmark = pytest.mark.needs("port 500")
 
 HERE, THERE = loopback(201), loopback(202)
 

@@ -15,7 +15,7 @@ from deploy.lab.netns import LabError
 from tests.interop.peer import SUITES, Pair, child_spi, ike_spi
 from tests.interop.rig import is_up
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.lab, pytest.mark.needs("strongswan"), pytest.mark.timeout(180)]
 
 
 @pytest.mark.parametrize("initiator", [True, False], ids=["initiator", "responder"])

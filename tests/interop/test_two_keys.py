@@ -18,7 +18,7 @@ from tests.iked.cast import document, psk, tunnel
 from tests.interop.peer import SUITES
 from tests.interop.rig import OurGateway, ping
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.lab, pytest.mark.needs("strongswan"), pytest.mark.timeout(120)]
 
 HUB = "10.1.1.101"
 LOCALS = ("10.1.1.1", "10.1.1.2")

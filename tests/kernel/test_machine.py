@@ -12,13 +12,6 @@ from deploy.lab.uml import machine
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(autouse=True)
-def _installed() -> None:
-    reason = uml.missing()
-    if reason is not None:
-        pytest.skip(reason)
-
-
 def _running() -> set[int]:
     """Return the processes of machines like ours: their command line names the share."""
     found = set()

@@ -15,7 +15,13 @@ import pytest
 from deploy.lab.topology import SITES
 from tests.lab.demos import RunningDemo, alive, processes_mentioning
 
-pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(420), pytest.mark.xdist_group("demo")]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.needs("strongswan", "tcpdump"),
+    pytest.mark.slow,
+    pytest.mark.timeout(420),
+    pytest.mark.xdist_group("demo"),
+]
 
 
 @pytest.fixture(scope="module")

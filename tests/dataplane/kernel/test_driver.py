@@ -81,6 +81,7 @@ async def test_nothing_works_before_open() -> None:
     assert caught.value.errno == errno.ENOTCONN
 
 
+@pytest.mark.needs("root")
 def test_policies_are_written_read_and_removed(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
@@ -104,6 +105,7 @@ def test_policies_are_written_read_and_removed(in_namespace: InNamespace) -> Non
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_ipv6_policies(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
@@ -118,6 +120,7 @@ def test_ipv6_policies(in_namespace: InNamespace) -> None:
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_any_range_of_ports_is_one_policy_of_several_rows(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
@@ -147,6 +150,7 @@ async def until(driver: KernelDriver, wanted: set[PolicySpec]) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.needs("root")
 def test_policies_that_somebody_removes_come_back(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
@@ -173,6 +177,7 @@ def test_policies_that_somebody_removes_come_back(in_namespace: InNamespace) -> 
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_our_own_removals_and_replacements_are_no_damage(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
@@ -191,6 +196,7 @@ def test_our_own_removals_and_replacements_are_no_damage(in_namespace: InNamespa
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_open_and_close_remove_our_rows_only(in_namespace: InNamespace) -> None:
     async def body() -> None:
         foreign_policy(7)
@@ -207,6 +213,7 @@ def test_open_and_close_remove_our_rows_only(in_namespace: InNamespace) -> None:
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_a_policy_of_another_owner_is_neither_replaced_nor_removed(in_namespace: InNamespace) -> None:
     async def body() -> None:
         foreign_policy(7)
@@ -224,6 +231,7 @@ def test_a_policy_of_another_owner_is_neither_replaced_nor_removed(in_namespace:
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_half_an_inbound_policy_is_taken_back(in_namespace: InNamespace) -> None:
     async def body() -> None:
         ip(
@@ -241,6 +249,7 @@ def test_half_an_inbound_policy_is_taken_back(in_namespace: InNamespace) -> None
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_another_tunnels_policy_of_the_same_selector_stays(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
@@ -255,6 +264,7 @@ def test_another_tunnels_policy_of_the_same_selector_stays(in_namespace: InNames
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_the_kernels_own_sentence_is_the_reason(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
@@ -283,6 +293,7 @@ async def test_a_kernel_without_xfrm_is_not_available(monkeypatch: pytest.Monkey
         await KernelDriver().open()
 
 
+@pytest.mark.needs("root")
 def test_debug_logs_show_no_keys(in_namespace: InNamespace, caplog: pytest.LogCaptureFixture) -> None:
     key = bytes(range(100, 120))
 
@@ -305,6 +316,7 @@ def test_debug_logs_show_no_keys(in_namespace: InNamespace, caplog: pytest.LogCa
         assert form not in caplog.text
 
 
+@pytest.mark.needs("root")
 def test_probing_leaves_nothing(in_namespace: InNamespace) -> None:
     async def body() -> None:
         await KernelDriver().features()
@@ -313,6 +325,7 @@ def test_probing_leaves_nothing(in_namespace: InNamespace) -> None:
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_unknown_sas_and_links(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
@@ -332,6 +345,7 @@ def test_unknown_sas_and_links(in_namespace: InNamespace) -> None:
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_close_waits_for_those_who_ask(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()
@@ -348,6 +362,7 @@ def test_close_waits_for_those_who_ask(in_namespace: InNamespace) -> None:
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_notices_end_with_close(in_namespace: InNamespace) -> None:
     async def body() -> None:
         driver = KernelDriver()

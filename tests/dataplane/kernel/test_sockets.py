@@ -14,6 +14,7 @@ from agents.dataplane.kernel.sockets import accept_encapsulated_esp, bypass_poli
 InNamespace = Callable[[Callable[[], Awaitable[Any]]], None]
 
 
+@pytest.mark.needs("root")
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_a_socket_takes_a_policy_of_its_own(in_namespace: InNamespace, family: socket.AddressFamily) -> None:
     async def body() -> None:
@@ -23,6 +24,7 @@ def test_a_socket_takes_a_policy_of_its_own(in_namespace: InNamespace, family: s
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_a_socket_without_addresses_does_not(in_namespace: InNamespace) -> None:
     async def body() -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unix, pytest.raises(DataplaneError) as caught:
@@ -32,6 +34,7 @@ def test_a_socket_without_addresses_does_not(in_namespace: InNamespace) -> None:
     in_namespace(body)
 
 
+@pytest.mark.needs("root")
 def test_only_udp_can_carry_esp(in_namespace: InNamespace) -> None:
     async def body() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +11,10 @@ from agents.contract.secret import Secret
 from agents.dataplane.base import Direction, UdpEncapsulation
 from agents.dataplane.userspace.engine import Arrival, Engine
 from agents.dataplane.userspace.esp import CbcTransform, strip
-from tests.dataplane.userspace.values import entropy, policy, sa_spec, vector_file, vector_json
+from tests.dataplane.userspace.values import entropy, policy, sa_spec
+from tests.vectors import ip_packets, load, needs_vectors
+
+pytestmark = needs_vectors
 
 CASES = (
     "esp-tun-aes128gcm16",
@@ -21,19 +22,6 @@ CASES = (
     "esp-udp4500-tun-aes128cbc-sha256",
     "esp6-tun-aes128gcm16",
 )
-
-
-def outer_packets(name: str) -> Iterator[bytes]:
-    """Yield the IP packets of a capture (Ethernet, cooked or raw)."""
-    octets = vector_file(f"linux-kernel-esp/{name}.pcap").read_bytes()
-    order = "<" if octets[:4] == b"\xd4\xc3\xb2\xa1" else ">"
-    (link,) = struct.unpack_from(order + "I", octets, 20)
-    skip = {1: 14, 113: 16, 276: 20, 101: 0, 228: 0, 229: 0}[link]
-    offset = 24
-    while offset < len(octets):
-        (length,) = struct.unpack_from(order + "I", octets, offset + 8)
-        yield octets[offset + 16 + skip : offset + 16 + length]
-        offset += 16 + length
 
 
 def esp_of(packet: bytes) -> tuple[str, str, int, bytes] | None:
@@ -78,11 +66,11 @@ def keyed(row: dict[str, Any], sa: dict[str, Any]) -> Engine:
 
 @pytest.mark.parametrize("name", CASES)
 def test_kernel_packets_open(name: str) -> None:
-    row = next(each for each in vector_json("linux-kernel-esp/keys.json") if each["name"] == name)
+    row = next(each for each in load("linux-kernel-esp/keys.json") if each["name"] == name)
     opened = 0
     for sa in row["sas"]:
         engine = keyed(row, sa)
-        for outer in outer_packets(name):
+        for outer in ip_packets(f"linux-kernel-esp/{name}.pcap"):
             esp = esp_of(outer)
             if esp is None or esp[1] != sa["dst"] or esp[0] != sa["src"]:
                 continue
@@ -94,12 +82,12 @@ def test_kernel_packets_open(name: str) -> None:
 
 def test_kernel_transport_mode_packets_authenticate() -> None:
     """Transport mode is not ours to deliver, but its packets are made by the same transform."""
-    row = next(each for each in vector_json("linux-kernel-esp/keys.json") if each["name"] == "esp-tra-aes256cbc-sha256")
+    row = next(each for each in load("linux-kernel-esp/keys.json") if each["name"] == "esp-tra-aes256cbc-sha256")
     opened = 0
     for sa in row["sas"]:
         key, mac_key = Secret(bytes.fromhex(sa["enc_key"])), Secret(bytes.fromhex(sa["auth_key"]))
         cbc = CbcTransform(int(sa["spi"], 16), "hmac-sha2-256-128", key, mac_key, entropy())
-        for outer in outer_packets(row["name"]):
+        for outer in ip_packets(f"linux-kernel-esp/{row['name']}.pcap"):
             esp = esp_of(outer)
             if esp is not None and esp[0] == sa["src"]:
                 next_header, _payload = strip(cbc.open(esp[3]))

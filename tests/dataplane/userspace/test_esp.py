@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
-import lzma
 import struct
 from collections import Counter
 
@@ -25,7 +23,8 @@ from agents.dataplane.userspace.esp import (
     build_transform,
     strip,
 )
-from tests.dataplane.userspace.values import SUITES, entropy, ip_packet, udp_packet, vector_file, vector_json
+from tests.dataplane.userspace.values import SUITES, entropy, ip_packet, udp_packet
+from tests.vectors import load, needs_vectors
 
 SPI = 0x8765
 
@@ -94,9 +93,10 @@ def test_rfc_7634_appendix_a() -> None:
     assert strip(AeadTransform(0x01020304, "chacha20-poly1305", Secret(key)).open(wire)) == (NEXT_IPV4, packet)
 
 
+@needs_vectors
 @pytest.mark.parametrize("index", range(5))
 def test_rfc_sample_packets(index: int) -> None:
-    row = vector_json("rfc/esp_ike_sample_packets.json")["esp_packets"][index]
+    row = load("rfc/esp_ike_sample_packets.json")["esp_packets"][index]
     plain = bytes.fromhex(row["plaintext"])
     inner = plain[: len(plain) - 2 - plain[-2]]
     if row["rfc"] == 7634:
@@ -109,9 +109,10 @@ def test_rfc_sample_packets(index: int) -> None:
     assert strip(cbc.open(wire)) == (plain[-1], inner)
 
 
+@needs_vectors
 def test_linux_rfc4106_and_rfc7539esp_vectors() -> None:
     """The kernel's vectors are ESP-shaped but for their trailers, so the cipher is asked below the trailer."""
-    tables = vector_json("linux-crypto/esp_testmgr_vectors.json")
+    tables = load("linux-crypto/esp_testmgr_vectors.json")
     tried = 0
     for name, slug in (("aes_gcm_rfc4106", None), ("rfc7539esp", "chacha20-poly1305")):
         for row in tables[name]:
@@ -127,12 +128,13 @@ def test_linux_rfc4106_and_rfc7539esp_vectors() -> None:
     assert tried >= 15
 
 
+@needs_vectors
 @pytest.mark.parametrize(
     ("name", "slug"), [("aes_gcm_test", "aes-{}-gcm-16"), ("chacha20_poly1305_test", "chacha20-poly1305")]
 )
 def test_wycheproof_verdicts(name: str, slug: str) -> None:
     """Every case of our sizes, its nonce cut into salt and IV as ESP does, below the trailer."""
-    document = json.loads(lzma.decompress(vector_file(f"wycheproof/{name}.json.xz").read_bytes()))
+    document = load(f"wycheproof/{name}.json.xz")
     verdicts = Counter[str]()
     for group in document["testGroups"]:
         if group["ivSize"] != 96 or group["tagSize"] != 128 or group["keySize"] == 192:

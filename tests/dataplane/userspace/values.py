@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import json
-import os
 import random
 import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY
 from agents.contract.secret import Secret
 from agents.dataplane.base import Direction, PolicySpec, SaSpec, Selector, UdpEncapsulation
 from agents.dataplane.userspace.engine import Arrival, Engine
-
-VECTORS = Path(os.environ.get("VPNCONSOLE_VECTORS", Path(__file__).parents[4] / "shared" / "vectors"))
 
 SUITES: tuple[tuple[str, str | None], ...] = tuple(
     (cipher.slug, integrity)
@@ -30,19 +23,6 @@ REQID = 0x56430001
 TUNNEL = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 ALICE, BOB = "192.0.2.1", "198.51.100.2"
 NAT = UdpEncapsulation(source_port=4500, destination_port=4500)
-
-
-def vector_file(name: str) -> Path:
-    """Return a file of the shared vectors; skips the test where it is absent."""
-    path = VECTORS / name
-    if not path.exists():
-        pytest.skip(f"the shared vectors are not here: {path}")
-    return path
-
-
-def vector_json(name: str) -> Any:
-    """Return a JSON file of the shared vectors."""
-    return json.loads(vector_file(name).read_text())
 
 
 def entropy(seed: int = 1) -> Callable[[int], bytes]:

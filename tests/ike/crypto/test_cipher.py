@@ -6,9 +6,9 @@ import pytest
 
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY, Encryption, Integrity
 from agents.ike.crypto.cipher import IntegrityError, SkCipher
+from tests.vectors import FOLDER, ike_messages, load, needs_vectors
 
 from .seeded import SeededEntropy
-from .vectors import FOLDER, ike_messages, load, needs_vectors
 
 _SUITES = [
     *((encryption, None) for encryption in ENCRYPTION.values() if encryption.aead),

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from agents.contract.algorithms import KEY_EXCHANGE, KeyExchange
 from agents.ike.crypto import ffdh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair, _Curve25519, _PrimeCurve
+from tests.vectors import load, needs_vectors
 
 from .seeded import FixedEntropy, SeededEntropy
-from .vectors import load, needs_vectors
 
 _GROUPS = [pytest.param(row, id=slug) for slug, row in KEY_EXCHANGE.items()]
 _STRONGSWAN_METHODS = {

@@ -7,8 +7,7 @@ import pytest
 
 from agents.contract.algorithms import PSEUDO_RANDOM
 from agents.ike.crypto.prf import prf, prf_plus
-
-from .vectors import load, needs_vectors
+from tests.vectors import load, needs_vectors
 
 _SHA256 = PSEUDO_RANDOM["prf-hmac-sha2-256"]
 _BY_STRONGSWAN_NAME = {

@@ -10,7 +10,7 @@ from agents.contract.secret import Secret
 from agents.ike.crypto.prf import prf_plus
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.v2.keymat import derive_child_keys, derive_ike_keys, psk_auth, rekey_ike_keys
-from tests.ike.crypto.vectors import load, needs_vectors
+from tests.vectors import load, needs_vectors
 
 _SHA256 = PSEUDO_RANDOM["prf-hmac-sha2-256"]
 _NSS = {name: PSEUDO_RANDOM[f"prf-hmac-{slug}"] for name, slug in

@@ -18,8 +18,8 @@ from agents.ike.wire.header import classify
 from agents.ike.wire.message import Message, open_message, parse_clear, seal_message, serialize_clear
 from agents.ike.wire.payloads import Auth
 from agents.ike.wire.registry import Exchange
-from tests.ike.crypto.vectors import FOLDER, needs_vectors
 from tests.ike.wire.captures import ike
+from tests.vectors import FOLDER, needs_vectors
 
 pytestmark = needs_vectors
 

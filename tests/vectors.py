@@ -1,21 +1,25 @@
-"""Where the independent vectors are, and a reader for the captures among them."""
+"""Where the independent vectors are, and readers for them.
+
+They are other people's work and stay where they are: in the folder that ``VPNCONSOLE_VECTORS`` names, else in
+``shared/vectors`` beside the checkout. A test that reads them is marked ``needs("vectors")``.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
 import lzma
+import os
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import vectors_directory
+FOLDER = Path(os.environ.get("VPNCONSOLE_VECTORS", Path(__file__).resolve().parents[2] / "shared" / "vectors"))
 
-FOLDER = vectors_directory()
-
-needs_vectors = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no vectors: {FOLDER} is absent (VPNCONSOLE_VECTORS)")
+needs_vectors = pytest.mark.needs("vectors")
 
 
 @functools.cache
@@ -39,6 +43,13 @@ def frames(name: str) -> Iterator[bytes]:
         (captured,) = struct.unpack_from("<I", octets, offset + 8)
         yield octets[offset + 16 : offset + 16 + captured]
         offset += 16 + captured
+
+
+def ip_packets(name: str) -> Iterator[bytes]:
+    """Yield the IP packets of a pcap file of Ethernet, cooked or raw frames."""
+    (link,) = struct.unpack_from("<I", (FOLDER / name).read_bytes(), 20)
+    header = {1: 14, 113: 16, 276: 20, 101: 0, 228: 0, 229: 0}[link]
+    return (frame[header:] for frame in frames(name))
 
 
 def _pcapng_frames(octets: bytes) -> Iterator[bytes]:
