@@ -56,13 +56,7 @@
     else draw(data);
   }
 
-  let latest = 0;
-  document.body.addEventListener("live", () => {
-    if (Date.now() - latest > 2000) {
-      latest = Date.now();
-      load();
-    }
-  });
+  document.body.addEventListener("live", load);
   const redraw = () => plot && draw({ at: plot.data[0], a_to_b: plot.data[1], b_to_a: plot.data[2] });
   document.addEventListener("theme", redraw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
