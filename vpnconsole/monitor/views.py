@@ -82,7 +82,7 @@ OPERATIONS = (
 def tunnels(request: UserRequest) -> HttpResponse:
     """List every configured tunnel with its state, however it fares."""
     rows = queries.tunnel_rows()
-    chosen = TunnelFilter(request.GET or None) if request.GET else TunnelFilter({})
+    chosen = TunnelFilter(request.GET)
     listing = list_rows(chosen.apply(rows), request.GET, TUNNEL_COLUMNS, "state")
     context = {"listing": listing, "filter": chosen, "any": bool(rows)}
     template = "monitor/parts/tunnels.html" if request.htmx else "monitor/tunnels.html"

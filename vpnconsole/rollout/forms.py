@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from django import forms
 
@@ -13,6 +14,7 @@ class DeployForm(forms.Form):
     """What to deploy; the gateways offered are those of the preview that can be compiled."""
 
     gateways = forms.TypedMultipleChoiceField(
+        coerce=UUID,
         error_messages={"required": "Choose at least one gateway to deploy to."},
     )
     note = forms.CharField(

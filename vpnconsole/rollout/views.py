@@ -36,9 +36,8 @@ def deploy(request: UserRequest) -> HttpResponse:
     previews = services.preview()
     form = DeployForm(previews, request.POST)
     if form.is_valid():
-        chosen = [UUID(text) for text in form.cleaned_data["gateways"]]
         try:
-            deployment = services.deploy(request.user, chosen, form.cleaned_data["note"])
+            deployment = services.deploy(request.user, form.cleaned_data["gateways"], form.cleaned_data["note"])
         except ValidationError as error:
             place_errors(error, form)
         else:

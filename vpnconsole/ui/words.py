@@ -93,7 +93,7 @@ def bits(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a whole number with thin groups, ``1,234,567``; a dash for None."""
+    """Return a whole number in groups of three, ``1,234,567``; a dash for None."""
     return NOTHING if value is None else f"{int(value):,}"
 
 

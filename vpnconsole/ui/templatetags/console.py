@@ -116,7 +116,7 @@ def _attrs(bound: BoundField) -> dict[str, Any]:
     if bound.errors:
         described.append(f"{bound.auto_id}_error")
     attrs: dict[str, Any] = {"aria-describedby": " ".join(described)} if described else {}
-    if isinstance(widget, forms.CheckboxInput | forms.RadioSelect | forms.CheckboxSelectMultiple):
+    if isinstance(widget, forms.CheckboxInput | forms.RadioSelect):
         style = "form-check-input"
     elif isinstance(widget, forms.Select):
         style = "form-select"
@@ -136,7 +136,7 @@ def field(bound: BoundField, wide: bool = False) -> dict[str, Any]:
     kind = "text"
     if isinstance(widget, forms.CheckboxInput):
         kind = "check"
-    elif isinstance(widget, forms.RadioSelect | forms.CheckboxSelectMultiple):
+    elif isinstance(widget, forms.RadioSelect):
         kind = "group"
     attrs = _attrs(bound)
     # A form whose rules are all the service's names what may stay empty; elsewhere the field knows.

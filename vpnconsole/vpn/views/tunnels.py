@@ -154,7 +154,6 @@ def _page(request: UserRequest, forms: TunnelForms, tunnel: Tunnel | None, statu
         "forms": forms,
         "tunnel": tunnel,
         "gateway_count": gateway_queries.gateways().count(),
-        "all_forms": forms.everything(),
     }
     return render(request, "vpn/tunnel_form.html", context, status=status)
 
