@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Container, Sized
 
 from agents.contract import algorithms
@@ -55,8 +56,8 @@ def count(field: str, items: Sized, most: int) -> None:
 
 def unique(field: str, names: list[str]) -> None:
     """Refuse a name that stands twice."""
-    for name in names:
-        if names.count(name) > 1:
+    for name, times in Counter(names).items():
+        if times > 1:
             raise FieldError(field, f"{name!r} stands more than once")
 
 

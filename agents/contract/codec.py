@@ -59,13 +59,17 @@ def digest(value: object) -> str:
 
 def decode(kind: type[T], octets: bytes) -> T:
     """Read canonical or ordinary JSON into ``kind``; raises :class:`DocumentError` with the path."""
+    return from_plain(kind, read_json(octets))
+
+
+def read_json(octets: bytes) -> object:
+    """Return what the JSON says; raises :class:`DocumentError` also for a field that stands twice and for NaN."""
     try:
-        plain = json.loads(octets, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        return json.loads(octets, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except DocumentError:
         raise
     except (ValueError, RecursionError) as error:
         raise DocumentError("", f"is not JSON: {error}") from None
-    return from_plain(kind, plain)
 
 
 def from_plain(kind: type[T], plain: object, path: str = "") -> T:

@@ -108,6 +108,17 @@ class TunnelRow:
         return sum(rates) if rates else None
 
     @property
+    def nat(self) -> str:
+        """Where a NAT was found on the path, in words; empty without one. Either end may be the one that tells."""
+        for end, other in ((self.end_a, self.end_b), (self.end_b, self.end_a)):
+            for sa in end.status.ike_sas[:1] if end.status else ():
+                if sa.nat_local and sa.nat_remote:
+                    return "at both ends"
+                if sa.nat_local or sa.nat_remote:
+                    return f"before {(end if sa.nat_local else other).gateway_name}"
+        return ""
+
+    @property
     def stale(self) -> bool:
         """Whether the reading is so old that it should look it."""
         return self.read_at is None or timezone.now() - self.read_at > timedelta(seconds=STALE_AFTER_S)
