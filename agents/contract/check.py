@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64 as base_64
+import binascii
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Container, Sized
+from collections.abc import Container, Mapping, Sized
+from typing import Protocol
 
 from agents.contract import algorithms
 from agents.contract.errors import FieldError
@@ -40,6 +43,27 @@ def known(field: str, value: str, table: Container[str]) -> None:
     """Refuse a slug that is not in ``table``."""
     if value not in table:
         raise FieldError(field, f"{value!r} is not an algorithm this version knows")
+
+
+class _Row(Protocol):
+    @property
+    def legacy(self) -> bool: ...
+
+
+def modern(field: str, value: str | None, table: Mapping[str, _Row]) -> None:
+    """Refuse an algorithm that is kept for old peers only."""
+    if value is not None and table[value].legacy:
+        raise FieldError(field, f"{value} is weak and only taken where the gateway allows legacy algorithms")
+
+
+def base64(field: str, value: str, most_octets: int) -> None:
+    """Refuse text that is not canonical Base64 of 1 to ``most_octets`` octets."""
+    try:
+        octets = base_64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise FieldError(field, "is not Base64") from None
+    if not 1 <= len(octets) <= most_octets or base_64.b64encode(octets).decode("ascii") != value:
+        raise FieldError(field, f"must be Base64 of 1 to {most_octets} octets without line ends")
 
 
 def bounded(field: str, value: int, low: int, high: int) -> None:

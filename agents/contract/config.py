@@ -16,7 +16,7 @@ from agents.contract import algorithms, check
 from agents.contract.errors import FieldError
 from agents.contract.secret import Secret
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class DataPlane(StrEnum):
@@ -28,13 +28,15 @@ class DataPlane(StrEnum):
 
 
 class IdentityType(StrEnum):
-    """Kinds of IKE identity (RFC 7296 section 3.5) a document can hold today."""
+    """Kinds of IKE identity (RFC 7296 section 3.5); ``any`` takes whatever the peer shows, once it is proven."""
 
     IPV4 = "ipv4"
     IPV6 = "ipv6"
     FQDN = "fqdn"
     EMAIL = "email"
     KEY_ID = "key-id"
+    DN = "dn"
+    ANY = "any"
 
 
 class ConnectionType(StrEnum):
@@ -51,9 +53,79 @@ class IkeVersion(StrEnum):
     V2 = "v2"
 
 
+class AuthKind(StrEnum):
+    """How an end proves who it is."""
+
+    PSK = "psk"
+    CERTIFICATE = "certificate"
+
+
+class Revocation(StrEnum):
+    """What a peer certificate's revocation check does: ``soft-fail`` lets an unreachable CRL or OCSP responder pass."""
+
+    HARD_FAIL = "hard-fail"
+    SOFT_FAIL = "soft-fail"
+    OFF = "off"
+
+
+class DpdAction(StrEnum):
+    """What happens to a tunnel whose peer no longer answers.
+
+    ``restart`` negotiates anew at once, ``clear`` waits for the peer or an operator, ``hold`` negotiates again when
+    traffic asks for it.
+    """
+
+    RESTART = "restart"
+    CLEAR = "clear"
+    HOLD = "hold"
+
+
+class Reauthentication(StrEnum):
+    """Order of the new IKE SA and the old one's end when ``reauth_s`` has passed (RFC 7296 section 2.8.3)."""
+
+    MAKE_BEFORE_BREAK = "make-before-break"
+    BREAK_BEFORE_MAKE = "break-before-make"
+
+
+class UniquePolicy(StrEnum):
+    """What a second IKE SA with the same identities does to the first: replace it, be refused, or stand beside it."""
+
+    REPLACE = "replace"
+    KEEP = "keep"
+    NEVER = "never"
+
+
+class Childless(StrEnum):
+    """Whether an IKE SA may come up without a child (RFC 6023): as responder, as initiator too, or only so."""
+
+    ALLOW = "allow"
+    NEVER = "never"
+    PREFER = "prefer"
+    FORCE = "force"
+
+
+class Mode(StrEnum):
+    """IPsec mode (RFC 4301 section 3.2)."""
+
+    TUNNEL = "tunnel"
+    TRANSPORT = "transport"
+
+
+class SequenceNumbers(StrEnum):
+    """Extended sequence numbers (RFC 4303 section 2.2.1): not offered, offered first, or required."""
+
+    NORMAL = "normal"
+    PREFER_EXTENDED = "prefer-extended"
+    EXTENDED = "extended"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a peer calls itself; ``value`` is text, hexadecimal for ``key-id``."""
+    """What a peer calls itself; ``value`` is text, hexadecimal for ``key-id``, RFC 4514 for ``dn``, ``*`` for ``any``.
+
+    The identity expected of a peer may be partial: ``*.example.org``, ``*@example.org``, or a ``dn`` with ``*`` for
+    the value of an attribute. An exact identity is preferred to a partial one, a partial one to ``any``.
+    """
 
     type: IdentityType
     value: str
@@ -66,21 +138,90 @@ class Identity:
         elif self.type is IdentityType.KEY_ID:
             if not re.fullmatch(r"([0-9a-f]{2}){1,128}", self.value):
                 raise FieldError("value", "must be 1 to 128 octets in lowercase hexadecimal")
+        elif self.type is IdentityType.ANY:
+            if self.value != "*":
+                raise FieldError("value", "must be *")
+        elif self.type is IdentityType.DN:
+            if not 1 <= len(self.value) <= 1_000 or not self.value.isprintable() or "=" not in self.value:
+                raise FieldError("value", "must be a distinguished name like CN=gw.example.org,O=Example")
         elif not 1 <= len(self.value) <= 255 or not self.value.isprintable() or " " in self.value:
             raise FieldError("value", "must be 1 to 255 printable characters without spaces")
+
+    @property
+    def exact(self) -> bool:
+        """Whether it names one peer only."""
+        if self.type in (IdentityType.FQDN, IdentityType.EMAIL):
+            return not self.value.startswith("*")
+        return self.type is not IdentityType.ANY and not (self.type is IdentityType.DN and "=*" in self.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One end of a tunnel: the outer address it speaks from and the identity it shows."""
+    """One end of a tunnel: the outer address it speaks from and the identity it shows.
+
+    ``more_addresses`` are further ones of the same end that MOBIKE may move the tunnel to (RFC 4555 section 3.4).
+    """
 
     address: str
     identity: Identity
+    more_addresses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        address = check.address("address", self.address)
-        if address.is_unspecified or address.is_multicast:
-            raise FieldError("address", "must be a unicast address")
+        unicast("address", self.address)
+        for index, each in enumerate(self.more_addresses):
+            unicast(f"more_addresses[{index}]", each)
+        if len(self.more_addresses) > 8:
+            raise FieldError("more_addresses", "must have at most 8 entries")
+        check.unique("more_addresses", [self.address, *self.more_addresses])
+
+
+def unicast(field: str, value: str) -> None:
+    """Refuse an address that no single host can have."""
+    address = check.address(field, value)
+    if address.is_unspecified or address.is_multicast:
+        raise FieldError(field, "must be a unicast address")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalAuthentication:
+    """How this gateway proves who it is.
+
+    ``certificate`` is the id of one of the document's certificates; ``signatures`` are slugs of
+    :data:`agents.contract.algorithms.SIGNATURE` in order of preference, empty for the best that key and peer allow.
+    """
+
+    kind: AuthKind = AuthKind.PSK
+    certificate: str | None = None
+    signatures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.kind is AuthKind.CERTIFICATE) != (self.certificate is not None):
+            raise FieldError("certificate", "is required with certificates and must be absent with a pre-shared key")
+        for each in self.signatures:
+            check.known("signatures", each, algorithms.SIGNATURE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteAuthentication:
+    """What the peer must prove.
+
+    ``trust_anchors`` are ids of the document's trust anchors, empty for all of them. ``validate_identity`` asks that
+    the identity stands in the peer's certificate (RFC 4945 section 3.1). ``fetch_private`` allows revocation data to
+    be fetched from private and loopback addresses.
+    """
+
+    kind: AuthKind = AuthKind.PSK
+    trust_anchors: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
+    revocation: Revocation = Revocation.SOFT_FAIL
+    validate_identity: bool = True
+    fetch_private: bool = False
+
+    def __post_init__(self) -> None:
+        for each in self.signatures:
+            check.known("signatures", each, algorithms.SIGNATURE)
+        if len(self.trust_anchors) > 64:
+            raise FieldError("trust_anchors", "must have at most 64 entries")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,47 +252,93 @@ class TrafficSelector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IkeProposal:
-    """One suite for the IKE SA; ``integrity`` is None exactly when the cipher is an AEAD (RFC 5282)."""
+    """One suite for the IKE SA; ``integrity`` is None exactly when the cipher is an AEAD (RFC 5282).
+
+    ``additional_key_exchanges`` are done one after the other beside ``group`` (RFC 9370), at most seven.
+    """
 
     encryption: str
     integrity: str | None = None
     prf: str
     group: str
+    additional_key_exchanges: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check.suite(self.encryption, self.integrity)
+        if not algorithms.ENCRYPTION[self.encryption].ike:
+            raise FieldError("encryption", f"{self.encryption} is for ESP only")
         check.known("prf", self.prf, algorithms.PSEUDO_RANDOM)
         check.known("group", self.group, algorithms.KEY_EXCHANGE)
+        if algorithms.KEY_EXCHANGE[self.group].additional_only:
+            raise FieldError("group", f"{self.group} can only be an additional key exchange")
+        if len(self.additional_key_exchanges) > 7:
+            raise FieldError("additional_key_exchanges", "must have at most 7 entries")
+        for each in self.additional_key_exchanges:
+            check.known("additional_key_exchanges", each, algorithms.KEY_EXCHANGE)
+        check.unique("additional_key_exchanges", [self.group, *self.additional_key_exchanges])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpsecProposal:
-    """One ESP suite; ``integrity`` is None exactly when the cipher is an AEAD."""
+    """One suite of ESP, of AH, or of AH around ESP.
 
-    encryption: str
+    ESP when ``encryption`` is set; its ``integrity`` is None exactly when the cipher is an AEAD. AH when
+    ``ah_integrity`` is set. Both set: ESP inside AH, negotiated as RFC 4306 section 3.3.1 does (two proposals of one
+    number); RFC 7296 has dropped that, so only peers configured for it take it.
+    """
+
+    encryption: str | None = None
     integrity: str | None = None
+    ah_integrity: str | None = None
 
     def __post_init__(self) -> None:
-        check.suite(self.encryption, self.integrity)
+        if self.encryption is not None:
+            check.suite(self.encryption, self.integrity)
+        elif self.integrity is not None:
+            raise FieldError("integrity", "must be absent without encryption; AH has its own field")
+        elif self.ah_integrity is None:
+            raise FieldError("encryption", "is required where there is no AH")
+        if self.ah_integrity is not None:
+            check.known("ah_integrity", self.ah_integrity, algorithms.INTEGRITY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IkePolicy:
-    """How the IKE SA is negotiated and kept; ``dpd_interval_s`` 0 turns liveness checks off."""
+    """How the IKE SA is negotiated and kept.
+
+    ``dpd_interval_s`` 0 turns liveness checks off, ``reauth_s`` 0 reauthentication, ``keepalive_s`` 0 NAT keepalives.
+    ``fragment_octets`` bounds the IP packets of a fragmented message (RFC 7383 section 2.5.1).
+    """
 
     proposals: tuple[IkeProposal, ...]
     lifetime_s: int = 86_400
     dpd_interval_s: int = 30
+    dpd_action: DpdAction = DpdAction.RESTART
+    reauth_s: int = 0
+    reauthentication: Reauthentication = Reauthentication.MAKE_BEFORE_BREAK
+    keepalive_s: int = 20
+    mobike: bool = True
+    fragmentation: bool = True
+    fragment_octets: int = 1_280
+    unique: UniquePolicy = UniquePolicy.REPLACE
+    childless: Childless = Childless.ALLOW
 
     def __post_init__(self) -> None:
         check.count("proposals", self.proposals, 16)
-        check.bounded("lifetime_s", self.lifetime_s, 60, 99_999_999)
+        check.bounded("lifetime_s", self.lifetime_s, 10, 99_999_999)
         check.bounded("dpd_interval_s", self.dpd_interval_s, 0, 86_400)
+        if self.reauth_s:
+            check.bounded("reauth_s", self.reauth_s, 10, 99_999_999)
+        check.bounded("keepalive_s", self.keepalive_s, 0, 3_600)
+        check.bounded("fragment_octets", self.fragment_octets, 576, 65_535)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """One pair of selector lists and the policy of its ESP SAs; limits of 0 mean none."""
+    """One pair of selector lists and the policy of its SAs; limits of 0 mean none.
+
+    ``ipcomp`` offers compression (RFC 3173) beside the proposals, and takes a peer that does not want it.
+    """
 
     name: str
     local_ts: tuple[TrafficSelector, ...]
@@ -162,6 +349,9 @@ class Child:
     lifetime_bytes: int = 0
     lifetime_packets: int = 0
     replay_window: int = 64
+    mode: Mode = Mode.TUNNEL
+    sequence_numbers: SequenceNumbers = SequenceNumbers.NORMAL
+    ipcomp: bool = False
 
     def __post_init__(self) -> None:
         check.slug("name", self.name)
@@ -170,7 +360,9 @@ class Child:
         check.count("proposals", self.proposals, 16)
         for group in self.pfs_groups:
             check.known("pfs_groups", group, algorithms.KEY_EXCHANGE)
-        check.bounded("lifetime_s", self.lifetime_s, 60, 99_999_999)
+            if algorithms.KEY_EXCHANGE[group].additional_only:
+                raise FieldError("pfs_groups", f"{group} can only be an additional key exchange of the IKE SA")
+        check.bounded("lifetime_s", self.lifetime_s, 10, 99_999_999)
         check.bounded("lifetime_bytes", self.lifetime_bytes, 0, 2**63)
         check.bounded("lifetime_packets", self.lifetime_packets, 0, 2**63)
         check.bounded("replay_window", self.replay_window, 0, 4096)
@@ -202,8 +394,54 @@ class PresharedKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PostquantumKey:
+    """A post-quantum pre-shared key and the PPK_ID both ends know it by (RFC 8784)."""
+
+    id: str
+    secret: Secret
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.id) <= 255 or not self.id.isascii() or not self.id.isprintable():
+            raise FieldError("id", "must be 1 to 255 printable ASCII characters")
+        if not 1 <= len(self.secret) <= 1024:
+            raise FieldError("secret", "must be 1 to 1024 octets")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A certificate of this gateway: Base64 of DER, the leaf first, then the intermediates to send with it.
+
+    The private key is on the gateway's disk, found by the leaf's public key; it never travels.
+    """
+
+    id: str
+    chain: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check.slug("id", self.id)
+        check.count("chain", self.chain, 8)
+        for index, each in enumerate(self.chain):
+            check.base64(f"chain[{index}]", each, 65_535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustAnchor:
+    """A CA that peers' chains may end at: its certificate as Base64 of DER."""
+
+    id: str
+    certificate: str
+
+    def __post_init__(self) -> None:
+        check.slug("id", self.id)
+        check.base64("certificate", self.certificate, 65_535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tunnel:
-    """One static tunnel as this gateway sees it; ``mtu`` None lets the data plane compute it."""
+    """One static tunnel as this gateway sees it; ``mtu`` None lets the data plane compute it.
+
+    ``ppk`` is the id of one of the document's post-quantum keys; ``ppk_required`` refuses a peer that does not use it.
+    """
 
     id: str
     name: str
@@ -217,10 +455,18 @@ class Tunnel:
     force_udp_encapsulation: bool = False
     add_routes: bool = True
     mtu: int | None = None
+    local_auth: LocalAuthentication = LocalAuthentication()
+    remote_auth: RemoteAuthentication = RemoteAuthentication()
+    ppk: str | None = None
+    ppk_required: bool = False
 
     def __post_init__(self) -> None:
         check.slug("name", self.name)
         check.uuid("id", self.id)
+        if not self.local.identity.exact:
+            raise FieldError("local.identity", "must name this end exactly")
+        if self.ppk_required and self.ppk is None:
+            raise FieldError("ppk", "is required")
         check.count("children", self.children, 64)
         check.unique("children", [child.name for child in self.children])
         if ipaddress.ip_address(self.local.address).version != ipaddress.ip_address(self.remote.address).version:
@@ -257,7 +503,11 @@ class GatewayDocument:
     schema: int = SCHEMA_VERSION
     data_plane: DataPlane = DataPlane.AUTO
     retransmission: Retransmission = Retransmission()
+    allow_legacy: bool = False
     preshared_keys: tuple[PresharedKey, ...] = ()
+    postquantum_keys: tuple[PostquantumKey, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+    trust_anchors: tuple[TrustAnchor, ...] = ()
     tunnels: tuple[Tunnel, ...] = ()
 
     def __post_init__(self) -> None:
@@ -271,3 +521,39 @@ class GatewayDocument:
         check.unique("tunnels", [tunnel.id for tunnel in self.tunnels])
         check.unique("tunnels", [tunnel.name for tunnel in self.tunnels])
         check.unique("preshared_keys", [key.id for key in self.preshared_keys])
+        check.unique("postquantum_keys", [key.id for key in self.postquantum_keys])
+        check.unique("certificates", [each.id for each in self.certificates])
+        check.unique("trust_anchors", [each.id for each in self.trust_anchors])
+        certificates = {each.id for each in self.certificates}
+        anchors = {each.id for each in self.trust_anchors}
+        ppks = {key.id for key in self.postquantum_keys}
+        for index, tunnel in enumerate(self.tunnels):
+            at = f"tunnels[{index}]"
+            if tunnel.local_auth.certificate not in {None, *certificates}:
+                raise FieldError(f"{at}.local_auth.certificate", "is not one of the document's certificates")
+            if tunnel.remote_auth.kind is AuthKind.CERTIFICATE and not anchors:
+                raise FieldError(f"{at}.remote_auth.trust_anchors", "the document has no trust anchor")
+            if not anchors.issuperset(tunnel.remote_auth.trust_anchors):
+                raise FieldError(f"{at}.remote_auth.trust_anchors", "are not all among the document's trust anchors")
+            if tunnel.ppk not in {None, *ppks}:
+                raise FieldError(f"{at}.ppk", "is not one of the document's post-quantum keys")
+            if not self.allow_legacy:
+                _refuse_legacy(at, tunnel)
+
+
+def _refuse_legacy(at: str, tunnel: Tunnel) -> None:
+    """Refuse algorithms that are kept for old peers only."""
+    for index, ike in enumerate(tunnel.ike.proposals):
+        check.modern(f"{at}.ike.proposals[{index}].encryption", ike.encryption, algorithms.ENCRYPTION)
+        check.modern(f"{at}.ike.proposals[{index}].integrity", ike.integrity, algorithms.INTEGRITY)
+        check.modern(f"{at}.ike.proposals[{index}].prf", ike.prf, algorithms.PSEUDO_RANDOM)
+        for group in (ike.group, *ike.additional_key_exchanges):
+            check.modern(f"{at}.ike.proposals[{index}].group", group, algorithms.KEY_EXCHANGE)
+    for number, child in enumerate(tunnel.children):
+        for index, each in enumerate(child.proposals):
+            place = f"{at}.children[{number}].proposals[{index}]"
+            check.modern(f"{place}.encryption", each.encryption, algorithms.ENCRYPTION)
+            check.modern(f"{place}.integrity", each.integrity, algorithms.INTEGRITY)
+            check.modern(f"{place}.ah_integrity", each.ah_integrity, algorithms.INTEGRITY)
+        for group in child.pfs_groups:
+            check.modern(f"{at}.children[{number}].pfs_groups", group, algorithms.KEY_EXCHANGE)

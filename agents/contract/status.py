@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-STATUS_SCHEMA_VERSION = 1
+STATUS_SCHEMA_VERSION = 2
 
 
 class TunnelState(StrEnum):
@@ -54,7 +54,10 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IkeSaStatus:
-    """One IKE SA; SPIs are 16 hexadecimal digits, ``local`` and ``remote`` are address:port in use now."""
+    """One IKE SA; SPIs are 16 hexadecimal digits, ``local`` and ``remote`` are address:port in use now.
+
+    ``local_auth`` and ``remote_auth`` say how each end proved itself: ``psk`` or a signature's slug.
+    """
 
     spi_i: str
     spi_r: str
@@ -70,6 +73,14 @@ class IkeSaStatus:
     group: str
     established_at: float
     rekey_at: float | None
+    additional_key_exchanges: tuple[str, ...] = ()
+    local_auth: str | None = None
+    remote_auth: str | None = None
+    remote_identity: str | None = None
+    reauth_at: float | None = None
+    fragmentation: bool = False
+    mobike: bool = False
+    ppk: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +89,7 @@ class ChildSaStatus:
 
     spi_in: str
     spi_out: str
-    encryption: str
+    encryption: str | None
     integrity: str | None
     group: str | None
     udp_encapsulation: bool
@@ -88,6 +99,10 @@ class ChildSaStatus:
     rekey_at: float | None
     expires_at: float | None
     counters: Counters
+    ah_integrity: str | None = None
+    mode: str = "tunnel"
+    esn: bool = False
+    ipcomp: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +152,20 @@ class DataPlaneStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeCounters:
+    """Messages of one IKE exchange type since the IKE daemon started; ``exchange`` is its name in lowercase."""
+
+    exchange: str
+    requests_in: int = 0
+    requests_out: int = 0
+    responses_in: int = 0
+    responses_out: int = 0
+    retransmissions_in: int = 0
+    retransmissions_out: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """The last document that was not taken: which generation, which field, what is wrong."""
 
@@ -163,4 +192,5 @@ class GatewayStatus:
     data_plane: DataPlaneStatus = DataPlaneStatus()
     components: tuple[ComponentHealth, ...] = ()
     tunnels: tuple[TunnelStatus, ...] = ()
+    exchanges: tuple[ExchangeCounters, ...] = ()
     last_event: int = 0

@@ -12,7 +12,13 @@ from typing import Any
 from agents.contract.codec import from_plain, read_json
 from agents.contract.config import GatewayDocument
 
-STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _to_2(plain: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2 adds fields; their defaults are what schema 1 did."""
+    return {**plain, "schema": 2}
+
+
+STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2}
 
 
 def load_document(octets: bytes) -> GatewayDocument:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from agents.contract.config import Mode
 from agents.contract.secret import Secret
 from agents.contract.status import Counters
 
@@ -67,17 +68,39 @@ class Selector:
     destination_ports: tuple[int, int] = (0, 65535)
 
 
+class SaProtocol(StrEnum):
+    """The protocol of an SA."""
+
+    ESP = "esp"
+    AH = "ah"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaId:
-    """What names an ESP SA: SPI and destination address (protocol is always ESP today)."""
+    """What names an SA: protocol, SPI and destination address (RFC 4301 section 4.1)."""
 
     spi: int
     destination: str
+    protocol: SaProtocol = SaProtocol.ESP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticationHeader:
+    """AH (RFC 4302): around the ESP of the same :class:`SaSpec`, or alone where that has no encryption."""
+
+    spi: int
+    integrity: str
+    key: Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaSpec:
-    """One ESP SA, tunnel mode. Keys are as cut from KEYMAT: an AEAD's ``encryption_key`` ends with its salt."""
+    """One direction of a child: ESP, AH, or ESP inside AH. Keys are as cut from KEYMAT: ``encryption_key`` with salt.
+
+    ``spi`` is ESP's, or AH's where ``encryption`` is None (then ``ah`` has the same). ``compression_cpi`` is the IPComp
+    CPI (RFC 3173) of packets in this direction, None without compression. ``extended_sequence_numbers`` asks for 64-bit
+    ones (RFC 4303 section 2.2.1).
+    """
 
     tunnel_id: str
     direction: Direction
@@ -85,18 +108,23 @@ class SaSpec:
     source: str
     destination: str
     reqid: int
-    encryption: str
-    encryption_key: Secret
+    encryption: str | None = None
+    encryption_key: Secret | None = None
     integrity: str | None = None
     integrity_key: Secret | None = None
+    ah: AuthenticationHeader | None = None
+    mode: Mode = Mode.TUNNEL
+    extended_sequence_numbers: bool = False
+    compression_cpi: int | None = None
     encapsulation: UdpEncapsulation | None = None
     replay_window: int = 64
     limits: Limits = Limits()
 
     @property
     def id(self) -> SaId:
-        """The SA's name."""
-        return SaId(spi=self.spi, destination=self.destination)
+        """The name of the direction's SA: ESP's where there is one."""
+        protocol = SaProtocol.AH if self.encryption is None else SaProtocol.ESP
+        return SaId(spi=self.spi, destination=self.destination, protocol=protocol)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +132,7 @@ class PolicySpec:
     """Which inner traffic takes which tunnel. ``source``/``destination`` are the outer addresses of that direction.
 
     The outbound SA used is the newest one added with this ``reqid``. An ``in`` policy covers forwarded traffic too.
+    ``protocols`` are those of the SAs, the inner one first; ``compressed`` means that IPComp comes before them.
     """
 
     tunnel_id: str
@@ -113,6 +142,9 @@ class PolicySpec:
     destination: str
     reqid: int
     priority: int = 1_000
+    mode: Mode = Mode.TUNNEL
+    protocols: tuple[SaProtocol, ...] = (SaProtocol.ESP,)
+    compressed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +180,10 @@ class Features:
     reason: str
     encryptions: frozenset[str] = frozenset()
     integrities: frozenset[str] = frozenset()
+    modes: frozenset[Mode] = frozenset({Mode.TUNNEL})
+    protocols: frozenset[SaProtocol] = frozenset({SaProtocol.ESP})
+    extended_sequence_numbers: bool = False
+    compression: bool = False
     plain_esp: bool = True
     owns_port_4500: bool = False
 
@@ -228,7 +264,7 @@ class Driver(Protocol):
         ...
 
     async def add_sa(self, spec: SaSpec) -> None:
-        """Install one SA. For direction out it becomes the one its policies use from now on."""
+        """Install one SA (with AH or IPComp: its bundle). For direction out its policies use it from now on."""
         ...
 
     async def remove_sa(self, sa: SaId) -> None:

@@ -4,17 +4,20 @@
 changed                                       consequence
 ============================================  =====================================================================
 nothing; name, mtu, add_routes                keep: labels, or the agent's business
-connection_type, dpd_interval_s               keep: takes effect from now on
+connection_type, and of ike all but           keep: takes effect from now on
+lifetime_s and proposals
 ike.lifetime_s                                keep, retimed: a new rekey time for the SA as it stands
 ike.proposals                                 rekey the IKE SA, unless it has the first proposal's suite already: so
                                               that the peer, edited a moment later, does not rekey once more
-child proposals, pfs_groups, replay_window    rekey that child
+child proposals, pfs_groups, replay_window,   rekey that child
+sequence_numbers, ipcomp
 child lifetimes (s, bytes, packets)           keep, retimed (octet and packet limits: from the next rekey on)
-child local_ts, remote_ts                     delete that child and make it anew
+child local_ts, remote_ts, mode               delete that child and make it anew
 child added                                   make it
 child removed                                 delete it
 addresses, identities, the tunnel's PSK,      re-authenticate: delete the IKE SA and begin again
-force_udp_encapsulation, version
+authentication, PPK, force_udp_encapsulation,
+version
 enabled to disabled; tunnel removed           drop
 disabled to enabled; tunnel added             start
 ============================================  =====================================================================
@@ -61,13 +64,17 @@ _TUNNEL_FATES: dict[str, Fate] = {
     "ike": Fate.KEEP,  # looked at field by field
     "children": Fate.KEEP,  # looked at one by one
     "enabled": Fate.KEEP,  # decided before this table is asked
+    "local_auth": Fate.REAUTHENTICATE,
+    "remote_auth": Fate.REAUTHENTICATE,
+    "ppk": Fate.REAUTHENTICATE,
+    "ppk_required": Fate.REAUTHENTICATE,
     "local": Fate.REAUTHENTICATE,
     "remote": Fate.REAUTHENTICATE,
     "force_udp_encapsulation": Fate.REAUTHENTICATE,
     "version": Fate.REAUTHENTICATE,
 }
-_CHILD_REMAKE = ("local_ts", "remote_ts")
-_CHILD_REKEY = ("proposals", "pfs_groups", "replay_window")
+_CHILD_REMAKE = ("local_ts", "remote_ts", "mode")
+_CHILD_REKEY = ("proposals", "pfs_groups", "replay_window", "sequence_numbers", "ipcomp")
 _CHILD_RETIME = ("lifetime_s", "lifetime_bytes", "lifetime_packets")
 
 

@@ -18,7 +18,7 @@ from agents.dataplane.base import REQID_BASE, SaId
 from agents.ike import change
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
-from agents.ike.outputs import Entropy, FindPsk, InstallChild, Output, Path, Report, Transmit
+from agents.ike.outputs import Entropy, FindPsk, InstallChild, Output, Path, Report, Transmit, Verdict
 from agents.ike.psk import PresharedKeys
 from agents.ike.timers import Agenda, Owner
 from agents.ike.v2 import status
@@ -190,6 +190,26 @@ class Engine:
         if request is not None:
             sa, then = request
             self._guarded(lambda: then(secret, now), now, sa)
+        self._settle(now)
+
+    def signed(self, request_id: int, signature: bytes | None, now: float) -> None:
+        """Answer a :class:`Sign`; None when the key is not there or cannot sign so."""
+        self._settle(now)
+
+    def validated(self, request_id: int, verdict: Verdict, now: float) -> None:
+        """Answer a :class:`Validate`."""
+        self._settle(now)
+
+    def traffic_wanted(self, tunnel_id: str, now: float) -> None:
+        """Traffic matched a policy that has no SA."""
+        self._settle(now)
+
+    def addresses_changed(self, addresses: frozenset[str], now: float) -> None:
+        """The host has these unicast addresses now (RFC 4555 section 3.5)."""
+        self._settle(now)
+
+    def datagram_too_big(self, path: Path, packet_octets: int, now: float) -> None:
+        """The path takes IP packets of at most this many octets."""
         self._settle(now)
 
     def child_installed(self, install_id: int, now: float) -> None:

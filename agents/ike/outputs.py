@@ -4,9 +4,12 @@ The shell (``agents.iked``) drives one :class:`agents.ike.engine.Engine`:
 
 * inputs: ``configure(document, now)``, ``receive(datagram, path, now)``, ``handle_timer(now)``, the verbs ``initiate``,
   ``terminate``, ``rekey_ike``, ``rekey_child``, ``clear_ike``, ``clear_ipsec`` (each ``(tunnel_id, now)``), and the
-  results of effects ``psk_found(request_id, secret_or_none, now)``, ``child_installed(install_id, now)``,
+  results of effects ``psk_found(request_id, secret_or_none, now)``, ``signed(request_id, signature_or_none, now)``,
+  ``validated(request_id, verdict, now)``, ``child_installed(install_id, now)``,
   ``child_install_failed(install_id, reason, now)``, ``sa_expired(tunnel_id, spi_in, hard, now)``,
-  ``peer_moved(tunnel_id, spi_in, address, port, now)``, ``traffic_seen(tunnel_id, now)``, ``dataplane_lost(now)``;
+  ``peer_moved(tunnel_id, spi_in, address, port, now)``, ``traffic_seen(tunnel_id, now)``,
+  ``traffic_wanted(tunnel_id, now)`` (a policy without SA), ``addresses_changed(addresses, now)`` (those this host has
+  now), ``datagram_too_big(path, packet_octets, now)`` (the largest IP packet the path takes), ``dataplane_lost(now)``;
 * after each input: ``take_outputs() -> tuple[Output, ...]``, then ``next_deadline() -> float | None``;
 * at any time: ``snapshot(now) -> tuple[TunnelStatus, ...]`` with counters left at zero for the shell to fill in.
 
@@ -19,7 +22,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Protocol
 
-from agents.contract.config import Identity
+from agents.contract.config import Identity, RemoteAuthentication
 from agents.contract.secret import Secret
 from agents.dataplane.base import PolicySpec, SaId, SaSpec
 
@@ -67,6 +70,56 @@ class FindPsk:
     remote_address: str
     local_identity: Identity
     remote_identity: Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sign:
+    """Answer with ``signed(request_id, ...)``: ``octets`` signed with the key of this certificate of the document.
+
+    ``signature`` is a slug of :data:`agents.contract.algorithms.SIGNATURE`; what comes back is the bare signature
+    (ECDSA: DER for method 14, r and s side by side for methods 9 to 11).
+    """
+
+    request_id: int
+    tunnel_id: str
+    certificate: str
+    signature: str
+    octets: bytes = dataclasses.field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validate:
+    """Answer with ``validated(request_id, Verdict, ...)``: whether this chain proves the identity shown.
+
+    ``chain`` is DER as received, the leaf first, the others in any order. ``policy`` says which anchors, whether
+    revocation is checked, and whether the identity must stand in the leaf.
+    """
+
+    request_id: int
+    tunnel_id: str
+    chain: tuple[bytes, ...]
+    id_type: int
+    id_data: bytes
+    policy: RemoteAuthentication
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A chain's verdict: the leaf's SubjectPublicKeyInfo (DER) when it is good, else an event code and a sentence."""
+
+    public_key: bytes | None = None
+    subject: str = ""
+    code: str = ""
+    message: str = ""
+    received: str | None = None
+    configured: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keepalive:
+    """Send one octet 0xFF on this path so that a NAT keeps its mapping (RFC 3948 section 2.3)."""
+
+    path: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +180,8 @@ class Report:
     attributes: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-Output = Transmit | FindPsk | InstallChild | SwitchOutbound | RemoveChild | MoveChild | Report
+Output = (
+    Transmit | FindPsk | Sign | Validate | Keepalive | InstallChild | SwitchOutbound | RemoveChild | MoveChild | Report
+)
 
 PskAnswer = Secret | None

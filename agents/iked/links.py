@@ -20,6 +20,8 @@ _SMALLEST_MTU = {4: 576, 6: 1_280}
 _IP_MTU = 14
 _IPV6_MTU = 24
 _UDP_OCTETS = 8
+_AH_HEADER_OCTETS = 12 + 4
+"""With the most padding that IPv6's alignment asks for (RFC 4302 section 2.6)."""
 _ESP_HEADER_OCTETS = 8
 _ESP_TRAILER_OCTETS = 2
 
@@ -45,6 +47,10 @@ def inner_mtu(tunnel: Tunnel, outer_mtu: int) -> int:
 
 
 def _fits(proposal: IpsecProposal, room: int) -> int:
+    if proposal.ah_integrity is not None:
+        room -= _AH_HEADER_OCTETS + algorithms.INTEGRITY[proposal.ah_integrity].icv_octets
+    if proposal.encryption is None:
+        return room
     encryption = algorithms.ENCRYPTION[proposal.encryption]
     icv_octets = encryption.icv_octets
     if proposal.integrity is not None:

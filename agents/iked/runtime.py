@@ -26,13 +26,17 @@ from agents.ike.errors import LocalError
 from agents.ike.outputs import (
     FindPsk,
     InstallChild,
+    Keepalive,
     MoveChild,
     Output,
     Path,
     RemoveChild,
     Report,
+    Sign,
     SwitchOutbound,
     Transmit,
+    Validate,
+    Verdict,
 )
 from agents.ike.psk import PresharedKeys
 from agents.iked import trace
@@ -274,6 +278,13 @@ class Runtime:
                 self._transmit(output)
             case FindPsk():
                 self._find_psk(output)
+            case Sign():
+                self._give(self.engine.signed, output.request_id, None, self._loop.time())
+            case Validate():
+                verdict = Verdict(code="ike.certificate-invalid", message="certificates are not checked here yet")
+                self._give(self.engine.validated, output.request_id, verdict, self._loop.time())
+            case Keepalive():
+                self.sockets.send(output.path, b"\xff")
             case InstallChild() | SwitchOutbound() | RemoveChild() | MoveChild():
                 self.effects.perform(output)
             case Report():

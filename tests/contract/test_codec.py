@@ -179,7 +179,7 @@ def test_what_is_encoded_comes_back_equal(event: Event) -> None:
 
 def test_a_later_schema_is_refused_with_what_to_do() -> None:
     with pytest.raises(DocumentError, match="upgrade the agent") as caught:
-        load_document(json.dumps({**DOCUMENT, "schema": 2}).encode())
+        load_document(json.dumps({**DOCUMENT, "schema": 3}).encode())
     assert caught.value.path == "schema"
 
 

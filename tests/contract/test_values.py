@@ -49,7 +49,7 @@ REFUSED: list[tuple[str, type, dict[str, Any]]] = [
     ("group", IkeProposal, {"encryption": "aes-128-gcm-16", "prf": "prf-hmac-sha1", "group": "group-2"}),
     ("prf", IkeProposal, {"encryption": "aes-128-gcm-16", "prf": "prf-hmac-md5", "group": "group-14"}),
     ("integrity", IpsecProposal, {"encryption": "aes-128-gcm-16", "integrity": "hmac-sha1-96"}),
-    ("encryption", IpsecProposal, {"encryption": "des-cbc", "integrity": "hmac-sha1-96"}),
+    ("encryption", IpsecProposal, {"encryption": "rc5-cbc", "integrity": "hmac-sha1-96"}),
     ("secret", PresharedKey, {"id": "x", "secret": Secret(b"")}),
     ("remote_address", PresharedKey, {"id": "x", "secret": Secret(b"k"), "remote_address": "any"}),
     ("tries", Retransmission, {"tries": 0}),

@@ -172,6 +172,7 @@ async def test_no_key_reaches_log_or_answer(one: End) -> None:
     await one.driver.add_sa(spec)
     with pytest.raises(RpcError) as caught:
         await rpc(one, "add_sa", {"spec": {"encryption_key": "c2VjcmV0LWtleS1ieXRlcw=="}})
+    assert spec.encryption_key is not None
     octets = spec.encryption_key.reveal()
     answers = f"{await rpc(one, 'list_sas')} {await rpc(one, 'health')} {caught.value} {caught.value.data} {one.log}"
     for form in (octets.hex(), base64.b64encode(octets).decode(), "c2VjcmV0LWtleS1ieXRlcw"):

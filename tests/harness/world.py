@@ -19,13 +19,17 @@ from agents.ike.engine import Engine
 from agents.ike.outputs import (
     FindPsk,
     InstallChild,
+    Keepalive,
     MoveChild,
     Output,
     Path,
     RemoveChild,
     Report,
+    Sign,
     SwitchOutbound,
     Transmit,
+    Validate,
+    Verdict,
 )
 from agents.ike.psk import PresharedKeys
 from agents.ike.v2.cookie import HalfOpenLimits
@@ -111,6 +115,12 @@ class Host:
                 if self.psk_answers:
                     secret = PresharedKeys(self.document.preshared_keys).find(output)
                     self.engine.psk_found(output.request_id, secret, self.world.now)
+            case Sign():
+                self.engine.signed(output.request_id, None, self.world.now)
+            case Validate():
+                self.engine.validated(output.request_id, Verdict(code="ike.certificate-invalid"), self.world.now)
+            case Keepalive():
+                pass
             case InstallChild():
                 self._install(output)
             case SwitchOutbound():
@@ -278,7 +288,7 @@ def _mirror(host: Host, flip: bool = False) -> set[tuple[object, ...]]:
             spec.destination,
             spec.direction if not flip else {"in": "out", "out": "in"}[spec.direction],
             spec.encryption,
-            spec.encryption_key.reveal(),
+            None if spec.encryption_key is None else spec.encryption_key.reveal(),
             spec.integrity,
             None if spec.integrity_key is None else spec.integrity_key.reveal(),
         )

@@ -362,6 +362,7 @@ async def test_no_secret_shows_in_status_events_or_errors(alpha: Daemon, beta: D
     await bring_up(alpha, beta)
     seen = str(await alpha.status()) + str(await alpha.events())
     spec = by_direction(alpha.driver)[Direction.OUT]
+    assert spec.encryption_key is not None
     for secret in (b"a shared secret", spec.encryption_key.reveal()):
         assert secret.hex() not in seen
         assert repr(secret)[2:-1] not in seen

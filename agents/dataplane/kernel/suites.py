@@ -39,6 +39,8 @@ def algorithm_attributes(spec: SaSpec) -> list[tuple[str, bytes]]:
     Raises :class:`DataplaneError` (EINVAL) for an algorithm without a kernel name, a key of another length than the
     algorithm's, and a suite that has integrity where it must not or lacks it where it must have it.
     """
+    if spec.encryption is None or spec.encryption_key is None:
+        raise _refusal(spec, "AH is not carried")
     cipher = algorithms.ENCRYPTION.get(spec.encryption)
     name = ENCRYPTION_NAMES.get(spec.encryption)
     if cipher is None or name is None:

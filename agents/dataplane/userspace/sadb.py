@@ -150,6 +150,8 @@ class SaDatabase:
 
     def add(self, spec: SaSpec, now: float) -> Sa:
         """Hold a new SA; raises ValueError when the spec is impossible. The id must be free."""
+        if spec.encryption is None or spec.encryption_key is None or spec.ah is not None:
+            raise ValueError("the userspace data plane carries ESP only")
         transform = build_transform(
             spec.spi, spec.encryption, spec.encryption_key, spec.integrity, spec.integrity_key, self._entropy
         )

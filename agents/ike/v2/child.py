@@ -131,6 +131,7 @@ def encapsulation(path: Path, direction: Direction) -> UdpEncapsulation:
 def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaSpec, tuple[PolicySpec, ...]]:
     assert sa.tunnel is not None
     config, proposal, path = agreement.config, agreement.proposal, sa.path
+    assert proposal.encryption is not None
     encryption = algorithms.ENCRYPTION[proposal.encryption]
     integrity = None if proposal.integrity is None else algorithms.INTEGRITY[proposal.integrity]
     keys = derive_child_keys(

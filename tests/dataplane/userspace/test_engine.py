@@ -465,6 +465,7 @@ def test_no_key_shows_in_any_text() -> None:
     engine = Engine(entropy())
     spec = sa_spec(Direction.IN, ("aes-128-cbc", "hmac-sha1-96"))
     engine.add_sa(spec, 0.0)
+    assert spec.encryption_key is not None
     secret = spec.encryption_key.reveal()
     for text in (repr(spec), repr(engine.list_sas()), repr(engine.paths())):
         assert secret.hex() not in text

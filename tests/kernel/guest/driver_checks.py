@@ -315,6 +315,7 @@ async def keys_stay_out_of_logs(pair: Pair) -> None:
     finally:
         root.setLevel(level)
         root.removeHandler(handler)
+    assert spec.encryption_key is not None
     assert spec.encryption_key.reveal().startswith(b"abcdabcd")
     text = written.getvalue()
     assert "StateMessage()" in text
