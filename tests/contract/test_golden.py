@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import pytest
 
 from agents.contract import upgrade
 from agents.contract.codec import decode, digest, encode
-from agents.contract.config import GatewayDocument
+from agents.contract.config import SCHEMA_VERSION, GatewayDocument
 from agents.contract.upgrade import load_document
-from tests.contract.values import GOLDEN
+from tests.contract.values import EARLIER, GOLDEN
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "golden/contract"
 DIGESTS = {
+    "gateway-document-v2": "b26eebd5c24b1870fbd311996961cd66d80eb68c5aa0c6ba39c7f807776f8cd9",
+    "gateway-status-v2": "01c88269212fd074b174297cd0c8bb8a753d70a03fc1a01b73779e9496614d81",
     "gateway-document-v1": "e2c3b7c9283453b20f18b990fe787dd9aeb5acbb3b7d86cfaddac54ef8b0329c",
     "gateway-status-v1": "a34aa0f1cec43104dd71b9a8d766ba1a16eb582a9f2856360ae0617a1f9dd958",
     "event-page-v1": "62742ade3e9ed3d92b57aabed3438f065305c3b904bc105422721d023b68cfe8",
@@ -35,11 +38,12 @@ def test_a_golden_file_loads_and_encodes_to_its_own_octets(name: str) -> None:
     assert digest(value) == DIGESTS[name]
 
 
-def test_every_gateway_document_ever_written_loads() -> None:
-    files = sorted(DIRECTORY.glob("gateway-document-v*.json"))
-    assert files
-    for file in files:
-        assert isinstance(load_document(file.read_bytes()), GatewayDocument)
+@pytest.mark.parametrize("name", sorted(EARLIER))
+def test_a_golden_file_of_an_earlier_schema_is_read_for_ever(name: str) -> None:
+    octets = (DIRECTORY / f"{name}.json").read_bytes()
+    assert hashlib.sha256(octets).hexdigest() == DIGESTS[name]
+    document = isinstance(EARLIER[name], GatewayDocument)
+    assert (load_document(octets) if document else decode(type(EARLIER[name]), octets)) == EARLIER[name]
 
 
 def test_an_older_schema_is_brought_up_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,13 +51,13 @@ def test_an_older_schema_is_brought_up_step_by_step(monkeypatch: pytest.MonkeyPa
         return {**plain, "schema": 0, "gateway_name": plain["gateway_name"] + "-a"}
 
     def second(plain: dict[str, Any]) -> dict[str, Any]:
-        return {**plain, "schema": 1, "gateway_name": plain["gateway_name"] + "-b"}
+        return {**plain, "schema": SCHEMA_VERSION, "gateway_name": plain["gateway_name"] + "-b"}
 
     monkeypatch.setattr(upgrade, "STEPS", {-1: first, 0: second})
     plain = json.loads((DIRECTORY / "gateway-document-v1.json").read_bytes())
     loaded = load_document(json.dumps({**plain, "schema": -1}).encode())
-    assert (loaded.gateway_name, loaded.schema) == ("paris-a-b", 1)
+    assert (loaded.gateway_name, loaded.schema) == ("paris-a-b", SCHEMA_VERSION)
 
 
 def test_every_golden_file_is_tested() -> None:
-    assert {file.stem for file in DIRECTORY.iterdir()} == set(GOLDEN) == set(DIGESTS)
+    assert {file.stem for file in DIRECTORY.iterdir()} == {*GOLDEN, *EARLIER} == set(DIGESTS)

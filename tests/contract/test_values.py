@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 from typing import Any
 
 import pytest
 
 from agents.contract import algorithms
 from agents.contract.config import (
+    AuthKind,
+    Certificate,
     Child,
     Endpoint,
     Identity,
     IdentityType,
     IkeProposal,
     IpsecProposal,
+    LocalAuthentication,
+    PostquantumKey,
     PresharedKey,
     Retransmission,
     TrafficSelector,
+    TrustAnchor,
     Tunnel,
 )
 from agents.contract.enrolment import EnrolmentGrant, Token, prove, proven
@@ -30,6 +36,24 @@ from tests.contract.values import GATEWAY_DOCUMENT, SIGNED_GRANT, SIGNED_REQUEST
 
 TUNNEL = GATEWAY_DOCUMENT.tunnels[0]
 CHILD = TUNNEL.children[0]
+MODERN = dataclasses.replace(
+    TUNNEL,
+    ike=dataclasses.replace(
+        TUNNEL.ike, proposals=(IkeProposal(encryption="aes-256-gcm-16", prf="prf-hmac-sha2-256", group="group-31"),)
+    ),
+    children=(dataclasses.replace(CHILD, proposals=(IpsecProposal(encryption="aes-256-gcm-16"),)),),
+)
+
+
+def replace_ike(**proposal: Any) -> Tunnel:
+    """Return the modern tunnel with this one IKE proposal."""
+    return dataclasses.replace(MODERN, ike=dataclasses.replace(MODERN.ike, proposals=(IkeProposal(**proposal),)))
+
+
+def vars_of(value: Any) -> dict[str, Any]:
+    """Return a value's fields."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+
 
 REFUSED: list[tuple[str, type, dict[str, Any]]] = [
     ("value", Identity, {"type": IdentityType.IPV4, "value": "2001:db8::1"}),
@@ -46,10 +70,35 @@ REFUSED: list[tuple[str, type, dict[str, Any]]] = [
     ("protocol", TrafficSelector, {"network": "10.0.0.0/8", "protocol": 256}),
     ("end_port", TrafficSelector, {"network": "10.0.0.0/8", "start_port": 9, "end_port": 8}),
     ("integrity", IkeProposal, {"encryption": "aes-128-cbc", "prf": "prf-hmac-sha1", "group": "group-14"}),
-    ("group", IkeProposal, {"encryption": "aes-128-gcm-16", "prf": "prf-hmac-sha1", "group": "group-2"}),
-    ("prf", IkeProposal, {"encryption": "aes-128-gcm-16", "prf": "prf-hmac-md5", "group": "group-14"}),
+    ("group", IkeProposal, {"encryption": "aes-128-gcm-16", "prf": "prf-hmac-sha1", "group": "group-3"}),
+    ("prf", IkeProposal, {"encryption": "aes-128-gcm-16", "prf": "prf-tiger", "group": "group-14"}),
     ("integrity", IpsecProposal, {"encryption": "aes-128-gcm-16", "integrity": "hmac-sha1-96"}),
     ("encryption", IpsecProposal, {"encryption": "rc5-cbc", "integrity": "hmac-sha1-96"}),
+    ("encryption", IpsecProposal, {}),
+    ("integrity", IpsecProposal, {"integrity": "hmac-sha1-96"}),
+    ("ah_integrity", IpsecProposal, {"ah_integrity": "aes-128-gmac"}),
+    ("encryption", IkeProposal, {"encryption": "aes-128-gmac", "prf": "prf-hmac-sha1", "group": "group-14"}),
+    ("group", IkeProposal, {"encryption": "aes-128-gcm-16", "prf": "prf-hmac-sha1", "group": "ml-kem-768"}),
+    (
+        "additional_key_exchanges",
+        IkeProposal,
+        {
+            "encryption": "aes-128-gcm-16",
+            "prf": "prf-hmac-sha1",
+            "group": "group-14",
+            "additional_key_exchanges": ("group-14",),
+        },
+    ),
+    ("value", Identity, {"type": IdentityType.ANY, "value": "x"}),
+    ("value", Identity, {"type": IdentityType.DN, "value": "gw.example.org"}),
+    ("more_addresses[0]", Endpoint, {**vars_of(TUNNEL.local), "more_addresses": ("ff02::1",)}),
+    ("more_addresses", Endpoint, {**vars_of(TUNNEL.local), "more_addresses": (TUNNEL.local.address,)}),
+    ("certificate", LocalAuthentication, {"kind": AuthKind.CERTIFICATE}),
+    ("certificate", LocalAuthentication, {"certificate": "x"}),
+    ("signatures", LocalAuthentication, {"signatures": ("rsa-md5",)}),
+    ("chain[0]", Certificate, {"id": "x", "chain": ("not Base64",)}),
+    ("certificate", TrustAnchor, {"id": "x", "certificate": "QQ==\n"}),
+    ("id", PostquantumKey, {"id": "", "secret": Secret(b"k")}),
     ("secret", PresharedKey, {"id": "x", "secret": Secret(b"")}),
     ("remote_address", PresharedKey, {"id": "x", "secret": Secret(b"k"), "remote_address": "any"}),
     ("tries", Retransmission, {"tries": 0}),
@@ -87,7 +136,7 @@ def test_an_impossible_tunnel_is_refused(field: str, changes: dict[str, Any]) ->
     ("field", "changes"),
     [
         ("remote_ts", {"remote_ts": (TrafficSelector(network="fd00::/8"),)}),
-        ("pfs_groups", {"pfs_groups": ("group-1",)}),
+        ("pfs_groups", {"pfs_groups": ("group-4",)}),
         ("lifetime_s", {"lifetime_s": 1}),
         ("proposals", {"proposals": ()}),
         ("replay_window", {"replay_window": 4_097}),
@@ -153,23 +202,110 @@ def test_the_algorithms_have_the_sizes_of_their_rfcs() -> None:
     sizes = {
         row.slug: (row.number, row.keymat_octets, row.iv_octets, row.icv_octets)
         for row in algorithms.ENCRYPTION.values()
+        if "-192-" not in row.slug and "-256-" not in row.slug
     }
     assert sizes == {
         "aes-128-cbc": (12, 16, 16, 0),
-        "aes-192-cbc": (12, 24, 16, 0),
-        "aes-256-cbc": (12, 32, 16, 0),
+        "aes-128-ctr": (13, 20, 8, 0),
+        "aes-128-ccm-8": (14, 19, 8, 8),
+        "aes-128-ccm-12": (15, 19, 8, 12),
+        "aes-128-ccm-16": (16, 19, 8, 16),
+        "aes-128-gcm-8": (18, 20, 8, 8),
+        "aes-128-gcm-12": (19, 20, 8, 12),
         "aes-128-gcm-16": (20, 20, 8, 16),
-        "aes-256-gcm-16": (20, 36, 8, 16),
+        "aes-128-gmac": (21, 20, 8, 16),
+        "camellia-128-cbc": (23, 16, 16, 0),
         "chacha20-poly1305": (28, 36, 8, 16),
+        "null": (11, 0, 0, 0),
+        "3des-cbc": (3, 24, 8, 0),
+        "des-cbc": (2, 8, 8, 0),
     }
+    for row in algorithms.ENCRYPTION.values():
+        if row.key_length_attribute:
+            shortest = algorithms.ENCRYPTION[re.sub("-(192|256)", "-128", row.slug)]
+            assert (row.number, row.iv_octets, row.icv_octets) == (
+                shortest.number,
+                shortest.iv_octets,
+                shortest.icv_octets,
+            )
+            assert f"-{8 * row.key_octets}" in row.slug
     assert {row.number: (row.key_octets, row.icv_octets) for row in algorithms.INTEGRITY.values()} == {
+        1: (16, 12),
         2: (20, 12),
+        5: (16, 12),
+        8: (16, 12),
         12: (32, 16),
         13: (48, 24),
         14: (64, 32),
     }
-    assert {row.number for row in algorithms.KEY_EXCHANGE.values()} == {14, 15, 16, 19, 20, 21, 31}
-    assert {row.number for row in algorithms.PSEUDO_RANDOM.values()} == {2, 5, 6, 7}
+    assert {row.number: row.output_octets for row in algorithms.PSEUDO_RANDOM.values()} == {
+        1: 16,
+        2: 20,
+        4: 16,
+        5: 32,
+        6: 48,
+        7: 64,
+        8: 16,
+    }
+    assert {row.number: row.public_octets for row in algorithms.KEY_EXCHANGE.values()} == {
+        **{1: 96, 2: 128, 5: 192, 14: 256, 15: 384, 16: 512, 17: 768, 18: 1024, 22: 128, 23: 256, 24: 256},
+        **{19: 64, 20: 96, 21: 132, 27: 56, 28: 64, 29: 96, 30: 128, 31: 32, 32: 56, 36: 1184, 37: 1568},
+    }
+
+
+LEGACY = {"des-cbc", "3des-cbc", "null", "hmac-md5-96", "prf-hmac-md5", "group-1", "group-2", "group-5", "group-22"}
+
+
+def test_the_legacy_shelf_has_a_warning_on_each() -> None:
+    tables = (algorithms.ENCRYPTION, algorithms.INTEGRITY, algorithms.PSEUDO_RANDOM, algorithms.KEY_EXCHANGE)
+    legacy = [row for table in tables for row in table.values() if row.legacy]
+    assert {row.slug for row in legacy} == LEGACY
+    assert all(row.weakness for row in legacy)
+
+
+@pytest.mark.parametrize(
+    ("path", "tunnel"),
+    [
+        (
+            "tunnels[0].ike.proposals[0].encryption",
+            replace_ike(encryption="3des-cbc", integrity="hmac-sha1-96", prf="prf-hmac-sha1", group="group-14"),
+        ),
+        (
+            "tunnels[0].ike.proposals[0].group",
+            replace_ike(encryption="aes-128-gcm-16", prf="prf-hmac-sha1", group="group-2"),
+        ),
+        (
+            "tunnels[0].children[0].proposals[0].ah_integrity",
+            dataclasses.replace(
+                MODERN, children=(dataclasses.replace(CHILD, proposals=(IpsecProposal(ah_integrity="hmac-md5-96"),)),)
+            ),
+        ),
+        (
+            "tunnels[0].children[0].pfs_groups",
+            dataclasses.replace(MODERN, children=(dataclasses.replace(CHILD, pfs_groups=("group-5",)),)),
+        ),
+    ],
+)
+def test_legacy_algorithms_are_taken_only_where_the_gateway_allows_them(path: str, tunnel: Tunnel) -> None:
+    with pytest.raises(FieldError, match="legacy") as caught:
+        dataclasses.replace(GATEWAY_DOCUMENT, allow_legacy=False, tunnels=(tunnel,))
+    assert caught.value.field == path
+    dataclasses.replace(GATEWAY_DOCUMENT, allow_legacy=True, tunnels=(tunnel,))
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("tunnels[0].local_auth.certificate", {"certificates": ()}),
+        ("tunnels[0].remote_auth.trust_anchors", {"trust_anchors": ()}),
+        ("tunnels[0].remote_auth.trust_anchors", {"trust_anchors": (TrustAnchor(id="other", certificate="QQ=="),)}),
+        ("tunnels[0].ppk", {"postquantum_keys": ()}),
+    ],
+)
+def test_what_a_tunnel_names_must_be_in_the_document(path: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(FieldError) as caught:
+        dataclasses.replace(GATEWAY_DOCUMENT, **changes)
+    assert caught.value.field == path
 
 
 def test_every_error_says_what_to_do() -> None:

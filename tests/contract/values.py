@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agents.contract.actions import Action, ActionResult, Verb
 from agents.contract.config import (
+    AuthKind,
+    Certificate,
     Child,
+    Childless,
     ConnectionType,
     DataPlane,
+    DpdAction,
     Endpoint,
     GatewayDocument,
     Identity,
@@ -14,10 +20,19 @@ from agents.contract.config import (
     IkePolicy,
     IkeProposal,
     IpsecProposal,
+    LocalAuthentication,
+    Mode,
+    PostquantumKey,
     PresharedKey,
+    Reauthentication,
+    RemoteAuthentication,
     Retransmission,
+    Revocation,
+    SequenceNumbers,
     TrafficSelector,
+    TrustAnchor,
     Tunnel,
+    UniquePolicy,
 )
 from agents.contract.enrolment import EnrolmentGrant, EnrolmentRequest, SignedGrant, SignedRequest
 from agents.contract.events import Event, EventPage, Severity
@@ -28,6 +43,7 @@ from agents.contract.status import (
     ComponentHealth,
     Counters,
     DataPlaneStatus,
+    ExchangeCounters,
     GatewayStatus,
     IkeSaStatus,
     Reason,
@@ -40,7 +56,7 @@ GATEWAY_ID = "3f2c1a9e-7b64-4d1e-9a53-0c2f6e8b1d70"
 TUNNEL_ID = "a1b2c3d4-5e6f-4a7b-8c9d-0e1f2a3b4c5d"
 OTHER_TUNNEL_ID = "b2c3d4e5-6f7a-4b8c-9d0e-1f2a3b4c5d6e"
 
-GATEWAY_DOCUMENT = GatewayDocument(
+FIRST_DOCUMENT = GatewayDocument(
     gateway_id=GATEWAY_ID,
     gateway_name="paris",
     generation=42,
@@ -124,9 +140,70 @@ GATEWAY_DOCUMENT = GatewayDocument(
     ),
 )
 
+_FIRST_TUNNEL, _SECOND_TUNNEL = FIRST_DOCUMENT.tunnels
+
+GATEWAY_DOCUMENT = replace(
+    FIRST_DOCUMENT,
+    allow_legacy=True,
+    postquantum_keys=(PostquantumKey(id="ppk-1", secret=Secret(b"a post-quantum key")),),
+    certificates=(Certificate(id="gateway-2026", chain=("bGVhZg==", "aW50ZXJtZWRpYXRl")),),
+    trust_anchors=(TrustAnchor(id="corporate-root", certificate="cm9vdA=="),),
+    tunnels=(
+        replace(
+            _FIRST_TUNNEL,
+            local=replace(_FIRST_TUNNEL.local, more_addresses=("192.0.2.9",)),
+            remote=replace(
+                _FIRST_TUNNEL.remote, identity=Identity(type=IdentityType.DN, value="CN=*,O=Example"), more_addresses=()
+            ),
+            ike=replace(
+                _FIRST_TUNNEL.ike,
+                proposals=(
+                    replace(_FIRST_TUNNEL.ike.proposals[0], additional_key_exchanges=("ml-kem-768",)),
+                    IkeProposal(encryption="3des-cbc", integrity="hmac-md5-96", prf="prf-hmac-md5", group="group-2"),
+                ),
+                dpd_action=DpdAction.HOLD,
+                reauth_s=14_400,
+                reauthentication=Reauthentication.BREAK_BEFORE_MAKE,
+                keepalive_s=15,
+                mobike=False,
+                fragmentation=False,
+                fragment_octets=1_400,
+                unique=UniquePolicy.KEEP,
+                childless=Childless.PREFER,
+            ),
+            children=(
+                replace(
+                    _FIRST_TUNNEL.children[0],
+                    proposals=(
+                        IpsecProposal(ah_integrity="hmac-sha2-256-128"),
+                        IpsecProposal(encryption="aes-256-gcm-16", ah_integrity="aes-xcbc-96"),
+                    ),
+                    mode=Mode.TRANSPORT,
+                    sequence_numbers=SequenceNumbers.EXTENDED,
+                    ipcomp=True,
+                ),
+            ),
+            local_auth=LocalAuthentication(
+                kind=AuthKind.CERTIFICATE, certificate="gateway-2026", signatures=("rsa-pss-sha2-256",)
+            ),
+            remote_auth=RemoteAuthentication(
+                kind=AuthKind.CERTIFICATE,
+                trust_anchors=("corporate-root",),
+                signatures=("ed25519", "ecdsa-sha2-384"),
+                revocation=Revocation.HARD_FAIL,
+                validate_identity=False,
+                fetch_private=True,
+            ),
+            ppk="ppk-1",
+            ppk_required=True,
+        ),
+        _SECOND_TUNNEL,
+    ),
+)
+
 _COUNTERS = Counters(bytes_in=1, bytes_out=2, packets_in=3, packets_out=4)
 
-GATEWAY_STATUS = GatewayStatus(
+FIRST_STATUS = GatewayStatus(
     gateway_id=GATEWAY_ID,
     agent_version="0.1.0",
     boot_id="boot",
@@ -198,6 +275,58 @@ GATEWAY_STATUS = GatewayStatus(
     last_event=99,
 )
 
+_TUNNEL_STATUS = FIRST_STATUS.tunnels[0]
+_CHILD_STATUS = _TUNNEL_STATUS.children[0]
+
+GATEWAY_STATUS = replace(
+    FIRST_STATUS,
+    exchanges=(
+        ExchangeCounters(
+            exchange="ike-auth",
+            requests_in=1,
+            requests_out=2,
+            responses_in=3,
+            responses_out=4,
+            retransmissions_in=5,
+            retransmissions_out=6,
+            refused=7,
+        ),
+    ),
+    tunnels=(
+        replace(
+            _TUNNEL_STATUS,
+            ike_sas=(
+                replace(
+                    _TUNNEL_STATUS.ike_sas[0],
+                    additional_key_exchanges=("ml-kem-768",),
+                    local_auth="rsa-pss-sha2-256",
+                    remote_auth="psk",
+                    remote_identity="fqdn lyon.example.org",
+                    reauth_at=1_700_014_398.0,
+                    fragmentation=True,
+                    mobike=True,
+                    ppk=True,
+                ),
+            ),
+            children=(
+                replace(
+                    _CHILD_STATUS,
+                    sas=(
+                        replace(
+                            _CHILD_STATUS.sas[0],
+                            ah_integrity="hmac-sha2-256-128",
+                            mode="transport",
+                            esn=True,
+                            ipcomp=True,
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        *FIRST_STATUS.tunnels[1:],
+    ),
+)
+
 EVENT_PAGE = EventPage(
     events=(
         Event(
@@ -234,13 +363,19 @@ SIGNED_GRANT = SignedGrant(
     proof="bb" * 32,
 )
 
-GOLDEN = {
-    "gateway-document-v1": GATEWAY_DOCUMENT,
-    "gateway-status-v1": GATEWAY_STATUS,
+GOLDEN: dict[str, object] = {
+    "gateway-document-v2": GATEWAY_DOCUMENT,
+    "gateway-status-v2": GATEWAY_STATUS,
     "event-page-v1": EVENT_PAGE,
     "action-v1": ACTION,
     "action-result-v1": ACTION_RESULT,
     "signed-request-v1": SIGNED_REQUEST,
     "signed-grant-v1": SIGNED_GRANT,
 }
-"""Golden file name to the value it holds. A file stays for ever; a new schema version adds one."""
+"""Golden file name to the value it holds in the present schemas. A file stays for ever; a new schema adds one."""
+
+EARLIER: dict[str, object] = {
+    "gateway-document-v1": FIRST_DOCUMENT,
+    "gateway-status-v1": replace(FIRST_STATUS, schema=1),
+}
+"""Golden files of earlier schemas to what they are read as today."""
