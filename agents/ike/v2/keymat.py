@@ -105,15 +105,49 @@ def derive_child_keys(
     return ChildKeys(encr_i=encr_i, integ_i=integ_i, encr_r=encr_r, integ_r=integ_r)
 
 
-def psk_auth(
-    prf_alg: PseudoRandom, psk: Secret, first_message: bytes, peer_nonce: bytes, sk_p: bytes, id_body: bytes
+def further_ike_keys(
+    suite: IkeSuite, old_sk_d: bytes, nonce_i: bytes, nonce_r: bytes, shared: bytes, spi_i: bytes, spi_r: bytes
+) -> IkeKeys:
+    """Return the keys after an additional key exchange of the initial exchanges (RFC 9370 section 2.2.2).
+
+    SKEYSEED(n) = prf(SK_d(n-1), SK(n) | Ni | Nr); nonces and SPIs are those of IKE_SA_INIT.
+    """
+    skeyseed = prf(suite.prf, old_sk_d, shared + nonce_i + nonce_r)
+    return _cut(suite, skeyseed, nonce_i + nonce_r + spi_i + spi_r)
+
+
+def int_auth_chunk(prf_alg: PseudoRandom, sk_p: bytes, before: bytes, authenticated: bytes) -> bytes:
+    """Return IntAuth_i or IntAuth_r after one more IKE_INTERMEDIATE exchange (RFC 9242 section 3.3.2).
+
+    ``before`` is that end's value after the exchange before (empty at first), ``authenticated`` the message's A and P
+    (:attr:`agents.ike.wire.message.Message.authenticated`), ``sk_p`` the end's SK_p that was in use for the exchange.
+    """
+    return prf(prf_alg, sk_p, before + authenticated)
+
+
+def auth_octets(
+    prf_alg: PseudoRandom, first_message: bytes, peer_nonce: bytes, sk_p: bytes, id_body: bytes, int_auth: bytes = b""
 ) -> bytes:
-    """Return the AUTH data of one end that authenticates by pre-shared key (section 2.15).
+    """Return what one end's AUTH payload signs (section 2.15).
 
     ``first_message`` is that end's own IKE_SA_INIT message from the first octet of its IKE header, ``peer_nonce`` the
-    other end's nonce data, ``sk_p`` its SK_pi or SK_pr, ``id_body`` its ID payload without the generic header.
+    other end's nonce data, ``sk_p`` its SK_pi or SK_pr, ``id_body`` its ID payload without the generic header,
+    ``int_auth`` the same for both ends: :attr:`agents.ike.v2.sa.IkeSa.int_auth` (RFC 9242 section 3.3.2).
     """
-    signed_octets = first_message + peer_nonce + prf(prf_alg, sk_p, id_body)
+    return first_message + peer_nonce + prf(prf_alg, sk_p, id_body) + int_auth
+
+
+def psk_auth(
+    prf_alg: PseudoRandom,
+    psk: Secret,
+    first_message: bytes,
+    peer_nonce: bytes,
+    sk_p: bytes,
+    id_body: bytes,
+    int_auth: bytes = b"",
+) -> bytes:
+    """Return the AUTH data of one end with a pre-shared key; the other arguments are those of :func:`auth_octets`."""
+    signed_octets = auth_octets(prf_alg, first_message, peer_nonce, sk_p, id_body, int_auth)
     return prf(prf_alg, prf(prf_alg, psk.reveal(), _KEY_PAD), signed_octets)
 
 

@@ -59,6 +59,8 @@ class IkeSa:
         self.nonce_r = b""
         self.init_request = b""
         self.init_response = b""
+        self.int_auth = b""
+        """IntAuth of RFC 9242: what the IKE_INTERMEDIATE exchanges add to the octets that AUTH signs; mostly empty."""
         self.first_key: tuple[str, int, bytes] | None = None
         self.half_open_address: str | None = None
         self.requests = RequestWindow()

@@ -9,12 +9,14 @@ from enum import IntEnum
 
 
 class Exchange(IntEnum):
-    """Exchange types (RFC 7296 section 3.1)."""
+    """Exchange types (RFC 7296 section 3.1; 43 is RFC 9242, 44 is RFC 9370)."""
 
     IKE_SA_INIT = 34
     IKE_AUTH = 35
     CREATE_CHILD_SA = 36
     INFORMATIONAL = 37
+    IKE_INTERMEDIATE = 43
+    IKE_FOLLOWUP_KE = 44
 
 
 class Flag(IntEnum):
@@ -58,13 +60,20 @@ class Protocol(IntEnum):
 
 
 class TransformType(IntEnum):
-    """Transform types (section 3.3.2)."""
+    """Transform types (section 3.3.2; 6 to 12 are the additional key exchanges of RFC 9370)."""
 
     ENCR = 1
     PRF = 2
     INTEG = 3
     KE = 4
     ESN = 5
+    ADDKE1 = 6
+    ADDKE2 = 7
+    ADDKE3 = 8
+    ADDKE4 = 9
+    ADDKE5 = 10
+    ADDKE6 = 11
+    ADDKE7 = 12
 
 
 class IdType(IntEnum):
@@ -114,6 +123,7 @@ class NotifyType(IntEnum):
     INVALID_SELECTORS = 39
     TEMPORARY_FAILURE = 43
     CHILD_SA_NOT_FOUND = 44
+    STATE_NOT_FOUND = 47
     INITIAL_CONTACT = 16384
     SET_WINDOW_SIZE = 16385
     ADDITIONAL_TS_POSSIBLE = 16386
@@ -126,6 +136,9 @@ class NotifyType(IntEnum):
     REKEY_SA = 16393
     ESP_TFC_PADDING_NOT_SUPPORTED = 16394
     NON_FIRST_FRAGMENTS_ALSO = 16395
+    IKEV2_FRAGMENTATION_SUPPORTED = 16430
+    INTERMEDIATE_EXCHANGE_SUPPORTED = 16438
+    ADDITIONAL_KEY_EXCHANGE = 16441
 
 
 FIRST_STATUS_NOTIFY = 16384
@@ -145,7 +158,7 @@ def is_known_payload(number: int) -> bool:
 
 
 def is_known_exchange(number: int) -> bool:
-    """Return whether the exchange type is one of RFC 7296."""
+    """Return whether the exchange type is one this daemon speaks."""
     return number in _EXCHANGES
 
 

@@ -72,7 +72,9 @@ class Authenticate(Task):
         self._child = config.children[0]
         self._spi_in = sa.core.new_esp_spi()
         id_i = identity.to_id_i(config.local.identity)
-        auth = psk_auth(sa.suite.prf, self._psk, sa.init_request, sa.nonce_r, sa.keys.sk_pi, id_i.serialize())
+        auth = psk_auth(
+            sa.suite.prf, self._psk, sa.init_request, sa.nonce_r, sa.keys.sk_pi, id_i.serialize(), sa.int_auth
+        )
         contact = (Notify(type=NotifyType.INITIAL_CONTACT),) if sa.tunnel.is_alone(sa) else ()
         return (
             id_i,
@@ -272,7 +274,7 @@ def _accept(sa: IkeSa, tunnel: TunnelRuntime, psk: Secret, message: Message, now
     if message.notify(NotifyType.INITIAL_CONTACT) is not None:
         tunnel.initial_contact(sa, now)
     id_r = identity.to_id_r(config.local.identity)
-    auth = psk_auth(sa.suite.prf, psk, sa.init_response, sa.nonce_i, sa.keys.sk_pr, id_r.serialize())
+    auth = psk_auth(sa.suite.prf, psk, sa.init_response, sa.nonce_i, sa.keys.sk_pr, id_r.serialize(), sa.int_auth)
     proof = (id_r, Auth(method=AuthMethod.SHARED_KEY_MIC, data=auth))
     sa.state = SaState.AUTHENTICATING
     sa.expire_at = None
@@ -352,7 +354,7 @@ def _verify(
     sa: IkeSa, psk: Secret, auth: Auth, shown: Identification, first_message: bytes, nonce: bytes, sk_p: bytes
 ) -> None:
     """Raise PeerError unless the peer's AUTH payload proves that it has the PSK."""
-    expected = psk_auth(sa.suite.prf, psk, first_message, nonce, sk_p, shown.serialize())
+    expected = psk_auth(sa.suite.prf, psk, first_message, nonce, sk_p, shown.serialize(), sa.int_auth)
     if auth.method != AuthMethod.SHARED_KEY_MIC:
         raise PeerError(
             NotifyType.AUTHENTICATION_FAILED,
