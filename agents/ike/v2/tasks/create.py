@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from agents.contract import algorithms
 from agents.contract.config import Child
 from agents.ike import proposals, selectors
-from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
+from agents.ike.crypto.dh import KeyPair
 from agents.ike.errors import PeerError
+from agents.ike.v2 import key_exchange as ke
 from agents.ike.v2 import negotiation
 from agents.ike.v2.child import Agreement, ChildSa
 from agents.ike.v2.negotiation import Accepted
@@ -126,7 +127,7 @@ class CreateChild(Task):
             initiator=True,
             nonce_i=self._nonce,
             nonce_r=nonce.data,
-            shared=_shared(self._key_pair, message),
+            shared=_finished(self._key_pair, message),
         )
         if agreement.spi_out in sa.deleted_early:
             self._deleted_meanwhile(sa, now)
@@ -254,17 +255,15 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     )
     if old is None and ours is not None and ours.replaced is None and ours.name == accepted.config.name and sa.opener:
         raise _busy("Both ends ask for the same child; the opener of the IKE SA goes first")
-    key_pair = None
-    if accepted.choice.group is not None:
-        key_pair = KeyPair.generate(accepted.choice.group, sa.core.entropy)
-    child = sa.add_child(_agreement(sa, message, accepted, key_pair), now)
+    key_exchange, shared = _answered(sa, message, accepted)  # may refuse: before an SPI is taken
+    child = sa.add_child(_agreement(sa, message, accepted, shared), now)
     if old is not None:
         if ours is not None and ours.replaced is old:
             ours.redundant = child
         else:
             old.state = ChildState.REPLACED
             old.rekey_at = None
-    _install(sa, child, old, accepted, key_pair, now)
+    _install(sa, child, old, accepted, key_exchange, now)
 
 
 def _rekeyed_child(sa: IkeSa, message: Message) -> ChildSa | None:
@@ -287,10 +286,9 @@ def _rekeyed_child(sa: IkeSa, message: Message) -> ChildSa | None:
     return old
 
 
-def _agreement(sa: IkeSa, message: Message, accepted: Accepted, key_pair: KeyPair | None) -> Agreement:
+def _agreement(sa: IkeSa, message: Message, accepted: Accepted, shared: bytes | None) -> Agreement:
     nonce = message.find(Nonce)
     assert nonce is not None  # the payload rules ask for it
-    shared = _shared(key_pair, message)  # may refuse: before an SPI is taken
     return Agreement(
         config=accepted.config,
         proposal=accepted.choice.proposal,
@@ -307,10 +305,14 @@ def _agreement(sa: IkeSa, message: Message, accepted: Accepted, key_pair: KeyPai
 
 
 def _install(
-    sa: IkeSa, child: ChildSa, old: ChildSa | None, accepted: Accepted, key_pair: KeyPair | None, now: float
+    sa: IkeSa,
+    child: ChildSa,
+    old: ChildSa | None,
+    accepted: Accepted,
+    key_exchange: tuple[Payload, ...],
+    now: float,
 ) -> None:
     agreement = child.agreement
-    key_exchange = () if key_pair is None else (KeyExchangeData(group=key_pair.group.number, data=key_pair.public),)
 
     def installed(problem: str | None, then: float) -> None:
         if child not in sa.children or sa.state is SaState.CLOSED:
@@ -354,14 +356,17 @@ def _delete_duplicates(sa: IkeSa, child: ChildSa, now: float) -> None:
             sa.enqueue(DeleteChildren((other,)), now)
 
 
-def _shared(key_pair: KeyPair | None, message: Message) -> bytes | None:
+def _finished(key_pair: KeyPair | None, message: Message) -> bytes | None:
     key_exchange = message.find(KeyExchangeData)
-    if key_pair is None or key_exchange is None:
-        return None
-    try:
-        return key_pair.shared(key_exchange.data)
-    except InvalidPublicValue as error:
-        raise PeerError(NotifyType.INVALID_SYNTAX, "ike.invalid-ke", str(error)) from None
+    return None if key_pair is None or key_exchange is None else ke.finish(key_pair, key_exchange.data)
+
+
+def _answered(sa: IkeSa, message: Message, accepted: Accepted) -> tuple[tuple[Payload, ...], bytes | None]:
+    key_exchange = message.find(KeyExchangeData)
+    if accepted.choice.group is None or key_exchange is None:
+        return (), None
+    payload, shared = ke.answer(accepted.choice.group, key_exchange.data, sa.core.entropy)
+    return (payload,), shared
 
 
 def _busy(why: str) -> PeerError:

@@ -17,10 +17,11 @@ from agents.contract import algorithms
 from agents.contract.config import IkeProposal
 from agents.contract.secret import Secret
 from agents.ike import proposals
-from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
+from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
 from agents.ike.outputs import Path, Transmit
+from agents.ike.v2 import key_exchange as ke
 from agents.ike.v2 import natd
 from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.keymat import derive_ike_keys
@@ -138,7 +139,7 @@ class InitiateSa(Task):
             raise _no_proposal(configured, offer)
         sa.spi_peer = header.spi_r
         sa.nonce_r = nonce.data
-        shared = _shared(self._key_pair, key_exchange.data)
+        shared = ke.finish(self._key_pair, key_exchange.data)
         sa.take_keys(suite, derive_ike_keys(suite, sa.nonce_i, sa.nonce_r, shared, sa.spi_i, sa.spi_r))
         _note_nat(sa, message)
         if sa.encapsulated:
@@ -184,8 +185,7 @@ def respond(
             received=str(key_exchange.group),
             configured=suite.group.slug,
         )
-    key_pair = KeyPair.generate(suite.group, core.entropy)
-    shared = _shared(key_pair, key_exchange.data)
+    our_key_exchange, shared = ke.answer(suite.group, key_exchange.data, core.entropy)
     sa.spi_peer = message.header.spi_i
     sa.nonce_i, sa.nonce_r = nonce.data, core.entropy.octets(NONCE_OCTETS)
     sa.take_keys(suite, derive_ike_keys(suite, sa.nonce_i, sa.nonce_r, shared, sa.spi_i, sa.spi_r))
@@ -195,7 +195,7 @@ def respond(
     natd_notifies = natd.notifies(sa.spi_i, sa.spi_r, sa.path, pretend, core.entropy) if detection.supported else ()
     payloads: tuple[Payload, ...] = (
         proposals.answer_ike(choice),
-        KeyExchangeData(group=suite.group.number, data=key_pair.public),
+        our_key_exchange,
         Nonce(data=sa.nonce_r),
         *natd_notifies,
     )
@@ -254,13 +254,6 @@ def _note_nat(sa: IkeSa, message: Message) -> None:
     detection = natd.detect(message, sa.spi_i, sa.spi_r, sa.path)
     pretend = detection.supported and pretends_nat(sa)
     sa.nat = natd.NatDetection(supported=detection.supported, local=detection.local or pretend, remote=detection.remote)
-
-
-def _shared(key_pair: KeyPair, public: bytes) -> bytes:
-    try:
-        return key_pair.shared(public)
-    except InvalidPublicValue as error:
-        raise PeerError(NotifyType.INVALID_SYNTAX, "ike.invalid-ke", str(error)) from None
 
 
 def _no_proposal(configured: tuple[IkeProposal, ...], offer: SecurityAssociation) -> PeerError:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 from agents.contract import algorithms
 from agents.contract.config import IkeProposal
 from agents.ike import proposals
-from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
+from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
+from agents.ike.v2 import key_exchange as ke
 from agents.ike.v2.keymat import rekey_ike_keys
 from agents.ike.v2.states import SaState
 from agents.ike.v2.tasks.base import Task, refusal
@@ -101,7 +102,7 @@ class RekeyIke(Task):
             raise PeerError(0, "ike.no-proposal", "The peer's answer to an IKE rekey mixes two groups")
         new.spi_peer = choice.peer_spi
         new.nonce_r = nonce.data
-        _take_keys(sa, new, suite, _shared(self._key_pair, key_exchange.data))
+        _take_keys(sa, new, suite, ke.finish(self._key_pair, key_exchange.data))
         sa.core.register(new)
         self._new = None
         self._settle(sa, new, now)
@@ -205,8 +206,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
             received=str(key_exchange.group),
             configured=suite.group.slug,
         )
-    key_pair = KeyPair.generate(suite.group, sa.core.entropy)
-    shared = _shared(key_pair, key_exchange.data)
+    our_key_exchange, shared = ke.answer(suite.group, key_exchange.data, sa.core.entropy)
     new = sa.spawn(initiator=False, now=now)
     new.spi_peer = choice.peer_spi
     new.nonce_i, new.nonce_r = nonce.data, sa.core.entropy.octets(NONCE_OCTETS)
@@ -216,7 +216,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
         (
             proposals.answer_ike(choice, new.spi_own),
             Nonce(data=new.nonce_r),
-            KeyExchangeData(group=suite.group.number, data=key_pair.public),
+            our_key_exchange,
         ),
         now,
     )
@@ -233,10 +233,3 @@ def _take_keys(old: IkeSa, new: IkeSa, suite: IkeSuite, shared: bytes) -> None:
         suite,
         rekey_ike_keys(old.suite.prf, old.keys.sk_d, suite, new.nonce_i, new.nonce_r, shared, new.spi_i, new.spi_r),
     )
-
-
-def _shared(key_pair: KeyPair, public: bytes) -> bytes:
-    try:
-        return key_pair.shared(public)
-    except InvalidPublicValue as error:
-        raise PeerError(NotifyType.INVALID_SYNTAX, "ike.invalid-ke", str(error)) from None
