@@ -38,6 +38,7 @@ from agents.ike.wire.registry import Exchange, Flag, NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v2.core import Core
+    from agents.ike.v2.tasks.first import FirstChild
     from agents.ike.v2.tunnel import TunnelRuntime
 
 
@@ -80,6 +81,7 @@ class IkeSa:
         self._answering = 0
         self.successor: IkeSa | None = None
         self.crossed: IkeSa | None = None
+        self.first_child: FirstChild | None = None
 
     def __repr__(self) -> str:
         return f"IkeSa({self.spi_i.hex()}_{self.spi_r.hex()} {self.state})"
@@ -424,6 +426,8 @@ class IkeSa:
         current, self.current = self.current, None
         if current is not None:
             current.abandoned(self, now)
+        if self.first_child is not None:
+            self.first_child.release(self)
         self.remove_all_children(now)
         self.state = SaState.CLOSED
         self.queue.clear()

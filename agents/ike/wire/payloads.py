@@ -1,7 +1,7 @@
 """Payload bodies as frozen values (RFC 7296 sections 3.3 to 3.16): ``parse`` and ``serialize``, nothing else.
 
-The generic header is the chain's (:mod:`agents.ike.wire.message`); a body here begins after it. CERT, CERTREQ, CP, EAP
-and everything unknown stay opaque.
+The generic header is the chain's (:mod:`agents.ike.wire.message`); a body here begins after it. CP, EAP and everything
+unknown stay opaque.
 """
 
 from __future__ import annotations
@@ -196,6 +196,49 @@ class IdR(Identification):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cert:
+    """The CERT payload (section 3.6); encoding 4 is one X.509 certificate in DER."""
+
+    TYPE: ClassVar[int] = PayloadType.CERT
+    encoding: int
+    data: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read encoding and data."""
+        reader = Reader(body, "CERT payload")
+        return cls(encoding=reader.number(1), data=reader.rest())
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        return bytes((self.encoding,)) + self.data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertReq:
+    """The CERTREQ payload (section 3.7); for encoding 4 ``data`` is SHA-1 hashes of CAs' public keys in a row."""
+
+    TYPE: ClassVar[int] = PayloadType.CERTREQ
+    encoding: int
+    data: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read encoding and authorities."""
+        reader = Reader(body, "CERTREQ payload")
+        return cls(encoding=reader.number(1), data=reader.rest())
+
+    def serialize(self) -> bytes:
+        """Return the body."""
+        return bytes((self.encoding,)) + self.data
+
+    @property
+    def authorities(self) -> tuple[bytes, ...]:
+        """The hashes, without an incomplete one at the end."""
+        return tuple(self.data[at : at + 20] for at in range(0, len(self.data) - 19, 20))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Auth:
     """The AUTH payload (section 3.8)."""
 
@@ -386,7 +429,7 @@ class TsR(TrafficSelectors):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opaque:
-    """A payload this codec carries but does not read: CERT, CERTREQ, CP, EAP, SKF and unknown ones."""
+    """A payload this codec carries but does not read: CP, EAP, SKF and unknown ones."""
 
     type: int
     data: bytes
@@ -397,14 +440,25 @@ class Opaque:
 
 
 Payload = (
-    SecurityAssociation | KeyExchangeData | IdI | IdR | Auth | Nonce | Notify | Delete | VendorId | TsI | TsR | Opaque
+    SecurityAssociation
+    | KeyExchangeData
+    | IdI
+    | IdR
+    | Cert
+    | CertReq
+    | Auth
+    | Nonce
+    | Notify
+    | Delete
+    | VendorId
+    | TsI
+    | TsR
+    | Opaque
 )
 
-_PARSERS: dict[int, Callable[[bytes], Payload]] = {
-    kind.TYPE: kind.parse
-    for kind in (SecurityAssociation, KeyExchangeData, IdI, IdR, Auth, Nonce, Notify, Delete, VendorId, TsI, TsR)
-}
-_OPAQUE = frozenset({PayloadType.CERT, PayloadType.CERTREQ, PayloadType.CP, PayloadType.EAP, PayloadType.SKF})
+_READ = (SecurityAssociation, KeyExchangeData, IdI, IdR, Cert, CertReq, Auth, Nonce, Notify, Delete, VendorId, TsI, TsR)
+_PARSERS: dict[int, Callable[[bytes], Payload]] = {kind.TYPE: kind.parse for kind in _READ}
+_OPAQUE = frozenset({PayloadType.CP, PayloadType.EAP, PayloadType.SKF})
 
 
 def payload_type(payload: Payload) -> int:

@@ -89,11 +89,31 @@ class IdType(IntEnum):
 
 
 class AuthMethod(IntEnum):
-    """Authentication methods (section 3.8)."""
+    """Authentication methods (section 3.8; 9 to 11 are RFC 4754, 14 is RFC 7427)."""
 
     RSA_SIGNATURE = 1
     SHARED_KEY_MIC = 2
     DSS_SIGNATURE = 3
+    ECDSA_SHA256_P256 = 9
+    ECDSA_SHA384_P384 = 10
+    ECDSA_SHA512_P521 = 11
+    DIGITAL_SIGNATURE = 14
+
+
+class CertEncoding(IntEnum):
+    """Certificate encodings (section 3.6) that are told apart here; the others are passed over."""
+
+    X509_SIGNATURE = 4
+
+
+class HashAlgorithm(IntEnum):
+    """Hash algorithms of SIGNATURE_HASH_ALGORITHMS (RFC 7427 section 7; 5 is RFC 8420)."""
+
+    SHA1 = 1
+    SHA2_256 = 2
+    SHA2_384 = 3
+    SHA2_512 = 4
+    IDENTITY = 5
 
 
 class TsType(IntEnum):
@@ -136,7 +156,15 @@ class NotifyType(IntEnum):
     REKEY_SA = 16393
     ESP_TFC_PADDING_NOT_SUPPORTED = 16394
     NON_FIRST_FRAGMENTS_ALSO = 16395
+    MULTIPLE_AUTH_SUPPORTED = 16404
+    ANOTHER_AUTH_FOLLOWS = 16405
+    EAP_ONLY_AUTHENTICATION = 16417
+    CHILDLESS_IKEV2_SUPPORTED = 16418
     IKEV2_FRAGMENTATION_SUPPORTED = 16430
+    SIGNATURE_HASH_ALGORITHMS = 16431
+    USE_PPK = 16435
+    PPK_IDENTITY = 16436
+    NO_PPK_AUTH = 16437
     INTERMEDIATE_EXCHANGE_SUPPORTED = 16438
     ADDITIONAL_KEY_EXCHANGE = 16441
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from agents.ike.errors import WireError
 from agents.ike.wire.payloads import (
     Auth,
+    Cert,
+    CertReq,
     Delete,
     IdI,
     IdR,
@@ -89,7 +91,9 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
     st.builds(VendorId, data=_octets),
     st.builds(TsI, selectors=_selectors),
     st.builds(TsR, selectors=_selectors),
-    st.builds(Opaque, type=st.sampled_from([37, 38, 47, 48, 200]), data=_octets),
+    st.builds(Cert, encoding=st.integers(0, 255), data=_octets),
+    st.builds(CertReq, encoding=st.integers(0, 255), data=_octets),
+    st.builds(Opaque, type=st.sampled_from([47, 48, 200]), data=_octets),
 )
 
 
@@ -188,3 +192,9 @@ def test_transforms_by_type() -> None:
     encr = Transform(type=TransformType.ENCR, id=20, key_length=128)
     proposal = Proposal(number=1, protocol=1, transforms=(encr, Transform(type=TransformType.PRF, id=5)))
     assert proposal.of_type(TransformType.ENCR) == (encr,)
+
+
+def test_authorities_are_whole_hashes() -> None:
+    request = CertReq(encoding=4, data=b"a" * 20 + b"b" * 20 + b"left over")
+    assert request.authorities == (b"a" * 20, b"b" * 20)
+    assert CertReq(encoding=4, data=b"").authorities == ()

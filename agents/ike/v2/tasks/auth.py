@@ -14,20 +14,18 @@ Which of several tunnels between two addresses is meant is known only here, by I
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from agents.contract.config import Child, Identity, IkeProposal
+from agents.contract.config import Identity, IkeProposal
 from agents.contract.secret import Secret
-from agents.ike import proposals, selectors
+from agents.ike import proposals
 from agents.ike.errors import PeerError
-from agents.ike.v2 import identity, negotiation
-from agents.ike.v2.child import Agreement, ChildSa
+from agents.ike.v2 import identity
 from agents.ike.v2.keymat import psk_auth
-from agents.ike.v2.negotiation import Accepted
 from agents.ike.v2.states import SaState
+from agents.ike.v2.tasks import first
 from agents.ike.v2.tasks.base import Task, refusal
-from agents.ike.v2.tasks.delete import DeleteChildren, DeleteUnaccepted
+from agents.ike.v2.tasks.first import FirstChild
 from agents.ike.wire.message import Message
 from agents.ike.wire.payloads import (
     Auth,
@@ -37,7 +35,6 @@ from agents.ike.wire.payloads import (
     Notify,
     Payload,
     SecurityAssociation,
-    TsI,
     TsR,
 )
 from agents.ike.wire.registry import AuthMethod, Exchange, NotifyType
@@ -46,13 +43,22 @@ if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
     from agents.ike.v2.tunnel import TunnelRuntime
 
-_Answer = Callable[[tuple[Payload, ...], float], None]
 _CODES = {int(NotifyType.AUTHENTICATION_FAILED): "ike.peer-refused-auth"}
-CHILD_CODES = {
-    int(NotifyType.NO_PROPOSAL_CHOSEN): "child.peer-refused-proposal",
-    int(NotifyType.TS_UNACCEPTABLE): "child.peer-refused-ts",
-    int(NotifyType.INVALID_KE_PAYLOAD): "child.pfs-mismatch",
-}
+
+
+def begin(sa: IkeSa, now: float) -> None:
+    """Go on with IKE_AUTH as the initiator: all exchanges before it are done, ``sa.keys`` are final."""
+    assert sa.tunnel is not None
+
+    def with_psk(psk: Secret | None, then: float) -> None:
+        if sa.state is not SaState.AUTHENTICATING:
+            return
+        if psk is None:
+            sa.fail(_psk_missing(), then)
+            return
+        sa.enqueue(Authenticate(psk), then)
+
+    sa.core.find_psk(sa, sa.tunnel, with_psk)
 
 
 class Authenticate(Task):
@@ -62,15 +68,13 @@ class Authenticate(Task):
 
     def __init__(self, psk: Secret) -> None:
         self._psk = psk
-        self._child: Child | None = None
-        self._spi_in = 0
+        self._child: FirstChild | None = None
 
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """Return the request."""
         assert sa.tunnel is not None
         config = sa.tunnel.config
-        self._child = config.children[0]
-        self._spi_in = sa.core.new_esp_spi()
+        self._child = FirstChild(sa, config.children[0])
         id_i = identity.to_id_i(config.local.identity)
         auth = psk_auth(
             sa.suite.prf, self._psk, sa.init_request, sa.nonce_r, sa.keys.sk_pi, id_i.serialize(), sa.int_auth
@@ -81,9 +85,7 @@ class Authenticate(Task):
             *contact,
             identity.to_id_r(config.remote.identity),
             Auth(method=AuthMethod.SHARED_KEY_MIC, data=auth),
-            proposals.offer_esp(self._child, self._spi_in.to_bytes(4, "big"), pfs=False),
-            TsI(selectors=selectors.to_ranges(self._child.local_ts)),
-            TsR(selectors=selectors.to_ranges(self._child.remote_ts)),
+            *self._child.payloads(),
         )
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
@@ -93,7 +95,7 @@ class Authenticate(Task):
         auth, id_r = message.find(Auth), message.find(IdR)
         if sa.state is not SaState.AUTHENTICATING:
             # Deleted meanwhile: the Delete goes out next, if the SA stands at all.
-            sa.core.free_esp_spi(self._spi_in)
+            self._child.release(sa)
             if auth is None:
                 sa.close(now)
             return
@@ -110,36 +112,14 @@ class Authenticate(Task):
         sa.report("ike.sa-established", f"IKE SA with {identity.describe(id_r)} established")
         sa.tunnel.sa_established(sa, now)
         if not sa.standing:  # superfluous beside another one
-            sa.core.free_esp_spi(self._spi_in)
+            self._child.release(sa)
             return
-        self._finish_child(sa, message, self._child, now)
-
-    def abandoned(self, sa: IkeSa, now: float) -> None:
-        """Give the SPI back."""
-        sa.core.free_esp_spi(self._spi_in)
-
-    def _finish_child(self, sa: IkeSa, message: Message, config: Child, now: float) -> None:
-        assert sa.tunnel is not None
-        error = refusal(message, CHILD_CODES, f"The peer refused child {config.name}")
-        made = error is None
-        try:
-            if error is not None:
-                error.configured = _describe_request(config, error.notify)
-                raise error
-            accepted = negotiation.accept_answer(config, message, pfs=False)
-        except PeerError as error:
-            sa.core.free_esp_spi(self._spi_in)
-            sa.report_error(error)
-            sa.tunnel.child_refused(config.name, error, now)
-            if made:
-                sa.enqueue(DeleteUnaccepted(self._spi_in), now)
-            return
-        child = sa.add_child(_agreement(sa, accepted, self._spi_in, initiator=True), now)
-        install_own(sa, child, accepted, now)
+        self._child.answered(sa, message, now)
 
     def failed(self, sa: IkeSa, error: PeerError, now: float) -> None:
         """The answer is a refusal or not acceptable."""
-        sa.core.free_esp_spi(self._spi_in)
+        assert self._child is not None
+        self._child.release(sa)
         if error.code in ("ike.identity-mismatch", "ike.psk-mismatch"):
             # The peer believes that the SA stands: tell it (section 2.21.2).
             assert sa.tunnel is not None
@@ -148,33 +128,6 @@ class Authenticate(Task):
             sa.start_delete(now, NotifyType.AUTHENTICATION_FAILED)
         else:
             sa.fail(error, now)
-
-
-def install_own(sa: IkeSa, child: ChildSa, accepted: Accepted, now: float) -> None:
-    """Install a child that we asked for, outside a rekey."""
-    _report_narrowing(sa, accepted)
-
-    def installed(problem: str | None, then: float) -> None:
-        latest = sa.latest()
-        if child not in latest.children:
-            return
-        if problem is None:
-            latest.child_up(child, then)
-        else:
-            install_failed(latest, child, problem, then)
-
-    sa.core.install(sa, child, replaces=(), outbound_later=False, then=installed)
-
-
-def install_failed(sa: IkeSa, child: ChildSa, problem: str, now: float) -> None:
-    """The data plane refused a child the peer has already: delete it at the peer, tell the tunnel."""
-    assert sa.tunnel is not None
-    error = PeerError(
-        NotifyType.TEMPORARY_FAILURE, "child.install-failed", f"The data plane refused child {child.name}: {problem}"
-    )
-    sa.report_error(error)
-    sa.tunnel.child_refused(child.name, error, now)
-    sa.enqueue(DeleteChildren((child,)), now)
 
 
 def respond(sa: IkeSa, message: Message, now: float) -> None:
@@ -199,13 +152,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
         if sa.state is not SaState.INIT_RECEIVED:
             return
         if psk is None:
-            raise PeerError(
-                NotifyType.AUTHENTICATION_FAILED,
-                "ike.psk-missing",
-                "No pre-shared key for this pair of addresses and identities",
-                field="preshared_keys",
-                fatal=True,
-            )
+            raise _psk_missing()
         _verify(sa, psk, proof, id_i, sa.init_request, sa.nonce_r, sa.keys.sk_pi)
         _accept(sa, tunnel, psk, message, then)
 
@@ -288,66 +235,7 @@ def _accept(sa: IkeSa, tunnel: TunnelRuntime, psk: Secret, message: Message, now
         answer((), now)
         tunnel.sa_established(sa, now)
         return
-    try:
-        accepted = negotiation.accept_request(
-            config.children, message, pfs=False, is_live=lambda name: tunnel.live_child(name) is not None
-        )
-    except PeerError as error:
-        sa.report_error(error)
-        tunnel.child_refused(None, error, now)
-        answer((Notify(type=error.notify, data=error.data),), now)
-        tunnel.sa_established(sa, now)
-        return
-    _install_first_child(sa, tunnel, accepted, answer, now)
-
-
-def _install_first_child(sa: IkeSa, tunnel: TunnelRuntime, accepted: Accepted, answer: _Answer, now: float) -> None:
-    spi_in = sa.core.new_esp_spi()
-    child = sa.add_child(_agreement(sa, accepted, spi_in, initiator=False), now)
-    _report_narrowing(sa, accepted)
-
-    def installed(problem: str | None, then: float) -> None:
-        if sa.state is not SaState.AUTHENTICATING:
-            return
-        if problem is not None:
-            error = PeerError(
-                NotifyType.TEMPORARY_FAILURE,
-                "child.install-failed",
-                f"The data plane refused child {child.name}: {problem}",
-            )
-            sa.report_error(error)
-            tunnel.child_refused(child.name, error, then)
-            sa.remove_child(child, then)
-            answer((Notify(type=NotifyType.TEMPORARY_FAILURE),), then)
-        else:
-            answer(
-                (
-                    proposals.answer_esp(accepted.choice, spi_in.to_bytes(4, "big")),
-                    TsI(selectors=accepted.remote_ts),
-                    TsR(selectors=accepted.local_ts),
-                ),
-                then,
-            )
-            sa.child_up(child, then)
-        tunnel.sa_established(sa, then)
-
-    sa.core.install(sa, child, replaces=(), outbound_later=False, then=installed)
-
-
-def _agreement(sa: IkeSa, accepted: Accepted, spi_in: int, initiator: bool) -> Agreement:
-    return Agreement(
-        config=accepted.config,
-        proposal=accepted.choice.proposal,
-        group=None,
-        local_ts=accepted.local_ts,
-        remote_ts=accepted.remote_ts,
-        spi_in=spi_in,
-        spi_out=int.from_bytes(accepted.choice.peer_spi, "big"),
-        initiator=initiator,
-        nonce_i=sa.nonce_i,
-        nonce_r=sa.nonce_r,
-        shared=None,
-    )
+    first.respond(sa, tunnel, message, answer, now)
 
 
 def _verify(
@@ -376,6 +264,16 @@ def _verify(
         )
 
 
+def _psk_missing() -> PeerError:
+    return PeerError(
+        NotifyType.AUTHENTICATION_FAILED,
+        "ike.psk-missing",
+        "No pre-shared key for this pair of addresses and identities",
+        field="preshared_keys",
+        fatal=True,
+    )
+
+
 def _identity_mismatch(shown: Identification, configured: Identity, field: str) -> PeerError:
     return PeerError(
         NotifyType.AUTHENTICATION_FAILED,
@@ -386,21 +284,3 @@ def _identity_mismatch(shown: Identification, configured: Identity, field: str) 
         field=field,
         fatal=True,
     )
-
-
-def _report_narrowing(sa: IkeSa, accepted: Accepted) -> None:
-    if accepted.narrowed:
-        sa.report(
-            "child.narrowed",
-            f"Traffic selectors of child {accepted.config.name} were narrowed",
-            received=f"{selectors.describe_all(accepted.local_ts)} = {selectors.describe_all(accepted.remote_ts)}",
-            configured=_describe_request(accepted.config, NotifyType.TS_UNACCEPTABLE),
-            field="children.local_ts",
-        )
-
-
-def _describe_request(config: Child, notify: int) -> str:
-    if notify == NotifyType.TS_UNACCEPTABLE:
-        local, remote = selectors.to_ranges(config.local_ts), selectors.to_ranges(config.remote_ts)
-        return f"{selectors.describe_all(local)} = {selectors.describe_all(remote)}"
-    return proposals.describe_esp(config)

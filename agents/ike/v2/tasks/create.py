@@ -26,9 +26,9 @@ from agents.ike.v2.child import Agreement, ChildSa
 from agents.ike.v2.negotiation import Accepted
 from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tasks import rekey
-from agents.ike.v2.tasks.auth import CHILD_CODES, install_failed, install_own
 from agents.ike.v2.tasks.base import Task, refusal
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteUnaccepted
+from agents.ike.v2.tasks.first import CHILD_CODES, install_failed, install_own
 from agents.ike.wire.message import Message
 from agents.ike.wire.payloads import KeyExchangeData, Nonce, Notify, Payload, TsI, TsR
 from agents.ike.wire.registry import Exchange, NotifyType, Protocol

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from agents.contract import algorithms
 from agents.contract.config import IkeProposal
-from agents.contract.secret import Secret
 from agents.ike import proposals
 from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
@@ -26,7 +25,7 @@ from agents.ike.v2 import natd
 from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.keymat import derive_ike_keys
 from agents.ike.v2.states import SaState
-from agents.ike.v2.tasks.auth import Authenticate
+from agents.ike.v2.tasks import auth
 from agents.ike.v2.tasks.base import Task, refusal
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.message import Message, serialize_clear
@@ -151,17 +150,7 @@ class InitiateSa(Task):
                 remote_port=NAT_PORT if sa.path.remote_port == 500 else sa.path.remote_port,
             )
         sa.state = SaState.AUTHENTICATING
-        tunnel = sa.tunnel
-
-        def with_psk(psk: Secret | None, then: float) -> None:
-            if sa.state is not SaState.AUTHENTICATING:
-                return
-            if psk is None:
-                sa.fail(psk_missing(), then)
-                return
-            sa.enqueue(Authenticate(psk), then)
-
-        sa.core.find_psk(sa, tunnel, with_psk)
+        auth.begin(sa, now)
 
 
 def respond(
@@ -237,17 +226,6 @@ def describe_nat(sa: IkeSa) -> str:
     """Return which end is behind a NAT, for people."""
     ends = [name for name, behind in (("this end", sa.nat.local), ("the peer", sa.nat.remote)) if behind]
     return f"{' and '.join(ends)} behind a NAT or asking for it"
-
-
-def psk_missing() -> PeerError:
-    """Return the error of a tunnel without a key."""
-    return PeerError(
-        NotifyType.AUTHENTICATION_FAILED,
-        "ike.psk-missing",
-        "No pre-shared key for this pair of addresses and identities",
-        field="preshared_keys",
-        fatal=True,
-    )
 
 
 def _note_nat(sa: IkeSa, message: Message) -> None:
