@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from agents.contract import algorithms
+from agents.contract.config import Mode
 from agents.contract.status import Counters
 from agents.dataplane.base import (
     Acquired,
@@ -29,6 +30,7 @@ from agents.dataplane.base import (
     PolicySpec,
     Rejected,
     SaId,
+    SaProtocol,
     SaSpec,
     SaState,
     Selector,
@@ -72,7 +74,7 @@ class FakeDriver:
     # The driver protocol
 
     async def features(self) -> Features:
-        """Report every algorithm of the contract's tables; needs no :meth:`open`."""
+        """Report every algorithm of the contract's tables, mode and protocol; needs no :meth:`open`."""
         self._enter("features", "", needs_open=False)
         return Features(
             driver=self.name,
@@ -80,6 +82,10 @@ class FakeDriver:
             reason=self.reason,
             encryptions=frozenset(algorithms.ENCRYPTION) if self.available else frozenset(),
             integrities=frozenset(algorithms.INTEGRITY) if self.available else frozenset(),
+            modes=frozenset(Mode),
+            protocols=frozenset(SaProtocol),
+            extended_sequence_numbers=True,
+            compression=True,
         )
 
     async def open(self) -> None:
@@ -242,4 +248,4 @@ class FakeDriver:
 
 
 def _target(sa: SaId) -> str:
-    return f"esp {sa.spi:08x} to {sa.destination}"
+    return f"{sa.protocol} {sa.spi:08x} to {sa.destination}"

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.contract.codec import from_plain, to_plain
+from agents.contract.config import Mode
 from agents.contract.errors import DocumentError
-from agents.dataplane.base import Acquired, Expired, Features, Lost, Mapped, Notice, Rejected, Repaired
+from agents.dataplane.base import Acquired, Expired, Features, Lost, Mapped, Notice, Rejected, Repaired, SaProtocol
 
 _NOTICES: Mapping[str, type[Notice]] = {
     "expired": Expired,
@@ -93,6 +94,10 @@ def features_to_plain(features: Features) -> dict[str, Any]:
         "reason": features.reason,
         "encryptions": sorted(features.encryptions),
         "integrities": sorted(features.integrities),
+        "modes": sorted(features.modes),
+        "protocols": sorted(features.protocols),
+        "extended_sequence_numbers": features.extended_sequence_numbers,
+        "compression": features.compression,
         "plain_esp": features.plain_esp,
         "owns_port_4500": features.owns_port_4500,
     }
@@ -107,8 +112,12 @@ def features_from_plain(plain: Mapping[str, Any]) -> Features:
             reason=str(plain["reason"]),
             encryptions=frozenset(map(str, plain["encryptions"])),
             integrities=frozenset(map(str, plain["integrities"])),
+            modes=frozenset(map(Mode, plain["modes"])),
+            protocols=frozenset(map(SaProtocol, plain["protocols"])),
+            extended_sequence_numbers=bool(plain["extended_sequence_numbers"]),
+            compression=bool(plain["compression"]),
             plain_esp=bool(plain["plain_esp"]),
             owns_port_4500=bool(plain["owns_port_4500"]),
         )
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise DocumentError("features", "is not complete") from None

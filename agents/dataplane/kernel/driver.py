@@ -5,7 +5,11 @@ kernel says by itself (acquire, expire, mapping, deletions by others) becomes no
 policies need none) and UDP sockets (:mod:`agents.dataplane.kernel.sockets` prepares those of ``iked``).
 
 Counters. The kernel counts a tunnel mode SA's octets as those of the inner packet, in both directions (it counts on the
-way out before the ESP header is pushed, on the way in after it is pulled), which is what the seam asks for.
+way out before the ESP header is pushed, on the way in after it is pulled), which is what the seam asks for. In
+transport mode that is what the IP header carries, without the header; with IPComp it is what compression left.
+
+An SA may be a bundle of states (:mod:`agents.dataplane.kernel.bundles`): they come, move and go together, and one that
+somebody takes out takes the others along.
 """
 
 from __future__ import annotations
@@ -16,8 +20,11 @@ import errno
 import ipaddress
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
+from agents.contract.config import Mode
 from agents.dataplane.base import (
     DataplaneError,
     Direction,
@@ -34,10 +41,13 @@ from agents.dataplane.base import (
     TunnelLink,
     UdpEncapsulation,
 )
-from agents.dataplane.kernel import messages, rows, tables
+from agents.dataplane.kernel import bundles, messages, rows, tables
 from agents.dataplane.kernel.channel import CREATE, Requests
 from agents.dataplane.kernel.features import probe
+from agents.dataplane.kernel.installed import Installed, Known
 from agents.dataplane.kernel.notices import Ear
+from agents.dataplane.kernel.rows import StateId
+from agents.dataplane.kernel.suites import Attributes
 
 _log = logging.getLogger(__name__)
 
@@ -46,15 +56,9 @@ _DIRECTIONS = {
     Direction.OUT: (rows.POLICY_OUT,),
 }
 """A policy of the seam and the kernel's policies that make it up."""
-
-
-@dataclasses.dataclass(slots=True)
-class _Known:
-    """An SA we installed and what the last listing saw of it."""
-
-    spec: SaSpec
-    row: rows.StateRow | None = None
-    moved_at: float | None = None
+_TRANSPORT_DIRECTIONS = {Direction.IN: (rows.POLICY_IN,), Direction.OUT: (rows.POLICY_OUT,)}
+"""In transport mode the host itself is the end: nothing is forwarded."""
+_NOTHING: Mapping[StateId, Attributes] = MappingProxyType({})
 
 
 class KernelDriver:
@@ -67,10 +71,10 @@ class KernelDriver:
     def __init__(self) -> None:
         self._requests: Requests | None = None
         self._ear: Ear | None = None
-        self._sas: dict[SaId, _Known] = {}
+        self._sas = Installed()
         self._policies: dict[tuple[Direction, Selector], PolicySpec] = {}
         self._policy_of_row: dict[tuple[int, Selector], PolicySpec] = {}
-        self._repairs: set[asyncio.Task[None]] = set()
+        self._chores: set[asyncio.Task[None]] = set()
         self._queue: asyncio.Queue[Notice | None] = asyncio.Queue()
         # One request at a time: close() must not take the socket from under one that waits for its answer.
         self._turn = asyncio.Lock()
@@ -120,18 +124,18 @@ class KernelDriver:
         """Do nothing: there is no link."""
 
     async def add_sa(self, spec: SaSpec) -> None:
-        """Install one SA; raises EEXIST when its SPI and destination are taken."""
+        """Install one SA with all its states or none; raises EEXIST when an SPI (CPI) of its destination is taken."""
         async with self._turn:
-            requests = self._open("add_sa", rows.state_target(spec.id))
-            await requests.send("add_sa", rows.state_target(spec.id), rows.state_message(spec), messages.NEWSA, CREATE)
-            self._sas[spec.id] = _Known(spec=spec)
+            requests = self._open("add_sa", _target(spec.id))
+            await self._install(requests, "add_sa", spec)
+            self._sas.add(Known(spec=spec))
 
     async def remove_sa(self, sa: SaId) -> None:
         """Remove one SA that this driver installed; any other is left alone."""
         async with self._turn:
-            requests = self._open("remove_sa", rows.state_target(sa))
-            if self._sas.pop(sa, None) is not None:
-                await tables.remove_state(requests, sa)
+            requests = self._open("remove_sa", _target(sa))
+            for state in self._sas.pop(sa):
+                await tables.remove_state(requests, state)
 
     async def add_policy(self, spec: PolicySpec) -> None:
         """Install or replace one policy; raises EEXIST when one of another owner has its direction and selector."""
@@ -148,7 +152,9 @@ class KernelDriver:
             for direction, piece in _rows(spec):
                 await _remove_own(requests, piece, direction)
 
-    async def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation) -> None:
+    async def update_mapping(
+        self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation | None
+    ) -> None:
         """Take the SA out and put it back under its new addresses, going on with its sequence numbers and counts.
 
         The kernel keeps an SA by its addresses, so there is no change in place. Where the old state ended is read from
@@ -157,36 +163,43 @@ class KernelDriver:
         not come back, that is told as a hard expiry too.
         """
         async with self._turn:
-            requests = self._open("update_mapping", rows.state_target(sa))
+            requests = self._open("update_mapping", _target(sa))
             known = self._sas.get(sa)
             if known is None or self._ear is None:
-                raise DataplaneError("update_mapping", rows.state_target(sa), errno.ESRCH, "no such SA of ours")
+                raise DataplaneError("update_mapping", _target(sa), errno.ESRCH, "no such SA of ours")
             spec = dataclasses.replace(known.spec, source=source, destination=destination, encapsulation=encapsulation)
-            target = rows.state_target(sa)
-            with self._ear.expect_deletion(sa) as deletion:
-                try:
-                    await requests.send("update_mapping", target, rows.state_id_message(sa), messages.DELSA)
-                    body = rows.state_message(spec, resume=await deletion.wait())
-                    await requests.send("update_mapping", rows.state_target(spec.id), body, messages.NEWSA, CREATE)
-                except DataplaneError:
-                    self._queue.put_nowait(Expired(id=sa, hard=True))
-                    raise
-                finally:
-                    self._sas.pop(sa, None)
-            self._sas[spec.id] = _Known(spec=spec, row=_without_rejections(known.row), moved_at=known.moved_at)
+            bundles.states(spec)  # refuses what cannot be before anything is taken out
+            leaving = self._sas.pop(sa)
+            try:
+                resume = await self._take_out(requests, self._ear, leaving, destination)
+                await self._install(requests, "update_mapping", spec, resume)
+            except DataplaneError:
+                self._queue.put_nowait(Expired(id=sa, hard=True))
+                self._spawn(self._tidy(leaving))
+                raise
+            self._sas.add(Known(spec=spec, row=_without_rejections(known.row), moved_at=known.moved_at))
             await self._move_policies(known.spec, spec)
 
     async def list_sas(self) -> tuple[SaState, ...]:
-        """Return the states in our range; ``tunnel_id`` is None for one that this driver did not install."""
+        """Return the SAs in our range; ``tunnel_id`` is None for one that this driver did not install.
+
+        A bundle is one SA; packets that any of its states rejected are its own.
+        """
         async with self._turn:
-            dumped = await tables.dump_states(self._open("list_sas", "all"))
+            dumped = {row.id: row for row in await tables.dump_states(self._open("list_sas", "all"))}
         now = time.time()
         found = []
-        for row in dumped:
-            known = self._sas.get(row.id)
-            if known is not None:
-                self._note(known, row, now)
-            found.append(_state(row, known))
+        for sa in self._sas:
+            known, row = self._sas.get(sa), dumped.get(StateId.of(sa))
+            if known is not None and row is not None:
+                whole = _with_rejections(
+                    row, [dumped[each] for each in bundles.state_ids(known.spec) if each in dumped]
+                )
+                self._note(known, whole, now)
+                found.append(_state(sa, whole, known))
+        for name, row in dumped.items():
+            if name.sa is not None and not self._sas.uses(name):
+                found.append(_state(name.sa, row, None))
         return tuple(found)
 
     async def list_policies(self) -> tuple[PolicySpec, ...]:
@@ -206,9 +219,9 @@ class KernelDriver:
                     del rest[key]
         for (direction, selector), row in rest.items():
             if direction == rows.POLICY_OUT:
-                found.append(_unknown(Direction.OUT, row))
+                found.append(rows.unknown_policy(Direction.OUT, row))
             elif direction == rows.POLICY_IN and (rows.POLICY_FORWARD, selector) in rest:
-                found.append(_unknown(Direction.IN, row))
+                found.append(rows.unknown_policy(Direction.IN, row))
         return tuple(found)
 
     async def notices(self) -> AsyncIterator[Notice]:
@@ -224,21 +237,29 @@ class KernelDriver:
 
     # What the ear asks (agents.dataplane.kernel.notices.Owner)
 
-    def vanished(self, sa: SaId | None) -> bool:
-        """Forget an SA that someone else took out, or with None all; returns whether there was one."""
-        if sa is None:
-            had_any = bool(self._sas)
-            self._sas.clear()
-            return had_any
-        return self._sas.pop(sa, None) is not None
+    def vanished(self, state: StateId) -> tuple[SaId, ...]:
+        """Forget the SAs that a state was part of, which someone else took out or which ended, and return them."""
+        gone = self._sas.users(state)
+        self._forget(gone, lambda other: other != state)
+        return gone
+
+    def flushed(self, protocol: int | None) -> tuple[tuple[SaId, ...], bool]:
+        """Forget the SAs with a state of a protocol, with None all; returns them and whether any are left."""
+        gone = self._sas.with_protocol(protocol)
+        self._forget(gone, lambda state: protocol is not None and state.protocol != protocol)
+        return gone, bool(self._sas)
 
     async def missing(self) -> tuple[SaId, ...]:
-        """Return the SAs that we installed and the kernel no longer has: what a lost notice may have been about."""
+        """Forget the SAs that the kernel no longer has whole, and return them: what a lost notice may have been of."""
         if self._requests is None:
             return ()
         async with self._turn:
+            if self._requests is None:
+                return ()
             present = {row.id for row in await tables.dump_states(self._requests)}
-            return tuple(sa for sa in self._sas if sa not in present)
+            gone = self._sas.missing(present)
+            self._forget(gone, lambda state: state in present)
+            return gone
 
     def policy_gone(self, key: tuple[int, Selector] | None) -> None:
         """Put back what is still wanted of a policy that someone else removed, or with None of all policies."""
@@ -247,11 +268,57 @@ class KernelDriver:
         else:
             specs = (self._policy_of_row[key],) if key in self._policy_of_row else ()
         if specs:
-            task = asyncio.create_task(self._repair(specs))
-            self._repairs.add(task)
-            task.add_done_callback(self._repairs.discard)
+            self._spawn(self._repair(specs))
 
     # Inside
+
+    async def _install(
+        self, requests: Requests, operation: str, spec: SaSpec, resume: Mapping[StateId, Attributes] = _NOTHING
+    ) -> None:
+        done: list[StateId] = []
+        try:
+            for state in bundles.states(spec, resume):
+                if state.id.protocol == rows.PROTOCOL_COMPRESSION and self._sas.shared(state.id, spec):
+                    continue
+                await requests.send(operation, str(state.id), state.message, messages.NEWSA, CREATE)
+                done.append(state.id)
+        except DataplaneError:
+            for name in reversed(done):
+                await tables.remove_state(requests, name)
+            raise
+
+    async def _take_out(
+        self, requests: Requests, ear: Ear, leaving: Iterable[StateId], destination: str
+    ) -> dict[StateId, Attributes]:
+        """Remove states; returns where each ended, under the name of its successor at ``destination``."""
+        ended = {}
+        for state in leaving:
+            with ear.expect_deletion(state) as deletion:
+                await requests.send("update_mapping", str(state), rows.state_id_message(state), messages.DELSA)
+                ended[dataclasses.replace(state, destination=destination)] = await deletion.wait()
+        return ended
+
+    def _forget(self, gone: Iterable[SaId], is_left: Callable[[StateId], bool]) -> None:
+        """Forget SAs that ended, and take those of their states along that are left."""
+        left = [state for sa in gone for state in self._sas.pop(sa) if is_left(state)]
+        if left:
+            self._spawn(self._tidy(left))
+
+    async def _tidy(self, states: Iterable[StateId]) -> None:
+        """Remove what is left of SAs that ended, unless it has come back meanwhile."""
+        async with self._turn:
+            for state in states:
+                if self._requests is None or self._sas.uses(state):
+                    continue
+                try:
+                    await tables.remove_state(self._requests, state)
+                except DataplaneError as error:
+                    _log.error("a state of an SA that ended could not be removed: %s", error)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
 
     async def _repair(self, specs: tuple[PolicySpec, ...]) -> None:
         async with self._turn:
@@ -296,7 +363,7 @@ class KernelDriver:
             if same == (old.direction, old.reqid, old.source, old.destination):
                 await self._put_policy(dataclasses.replace(policy, source=new.source, destination=new.destination))
 
-    def _note(self, known: _Known, row: rows.StateRow, now: float) -> None:
+    def _note(self, known: Known, row: rows.StateRow, now: float) -> None:
         """Compare a listing with the one before: announce newly rejected packets, date the last use."""
         before = known.row
         if row.packets > (before.packets if before is not None else 0):
@@ -307,7 +374,7 @@ class KernelDriver:
             ("esp.late", row.late, before.late if before else 0),
         ):
             if count > was:
-                self._queue.put_nowait(Rejected(code=code, count=count - was, id=row.id))
+                self._queue.put_nowait(Rejected(code=code, count=count - was, id=known.spec.id))
         known.row = row
 
 
@@ -327,27 +394,14 @@ async def _remove_own(requests: Requests, piece: PolicySpec, direction: int) -> 
 
 def _rows(spec: PolicySpec) -> Iterator[tuple[int, PolicySpec]]:
     """Yield the kernel's policies that make up one of the seam: direction and piece."""
+    directions = _TRANSPORT_DIRECTIONS if spec.mode is Mode.TRANSPORT else _DIRECTIONS
     for piece in rows.pieces(spec):
-        for direction in _DIRECTIONS[spec.direction]:
+        for direction in directions[spec.direction]:
             yield direction, piece
 
 
 def _same(row: rows.PolicyRow, spec: PolicySpec) -> bool:
-    wanted = (spec.source, spec.destination, spec.reqid, spec.priority)
-    return (row.source, row.destination, row.reqid, row.priority) == wanted
-
-
-def _unknown(direction: Direction, row: rows.PolicyRow) -> PolicySpec:
-    """Return a row of ours that is not as this driver wrote it."""
-    return PolicySpec(
-        tunnel_id="",
-        direction=direction,
-        selector=row.selector,
-        source=row.source,
-        destination=row.destination,
-        reqid=row.reqid,
-        priority=row.priority,
-    )
+    return (row.templates, row.priority) == (rows.templates(spec), spec.priority)
 
 
 def _key(spec: PolicySpec) -> tuple[Direction, Selector]:
@@ -363,18 +417,26 @@ def _canonical(selector: Selector) -> Selector:
     )
 
 
+def _with_rejections(own: rows.StateRow, parts: Iterable[rows.StateRow]) -> rows.StateRow:
+    """Return an SA's own row with what all its states rejected."""
+    late = replayed = unauthentic = 0
+    for part in parts:
+        late, replayed, unauthentic = late + part.late, replayed + part.replayed, unauthentic + part.unauthentic
+    return dataclasses.replace(own, late=late, replayed=replayed, unauthentic=unauthentic)
+
+
 def _without_rejections(row: rows.StateRow | None) -> rows.StateRow | None:
     """Return a listing's row for the successor of its state, whose statistics start at nothing."""
     return None if row is None else dataclasses.replace(row, late=0, replayed=0, unauthentic=0)
 
 
-def _state(row: rows.StateRow, known: _Known | None) -> SaState:
+def _state(sa: SaId, row: rows.StateRow, known: Known | None) -> SaState:
     if known is not None:
         direction = known.spec.direction
     else:
-        direction = Direction.IN if row.replay_window else Direction.OUT
+        direction = Direction.IN if row.replay_window > bundles.OUTBOUND_ESN_WINDOW else Direction.OUT
     return SaState(
-        id=row.id,
+        id=sa,
         tunnel_id=known.spec.tunnel_id if known is not None else None,
         direction=direction,
         reqid=row.reqid,
@@ -384,3 +446,7 @@ def _state(row: rows.StateRow, known: _Known | None) -> SaState:
         rejected_replay=row.replayed,
         rejected_late=row.late,
     )
+
+
+def _target(sa: SaId) -> str:
+    return str(StateId.of(sa))

@@ -11,24 +11,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from agents.dataplane.base import Acquired, DataplaneError, Expired, Lost, Mapped, Notice, SaId, Selector
 from agents.dataplane.kernel import messages, rows
 from agents.dataplane.kernel.channel import Listener, OverflowedError
+from agents.dataplane.kernel.rows import StateId
+from agents.dataplane.kernel.suites import Attributes
 
 _DELETION_NOTICE_S = 2.0
 """The kernel queues the notice before it acknowledges; only an overflow can make it miss."""
-
-Attributes = list[tuple[str, bytes]]
+_EVERY_PROTOCOL = (0, 255)
+"""How a flush of all SAs is told: no protocol in particular."""
 
 
 class Deletion:
     """A deletion of ours whose notice somebody waits for."""
 
-    def __init__(self, sa: SaId) -> None:
-        self._sa = sa
+    def __init__(self, state: StateId) -> None:
+        self._state = state
         self.attributes: asyncio.Future[Attributes] = asyncio.get_running_loop().create_future()
 
     async def wait(self) -> Attributes:
@@ -37,18 +39,22 @@ class Deletion:
             return await asyncio.wait_for(self.attributes, _DELETION_NOTICE_S)
         except TimeoutError:
             reason = "the kernel did not say where the old SA ended"
-            raise DataplaneError("update_mapping", rows.state_target(self._sa), errno.EIO, reason) from None
+            raise DataplaneError("update_mapping", str(self._state), errno.EIO, reason) from None
 
 
 class Owner(Protocol):
     """Who put rows into the kernel, and hears that they are gone."""
 
-    def vanished(self, sa: SaId | None) -> bool:
-        """Forget an SA, or with None all; returns whether there was one."""
+    def vanished(self, state: StateId) -> tuple[SaId, ...]:
+        """A state is gone: forget the SAs that it was part of and return them."""
+        ...
+
+    def flushed(self, protocol: int | None) -> tuple[tuple[SaId, ...], bool]:
+        """The states of a protocol, with None all, are gone: return the SAs forgotten, and whether any are left."""
         ...
 
     async def missing(self) -> tuple[SaId, ...]:
-        """Return the SAs that the kernel should have and has not."""
+        """Forget the SAs that the kernel should have whole and has not, and return them."""
         ...
 
     def policy_gone(self, key: tuple[int, Selector] | None) -> None:
@@ -66,7 +72,7 @@ class Ear:
     ) -> None:
         self._queue = queue
         self._owner = owner
-        self._expected: dict[SaId, Deletion] = {}
+        self._expected: dict[StateId, Deletion] = {}
         self._listener = Listener(
             messages.GROUP_ACQUIRE
             | messages.GROUP_EXPIRE
@@ -90,14 +96,14 @@ class Ear:
         self._listener.close()
 
     @contextlib.contextmanager
-    def expect_deletion(self, sa: SaId) -> Iterator[Deletion]:
+    def expect_deletion(self, state: StateId) -> Iterator[Deletion]:
         """Take the notice of this deletion for the caller instead of telling it."""
-        deletion = Deletion(sa)
-        self._expected[sa] = deletion
+        deletion = Deletion(state)
+        self._expected[state] = deletion
         try:
             yield deletion
         finally:
-            del self._expected[sa]
+            del self._expected[state]
 
     async def _listen(self) -> None:
         while True:
@@ -105,8 +111,7 @@ class Ear:
                 async for message in self._listener.messages():
                     self._hear(message)
             except OverflowedError:
-                for sa in await self._owner.missing():
-                    self._gone(sa)
+                self._gone(await self._owner.missing())
                 self._owner.policy_gone(None)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -124,14 +129,14 @@ class Ear:
                 if row is not None and rows.is_ours(row.reqid):
                     self._expired(row.id, hard=bool(message["hard"]))
             case messages.MAPPING:
-                if rows.is_ours(message["reqid"]):
+                sa = rows.read_state_id(message).sa
+                if sa is not None and rows.is_ours(message["reqid"]):
                     address = rows.read_address(message["new_saddr"], message["family"])
-                    self._queue.put_nowait(Mapped(id=_id(message), address=address, port=message["new_sport"]))
+                    self._queue.put_nowait(Mapped(id=sa, address=address, port=message["new_sport"]))
             case messages.DELSA:
                 self._deleted(message)
             case messages.FLUSHSA:
-                if message["proto"] in (rows.PROTOCOL_ESP, 0, 255) and self._owner.vanished(None):
-                    self._queue.put_nowait(Lost(reason="somebody flushed the kernel's SAs"))
+                self._flushed(message["proto"])
             case messages.DELPOLICY:
                 policy = messages.policy_of(message.get_attr("XFRMA_POLICY"))
                 self._owner.policy_gone((policy["dir"], rows.read_selector(policy, "sel")))
@@ -139,28 +144,29 @@ class Ear:
                 self._owner.policy_gone(None)
 
     def _deleted(self, message: Any) -> None:
-        if message["proto"] != rows.PROTOCOL_ESP:
-            return
-        sa = _id(message)
-        deletion = self._expected.get(sa)
+        state = rows.read_state_id(message)
+        deletion = self._expected.get(state)
         if deletion is None:
-            self._gone(sa)
+            self._gone(self._owner.vanished(state))
         elif not deletion.attributes.done():
             deletion.attributes.set_result(_last_values(message))
 
-    def _gone(self, sa: SaId) -> None:
-        if self._owner.vanished(sa):
+    def _flushed(self, protocol: int) -> None:
+        gone, any_left = self._owner.flushed(None if protocol in _EVERY_PROTOCOL else protocol)
+        if any_left:
+            self._gone(gone)
+        elif gone:
+            self._queue.put_nowait(Lost(reason="somebody flushed the kernel's SAs"))
+
+    def _gone(self, sas: Iterable[SaId]) -> None:
+        for sa in sas:
             self._queue.put_nowait(Expired(id=sa, hard=True))
 
-    def _expired(self, sa: SaId, *, hard: bool) -> None:
+    def _expired(self, state: StateId, *, hard: bool) -> None:
         if hard:
-            self._gone(sa)
-        else:
-            self._queue.put_nowait(Expired(id=sa, hard=False))
-
-
-def _id(message: Any) -> SaId:
-    return SaId(spi=message["spi"], destination=rows.read_address(message["daddr"], message["family"]))
+            self._gone(self._owner.vanished(state))
+        elif state.sa is not None:
+            self._queue.put_nowait(Expired(id=state.sa, hard=False))
 
 
 def _last_values(message: Any) -> Attributes:

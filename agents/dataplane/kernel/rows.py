@@ -1,7 +1,7 @@
-"""Between the seam's values and the kernel's rows: packing states and policies, reading dumps and notices.
+"""Between the seam's values and the kernel's rows: names, policies and their templates, reading dumps and notices.
 
 Pure: no socket here. A row is ours when its ``reqid`` lies in our range (:func:`is_ours`); for a policy, when that of
-its template does.
+its first template does. How an SA becomes states is in :mod:`agents.dataplane.kernel.bundles`.
 """
 
 from __future__ import annotations
@@ -11,50 +11,64 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from agents.contract.config import Mode
 from agents.contract.status import Counters
-from agents.dataplane.base import (
-    REQID_BASE,
-    DataplaneError,
-    Direction,
-    Limits,
-    PolicySpec,
-    SaId,
-    SaSpec,
-    Selector,
-    UdpEncapsulation,
-)
+from agents.dataplane.base import REQID_BASE, DataplaneError, Direction, Limits, PolicySpec, SaId, SaProtocol, Selector
 from agents.dataplane.kernel import messages
-from agents.dataplane.kernel.suites import algorithm_attributes
 
 PROTOCOL_ESP = socket.IPPROTO_ESP
+PROTOCOL_AH = socket.IPPROTO_AH
+PROTOCOL_COMPRESSION = 108
+"""IPComp (RFC 3173); its CPI takes the place of the SPI."""
+
 UNLIMITED = 2**64 - 1
 """``XFRM_INF``. A byte or packet limit left at 0 would mean used up already."""
 
 POLICY_IN, POLICY_OUT, POLICY_FORWARD = 0, 1, 2
-MODE_TUNNEL = 1
-_UDP_ENCAP_ESPINUDP = 2
-_STATE_AF_UNSPEC = 32
-"""The inner family may differ from the outer one, and one SA may carry both."""
-_MAPPING_INTERVAL_S = 10
-"""``XFRMA_MTIMER_THRESH``: say once in this time that a peer sends from elsewhere, not for every packet."""
-_REPLAY_WINDOW_MOST = 4096  # XFRMA_REPLAY_ESN_MAX
+MODES: Mapping[Mode, int] = MappingProxyType({Mode.TRANSPORT: 0, Mode.TUNNEL: 1})
+_NUMBERS: Mapping[SaProtocol, int] = MappingProxyType({SaProtocol.ESP: PROTOCOL_ESP, SaProtocol.AH: PROTOCOL_AH})
+_PROTOCOLS = {number: protocol for protocol, number in _NUMBERS.items()}
+_NAMES = {PROTOCOL_ESP: "esp", PROTOCOL_AH: "ah", PROTOCOL_COMPRESSION: "comp"}
 _CURRENT_OFFSET = 56 + 24 + 16 + 64
 """Of the current values in ``struct xfrm_usersa_info``: behind selector, id, source address and limits."""
-_SOFT_SEQUENCE = 2**32 - 2**28
-"""The kernel stops sending, without a word, when 32 bits of sequence number are used up: ask for a rekey before."""
 _NO_LIMITS = Limits()
 _TEMPLATE = struct.Struct("=16sIB3xH2x16sIBBBxIII")  # struct xfrm_user_tmpl; the SPI is always 0
+_EVERY_ALGORITHM = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateId:
+    """What names one of the kernel's states: an IP protocol's number, SPI (for IPComp the CPI), destination."""
+
+    protocol: int
+    spi: int
+    destination: str
+
+    @classmethod
+    def of(cls, sa: SaId) -> StateId:
+        """Return the state that an SA is known by."""
+        return cls(protocol=_NUMBERS[sa.protocol], spi=sa.spi, destination=sa.destination)
+
+    @property
+    def sa(self) -> SaId | None:
+        """The seam's name of this state; None for IPComp's, which is no SA by itself."""
+        protocol = _PROTOCOLS.get(self.protocol)
+        return None if protocol is None else SaId(spi=self.spi, destination=self.destination, protocol=protocol)
+
+    def __str__(self) -> str:
+        return f"{_NAMES[self.protocol]} {self.spi:08x} to {self.destination}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateRow:
     """A kernel SA in a dump; ``octets`` and ``packets`` are of one direction, ``last_used`` is Unix seconds."""
 
-    id: SaId
+    id: StateId
     reqid: int
     source: str
     octets: int
@@ -73,16 +87,32 @@ class StateRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """One transformation that a policy asks for; transport mode has no addresses. ``optional`` is IPComp's way in."""
+
+    protocol: int
+    mode: int
+    reqid: int
+    family: int
+    source: str = ""
+    destination: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyRow:
-    """One kernel policy: ``direction`` and ``index`` name it to the kernel; addresses and reqid are its template's."""
+    """One kernel policy: ``direction`` and ``index`` name it to the kernel; templates are innermost first."""
 
     direction: int
     index: int
     selector: Selector
-    source: str
-    destination: str
-    reqid: int
     priority: int
+    templates: tuple[Template, ...]
+
+    @property
+    def reqid(self) -> int:
+        """The reqid of the first template, which is that of all in a policy of ours."""
+        return self.templates[0].reqid
 
 
 def is_ours(reqid: int) -> bool:
@@ -90,78 +120,68 @@ def is_ours(reqid: int) -> bool:
     return REQID_BASE < reqid <= REQID_BASE + 0xFFFF
 
 
-def state_target(sa: SaId) -> str:
-    """Name an SA in an error sentence."""
-    return f"esp {sa.spi:08x} to {sa.destination}"
-
-
 def policy_target(spec: PolicySpec) -> str:
     """Name a policy in an error sentence."""
     return f"{spec.direction} {spec.selector.source} to {spec.selector.destination}"
 
 
-def state_message(spec: SaSpec, resume: Sequence[tuple[str, bytes]] = ()) -> messages.StateMessage:
-    """Return the NEWSA body of an SA; ``resume`` are attributes that make it go on where an earlier one ended.
-
-    Raises :class:`DataplaneError` (EINVAL) for what the kernel cannot express.
-    """
-    outer = ipaddress.ip_address(spec.destination)
-    body: dict[str, Any] = {
-        "daddr": outer.packed,
-        "saddr": ipaddress.ip_address(spec.source).packed,
-        "spi": spec.spi,
-        "proto": PROTOCOL_ESP,
-        "family": _family(outer.version),
-        "mode": MODE_TUNNEL,
-        "reqid": spec.reqid,
-        "flags": _STATE_AF_UNSPEC,
-        **limit_fields(spec.limits),
-    }
-    if spec.direction is Direction.OUT:
-        body["lft_soft_packet"] = min(body["lft_soft_packet"], _SOFT_SEQUENCE)
-    attributes: list[tuple[str, bytes]] = algorithm_attributes(spec)
-    # An outbound SA has no window: that also tells the directions apart in a dump.
-    if spec.direction is Direction.IN and spec.replay_window > 0:
-        if spec.replay_window > _REPLAY_WINDOW_MOST:
-            reason = f"a replay window of {spec.replay_window} packets is more than the kernel's {_REPLAY_WINDOW_MOST}"
-            raise DataplaneError("add_sa", state_target(spec.id), errno.EINVAL, reason)
-        if spec.replay_window <= 32:
-            body["replay_window"] = spec.replay_window
-        elif not any(name == "XFRMA_REPLAY_ESN_VAL" for name, _ in resume):
-            attributes.append(("XFRMA_REPLAY_ESN_VAL", _replay_bitmap(spec.replay_window)))
-    if spec.encapsulation is not None:
-        attributes.append(("XFRMA_ENCAP", encapsulation_attribute(spec.encapsulation)))
-        if spec.direction is Direction.IN:
-            attributes.append(("XFRMA_MTIMER_THRESH", struct.pack("I", _MAPPING_INTERVAL_S)))
-    return messages.StateMessage.of({**body, "attrs": [*attributes, *resume]})
-
-
-def state_id_message(sa: SaId) -> messages.StateIdMessage:
-    """Return the body that names one SA (DELSA, GETSA)."""
-    outer = ipaddress.ip_address(sa.destination)
+def state_id_message(state: StateId) -> messages.StateIdMessage:
+    """Return the body that names one state (DELSA, GETSA)."""
+    outer = ipaddress.ip_address(state.destination)
     return messages.StateIdMessage.of(
-        {"daddr": outer.packed, "spi": sa.spi, "family": _family(outer.version), "proto": PROTOCOL_ESP}
+        {"daddr": outer.packed, "spi": state.spi, "family": family_of(outer.version), "proto": state.protocol}
     )
+
+
+def templates(spec: PolicySpec) -> tuple[Template, ...]:
+    """Return what a policy asks for, innermost first: only that one is in tunnel mode, the others go around it.
+
+    IPComp is optional on the way in: a packet that did not get smaller comes without (RFC 3173 section 2.2).
+    """
+    protocols = [PROTOCOL_COMPRESSION] if spec.compressed else []
+    protocols += [_NUMBERS[protocol] for protocol in spec.protocols]
+    family = family_of(ipaddress.ip_address(spec.destination).version)
+    found = []
+    for place, protocol in enumerate(protocols):
+        mode = spec.mode if place == 0 else Mode.TRANSPORT
+        tunnel = mode is Mode.TUNNEL
+        found.append(
+            Template(
+                protocol=protocol,
+                mode=MODES[mode],
+                reqid=spec.reqid,
+                family=family,
+                source=spec.source if tunnel else "",
+                destination=spec.destination if tunnel else "",
+                optional=protocol == PROTOCOL_COMPRESSION and spec.direction is Direction.IN,
+            )
+        )
+    return tuple(found)
 
 
 def policy_message(spec: PolicySpec, direction: int) -> messages.PolicyMessage:
     """Return the NEWPOLICY body of a piece for one of the kernel's three directions; raises as its selector does."""
-    outer = ipaddress.ip_address(spec.destination)
-    every = 0xFFFFFFFF
-    template = _TEMPLATE.pack(
-        outer.packed.ljust(16, b"\0"), 0, PROTOCOL_ESP, _family(outer.version),
-        ipaddress.ip_address(spec.source).packed.ljust(16, b"\0"),
-        spec.reqid, MODE_TUNNEL, 0, 0, every, every, every,
-    )  # fmt: skip
     return messages.PolicyMessage.of(
         {
             **selector_fields(spec),
             **limit_fields(),
             "priority": spec.priority,
             "dir": direction,
-            "attrs": [("XFRMA_TMPL", template)],
+            "attrs": [("XFRMA_TMPL", b"".join(map(_template_octets, templates(spec))))],
         }
     )
+
+
+def _template_octets(template: Template) -> bytes:
+    every = _EVERY_ALGORITHM
+    return _TEMPLATE.pack(
+        _address_octets(template.destination), 0, template.protocol, template.family,
+        _address_octets(template.source), template.reqid, template.mode, 0, template.optional, every, every, every,
+    )  # fmt: skip
+
+
+def _address_octets(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed.ljust(16, b"\0") if address else bytes(16)
 
 
 def policy_id_message(*, direction: int, spec: PolicySpec | None = None, index: int = 0) -> messages.PolicyIdMessage:
@@ -197,7 +217,7 @@ def selector_fields(spec: PolicySpec) -> dict[str, Any]:
         "sel_daddr": destination.network_address.packed,
         "sel_prefixlen_s": source.prefixlen,
         "sel_prefixlen_d": destination.prefixlen,
-        "sel_family": _family(source.version),
+        "sel_family": family_of(source.version),
         "sel_proto": selector.protocol,
         "sel_sport": selector.source_ports[0],
         "sel_sport_mask": _port_mask(selector.source_ports),
@@ -206,24 +226,25 @@ def selector_fields(spec: PolicySpec) -> dict[str, Any]:
     }
 
 
-def encapsulation_attribute(ports: UdpEncapsulation) -> bytes:
-    """Pack ``struct xfrm_encap_tmpl`` for ESP in UDP."""
-    return struct.pack("=H", _UDP_ENCAP_ESPINUDP) + struct.pack(">HH2x16x", ports.source_port, ports.destination_port)
-
-
 def current_values(state: bytes) -> bytes:
     """Cut ``struct xfrm_lifetime_cur`` out of a ``struct xfrm_usersa_info``: the value of ``XFRMA_LTIME_VAL``."""
     return state[_CURRENT_OFFSET : _CURRENT_OFFSET + 32]
 
 
+def read_state_id(message: Any) -> StateId:
+    """Read the name of the state that a message is about."""
+    destination = read_address(message["daddr"], message["family"])
+    return StateId(protocol=message["proto"], spi=message["spi"], destination=destination)
+
+
 def read_state(message: Any) -> StateRow | None:
     """Read a dumped state; None for other protocols and for the nameless ones that wait for an acquire."""
-    if message["proto"] != PROTOCOL_ESP or message["spi"] == 0:
+    if message["proto"] not in _NAMES or message["spi"] == 0:
         return None
     last_used = message.get_attr("XFRMA_LASTUSED")
     esn = message.get_attr("XFRMA_REPLAY_ESN_VAL")
     return StateRow(
-        id=SaId(spi=message["spi"], destination=read_address(message["daddr"], message["family"])),
+        id=read_state_id(message),
         reqid=message["reqid"],
         source=read_address(message["saddr"], message["family"]),
         octets=message["cur_bytes"],
@@ -237,21 +258,47 @@ def read_state(message: Any) -> StateRow | None:
 
 
 def read_policy(message: Any) -> PolicyRow | None:
-    """Read a dumped policy; None unless it has exactly one template and that is ESP in tunnel mode."""
-    template = message.get_attr("XFRMA_TMPL")
-    if template is None or len(template) != _TEMPLATE.size:
-        return None
-    destination, _spi, protocol, family, source, reqid, mode, *_rest = _TEMPLATE.unpack(template)
-    if protocol != PROTOCOL_ESP or mode != MODE_TUNNEL:
+    """Read a dumped policy; None for one without templates (it lets pass or blocks)."""
+    octets = message.get_attr("XFRMA_TMPL")
+    if not octets:
         return None
     return PolicyRow(
         direction=message["dir"],
         index=message["index"],
         selector=read_selector(message, "sel"),
-        source=read_address(source, family),
-        destination=read_address(destination, family),
-        reqid=reqid,
         priority=message["priority"],
+        templates=tuple(_read_template(fields) for fields in _TEMPLATE.iter_unpack(octets)),
+    )
+
+
+def _read_template(fields: tuple[Any, ...]) -> Template:
+    destination, _spi, protocol, family, source, reqid, mode, _share, optional, *_algorithms = fields
+    tunnel = mode == MODES[Mode.TUNNEL]
+    return Template(
+        protocol=protocol,
+        mode=mode,
+        reqid=reqid,
+        family=family,
+        source=read_address(source, family) if tunnel else "",
+        destination=read_address(destination, family) if tunnel else "",
+        optional=bool(optional),
+    )
+
+
+def unknown_policy(direction: Direction, row: PolicyRow) -> PolicySpec:
+    """Return a row of ours that is not as this driver wrote it; addresses of transport mode are those it selects."""
+    first = row.templates[0]
+    return PolicySpec(
+        tunnel_id="",
+        direction=direction,
+        selector=row.selector,
+        source=first.source or row.selector.source.partition("/")[0],
+        destination=first.destination or row.selector.destination.partition("/")[0],
+        reqid=row.reqid,
+        priority=row.priority,
+        mode=Mode.TUNNEL if first.mode == MODES[Mode.TUNNEL] else Mode.TRANSPORT,
+        protocols=tuple(_PROTOCOLS[each.protocol] for each in row.templates if each.protocol in _PROTOCOLS),
+        compressed=first.protocol == PROTOCOL_COMPRESSION,
     )
 
 
@@ -284,7 +331,8 @@ def read_address(octets: bytes, family: int) -> str:
     return str(ipaddress.IPv4Address(octets[:4]))
 
 
-def _family(version: int) -> int:
+def family_of(version: int) -> int:
+    """Return the address family of an IP version."""
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
@@ -298,12 +346,6 @@ def limit_fields(limits: Limits = _NO_LIMITS) -> dict[str, int]:
         "lft_soft_add": limits.soft_s,
         "lft_hard_add": limits.hard_s,
     }
-
-
-def _replay_bitmap(window: int) -> bytes:
-    """Pack an empty ``struct xfrm_replay_state_esn``; without the ESN flag it is a wide window of 32-bit numbers."""
-    words = (window + 31) // 32
-    return struct.pack(f"=6I{words}I", words, 0, 0, 0, 0, window, *([0] * words))
 
 
 def _port_blocks(ports: tuple[int, int]) -> list[tuple[int, int]]:

@@ -1,26 +1,39 @@
-"""The contract's ESP algorithms under the names of the kernel's ``net/xfrm/xfrm_algo.c``.
+"""The contract's algorithms under the names of the kernel's ``net/xfrm/xfrm_algo.c``, and the attributes with the keys.
 
-A cipher or checksum that is missing here cannot be used with this data plane; :func:`algorithm_attributes` says so.
+A cipher or checksum that is missing here cannot be used with this data plane; what the kernel of this machine lacks of
+them it refuses itself, SA by SA.
 """
 
 from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from agents.contract import algorithms
-from agents.dataplane.base import DataplaneError, SaSpec
+from agents.contract.secret import Secret
+from agents.dataplane.base import AuthenticationHeader, DataplaneError, SaSpec
+
+Attributes = list[tuple[str, bytes]]
+
+
+def _sizes(kernel: str, *slugs: str) -> Iterable[tuple[str, str]]:
+    return ((slug.format(bits), kernel) for slug in slugs for bits in (128, 192, 256))
+
 
 ENCRYPTION_NAMES: Mapping[str, str] = MappingProxyType(
     {
-        "aes-128-cbc": "cbc(aes)",
-        "aes-192-cbc": "cbc(aes)",
-        "aes-256-cbc": "cbc(aes)",
-        "aes-128-gcm-16": "rfc4106(gcm(aes))",
-        "aes-256-gcm-16": "rfc4106(gcm(aes))",
+        **dict(_sizes("cbc(aes)", "aes-{}-cbc")),
+        **dict(_sizes("rfc3686(ctr(aes))", "aes-{}-ctr")),
+        **dict(_sizes("rfc4106(gcm(aes))", "aes-{}-gcm-16", "aes-{}-gcm-12", "aes-{}-gcm-8")),
+        **dict(_sizes("rfc4309(ccm(aes))", "aes-{}-ccm-16", "aes-{}-ccm-12", "aes-{}-ccm-8")),
+        **dict(_sizes("rfc4543(gcm(aes))", "aes-{}-gmac")),
+        **dict(_sizes("cbc(camellia)", "camellia-{}-cbc")),
         "chacha20-poly1305": "rfc7539esp(chacha20,poly1305)",
+        "null": "ecb(cipher_null)",
+        "3des-cbc": "cbc(des3_ede)",
+        "des-cbc": "cbc(des)",
     }
 )
 INTEGRITY_NAMES: Mapping[str, str] = MappingProxyType(
@@ -29,38 +42,57 @@ INTEGRITY_NAMES: Mapping[str, str] = MappingProxyType(
         "hmac-sha2-256-128": "hmac(sha256)",
         "hmac-sha2-384-192": "hmac(sha384)",
         "hmac-sha2-512-256": "hmac(sha512)",
+        "aes-xcbc-96": "xcbc(aes)",
+        "aes-cmac-96": "cmac(aes)",
+        "hmac-md5-96": "hmac(md5)",
     }
 )
+COMPRESSION_NAME = "deflate"
+"""IPComp's DEFLATE (RFC 2394)."""
 
 
-def algorithm_attributes(spec: SaSpec) -> list[tuple[str, bytes]]:
-    """Return the attributes that carry an SA's keys.
+def esp_attributes(spec: SaSpec) -> Attributes:
+    """Return the attributes that carry the keys of an ESP SA.
 
     Raises :class:`DataplaneError` (EINVAL) for an algorithm without a kernel name, a key of another length than the
     algorithm's, and a suite that has integrity where it must not or lacks it where it must have it.
     """
-    if spec.encryption is None or spec.encryption_key is None:
-        raise _refusal(spec, "AH is not carried")
+    assert spec.encryption is not None
     cipher = algorithms.ENCRYPTION.get(spec.encryption)
     name = ENCRYPTION_NAMES.get(spec.encryption)
     if cipher is None or name is None:
         raise _refusal(spec, f"the kernel has no cipher {spec.encryption}")
-    _check_length(spec, spec.encryption, len(spec.encryption_key), cipher.keymat_octets)
+    key = spec.encryption_key if spec.encryption_key is not None else Secret(b"")
+    _check_length(spec, spec.encryption, len(key), cipher.keymat_octets)
     if cipher.aead:
         if spec.integrity is not None:
             raise _refusal(spec, f"{spec.encryption} takes no integrity algorithm")
-        return [("XFRMA_ALG_AEAD", _keyed(name, spec.encryption_key.reveal(), cipher.icv_octets))]
+        return [("XFRMA_ALG_AEAD", _keyed(name, key.reveal(), cipher.icv_octets))]
     if spec.integrity is None or spec.integrity_key is None:
         raise _refusal(spec, f"{spec.encryption} needs an integrity algorithm and its key")
-    checksum = algorithms.INTEGRITY.get(spec.integrity)
-    checksum_name = INTEGRITY_NAMES.get(spec.integrity)
-    if checksum is None or checksum_name is None:
-        raise _refusal(spec, f"the kernel has no integrity algorithm {spec.integrity}")
-    _check_length(spec, spec.integrity, len(spec.integrity_key), checksum.key_octets)
     return [
-        ("XFRMA_ALG_AUTH_TRUNC", _keyed(checksum_name, spec.integrity_key.reveal(), checksum.icv_octets)),
-        ("XFRMA_ALG_CRYPT", _keyed(name, spec.encryption_key.reveal(), None)),
+        _checksum(spec, spec.integrity, spec.integrity_key),
+        ("XFRMA_ALG_CRYPT", _keyed(name, key.reveal(), None)),
     ]
+
+
+def ah_attributes(spec: SaSpec, header: AuthenticationHeader) -> Attributes:
+    """Return the attribute that carries the key of an AH SA; raises as :func:`esp_attributes` does."""
+    return [_checksum(spec, header.integrity, header.key)]
+
+
+def compression_attributes() -> Attributes:
+    """Return the attribute that names IPComp's algorithm."""
+    return [("XFRMA_ALG_COMP", _keyed(COMPRESSION_NAME, b"", None))]
+
+
+def _checksum(spec: SaSpec, slug: str, key: Secret) -> tuple[str, bytes]:
+    checksum = algorithms.INTEGRITY.get(slug)
+    name = INTEGRITY_NAMES.get(slug)
+    if checksum is None or name is None:
+        raise _refusal(spec, f"the kernel has no integrity algorithm {slug}")
+    _check_length(spec, slug, len(key), checksum.key_octets)
+    return "XFRMA_ALG_AUTH_TRUNC", _keyed(name, key.reveal(), checksum.icv_octets)
 
 
 def _keyed(name: str, key: bytes, icv_octets: int | None) -> bytes:
@@ -77,4 +109,4 @@ def _check_length(spec: SaSpec, slug: str, have: int, want: int) -> None:
 
 
 def _refusal(spec: SaSpec, reason: str) -> DataplaneError:
-    return DataplaneError("add_sa", f"esp {spec.spi:08x} to {spec.destination}", errno.EINVAL, reason)
+    return DataplaneError("add_sa", f"{spec.id.protocol} {spec.spi:08x} to {spec.destination}", errno.EINVAL, reason)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from agents.dataplane.base import DataplaneError, PolicySpec, SaId
+from agents.dataplane.base import DataplaneError, PolicySpec
 from agents.dataplane.kernel import messages, rows
 from agents.dataplane.kernel.channel import ACK, CREATE, REQUEST, Requests
 
@@ -32,10 +32,10 @@ async def sweep(requests: Requests) -> None:
         await remove_state(requests, state.id)
 
 
-async def remove_state(requests: Requests, sa: SaId) -> None:
+async def remove_state(requests: Requests, state: rows.StateId) -> None:
     """Remove a state; it need not be there."""
     try:
-        await requests.send("remove_sa", rows.state_target(sa), rows.state_id_message(sa), messages.DELSA)
+        await requests.send("remove_sa", str(state), rows.state_id_message(state), messages.DELSA)
     except DataplaneError as error:
         if error.errno != errno.ESRCH:
             raise

@@ -11,6 +11,7 @@ import pytest
 from agents.dataplane.base import DataplaneError, Expired, Lost, Notice, SaId, Selector
 from agents.dataplane.kernel import notices
 from agents.dataplane.kernel.channel import OverflowedError
+from agents.dataplane.kernel.rows import StateId
 
 SA = SaId(spi=0x1001, destination="192.0.2.2")
 
@@ -40,13 +41,21 @@ class Owner:
     def __init__(self, known: set[SaId]) -> None:
         self.known = known
 
-    def vanished(self, sa: SaId | None) -> bool:
-        found = sa in self.known
-        self.known.discard(sa or SA)
-        return found
+    def vanished(self, state: StateId) -> tuple[SaId, ...]:
+        sa = state.sa
+        if sa is None or sa not in self.known:
+            return ()
+        self.known.discard(sa)
+        return (sa,)
+
+    def flushed(self, protocol: int | None) -> tuple[tuple[SaId, ...], bool]:
+        gone = tuple(sa for sa in self.known if protocol in (None, StateId.of(sa).protocol))
+        self.known -= set(gone)
+        return gone, bool(self.known)
 
     async def missing(self) -> tuple[SaId, ...]:
-        return tuple(self.known)
+        gone, self.known = tuple(self.known), set()
+        return gone
 
     def policy_gone(self, key: tuple[int, Selector] | None) -> None:
         return
@@ -82,6 +91,9 @@ async def test_a_deletion_nobody_reports_is_an_error(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(notices, "_DELETION_NOTICE_S", 0.01)
     listening, _queue = ear(monkeypatch, OverflowedError(), set())
     listening.start()
-    with listening.expect_deletion(SA) as deletion, pytest.raises(DataplaneError, match="where the old SA ended"):
+    with (
+        listening.expect_deletion(StateId.of(SA)) as deletion,
+        pytest.raises(DataplaneError, match="where the old SA ended"),
+    ):
         await deletion.wait()
     await listening.stop()

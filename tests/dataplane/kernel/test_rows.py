@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import socket
 import struct
 from typing import Any
 
 import pytest
 
+from agents.contract import algorithms
+from agents.contract.config import Mode
 from agents.contract.secret import Secret
 from agents.dataplane.base import (
     REQID_BASE,
+    AuthenticationHeader,
     DataplaneError,
     Direction,
     Limits,
     PolicySpec,
     SaId,
+    SaProtocol,
     SaSpec,
     Selector,
     UdpEncapsulation,
 )
-from agents.dataplane.kernel import messages, rows
+from agents.dataplane.kernel import bundles, messages, rows
 
 KEY = bytes(range(20))
 
@@ -52,6 +58,12 @@ def policy(**selector: Any) -> PolicySpec:
     )
 
 
+def own_message(spec: SaSpec, resume: list[tuple[str, bytes]] | None = None) -> messages.StateMessage:
+    """Return the NEWSA body of an SA's own state."""
+    name = rows.StateId.of(spec.id)
+    return next(state.message for state in bundles.states(spec, {name: resume or []}) if state.id == name)
+
+
 def decoded(message: Any) -> Any:
     """Send a message through its octets."""
     message["header"]["type"] = messages.NEWSA
@@ -81,29 +93,29 @@ def test_sizes_are_those_of_the_kernels_structs(kind: type[messages.XfrmMessage]
 
 
 def test_a_state_reads_back() -> None:
-    message = decoded(rows.state_message(spec()))
+    message = decoded(own_message(spec()))
     row = rows.read_state(message)
     assert row is not None
-    assert row.id == SaId(spi=0xC0FFEE01, destination="192.0.2.2")
+    assert row.id.sa == SaId(spi=0xC0FFEE01, destination="192.0.2.2")
     assert (row.source, row.reqid, row.octets, row.replay_window) == ("192.0.2.1", REQID_BASE + 1, 0, 0)
     assert message["lft_hard_byte"] == message["lft_hard_packet"] == 2**64 - 1
 
 
 def test_an_ipv6_state_reads_back() -> None:
-    row = rows.read_state(decoded(rows.state_message(spec(source="2001:db8::1", destination="2001:db8::2"))))
+    row = rows.read_state(decoded(own_message(spec(source="2001:db8::1", destination="2001:db8::2"))))
     assert row is not None
     assert (row.source, row.id.destination) == ("2001:db8::1", "2001:db8::2")
 
 
 def test_an_aead_key_goes_with_its_name_and_bits() -> None:
-    blob = decoded(rows.state_message(spec())).get_attr("XFRMA_ALG_AEAD")
+    blob = decoded(own_message(spec())).get_attr("XFRMA_ALG_AEAD")
     assert blob[:64].rstrip(b"\0") == b"rfc4106(gcm(aes))"
     assert struct.unpack_from("II", blob, 64) == (160, 128)
     assert blob[72:] == KEY
 
 
 def test_messages_show_no_keys() -> None:
-    message = decoded(rows.state_message(spec()))
+    message = decoded(own_message(spec()))
     message.get_attr("XFRMA_ALG_AEAD")
     for text in (repr(message), str(message), f"{message}", "%s" % message):  # noqa: UP031 - as logging does
         assert text == "StateMessage()"
@@ -111,7 +123,7 @@ def test_messages_show_no_keys() -> None:
 
 def test_cbc_goes_with_a_truncated_checksum() -> None:
     message = decoded(
-        rows.state_message(
+        own_message(
             spec(
                 encryption="aes-128-cbc",
                 encryption_key=Secret(bytes(16)),
@@ -131,23 +143,31 @@ def test_cbc_goes_with_a_truncated_checksum() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"encryption": "3des-cbc"}, "no cipher 3des-cbc"),
+        ({"encryption": "rot13"}, "no cipher rot13"),
         ({"encryption_key": Secret(bytes(16))}, "needs 20 octets of key, not 16"),
         ({"integrity": "hmac-sha1-96"}, "takes no integrity"),
         ({"encryption": "aes-128-cbc", "encryption_key": Secret(bytes(16))}, "needs an integrity"),
         ({"direction": Direction.IN, "replay_window": 5000}, "more than the kernel's 4096"),
+        ({"encryption": None, "encryption_key": None}, "needs encryption or AH"),
+        (
+            {
+                "ah": AuthenticationHeader(spi=1, integrity="hmac-sha1-96", key=Secret(bytes(20))),
+                "encapsulation": UdpEncapsulation(source_port=4500, destination_port=4500),
+            },
+            "cannot go in UDP",
+        ),
     ],
 )
 def test_what_the_kernel_cannot_express_is_refused_without_showing_keys(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(DataplaneError, match=sentence) as caught:
-        rows.state_message(spec(**changes))
+        own_message(spec(**changes))
     assert caught.value.errno == errno.EINVAL
     assert KEY.hex() not in repr(caught.value)
 
 
 @pytest.mark.parametrize(("window", "words"), [(33, 2), (64, 2), (1024, 32)])
 def test_a_wide_window_is_a_bitmap(window: int, words: int) -> None:
-    message = decoded(rows.state_message(spec(direction=Direction.IN, replay_window=window)))
+    message = decoded(own_message(spec(direction=Direction.IN, replay_window=window)))
     bitmap = message.get_attr("XFRMA_REPLAY_ESN_VAL")
     assert struct.unpack_from("6I", bitmap) == (words, 0, 0, 0, 0, window)
     assert len(bitmap) == 24 + 4 * words
@@ -159,19 +179,78 @@ def test_a_wide_window_is_a_bitmap(window: int, words: int) -> None:
 
 def test_a_resumed_state_keeps_the_window_it_is_given() -> None:
     resumed = ("XFRMA_REPLAY_ESN_VAL", struct.pack("8I", 2, 0, 9, 0, 0, 64, 0, 0x1FF))
-    message = decoded(rows.state_message(spec(direction=Direction.IN), resume=[resumed]))
+    message = decoded(own_message(spec(direction=Direction.IN), resume=[resumed]))
     assert message.get_attr("XFRMA_REPLAY_ESN_VAL") == resumed[1]
     assert [name for name, _ in message["attrs"]].count("XFRMA_REPLAY_ESN_VAL") == 1
 
 
+def header(spi: int, integrity: str = "hmac-sha2-256-128") -> AuthenticationHeader:
+    key = Secret(bytes(algorithms.INTEGRITY[integrity].key_octets))
+    return AuthenticationHeader(spi=spi, integrity=integrity, key=key)
+
+
+def test_a_bundle_is_one_state_a_protocol_and_only_the_innermost_is_a_tunnel() -> None:
+    whole = spec(ah=header(0xA1), compression_cpi=0x2345, limits=Limits(hard_s=60))
+    states = [decoded(state.message) for state in bundles.states(whole)]
+    found = [(each["proto"], each["spi"], each["mode"], each["flags"], each["lft_hard_add"]) for each in states]
+    assert found == [(108, 0x2345, 1, 32, 0), (50, 0xC0FFEE01, 0, 0, 60), (51, 0xA1, 0, 0, 0)]
+    assert states[0].get_attr("XFRMA_ALG_COMP") == b"deflate".ljust(64, b"\0") + struct.pack("I", 0)
+    assert struct.unpack_from("II", states[2].get_attr("XFRMA_ALG_AUTH_TRUNC"), 64) == (256, 128)
+    assert [row.id for row in map(rows.read_state, states) if row is not None] == list(bundles.state_ids(whole))
+
+
+def test_ah_alone_goes_under_the_sas_own_spi() -> None:
+    alone = spec(encryption=None, encryption_key=None, ah=header(0xC0FFEE01), mode=Mode.TRANSPORT)
+    (state,) = bundles.states(alone)
+    assert state.id.sa == alone.id == SaId(spi=0xC0FFEE01, destination="192.0.2.2", protocol=SaProtocol.AH)
+    assert (state.message["proto"], state.message["mode"], state.message["flags"]) == (51, 0, 0)
+
+
+@pytest.mark.parametrize(("direction", "window"), [(Direction.IN, 64), (Direction.OUT, 1)])
+def test_extended_numbers_have_a_window_either_way(direction: Direction, window: int) -> None:
+    message = decoded(own_message(spec(direction=direction, extended_sequence_numbers=True)))
+    assert message["flags"] & 128
+    assert struct.unpack_from("6I", message.get_attr("XFRMA_REPLAY_ESN_VAL"))[5] == window
+    assert message["lft_soft_packet"] == 2**64 - 1, "64 bits are enough"
+
+
+def test_64_bit_numbers_are_two_words() -> None:
+    packed = bundles.replay_state(64, sent=0x1_0000_0002, received=0x3_FFFF_FFFF)
+    assert struct.unpack("8I", packed) == (2, 2, 0xFFFF_FFFF, 1, 3, 64, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("slug", "name", "key_octets", "icv_bits"),
+    [
+        ("aes-192-gcm-8", "rfc4106(gcm(aes))", 28, 64),
+        ("aes-256-ccm-12", "rfc4309(ccm(aes))", 35, 96),
+        ("aes-128-gmac", "rfc4543(gcm(aes))", 20, 128),
+    ],
+)
+def test_aeads_by_their_kernel_names(slug: str, name: str, key_octets: int, icv_bits: int) -> None:
+    message = decoded(own_message(spec(encryption=slug, encryption_key=Secret(bytes(key_octets)))))
+    blob = message.get_attr("XFRMA_ALG_AEAD")
+    assert blob[:64].rstrip(b"\0") == name.encode()
+    assert struct.unpack_from("II", blob, 64) == (8 * key_octets, icv_bits)
+
+
+def test_every_algorithm_of_the_contract_has_a_kernel_name() -> None:
+    for slug, cipher in algorithms.ENCRYPTION.items():
+        key = Secret(bytes(cipher.keymat_octets))
+        more = {} if cipher.aead else {"integrity": "aes-xcbc-96", "integrity_key": Secret(bytes(16))}
+        assert bundles.states(spec(encryption=slug, encryption_key=key, **more)), slug
+    for slug in algorithms.INTEGRITY:
+        assert bundles.states(spec(encryption=None, encryption_key=None, ah=header(0xC0FFEE01, slug))), slug
+
+
 def test_encapsulation_and_limits() -> None:
     ports = UdpEncapsulation(source_port=4500, destination_port=31000)
-    message = decoded(rows.state_message(spec(encapsulation=ports, limits=Limits(soft_s=50, hard_bytes=1000))))
+    message = decoded(own_message(spec(encapsulation=ports, limits=Limits(soft_s=50, hard_bytes=1000))))
     assert message.get_attr("XFRMA_ENCAP") == struct.pack("=H", 2) + struct.pack(">HH", 4500, 31000) + bytes(18)
     assert (message["lft_soft_add"], message["lft_hard_add"]) == (50, 0)
     assert (message["lft_hard_byte"], message["lft_soft_byte"]) == (1000, 2**64 - 1)
     assert message.get_attr("XFRMA_MTIMER_THRESH") is None
-    inbound = decoded(rows.state_message(spec(direction=Direction.IN, encapsulation=ports)))
+    inbound = decoded(own_message(spec(direction=Direction.IN, encapsulation=ports)))
     assert inbound.get_attr("XFRMA_MTIMER_THRESH") == struct.pack("I", 10)
 
 
@@ -180,7 +259,7 @@ def test_encapsulation_and_limits() -> None:
     [(Direction.OUT, 0, 2**32 - 2**28), (Direction.OUT, 900, 900), (Direction.IN, 0, 2**64 - 1)],
 )
 def test_a_rekey_is_asked_for_before_sequence_numbers_run_out(direction: Direction, limit: int, soft: int) -> None:
-    message = decoded(rows.state_message(spec(direction=direction, limits=Limits(soft_packets=limit))))
+    message = decoded(own_message(spec(direction=direction, limits=Limits(soft_packets=limit))))
     assert message["lft_soft_packet"] == soft
 
 
@@ -196,11 +275,45 @@ def test_a_policy_reads_back() -> None:
         direction=rows.POLICY_FORWARD,
         index=0,
         selector=policy().selector,
-        source="192.0.2.1",
-        destination="192.0.2.2",
-        reqid=REQID_BASE + 7,
         priority=42,
+        templates=(
+            rows.Template(
+                protocol=50,
+                mode=1,
+                reqid=REQID_BASE + 7,
+                family=socket.AF_INET,
+                source="192.0.2.1",
+                destination="192.0.2.2",
+            ),
+        ),
     )
+
+
+@pytest.mark.parametrize(("direction", "optional"), [(Direction.IN, True), (Direction.OUT, False)], ids=["in", "out"])
+def test_templates_of_a_bundle_are_innermost_first(direction: Direction, optional: bool) -> None:
+    protocols = (SaProtocol.ESP, SaProtocol.AH)
+    wanted = dataclasses.replace(policy(), direction=direction, protocols=protocols, compressed=True)
+    row = rows.read_policy(decoded(rows.policy_message(wanted, rows.POLICY_IN)))
+    assert row is not None
+    assert row.templates == rows.templates(wanted)
+    assert [(each.protocol, each.mode, each.optional, each.source) for each in row.templates] == [
+        (108, 1, optional, "192.0.2.1"), (50, 0, False, ""), (51, 0, False, ""),
+    ]  # fmt: skip
+    unknown = rows.unknown_policy(direction, row)
+    assert unknown == dataclasses.replace(wanted, tunnel_id="")
+
+
+def test_templates_of_transport_mode_have_no_addresses() -> None:
+    wanted = dataclasses.replace(
+        policy(source="192.0.2.1/32", destination="192.0.2.2/32"), mode=Mode.TRANSPORT, protocols=(SaProtocol.AH,)
+    )
+    message = decoded(rows.policy_message(wanted, rows.POLICY_IN))
+    octets = message.get_attr("XFRMA_TMPL")
+    assert octets[:16] == bytes(16), "no destination"
+    assert octets[28:44] == bytes(16), "no source"
+    row = rows.read_policy(message)
+    assert row is not None
+    assert rows.unknown_policy(Direction.IN, row) == dataclasses.replace(wanted, tunnel_id="")
 
 
 @pytest.mark.parametrize("ports", [(0, 65535), (443, 443), (80, 95), (1024, 2047), (32768, 65535)])
