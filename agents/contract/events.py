@@ -137,6 +137,11 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("child.configuration-required", _E, "The peer makes an IPsec SA only for those that ask it for an address", "Set the peer to a site-to-site connection.", ""),
     ("child.pfs-mismatch", _E, "The PFS groups do not match", _CHECK_IPSEC, "children.pfs_groups"),
     ("child.narrowed", _I, "Traffic selectors were narrowed", "", ""),
+    ("child.esn-mismatch", _E, "Extended sequence numbers do not match", _CHECK_IPSEC, "children.sequence_numbers"),
+    ("child.mode-mismatch", _E, "One end wants tunnel mode, the other transport mode", "Set the same mode on both ends.", "children.mode"),
+    ("child.transport-nat", _E, "Transport mode does not go through a NAT", "Use tunnel mode.", "children.mode"),
+    ("child.too-many", _W, "The peer asks for one child too often", "Compare the protected networks of both ends.", "children"),
+    ("child.selectors-taken", _E, "Another tunnel protects the same traffic", "Let only one tunnel have these networks.", "children.remote_ts"),
     # IKE: silent drops, each with its name
     ("drop.malformed", _W, "Malformed datagram dropped", "", ""),
     ("drop.version", _W, "Datagram of an unknown major version", "", ""),

@@ -14,7 +14,7 @@ from agents.contract.config import GatewayDocument, IkeProposal, Retransmission
 from agents.contract.events import KINDS
 from agents.contract.secret import Secret
 from agents.contract.status import TunnelStatus
-from agents.dataplane.base import REQID_BASE, SaId
+from agents.dataplane.base import REQID_BASE, Features, SaId
 from agents.ike import change
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
@@ -41,6 +41,7 @@ _FROM_STRANGERS = frozenset(
 """Reports besides drops that anybody can cause: they come under flood control too."""
 
 _REQIDS = 65_535
+_CPIS = range(256, 61_440)
 _STARTS_AT_ONCE = 100
 _STARTS_PER_S = 200.0
 """New tunnels of one document begin at this pace, so that thousands do not stop the process or flood a peer."""
@@ -57,6 +58,7 @@ class Engine:
         self.limits = limits or HalfOpenLimits()
         self.retransmission = Retransmission()
         self.require_udp_encapsulation = False
+        self.features: Features | None = None
         self.counters: Counter[str] = Counter()
         self._keys = PresharedKeys()
         self._tunnels: dict[str, TunnelRuntime] = {}
@@ -65,7 +67,8 @@ class Engine:
         self._first_requests: dict[tuple[str, int, bytes], IkeSa] = {}
         self._half_open: Counter[str] = Counter()
         self._esp_spis: set[int] = set()
-        self._reqids: dict[tuple[str, str], int] = {}
+        self._cpis: set[int] = set()
+        self._reqids: dict[tuple[str, str, int], int] = {}
         self._taken_reqids: set[int] = set()
         self._last_reqid = 1
         self._psk_requests: dict[int, tuple[IkeSa, PskContinuation]] = {}
@@ -313,9 +316,24 @@ class Engine:
         """Give an inbound SPI back."""
         self._esp_spis.discard(spi)
 
-    def reqid(self, tunnel_id: str, child: str) -> int:
-        """Return the child's reqid. Raises LocalError when all 65,535 are taken."""
-        key = (tunnel_id, child)
+    def new_cpi(self) -> int:
+        """Return an inbound CPI of the negotiated range (RFC 3173 section 3.3). Raises LocalError when none is left."""
+        if len(self._cpis) >= len(_CPIS):
+            raise LocalError("no CPI is left")
+        cpi = _CPIS[int.from_bytes(self.entropy.octets(4), "big") % len(_CPIS)]
+        while cpi in self._cpis:
+            cpi = cpi + 1 if cpi + 1 in _CPIS else _CPIS[0]
+        self._cpis.add(cpi)
+        return cpi
+
+    def free_cpi(self, cpi: int | None) -> None:
+        """Give an inbound CPI back; None is none."""
+        if cpi is not None:
+            self._cpis.discard(cpi)
+
+    def reqid(self, tunnel_id: str, child: str, slot: int) -> int:
+        """Return the reqid of a child's slot. Raises LocalError when all 65,535 are taken."""
+        key = (tunnel_id, child, slot)
         number = self._reqids.get(key)
         if number is None:
             if len(self._taken_reqids) >= _REQIDS:

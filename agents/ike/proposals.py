@@ -1,22 +1,30 @@
 """Suites of the document <-> SA payloads: offering, choosing, saying what was offered (RFC 7296 sections 2.7 and 3.3).
 
-The responder goes by its own order of preference. Extended sequence numbers are never offered or accepted: no data
-plane here carries them yet.
+The responder goes by its own order of preference. ESP inside AH is two proposals of one number (RFC 4306 section
+3.3.1): RFC 7296 numbers each proposal differently, so no other pair of proposals can be meant by it.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agents.contract import algorithms
 from agents.contract.algorithms import KeyExchange
-from agents.contract.config import Child, IkeProposal, IpsecProposal
+from agents.contract.config import Child, IkeProposal, IpsecProposal, SequenceNumbers
 from agents.ike.wire.payloads import Proposal, SecurityAssociation, Transform
 from agents.ike.wire.registry import Protocol, TransformType
 
-_NO_ESN = Transform(type=TransformType.ESN, id=0)
+_Suite = tuple[tuple[Protocol, tuple[Transform, ...]], ...]
+"""The protocols of a child's suite, ESP first, and the transforms of each."""
+
+_ESN = {extended: Transform(type=TransformType.ESN, id=int(extended)) for extended in (False, True)}
+_ESN_ORDER = {
+    SequenceNumbers.NORMAL: (False,),
+    SequenceNumbers.PREFER_EXTENDED: (True, False),
+    SequenceNumbers.EXTENDED: (True,),
+}
 _NONE = 0
 _TEXT_LIMIT = 400
 
@@ -31,13 +39,18 @@ class IkeChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EspChoice:
-    """A configured ESP proposal that the offer holds; ``group`` is the key exchange of a child with PFS."""
+class IpsecChoice:
+    """A configured IPsec proposal that the offer holds; ``group`` is the key exchange of a child with PFS.
+
+    ``peer_spi`` is ESP's, or AH's where there is no ESP; ``peer_ah_spi`` is set where AH stands around ESP.
+    """
 
     proposal: IpsecProposal
     group: KeyExchange | None
     number: int
     peer_spi: bytes
+    peer_ah_spi: bytes | None = None
+    esn: bool = False
 
 
 @functools.lru_cache(maxsize=1024)
@@ -98,34 +111,50 @@ def choose_ike(configured: Sequence[IkeProposal], offer: SecurityAssociation, sp
     return None
 
 
-def offer_esp(child: Child, spi: bytes, pfs: bool) -> SecurityAssociation:
-    """Return the SA payload that offers a child's suites; ``pfs`` adds its groups (not in IKE_AUTH)."""
+@functools.lru_cache(maxsize=1024)
+def _suite(proposal: IpsecProposal) -> _Suite:
+    parts: list[tuple[Protocol, tuple[Transform, ...]]] = []
+    if proposal.encryption is not None:
+        parts.append((Protocol.ESP, _suite_transforms(proposal.encryption, proposal.integrity)))
+    if proposal.ah_integrity is not None:
+        integrity = Transform(type=TransformType.INTEG, id=algorithms.INTEGRITY[proposal.ah_integrity].number)
+        parts.append((Protocol.AH, (integrity,)))
+    return tuple(parts)
+
+
+def offer_ipsec(child: Child, spi: bytes, pfs: bool, extended: bool = True) -> SecurityAssociation:
+    """Return the SA payload that offers a child's suites; ``pfs`` adds its groups (not in IKE_AUTH).
+
+    ``extended`` says whether extended sequence numbers may be offered where the child only prefers them.
+    """
     groups = tuple(group_transform(group) for group in child.pfs_groups) if pfs else ()
+    esn = tuple(_ESN[each] for each in _sequence_numbers(child, extended))
     return SecurityAssociation(
         proposals=tuple(
-            Proposal(
-                number=index,
-                protocol=Protocol.ESP,
-                spi=spi,
-                transforms=(*_suite_transforms(each.encryption, each.integrity), *groups, _NO_ESN),
-            )
+            Proposal(number=index, protocol=protocol, spi=spi, transforms=(*transforms, *groups, *esn))
             for index, each in enumerate(child.proposals, 1)
+            for protocol, transforms in _suite(each)
         )
     )
 
 
-def answer_esp(choice: EspChoice, spi: bytes) -> SecurityAssociation:
-    """Return the SA payload that answers with one suite."""
+def answer_ipsec(choice: IpsecChoice, spi: bytes) -> SecurityAssociation:
+    """Return the SA payload that answers with one suite; ESP and AH take the same SPI."""
     group = () if choice.group is None else (group_transform(choice.group.slug),)
-    suite = _suite_transforms(choice.proposal.encryption, choice.proposal.integrity)
-    proposal = Proposal(number=choice.number, protocol=Protocol.ESP, spi=spi, transforms=(*suite, *group, _NO_ESN))
-    return SecurityAssociation(proposals=(proposal,))
+    return SecurityAssociation(
+        proposals=tuple(
+            Proposal(
+                number=choice.number, protocol=protocol, spi=spi, transforms=(*transforms, *group, _ESN[choice.esn])
+            )
+            for protocol, transforms in _suite(choice.proposal)
+        )
+    )
 
 
-def choose_esp(
-    child: Child, offer: SecurityAssociation, pfs: bool, prefer_group: int | None = None
-) -> EspChoice | None:
-    """Return the first configured ESP suite that the offer holds, or None.
+def choose_ipsec(
+    child: Child, offer: SecurityAssociation, pfs: bool, prefer_group: int | None = None, extended: bool = True
+) -> IpsecChoice | None:
+    """Return the first configured suite that the offer holds, or None.
 
     With ``pfs`` one of the child's groups must be offered, ``prefer_group`` (that of the KE payload) first; a child
     without groups takes only offers without a group.
@@ -134,45 +163,79 @@ def choose_esp(
     if pfs and child.pfs_groups:
         rows = [algorithms.KEY_EXCHANGE[slug] for slug in child.pfs_groups]
         groups = [*sorted(rows, key=lambda row: row.number != prefer_group)]
+    numbered: dict[int, list[Proposal]] = {}
+    for offered in offer.proposals:
+        numbered.setdefault(offered.number, []).append(offered)
     for proposal in child.proposals:
-        suite = _suite_transforms(proposal.encryption, proposal.integrity)
-        for offered in offer.proposals:
-            if offered.protocol != Protocol.ESP:
-                continue
+        for together in numbered.values():
             for group in groups:
-                key_exchange = () if group is None else (group_transform(group.slug),)
-                if _holds(offered, (*suite, *key_exchange, _NO_ESN)):
-                    return EspChoice(
-                        proposal=proposal,
-                        group=group,
-                        number=offered.number,
-                        peer_spi=offered.spi,
-                    )
+                for esn in _sequence_numbers(child, extended):
+                    choice = _match(proposal, together, group, esn)
+                    if choice is not None:
+                        return choice
     return None
+
+
+def _sequence_numbers(child: Child, extended: bool) -> tuple[bool, ...]:
+    wish = child.sequence_numbers
+    if wish is SequenceNumbers.PREFER_EXTENDED and not extended:
+        wish = SequenceNumbers.NORMAL
+    return _ESN_ORDER[wish]
+
+
+def _match(
+    proposal: IpsecProposal, together: Sequence[Proposal], group: KeyExchange | None, esn: bool
+) -> IpsecChoice | None:
+    suite = _suite(proposal)
+    offered = {each.protocol: each for each in together}
+    if len(together) != len(suite) or set(offered) != {protocol for protocol, _ in suite}:
+        return None
+    key_exchange = () if group is None else (group_transform(group.slug),)
+    for protocol, transforms in suite:
+        found = offered[protocol]
+        if len(found.spi) != 4 or not _holds(found, (*transforms, *key_exchange, _ESN[esn])):
+            return None
+    return IpsecChoice(
+        proposal=proposal,
+        group=group,
+        number=together[0].number,
+        peer_spi=offered[suite[0][0]].spi,
+        peer_ah_spi=offered[Protocol.AH].spi if len(suite) > 1 else None,
+        esn=esn,
+    )
 
 
 def differs_in_pfs_only(child: Child, offer: SecurityAssociation) -> bool:
     """Return whether the offer would do if nobody looked at key exchange groups."""
-    stripped = SecurityAssociation(
+    return choose_ipsec(child, _without(offer, TransformType.KE), pfs=False) is not None
+
+
+def differs_in_esn_only(child: Child, offer: SecurityAssociation, pfs: bool) -> bool:
+    """Return whether the offer would do if nobody looked at extended sequence numbers."""
+    blind = replace(child, sequence_numbers=SequenceNumbers.NORMAL)
+    return choose_ipsec(blind, _without(offer, TransformType.ESN), pfs) is not None
+
+
+def _without(offer: SecurityAssociation, type_: TransformType) -> SecurityAssociation:
+    return SecurityAssociation(
         proposals=tuple(
-            Proposal(
-                number=each.number,
-                protocol=each.protocol,
-                spi=each.spi,
-                transforms=tuple(item for item in each.transforms if item.type != TransformType.KE),
-            )
+            replace(each, transforms=tuple(item for item in each.transforms if item.type != type_))
             for each in offer.proposals
         )
     )
-    return choose_esp(child, stripped, pfs=False) is not None
 
 
 def is_answer(offer: SecurityAssociation) -> bool:
-    """Return whether this is one proposal with one transform of each type, as an answer must be (section 2.7)."""
-    if len(offer.proposals) != 1:
+    """Return whether this is one proposal with one transform of each type, as an answer must be (section 2.7).
+
+    Two are one where they have one number and differ in protocol (RFC 4306 section 3.3.1).
+    """
+    if len({each.number for each in offer.proposals}) != 1:
         return False
-    types = [transform.type for transform in offer.proposals[0].transforms]
-    return len(types) == len(set(types))
+    if len({each.protocol for each in offer.proposals}) != len(offer.proposals):
+        return False
+    types = [[transform.type for transform in each.transforms] for each in offer.proposals]
+    return all(len(each) == len(set(each)) for each in types)
 
 
 def _holds(offered: Proposal, wanted: tuple[Transform, ...]) -> bool:
@@ -180,7 +243,7 @@ def _holds(offered: Proposal, wanted: tuple[Transform, ...]) -> bool:
     for transform in wanted:
         if transform not in offered.transforms:
             # ESN may be left out by peers that have only one choice (RFC 7296 3.3.3 makes it mandatory; be lenient).
-            if transform.type == TransformType.ESN and not offered.of_type(TransformType.ESN):
+            if transform == _ESN[False] and not offered.of_type(TransformType.ESN):
                 continue
             return False
     # A type that we do not use must be offered as "none" too, or the peer insists on it (section 3.3.6).
@@ -190,7 +253,10 @@ def _holds(offered: Proposal, wanted: tuple[Transform, ...]) -> bool:
 
 def describe_offer(offer: SecurityAssociation) -> str:
     """Return the offered suites as text for people, of bounded length."""
-    suites = [" ".join(_name(transform) for transform in each.transforms) for each in offer.proposals]
+    suites = [
+        ("ah " if each.protocol == Protocol.AH else "") + " ".join(_name(transform) for transform in each.transforms)
+        for each in offer.proposals
+    ]
     return _bounded("; ".join(suites))
 
 
@@ -199,14 +265,19 @@ def describe_ike(proposals: Sequence[IkeProposal]) -> str:
     return _bounded("; ".join(" ".join(_name(each) for each in ike_transforms(proposal)) for proposal in proposals))
 
 
-def describe_esp(child: Child) -> str:
+def describe_ipsec(child: Child) -> str:
     """Return a child's configured suites as text for people."""
     groups = f" {'/'.join(child.pfs_groups)}" if child.pfs_groups else ""
-    return _bounded(
-        "; ".join(
-            f"{each.encryption}{' ' + each.integrity if each.integrity else ''}{groups}" for each in child.proposals
-        )
-    )
+    esn = "" if child.sequence_numbers is SequenceNumbers.NORMAL else " esn"
+    if child.sequence_numbers is SequenceNumbers.PREFER_EXTENDED:
+        esn += "/no-esn"
+    return _bounded("; ".join(f"{_describe_suite(each)}{groups}{esn}" for each in child.proposals))
+
+
+def _describe_suite(proposal: IpsecProposal) -> str:
+    esp = " ".join(each for each in (proposal.encryption, proposal.integrity) if each is not None)
+    ah = "" if proposal.ah_integrity is None else f"ah {proposal.ah_integrity}"
+    return " in ".join(each for each in (esp, ah) if each)
 
 
 def _bounded(text: str) -> str:

@@ -10,14 +10,21 @@ import functools
 import ipaddress
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from agents.contract.config import TrafficSelector
-from agents.dataplane.base import Direction, PolicySpec, Selector
+from agents.contract.config import Mode, TrafficSelector
+from agents.dataplane.base import Direction, PolicySpec, SaProtocol, Selector
 from agents.ike.wire.payloads import SelectorRange
 from agents.ike.wire.registry import TsType
 
 MOST_RANGES = 255
 MOST_PREFIX_PAIRS = 4_096
+OPAQUE = (65535, 0)
+"""The ports of a selector that stands for packets whose ports cannot be seen (section 3.13.1)."""
+
+_TYPED = frozenset({1, 58, 135})
+"""ICMP, ICMPv6, Mobility Header: the port fields hold type and code, or the MH type (section 3.13.1)."""
+
 _BASE_PRIORITY = 2_000
 
 
@@ -38,6 +45,20 @@ def to_range(selector: TrafficSelector) -> SelectorRange:
 def to_ranges(selectors: Iterable[TrafficSelector]) -> tuple[SelectorRange, ...]:
     """Return the wire form of configured selectors."""
     return tuple(to_range(selector) for selector in selectors)
+
+
+@functools.lru_cache(maxsize=4096)
+def host(address: str) -> SelectorRange:
+    """Return the selector of everything one host sends or receives."""
+    packed = ipaddress.ip_address(address).packed
+    return SelectorRange(
+        ts_type=TsType.IPV4_ADDR_RANGE if len(packed) == 4 else TsType.IPV6_ADDR_RANGE,
+        protocol=0,
+        start_port=0,
+        end_port=65535,
+        start=packed,
+        end=packed,
+    )
 
 
 def intersect(left: SelectorRange, right: SelectorRange) -> SelectorRange | None:
@@ -92,9 +113,16 @@ def prefixes(selector: SelectorRange) -> tuple[str, ...]:
 def describe(selector: SelectorRange) -> str:
     """Return text for people: ``10.1.0.0/24``, with protocol and ports where they matter."""
     text = ",".join(prefixes(selector)[:8])
-    if selector.protocol or (selector.start_port, selector.end_port) != (0, 65535):
-        text += f"[{selector.protocol or 'any'}/{selector.start_port}-{selector.end_port}]"
+    ports = (selector.start_port, selector.end_port)
+    if selector.protocol in _TYPED and ports != (0, 65535):
+        text += f"[{selector.protocol}/type {_type_and_code(ports[0])}-{_type_and_code(ports[1])}]"
+    elif selector.protocol or ports != (0, 65535):
+        text += f"[{selector.protocol or 'any'}/{'opaque' if ports == OPAQUE else f'{ports[0]}-{ports[1]}'}]"
     return text
+
+
+def _type_and_code(port: int) -> str:
+    return f"{port >> 8} code {port & 0xFF}"
 
 
 def prefix_pairs(local_ts: Sequence[SelectorRange], remote_ts: Sequence[SelectorRange]) -> int:
@@ -115,6 +143,9 @@ def policies(
     remote_address: str,
     local_ts: Sequence[SelectorRange],
     remote_ts: Sequence[SelectorRange],
+    mode: Mode = Mode.TUNNEL,
+    protocols: tuple[SaProtocol, ...] = (SaProtocol.ESP,),
+    compressed: bool = False,
 ) -> tuple[PolicySpec, ...]:
     """Return the policies, both directions, of every pair of a local and a remote selector that can meet."""
     specs: list[PolicySpec] = []
@@ -133,7 +164,11 @@ def policies(
                         (local_net, local),
                         (remote_net, remote),
                     )
-    return tuple(dict.fromkeys(specs))
+    plain = (mode, protocols, compressed) == (Mode.TUNNEL, (SaProtocol.ESP,), False)
+    found = dict.fromkeys(specs)
+    if plain:
+        return tuple(found)
+    return tuple(replace(each, mode=mode, protocols=protocols, compressed=compressed) for each in found)
 
 
 def _pair(

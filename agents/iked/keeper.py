@@ -205,6 +205,7 @@ class Keeper:
                 if tunnel.enabled:
                     problems += await self._open_link(plane, tunnel)
             runtime.engine.require_udp_encapsulation = not plane.features.plain_esp
+            runtime.engine.features = plane.features
             runtime.configure(document)
             self._close_links(plane, document)
             for problem in problems:

@@ -63,39 +63,39 @@ class TestIkeProposals:
 
     def test_text_is_bounded_and_names_the_unknown(self) -> None:
         odd = Proposal(
-            number=1, protocol=1, transforms=(Transform(type=1, id=3), Transform(type=9, id=7, key_length=1))
+            number=1, protocol=1, transforms=(Transform(type=1, id=250), Transform(type=99, id=7, key_length=1))
         )
         text = proposals.describe_offer(SecurityAssociation(proposals=(odd,) * 60))
-        assert text.startswith("encr-3 type-9-7-1; ")
+        assert text.startswith("encr-250 type-99-7-1; ")
         assert len(text) == 400
 
 
 class TestEspProposals:
     def offer(self, **changes: object) -> SecurityAssociation:
-        return proposals.offer_esp(replace(child(), **changes), b"\1\2\3\4", pfs=True)  # type: ignore[arg-type]
+        return proposals.offer_ipsec(replace(child(), **changes), b"\1\2\3\4", pfs=True)  # type: ignore[arg-type]
 
     def test_pfs_is_strict_both_ways(self) -> None:
         plain, with_group = child(), child(pfs_groups=("group-31",))
-        assert proposals.choose_esp(plain, self.offer(pfs_groups=("group-31",)), True) is None
-        assert proposals.choose_esp(with_group, self.offer(), True) is None
+        assert proposals.choose_ipsec(plain, self.offer(pfs_groups=("group-31",)), True) is None
+        assert proposals.choose_ipsec(with_group, self.offer(), True) is None
         assert proposals.differs_in_pfs_only(plain, self.offer(pfs_groups=("group-31",)))
 
     def test_the_group_of_the_key_exchange_goes_first(self) -> None:
         both = child(pfs_groups=("group-19", "group-31"))
-        choice = proposals.choose_esp(both, self.offer(pfs_groups=("group-31", "group-19")), True, prefer_group=31)
+        choice = proposals.choose_ipsec(both, self.offer(pfs_groups=("group-31", "group-19")), True, prefer_group=31)
         assert choice is not None
         assert choice.group is not None
         assert choice.group.slug == "group-31"
 
     def test_extended_sequence_numbers_are_not_taken(self) -> None:
-        suite = proposals.offer_esp(child(), b"\1\2\3\4", pfs=False).proposals[0].transforms
+        suite = proposals.offer_ipsec(child(), b"\1\2\3\4", pfs=False).proposals[0].transforms
         esn = tuple(replace(each, id=1) if each.type == TransformType.ESN else each for each in suite)
         offer = SecurityAssociation(proposals=(Proposal(number=1, protocol=3, spi=b"\1\2\3\4", transforms=esn),))
-        assert proposals.choose_esp(child(), offer, False) is None
+        assert proposals.choose_ipsec(child(), offer, False) is None
 
     def test_integrity_none_is_an_aead(self) -> None:
         ours = child(proposals=(IpsecProposal(encryption="aes-128-cbc", integrity="hmac-sha1-96"),))
-        assert proposals.choose_esp(ours, self.offer(), True) is None
+        assert proposals.choose_ipsec(ours, self.offer(), True) is None
 
 
 def _range(start: int, end: int, protocol: int = 0, ports: tuple[int, int] = (0, 65535)) -> SelectorRange:
@@ -181,14 +181,15 @@ def test_an_answer_of_too_many_odd_ranges_is_refused() -> None:
         )
         for number in range(100)
     )
-    choice = proposals.choose_esp(config, proposals.offer_esp(config, b"\1\2\3\4", pfs=False), False)
+    choice = proposals.choose_ipsec(config, proposals.offer_ipsec(config, b"\1\2\3\4", pfs=False), False)
     assert choice is not None
     header = Header(spi_i=b"i" * 8, spi_r=b"r" * 8, next_payload=0, exchange=35, flags=0x20, message_id=1)
-    payloads = (proposals.answer_esp(choice, b"\1\2\3\4"), TsI(selectors=ranges), TsR(selectors=ranges))
+    payloads = (proposals.answer_ipsec(choice, b"\1\2\3\4"), TsI(selectors=ranges), TsR(selectors=ranges))
+    here = negotiation.Setting(local_address="192.0.2.1", remote_address="192.0.2.2")
     with pytest.raises(PeerError, match="do not match"):
-        negotiation.accept_answer(config, Message(header=header, payloads=payloads), pfs=False)
+        negotiation.accept_answer(config, Message(header=header, payloads=payloads), here, pfs=False)
     few = (payloads[0], TsI(selectors=ranges[:1]), TsR(selectors=selectors.to_ranges(config.remote_ts)))
-    accepted = negotiation.accept_answer(config, Message(header=header, payloads=few), pfs=False)
+    accepted = negotiation.accept_answer(config, Message(header=header, payloads=few), here, pfs=False)
     assert accepted.narrowed
 
 

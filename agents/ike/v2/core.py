@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agents.contract.config import Retransmission
 from agents.contract.secret import Secret
-from agents.dataplane.base import SaId
+from agents.dataplane.base import Features, SaId
 from agents.ike.outputs import Entropy, Output, Path
 from agents.ike.timers import Owner
 
@@ -31,6 +31,7 @@ class Core(Protocol):
     entropy: Entropy
     retransmission: Retransmission
     require_udp_encapsulation: bool
+    features: Features | None
 
     def emit(self, output: Output) -> None:
         """Queue one output."""
@@ -66,8 +67,16 @@ class Core(Protocol):
         """Give an inbound SPI back."""
         ...
 
-    def reqid(self, tunnel_id: str, child: str) -> int:
-        """Return the reqid of this child: the same as long as the tunnel is configured."""
+    def new_cpi(self) -> int:
+        """Return an inbound CPI that no other child here has."""
+        ...
+
+    def free_cpi(self, cpi: int | None) -> None:
+        """Give an inbound CPI back; None is none."""
+        ...
+
+    def reqid(self, tunnel_id: str, child: str, slot: int) -> int:
+        """Return the reqid of this child and slot: the same as long as the tunnel is configured."""
         ...
 
     def register(self, sa: IkeSa) -> None:

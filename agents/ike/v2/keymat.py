@@ -33,12 +33,17 @@ class IkeKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildKeys:
-    """Keys of a pair of ESP SAs: ``*_i`` protects what the exchange's initiator sends (section 2.17)."""
+    """Keys of a pair of SAs: ``*_i`` protects what the exchange's initiator sends (section 2.17).
+
+    ``encr_*`` are empty without ESP; ``ah_*`` are None without AH.
+    """
 
     encr_i: Secret
     integ_i: Secret | None
     encr_r: Secret
     integ_r: Secret | None
+    ah_i: Secret | None = None
+    ah_r: Secret | None = None
 
 
 def derive_ike_keys(
@@ -86,23 +91,32 @@ def derive_child_keys(
     nonce_i: bytes,
     nonce_r: bytes,
     shared: bytes | None,
-    encryption: Encryption,
+    encryption: Encryption | None,
     integrity: Integrity | None,
+    ah: Integrity | None = None,
 ) -> ChildKeys:
     """Return the keys of a child: KEYMAT = prf+(SK_d, [g^ir |] Ni | Nr) (section 2.17).
 
-    ``shared`` is the secret of the child's own key exchange, None without one. Order: all of the initiator's first, and
-    for each direction encryption before integrity.
+    ``shared`` is the secret of the child's own key exchange, None without one. Order: all of the initiator's first; for
+    each direction AH before ESP, as their headers stand in the packet (RFC 4306 section 2.17), and encryption before
+    integrity.
     """
-    encryption_octets = encryption.keymat_octets
-    integrity_octets = 0 if integrity is None else integrity.key_octets
-    seed = (shared or b"") + nonce_i + nonce_r
-    keymat = _Cutter(prf_plus(prf_alg, sk_d, seed, 2 * (encryption_octets + integrity_octets)))
-    encr_i = Secret(keymat.take(encryption_octets))
-    integ_i = Secret(keymat.take(integrity_octets)) if integrity_octets else None
-    encr_r = Secret(keymat.take(encryption_octets))
-    integ_r = Secret(keymat.take(integrity_octets)) if integrity_octets else None
-    return ChildKeys(encr_i=encr_i, integ_i=integ_i, encr_r=encr_r, integ_r=integ_r)
+    lengths = (
+        0 if ah is None else ah.key_octets,
+        0 if encryption is None else encryption.keymat_octets,
+        0 if integrity is None else integrity.key_octets,
+    )
+    keymat = _Cutter(prf_plus(prf_alg, sk_d, (shared or b"") + nonce_i + nonce_r, 2 * sum(lengths)))
+    ah_i, encr_i, integ_i = (Secret(keymat.take(length)) for length in lengths)
+    ah_r, encr_r, integ_r = (Secret(keymat.take(length)) for length in lengths)
+    return ChildKeys(
+        encr_i=encr_i,
+        integ_i=integ_i if len(integ_i) else None,
+        encr_r=encr_r,
+        integ_r=integ_r if len(integ_r) else None,
+        ah_i=ah_i if len(ah_i) else None,
+        ah_r=ah_r if len(ah_r) else None,
+    )
 
 
 def further_ike_keys(

@@ -1,33 +1,85 @@
-"""Agreeing on a child: what a responder accepts, what an initiator accepts as the answer (RFC 7296 2.7, 2.9, 2.17)."""
+"""Agreeing on a child: what a responder accepts, what an initiator accepts as the answer (RFC 7296 2.7, 2.9, 2.17).
+
+Mode (1.3.1), compression (2.22) and extended sequence numbers are agreed on here too. Transport mode is host to host:
+its selectors are narrowed to the outer addresses, and it is refused behind a NAT, where section 2.23.1 would have the
+selectors rewritten and several hosts behind one address could not be told apart.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from agents.contract.config import Child
+from agents.contract.config import Child, Mode
+from agents.dataplane.base import Features
 from agents.ike import proposals, selectors
 from agents.ike.errors import PeerError
-from agents.ike.proposals import EspChoice
+from agents.ike.proposals import IpsecChoice
 from agents.ike.wire.message import Message
-from agents.ike.wire.payloads import KeyExchangeData, SecurityAssociation, SelectorRange, TsI, TsR
+from agents.ike.wire.payloads import KeyExchangeData, Notify, SecurityAssociation, SelectorRange, TsI, TsR
 from agents.ike.wire.registry import NotifyType
+
+DEFLATE = 2
+"""The IPComp transform of RFC 2394; the only one offered and taken."""
+
+_CPIS = range(256, 61_440)
+
+Ranges = tuple[SelectorRange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where a child is to live: the outer addresses, NAT or not, and what the data plane can (None: not known)."""
+
+    local_address: str
+    remote_address: str
+    nat: bool = False
+    features: Features | None = None
+
+    @property
+    def extended(self) -> bool:
+        """Whether extended sequence numbers can be used where they are only preferred."""
+        return self.features is None or self.features.extended_sequence_numbers
+
+    @property
+    def compression(self) -> bool:
+        """Whether packets can be compressed."""
+        return self.features is None or self.features.compression
+
+    def ranges(self, config: Child) -> tuple[Ranges, Ranges]:
+        """Return the child's local and remote selectors; in transport mode only what the two hosts can send."""
+        local, remote = selectors.to_ranges(config.local_ts), selectors.to_ranges(config.remote_ts)
+        if config.mode is Mode.TUNNEL:
+            return local, remote
+        return (
+            selectors.narrow(local, (selectors.host(self.local_address),)),
+            selectors.narrow(remote, (selectors.host(self.remote_address),)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """One of our children and what of it both sides want; selectors as we see them."""
+    """One of our children and what of it both sides want; selectors as we see them.
+
+    ``peer_cpi`` is the peer's inbound CPI where packets are to be compressed; ``more`` says that another of our
+    children would take more of what was asked for (ADDITIONAL_TS_POSSIBLE).
+    """
 
     config: Child
-    choice: EspChoice
-    local_ts: tuple[SelectorRange, ...]
-    remote_ts: tuple[SelectorRange, ...]
+    choice: IpsecChoice
+    local_ts: Ranges
+    remote_ts: Ranges
     narrowed: bool
+    mode: Mode = Mode.TUNNEL
+    peer_cpi: int | None = None
+    mode_declined: bool = False
+    more: bool = False
 
 
 def accept_request(
     children: Sequence[Child],
     message: Message,
+    setting: Setting,
     *,
     pfs: bool,
     is_live: Callable[[str], bool],
@@ -35,50 +87,157 @@ def accept_request(
 ) -> Accepted:
     """Find the child that a request asks for.
 
-    Among children whose selectors meet the request, one with exactly these selectors goes first, then one that is not
-    up. ``rekeyed`` fixes the child by name. Raises PeerError.
+    Among children whose selectors meet the request, one of the mode asked for goes first, then one with exactly these
+    selectors, then one that is not up. ``rekeyed`` fixes the child by name. Raises PeerError.
     """
     offer, ts_i, ts_r = _parts(message)
-    met: list[tuple[tuple[bool, bool], Accepted]] = []
-    refused: Child | None = None
+    met: list[tuple[tuple[bool, bool, bool], Accepted]] = []
+    refusal: PeerError | None = None
+    meeting = 0
     for config in children:
         if rekeyed is not None and config.name != rekeyed:
             continue
-        local, remote = selectors.to_ranges(config.local_ts), selectors.to_ranges(config.remote_ts)
+        local, remote = setting.ranges(config)
         local_ts, remote_ts = selectors.narrow(local, ts_r.selectors), selectors.narrow(remote, ts_i.selectors)
         if not _can_meet(local_ts, remote_ts, selectors.prefix_pairs(local, remote)):
             continue
-        choice = _choose(config, offer, message, pfs)
-        if choice is None:
-            refused = refused or config
+        meeting += 1
+        try:
+            choice = _choose(config, offer, message, pfs, setting)
+            mode, declined = _mode_asked(config, message, setting)
+        except PeerError as error:
+            refusal = refusal or error
             continue
+        accepted = Accepted(
+            config=config,
+            choice=choice,
+            local_ts=local_ts,
+            remote_ts=remote_ts,
+            narrowed=not (_all_in(ts_r.selectors, local_ts) and _all_in(ts_i.selectors, remote_ts)),
+            mode=mode,
+            peer_cpi=_cpi_asked(message) if config.ipcomp and setting.compression else None,
+            mode_declined=declined,
+        )
         exact = set(local_ts) == set(local) and set(remote_ts) == set(remote)
-        narrowed = set(local_ts) != set(ts_r.selectors) or set(remote_ts) != set(ts_i.selectors)
-        accepted = Accepted(config=config, choice=choice, local_ts=local_ts, remote_ts=remote_ts, narrowed=narrowed)
-        met.append(((not exact, is_live(config.name)), accepted))
+        met.append(((declined, not exact, is_live(config.name)), accepted))
     if met:
         accepted = min(met, key=lambda entry: entry[0])[1]
         _check_key_exchange(accepted.choice, message)
-        return accepted
-    if refused is not None:
-        raise _no_proposal(refused, offer, pfs)
-    raise _no_selectors(children, ts_i, ts_r)
+        return replace(accepted, more=accepted.narrowed and meeting > 1)
+    raise refusal or _no_selectors(children, ts_i, ts_r)
 
 
-def accept_answer(config: Child, message: Message, *, pfs: bool) -> Accepted:
-    """Check the answer to a request of ours for this child. Raises PeerError, whose notify is for our own records."""
+def accept_answer(
+    config: Child,
+    message: Message,
+    setting: Setting,
+    *,
+    pfs: bool,
+    asked: tuple[Ranges, Ranges] | None = None,
+    compression: bool = False,
+) -> Accepted:
+    """Check the answer to a request of ours for this child. Raises PeerError, whose notify is for our own records.
+
+    ``asked`` are the selectors of the request where they are not the child's own, ``compression`` whether it was
+    offered.
+    """
     offer, ts_i, ts_r = _parts(message)
-    local, remote = selectors.to_ranges(config.local_ts), selectors.to_ranges(config.remote_ts)
+    local, remote = asked or setting.ranges(config)
     if not selectors.within(ts_i.selectors, local) or not selectors.within(ts_r.selectors, remote):
         raise _no_selectors((config,), ts_r, ts_i)
     if not _can_meet(ts_i.selectors, ts_r.selectors, selectors.prefix_pairs(local, remote)):
         raise _no_selectors((config,), ts_r, ts_i)
-    choice = proposals.choose_esp(config, offer, pfs) if proposals.is_answer(offer) else None
-    if choice is None or len(choice.peer_spi) != 4:
+    if not proposals.is_answer(offer):
         raise _no_proposal(config, offer, pfs)
+    choice = _choose(config, offer, message, pfs, setting)
+    _check_mode_answered(config, message, setting)
     _check_key_exchange(choice, message)
-    narrowed = set(ts_i.selectors) != set(local) or set(ts_r.selectors) != set(remote)
-    return Accepted(config=config, choice=choice, local_ts=ts_i.selectors, remote_ts=ts_r.selectors, narrowed=narrowed)
+    narrowed = not (_all_in(local, ts_i.selectors) and _all_in(remote, ts_r.selectors))
+    return Accepted(
+        config=config,
+        choice=choice,
+        local_ts=ts_i.selectors,
+        remote_ts=ts_r.selectors,
+        narrowed=narrowed,
+        mode=config.mode,
+        peer_cpi=_cpi_answered(message, compression),
+        more=narrowed and message.notify(NotifyType.ADDITIONAL_TS_POSSIBLE) is not None,
+    )
+
+
+def _all_in(wished: Sequence[SelectorRange], agreed: Sequence[SelectorRange]) -> bool:
+    """Whether nothing wished for was left out; a packet's own selector before wider ones (2.9) does not count."""
+    return all(any(selectors.covers(outer, inner) for outer in agreed) for inner in wished)
+
+
+def _mode_asked(config: Child, message: Message, setting: Setting) -> tuple[Mode, bool]:
+    """Return the mode of the answer, and whether the peer asked for another (section 1.3.1)."""
+    transport = message.notify(NotifyType.USE_TRANSPORT_MODE) is not None
+    if config.mode is Mode.TUNNEL:
+        return Mode.TUNNEL, transport
+    if not transport:
+        raise _mode_mismatch(config, "tunnel")
+    if setting.nat:
+        raise _transport_behind_nat(config)
+    return Mode.TRANSPORT, False
+
+
+def _check_mode_answered(config: Child, message: Message, setting: Setting) -> None:
+    answered = Mode.TUNNEL if message.notify(NotifyType.USE_TRANSPORT_MODE) is None else Mode.TRANSPORT
+    if answered is not config.mode:
+        raise _mode_mismatch(config, answered)
+    if answered is Mode.TRANSPORT and setting.nat:
+        raise _transport_behind_nat(config)
+
+
+def _mode_mismatch(config: Child, received: str) -> PeerError:
+    return PeerError(
+        NotifyType.NO_PROPOSAL_CHOSEN,
+        "child.mode-mismatch",
+        f"Child {config.name} is for {config.mode} mode and the peer wants {received} mode",
+        received=received,
+        configured=config.mode,
+        field="children.mode",
+    )
+
+
+def _transport_behind_nat(config: Child) -> PeerError:
+    return PeerError(
+        NotifyType.NO_PROPOSAL_CHOSEN,
+        "child.transport-nat",
+        f"Child {config.name} is for transport mode, which is not done through a NAT; use tunnel mode",
+        configured=config.mode,
+        field="children.mode",
+    )
+
+
+def _cpi_asked(message: Message) -> int | None:
+    """Return the peer's CPI of the first DEFLATE among what it offers (section 2.22)."""
+    offered = [_cpi(each) for each in message.notifies(NotifyType.IPCOMP_SUPPORTED)]
+    return next((cpi for cpi in offered if cpi is not None), None)
+
+
+def _cpi_answered(message: Message, offered: bool) -> int | None:
+    notify = message.notify(NotifyType.IPCOMP_SUPPORTED)
+    if notify is None:
+        return None
+    cpi = _cpi(notify)
+    if cpi is None or not offered:
+        raise PeerError(
+            NotifyType.NO_PROPOSAL_CHOSEN,
+            "child.no-proposal",
+            "The peer's answer has a compression that was not offered",
+            received=notify.data[:8].hex(),
+            configured="deflate" if offered else "none",
+            field="children.ipcomp",
+        )
+    return cpi
+
+
+def _cpi(notify: Notify) -> int | None:
+    """Return the CPI of IPCOMP_SUPPORTED, or None where it is not one for DEFLATE that a packet can carry."""
+    cpi = int.from_bytes(notify.data[:2], "big")
+    return cpi if len(notify.data) == 3 and notify.data[2] == DEFLATE and cpi in _CPIS else None
 
 
 def _parts(message: Message) -> tuple[SecurityAssociation, TsI, TsR]:
@@ -98,13 +257,16 @@ def _can_meet(local_ts: Sequence[SelectorRange], remote_ts: Sequence[SelectorRan
     )
 
 
-def _choose(config: Child, offer: SecurityAssociation, message: Message, pfs: bool) -> EspChoice | None:
+def _choose(config: Child, offer: SecurityAssociation, message: Message, pfs: bool, setting: Setting) -> IpsecChoice:
     key_exchange = message.find(KeyExchangeData)
-    choice = proposals.choose_esp(config, offer, pfs, None if key_exchange is None else key_exchange.group)
-    return choice if choice is not None and len(choice.peer_spi) == 4 else None
+    prefer = None if key_exchange is None else key_exchange.group
+    choice = proposals.choose_ipsec(config, offer, pfs, prefer, setting.extended)
+    if choice is None:
+        raise _no_proposal(config, offer, pfs)
+    return choice
 
 
-def _check_key_exchange(choice: EspChoice, message: Message) -> None:
+def _check_key_exchange(choice: IpsecChoice, message: Message) -> None:
     if choice.group is None:
         return
     key_exchange = message.find(KeyExchangeData)
@@ -121,14 +283,18 @@ def _check_key_exchange(choice: EspChoice, message: Message) -> None:
 
 
 def _no_proposal(config: Child, offer: SecurityAssociation, pfs: bool) -> PeerError:
-    pfs_only = pfs and proposals.differs_in_pfs_only(config, offer)
+    code, field = "child.no-proposal", "children.proposals"
+    if pfs and proposals.differs_in_pfs_only(config, offer):
+        code, field = "child.pfs-mismatch", "children.pfs_groups"
+    elif proposals.differs_in_esn_only(config, offer, pfs):
+        code, field = "child.esn-mismatch", "children.sequence_numbers"
     return PeerError(
         NotifyType.NO_PROPOSAL_CHOSEN,
-        "child.pfs-mismatch" if pfs_only else "child.no-proposal",
+        code,
         f"No IPsec proposal of child {config.name} matches what the peer offers",
         received=proposals.describe_offer(offer),
-        configured=proposals.describe_esp(config),
-        field="children.pfs_groups" if pfs_only else "children.proposals",
+        configured=proposals.describe_ipsec(config),
+        field=field,
     )
 
 

@@ -69,7 +69,7 @@ class IkeSa:
         self.current: Task | None = None
         self.queue: deque[Task] = deque()
         self.children: list[ChildSa] = []
-        self.deleted_early: set[int] = set()
+        self.deleted_early: set[tuple[int, int]] = set()
         self.created_at = now
         self.established_at: float | None = None
         self.rekey_at: float | None = None
@@ -471,9 +471,9 @@ class IkeSa:
 
     # --- children
 
-    def child_by_spi_out(self, spi: int) -> ChildSa | None:
-        """Return the child on which the peer receives ``spi``."""
-        return next((child for child in self.children if child.spi_out == spi), None)
+    def child_by_spi_out(self, protocol: int, spi: int) -> ChildSa | None:
+        """Return the child that the peer receives by this protocol on ``spi``."""
+        return next((child for child in self.children if child.sends_to(protocol, spi)), None)
 
     def child_by_spi_in(self, spi: int) -> ChildSa | None:
         """Return the child on which we receive ``spi``."""
@@ -524,6 +524,7 @@ class IkeSa:
         if child in self.children:
             self.children.remove(child)
         self.core.free_esp_spi(child.spi_in)
+        self.core.free_cpi(child.agreement.cpi_in)
         if self.tunnel is None:
             return
         still_needed = self.tunnel.needed_policies(child.name)

@@ -80,4 +80,8 @@ def _child_sa(child: ChildSa) -> ChildSaStatus:
         rekey_at=child.rekey_at,
         expires_at=child.expire_at,
         counters=Counters(),
+        ah_integrity=agreement.proposal.ah_integrity,
+        mode=agreement.mode,
+        esn=agreement.esn,
+        ipcomp=agreement.cpi_in is not None,
     )

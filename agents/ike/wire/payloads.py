@@ -6,6 +6,7 @@ unknown stay opaque.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,7 +95,10 @@ class SecurityAssociation:
 
     @classmethod
     def parse(cls, body: bytes) -> Self:
-        """Read proposals, whose numbers run 1, 2, 3 ... in a request (any single number in an answer)."""
+        """Read proposals, whose numbers run 1, 2, 3 ... in a request (any one number in an answer).
+
+        A number may come twice, as in RFC 4306 section 3.3.1: both proposals together, AH around ESP.
+        """
         proposals: list[Proposal] = []
         offset, more = 0, True
         while more:
@@ -104,7 +108,9 @@ class SecurityAssociation:
             proposals.append(proposal)
         if offset != len(body):
             raise malformed("octets after the last proposal")
-        if any(each.number != index for index, each in enumerate(proposals, 1)) and len(proposals) > 1:
+        numbers = [each.number for each in proposals]
+        in_order = numbers[0] == 1 and all(after - before in (0, 1) for before, after in itertools.pairwise(numbers))
+        if not in_order and len(set(numbers)) > 1:
             raise malformed("proposal numbers do not run from 1")
         return cls(proposals=tuple(proposals))
 

@@ -456,7 +456,7 @@ class TestEffects:
         _, paris, lyon = standing(children=(config,))
         taken = set(lyon.engine._esp_spis)
         payloads = (
-            proposals.offer_esp(config, b"\1\2\3\4", pfs=True),
+            proposals.offer_ipsec(config, b"\1\2\3\4", pfs=True),
             Nonce(data=bytes(32)),
             KeyExchangeData(group=31, data=bytes(32)),
             TsI(selectors=selectors.to_ranges(config.local_ts)),

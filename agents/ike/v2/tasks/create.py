@@ -17,21 +17,22 @@ from typing import TYPE_CHECKING
 
 from agents.contract import algorithms
 from agents.contract.config import Child
-from agents.ike import proposals, selectors
+from agents.ike import proposals
 from agents.ike.crypto.dh import KeyPair
 from agents.ike.errors import PeerError
 from agents.ike.v2 import key_exchange as ke
 from agents.ike.v2 import negotiation
-from agents.ike.v2.child import Agreement, ChildSa
+from agents.ike.v2.child import ChildSa
 from agents.ike.v2.negotiation import Accepted
+from agents.ike.v2.request import ChildRequest, agree, answer, setting
 from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tasks import rekey
 from agents.ike.v2.tasks.base import Task, refusal
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteUnaccepted
-from agents.ike.v2.tasks.first import CHILD_CODES, install_failed, install_own
+from agents.ike.v2.tasks.first import CHILD_CODES, install_failed, install_own, report_terms
 from agents.ike.wire.message import Message
-from agents.ike.wire.payloads import KeyExchangeData, Nonce, Notify, Payload, TsI, TsR
-from agents.ike.wire.registry import Exchange, NotifyType, Protocol
+from agents.ike.wire.payloads import KeyExchangeData, Nonce, Notify, Payload, SecurityAssociation
+from agents.ike.wire.registry import Exchange, NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
@@ -52,11 +53,10 @@ class CreateChild(Task):
         self.redundant: ChildSa | None = None
         self._group: str | None = None
         self._restarted = False
-        self._config: Child | None = None
+        self._request: ChildRequest | None = None
         self._key_pair: KeyPair | None = None
         self._nonce = b""
-        self._spi_in = 0
-        self._made = False
+        self._answer: Message | None = None
 
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """Return the request."""
@@ -71,24 +71,22 @@ class CreateChild(Task):
             return None
         else:
             self.replaced.state = ChildState.REKEYING
-        self._config = config
         sa.deleted_early.clear()
-        self._spi_in = sa.core.new_esp_spi()
+        request = self._request = ChildRequest(sa, config, pfs=True)
         self._nonce = sa.core.entropy.octets(NONCE_OCTETS)
-        spi = self._spi_in.to_bytes(4, "big")
         rekey_sa: tuple[Payload, ...] = ()
         if self.replaced is not None:
             old = self.replaced.spi_in.to_bytes(4, "big")
-            rekey_sa = (Notify(type=NotifyType.REKEY_SA, protocol=Protocol.ESP, spi=old),)
+            rekey_sa = (Notify(type=NotifyType.REKEY_SA, protocol=self.replaced.protocol, spi=old),)
         else:
             sa.report("child.requested", f"Child {self.name} requested")
         return (
             *rekey_sa,
-            proposals.offer_esp(config, spi, pfs=True),
+            *request.notifies(),
+            request.offer(),
             Nonce(data=self._nonce),
             *self._key_exchange(sa, config),
-            TsI(selectors=selectors.to_ranges(config.local_ts)),
-            TsR(selectors=selectors.to_ranges(config.remote_ts)),
+            *request.selectors(),
         )
 
     def _key_exchange(self, sa: IkeSa, config: Child) -> tuple[Payload, ...]:
@@ -101,37 +99,27 @@ class CreateChild(Task):
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
         """Take the answer."""
-        assert self._config is not None
+        request = self._request
+        assert request is not None
         if sa.state is not SaState.ESTABLISHED:  # deleted meanwhile, and the child with it
-            sa.core.free_esp_spi(self._spi_in)
+            request.release(sa)
             return
         wrong_group = message.notify(NotifyType.INVALID_KE_PAYLOAD)
         if wrong_group is not None and self._change_group(sa, wrong_group, now):
             return
         error = refusal(message, CHILD_CODES, f"The peer refused child {self.name}")
         if error is not None:
-            error.configured = proposals.describe_esp(self._config)
+            error.configured = proposals.describe_ipsec(request.config)
             raise error
-        self._made = True
-        accepted = negotiation.accept_answer(self._config, message, pfs=True)
+        self._answer = message
+        accepted = request.accept(sa, message)
         nonce = message.find(Nonce)
         assert nonce is not None  # the payload rules ask for it
-        agreement = Agreement(
-            config=self._config,
-            proposal=accepted.choice.proposal,
-            group=None if accepted.choice.group is None else accepted.choice.group.slug,
-            local_ts=accepted.local_ts,
-            remote_ts=accepted.remote_ts,
-            spi_in=self._spi_in,
-            spi_out=int.from_bytes(accepted.choice.peer_spi, "big"),
-            initiator=True,
-            nonce_i=self._nonce,
-            nonce_r=nonce.data,
-            shared=_finished(self._key_pair, message),
-        )
-        if agreement.spi_out in sa.deleted_early:
+        shared = _finished(self._key_pair, message)
+        if any(child_spi in sa.deleted_early for child_spi in _peer_spis(message)):
             self._deleted_meanwhile(sa, now)
             return
+        agreement = request.agree(sa, accepted, (self._nonce, nonce.data), shared, self.replaced)
         child = sa.add_child(agreement, now)
         if self.replaced is None:
             install_own(sa, child, accepted, now)
@@ -140,12 +128,16 @@ class CreateChild(Task):
 
     def abandoned(self, sa: IkeSa, now: float) -> None:
         """Give the SPI back."""
-        sa.core.free_esp_spi(self._spi_in)
+        self._release(sa)
+
+    def _release(self, sa: IkeSa) -> None:
+        if self._request is not None:
+            self._request.release(sa)
 
     def _deleted_meanwhile(self, sa: IkeSa, now: float) -> None:
         """The peer's Delete of the new child overtook its own answer: what is missing now is asked for again."""
         assert sa.tunnel is not None
-        sa.core.free_esp_spi(self._spi_in)
+        self._release(sa)
         sa.tunnel.postpone_child(self.name, sa.postponed(now))
         if self.replaced is not None and self.replaced in sa.children:
             sa.enqueue(DeleteChildren((self.replaced,)), now)
@@ -184,13 +176,13 @@ class CreateChild(Task):
             sa.enqueue(DeleteChildren((old,)), now)
 
     def _change_group(self, sa: IkeSa, notify: Notify, now: float) -> bool:
-        assert self._config is not None
+        assert self._request is not None
         group = proposals.group_by_number(int.from_bytes(notify.data, "big")) if len(notify.data) == 2 else None
-        if self._restarted or group is None or group.slug not in self._config.pfs_groups:
+        if self._restarted or group is None or group.slug not in self._request.config.pfs_groups:
             return False
         self._restarted = True
         self._group = group.slug
-        sa.core.free_esp_spi(self._spi_in)
+        self._release(sa)
         if self.replaced is not None and self.replaced.state is ChildState.REKEYING:
             self.replaced.state = ChildState.INSTALLED
         sa.report("ike.group-changed", f"The peer asked for {group.slug}", received=group.slug)
@@ -200,9 +192,9 @@ class CreateChild(Task):
     def failed(self, sa: IkeSa, error: PeerError, now: float) -> None:
         """The answer is a refusal or not acceptable."""
         assert sa.tunnel is not None
-        sa.core.free_esp_spi(self._spi_in)
-        if self._made:
-            sa.enqueue(DeleteUnaccepted(self._spi_in), now)
+        self._release(sa)
+        if self._answer is not None and self._request is not None:
+            sa.enqueue(DeleteUnaccepted(self._answer, self._request.spi_in), now)
         old = self.replaced
         if error.notify == NotifyType.TEMPORARY_FAILURE:
             self._try_later(sa, now)
@@ -249,6 +241,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     accepted = negotiation.accept_request(
         tunnel.config.children,
         message,
+        setting(sa),
         pfs=True,
         is_live=lambda name: tunnel.live_child(name) is not None,
         rekeyed=None if old is None else old.name,
@@ -256,7 +249,10 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     if old is None and ours is not None and ours.replaced is None and ours.name == accepted.config.name and sa.opener:
         raise _busy("Both ends ask for the same child; the opener of the IKE SA goes first")
     key_exchange, shared = _answered(sa, message, accepted)  # may refuse: before an SPI is taken
-    child = sa.add_child(_agreement(sa, message, accepted, shared), now)
+    nonce = message.find(Nonce)
+    assert nonce is not None  # the payload rules ask for it
+    nonces = (nonce.data, sa.core.entropy.octets(NONCE_OCTETS))
+    child = sa.add_child(agree(sa, accepted, nonces, shared, old), now)
     if old is not None:
         if ours is not None and ours.replaced is old:
             ours.redundant = child
@@ -270,10 +266,10 @@ def _rekeyed_child(sa: IkeSa, message: Message) -> ChildSa | None:
     notify = message.notify(NotifyType.REKEY_SA)
     if notify is None:
         return None
-    old = sa.child_by_spi_out(int.from_bytes(notify.spi, "big"))
+    old = sa.child_by_spi_out(notify.protocol, int.from_bytes(notify.spi, "big"))
     if old is None and isinstance(sa.current, CreateChild):
         raise _busy("The child may be the one whose answer is on its way")
-    if old is None or notify.protocol != Protocol.ESP:
+    if old is None:
         raise PeerError(
             NotifyType.CHILD_SA_NOT_FOUND,
             "drop.state",
@@ -284,24 +280,6 @@ def _rekeyed_child(sa: IkeSa, message: Message) -> ChildSa | None:
     if old.state not in (ChildState.INSTALLED, ChildState.REKEYING):
         raise _busy(f"Child {old.name} is {old.state}")
     return old
-
-
-def _agreement(sa: IkeSa, message: Message, accepted: Accepted, shared: bytes | None) -> Agreement:
-    nonce = message.find(Nonce)
-    assert nonce is not None  # the payload rules ask for it
-    return Agreement(
-        config=accepted.config,
-        proposal=accepted.choice.proposal,
-        group=None if accepted.choice.group is None else accepted.choice.group.slug,
-        local_ts=accepted.local_ts,
-        remote_ts=accepted.remote_ts,
-        spi_in=sa.core.new_esp_spi(),
-        spi_out=int.from_bytes(accepted.choice.peer_spi, "big"),
-        initiator=False,
-        nonce_i=nonce.data,
-        nonce_r=sa.core.entropy.octets(NONCE_OCTETS),
-        shared=shared,
-    )
 
 
 def _install(
@@ -327,20 +305,12 @@ def _install(
                 "child.install-failed",
                 f"The data plane refused child {child.name}: {problem}",
             )
-        sa.respond(
-            (
-                proposals.answer_esp(accepted.choice, agreement.spi_in.to_bytes(4, "big")),
-                Nonce(data=agreement.nonce_r),
-                *key_exchange,
-                TsI(selectors=agreement.remote_ts),
-                TsR(selectors=agreement.local_ts),
-            ),
-            then,
-        )
+        sa.respond(answer(agreement, accepted, (Nonce(data=agreement.nonce_r), *key_exchange)), then)
         sa.child_up(child, then, rekeyed=old is not None)
         if old is None:
             _delete_duplicates(sa, child, then)
 
+    report_terms(sa, accepted)
     child.outbound_held = old is not None
     sa.core.install(
         sa, child, replaces=() if old is None else old.sa_ids, outbound_later=old is not None, then=installed
@@ -354,6 +324,12 @@ def _delete_duplicates(sa: IkeSa, child: ChildSa, now: float) -> None:
         same = (other.agreement.local_ts, other.agreement.remote_ts) == (agreement.local_ts, agreement.remote_ts)
         if other is not child and other.name == child.name and same and other.state is ChildState.INSTALLED:
             sa.enqueue(DeleteChildren((other,)), now)
+
+
+def _peer_spis(message: Message) -> list[tuple[int, int]]:
+    offer = message.find(SecurityAssociation)
+    found = () if offer is None else offer.proposals
+    return [(each.protocol, int.from_bytes(each.spi, "big")) for each in found]
 
 
 def _finished(key_pair: KeyPair | None, message: Message) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError
@@ -9,11 +10,13 @@ from agents.ike.v2.child import ChildSa
 from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tasks.base import Task
 from agents.ike.wire.message import Message
-from agents.ike.wire.payloads import Delete, Notify, Payload
+from agents.ike.wire.payloads import Delete, Notify, Payload, SecurityAssociation
 from agents.ike.wire.registry import Exchange, NotifyType, Protocol, notify_name
 
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
+
+_CHILD_PROTOCOLS = (Protocol.ESP, Protocol.AH)
 
 
 class Liveness(Task):
@@ -45,8 +48,7 @@ class DeleteChildren(Task):
         self._children = tuple(child for child in self._children if child.state is ChildState.DELETING)
         if not self._children:
             return None
-        spis = tuple(child.spi_in.to_bytes(4, "big") for child in self._children)
-        return (Delete(protocol=Protocol.ESP, spis=spis),)
+        return _deletes(self._children)
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
         """Take the answer."""
@@ -59,12 +61,15 @@ class DeleteUnaccepted(Task):
 
     exchange = Exchange.INFORMATIONAL
 
-    def __init__(self, spi_in: int) -> None:
-        self._spi_in = spi_in
+    def __init__(self, answer: Message, spi_in: int) -> None:
+        offer = answer.find(SecurityAssociation)
+        protocols = {each.protocol for each in offer.proposals} if offer is not None else set()
+        self._protocols = [each for each in _CHILD_PROTOCOLS if each in protocols] or [Protocol.ESP]
+        self._spi = spi_in.to_bytes(4, "big")
 
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """Return the request."""
-        return (Delete(protocol=Protocol.ESP, spis=(self._spi_in.to_bytes(4, "big"),)),)
+        return tuple(Delete(protocol=protocol, spis=(self._spi,)) for protocol in self._protocols)
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
         """Nothing to do: there is nothing of it here."""
@@ -89,9 +94,20 @@ class DeleteIke(Task):
         sa.close(now)
 
 
+def _deletes(children: Iterable[ChildSa]) -> tuple[Delete, ...]:
+    """Return the Delete payloads of these children: SAs around each other go together (RFC 4306 section 1.4)."""
+    spis: dict[Protocol, list[bytes]] = {}
+    for child in children:
+        for protocol in child.agreement.protocols:
+            spis.setdefault(protocol, []).append(child.spi_in.to_bytes(4, "big"))
+    return tuple(
+        Delete(protocol=protocol, spis=tuple(spis[protocol])) for protocol in _CHILD_PROTOCOLS if protocol in spis
+    )
+
+
 def concerns_children(message: Message) -> bool:
     """Return whether an INFORMATIONAL request deletes children."""
-    return any(type(payload) is Delete and payload.protocol == Protocol.ESP for payload in message.payloads)
+    return any(type(payload) is Delete and payload.protocol in _CHILD_PROTOCOLS for payload in message.payloads)
 
 
 def respond(sa: IkeSa, message: Message, now: float) -> None:
@@ -105,23 +121,24 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
         sa.respond((), now)
         _deleted_by_peer(sa, now, refused=fatal)
         return
-    answer: list[bytes] = []
+    gone: list[ChildSa] = []
     for delete in deletes:
-        if delete.protocol == Protocol.ESP:
-            answer += [spi for spi in (_delete_child(sa, spi, now) for spi in delete.spis) if spi is not None]
-    sa.respond((Delete(protocol=Protocol.ESP, spis=tuple(answer)),) if answer else (), now)
+        if delete.protocol in _CHILD_PROTOCOLS:
+            for spi in delete.spis:
+                gone += _delete_child(sa, delete.protocol, int.from_bytes(spi, "big"), now)
+    sa.respond(_deletes(gone), now)
 
 
-def _delete_child(sa: IkeSa, spi: bytes, now: float) -> bytes | None:
-    """Remove the child the peer receives on ``spi``; return our SPI unless we are deleting it too (section 1.4.1)."""
-    child = sa.child_by_spi_out(int.from_bytes(spi, "big"))
+def _delete_child(sa: IkeSa, protocol: int, spi: int, now: float) -> list[ChildSa]:
+    """Remove the child the peer receives on ``spi``; return it unless we are deleting it too (section 1.4.1)."""
+    child = sa.child_by_spi_out(protocol, spi)
     if child is None:
         if sa.busy_with_children():
-            sa.deleted_early.add(int.from_bytes(spi, "big"))  # perhaps of a child whose answer is still on its way
-        return None
+            sa.deleted_early.add((protocol, spi))  # perhaps of a child whose answer is still on its way
+        return []
     simultaneous = child.state is ChildState.DELETING
     sa.remove_child(child, now, by_peer=True)
-    return None if simultaneous else child.spi_in.to_bytes(4, "big")
+    return [] if simultaneous else [child]
 
 
 def _deleted_by_peer(sa: IkeSa, now: float, refused: bool) -> None:

@@ -13,13 +13,15 @@ from agents.contract.config import Child
 from agents.ike import proposals, selectors
 from agents.ike.errors import PeerError
 from agents.ike.v2 import negotiation
-from agents.ike.v2.child import Agreement, ChildSa
+from agents.ike.v2.child import ChildSa
 from agents.ike.v2.negotiation import Accepted
+from agents.ike.v2.request import ChildRequest, agree, setting
+from agents.ike.v2.request import answer as child_payloads
 from agents.ike.v2.states import SaState
 from agents.ike.v2.tasks.base import refusal
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteUnaccepted
 from agents.ike.wire.message import Message
-from agents.ike.wire.payloads import Notify, Payload, TsI, TsR
+from agents.ike.wire.payloads import Notify, Payload
 from agents.ike.wire.registry import NotifyType
 
 if TYPE_CHECKING:
@@ -40,53 +42,45 @@ class FirstChild:
     """The tunnel's first child as the initiator asks for it. It holds an SPI until it is made or released."""
 
     def __init__(self, sa: IkeSa, config: Child) -> None:
-        self._config = config
-        self._spi_in = sa.core.new_esp_spi()
-        self._held = True
+        self._request = ChildRequest(sa, config, pfs=False)
         sa.first_child = self
 
     def payloads(self) -> tuple[Payload, ...]:
         """Return what the request says about it."""
-        return (
-            proposals.offer_esp(self._config, self._spi_in.to_bytes(4, "big"), pfs=False),
-            TsI(selectors=selectors.to_ranges(self._config.local_ts)),
-            TsR(selectors=selectors.to_ranges(self._config.remote_ts)),
-        )
+        return (*self._request.notifies(), self._request.offer(), *self._request.selectors())
 
     def release(self, sa: IkeSa) -> None:
         """Give the SPI back, if it is still held."""
-        if self._held:
-            self._held = False
-            sa.core.free_esp_spi(self._spi_in)
+        self._request.release(sa)
         sa.first_child = None
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
         """Take what the answer says about the child; a refusal leaves the IKE SA standing."""
         assert sa.tunnel is not None
-        config = self._config
+        config = self._request.config
         error = refusal(message, CHILD_CODES, f"The peer refused child {config.name}")
         made = error is None
         try:
             if error is not None:
                 error.configured = _describe_request(config, error.notify)
                 raise error
-            accepted = negotiation.accept_answer(config, message, pfs=False)
+            accepted = self._request.accept(sa, message)
+            agreement = self._request.agree(sa, accepted, (sa.nonce_i, sa.nonce_r))
         except PeerError as error:
             self.release(sa)
             sa.report_error(error)
             sa.tunnel.child_refused(config.name, error, now)
             if made:
-                sa.enqueue(DeleteUnaccepted(self._spi_in), now)
+                sa.enqueue(DeleteUnaccepted(message, self._request.spi_in), now)
             return
-        self._held = False
         sa.first_child = None
-        child = sa.add_child(_agreement(sa, accepted, self._spi_in, initiator=True), now)
+        child = sa.add_child(agreement, now)
         install_own(sa, child, accepted, now)
 
 
 def install_own(sa: IkeSa, child: ChildSa, accepted: Accepted, now: float) -> None:
     """Install a child that we asked for, outside a rekey."""
-    _report_narrowing(sa, accepted)
+    report_terms(sa, accepted)
 
     def installed(problem: str | None, then: float) -> None:
         latest = sa.latest()
@@ -115,21 +109,24 @@ def respond(sa: IkeSa, tunnel: TunnelRuntime, message: Message, answer: Answer, 
     """Answer with the child that the request asks for once it is installed, or with the reason why not."""
     try:
         accepted = negotiation.accept_request(
-            tunnel.config.children, message, pfs=False, is_live=lambda name: tunnel.live_child(name) is not None
+            tunnel.config.children,
+            message,
+            setting(sa),
+            pfs=False,
+            is_live=lambda name: tunnel.live_child(name) is not None,
         )
+        agreement = agree(sa, accepted, (sa.nonce_i, sa.nonce_r))
     except PeerError as error:
         sa.report_error(error)
         tunnel.child_refused(None, error, now)
         answer((Notify(type=error.notify, data=error.data),), now)
         tunnel.sa_established(sa, now)
         return
-    _install(sa, tunnel, accepted, answer, now)
+    report_terms(sa, accepted)
+    _install(sa, tunnel, sa.add_child(agreement, now), accepted, answer, now)
 
 
-def _install(sa: IkeSa, tunnel: TunnelRuntime, accepted: Accepted, answer: Answer, now: float) -> None:
-    spi_in = sa.core.new_esp_spi()
-    child = sa.add_child(_agreement(sa, accepted, spi_in, initiator=False), now)
-    _report_narrowing(sa, accepted)
+def _install(sa: IkeSa, tunnel: TunnelRuntime, child: ChildSa, accepted: Accepted, answer: Answer, now: float) -> None:
 
     def installed(problem: str | None, then: float) -> None:
         if sa.state is not SaState.AUTHENTICATING:
@@ -145,37 +142,23 @@ def _install(sa: IkeSa, tunnel: TunnelRuntime, accepted: Accepted, answer: Answe
             sa.remove_child(child, then)
             answer((Notify(type=NotifyType.TEMPORARY_FAILURE),), then)
         else:
-            answer(
-                (
-                    proposals.answer_esp(accepted.choice, spi_in.to_bytes(4, "big")),
-                    TsI(selectors=accepted.remote_ts),
-                    TsR(selectors=accepted.local_ts),
-                ),
-                then,
-            )
+            answer(child_payloads(child.agreement, accepted), then)
             sa.child_up(child, then)
         tunnel.sa_established(sa, then)
 
     sa.core.install(sa, child, replaces=(), outbound_later=False, then=installed)
 
 
-def _agreement(sa: IkeSa, accepted: Accepted, spi_in: int, initiator: bool) -> Agreement:
-    return Agreement(
-        config=accepted.config,
-        proposal=accepted.choice.proposal,
-        group=None,
-        local_ts=accepted.local_ts,
-        remote_ts=accepted.remote_ts,
-        spi_in=spi_in,
-        spi_out=int.from_bytes(accepted.choice.peer_spi, "big"),
-        initiator=initiator,
-        nonce_i=sa.nonce_i,
-        nonce_r=sa.nonce_r,
-        shared=None,
-    )
-
-
-def _report_narrowing(sa: IkeSa, accepted: Accepted) -> None:
+def report_terms(sa: IkeSa, accepted: Accepted) -> None:
+    """Report where a child is not as it was asked for."""
+    if accepted.mode_declined:
+        sa.report(
+            "child.mode-mismatch",
+            f"The peer asks for transport mode and child {accepted.config.name} is for tunnel mode",
+            received="transport",
+            configured="tunnel",
+            field="children.mode",
+        )
     if accepted.narrowed:
         sa.report(
             "child.narrowed",
@@ -190,4 +173,4 @@ def _describe_request(config: Child, notify: int) -> str:
     if notify == NotifyType.TS_UNACCEPTABLE:
         local, remote = selectors.to_ranges(config.local_ts), selectors.to_ranges(config.remote_ts)
         return f"{selectors.describe_all(local)} = {selectors.describe_all(remote)}"
-    return proposals.describe_esp(config)
+    return proposals.describe_ipsec(config)
