@@ -28,3 +28,4 @@ class IdentityTypeChoice(models.TextChoices):
     FQDN = "fqdn", "Domain name"
     EMAIL = "email", "E-mail address"
     KEY_ID = "key-id", "Key ID"
+    DN = "dn", "Distinguished name"

@@ -62,11 +62,17 @@ class GatewayForm(forms.Form):
         initial=DataPlaneChoice.AUTO,
         help_text="Automatic tries the kernel first, then userspace, and says which it took and why.",
     )
+    allow_legacy = forms.BooleanField(
+        label="Allow legacy algorithms",
+        required=False,
+        help_text="DES, 3DES, MD5 and small groups, for peers that know nothing else. Policies that name them are "
+        "refused otherwise.",
+    )
 
     @classmethod
     def initial_of(cls, gateway: Gateway) -> dict[str, Any]:
         """Return what the form shows of an existing gateway."""
-        names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane")
+        names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane", "allow_legacy")
         values: dict[str, Any] = {name: getattr(gateway, name) for name in names}
         values["addresses"] = "\n".join(_address_line(row) for row in gateway.addresses.all())
         values["protected_networks"] = "\n".join(row.prefix for row in gateway.protected_networks.all())
@@ -83,6 +89,7 @@ class GatewayForm(forms.Form):
             agent_host=values["agent_host"],
             agent_port=values["agent_port"],
             data_plane=values["data_plane"],
+            allow_legacy=values["allow_legacy"],
             addresses=addresses,
             protected_networks=_lines(values["protected_networks"]),
         )

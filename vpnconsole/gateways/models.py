@@ -44,6 +44,7 @@ class Gateway(models.Model):
     agent_host = models.CharField(max_length=255, blank=True, help_text="address or name the console dials")
     agent_port = models.PositiveIntegerField(default=8470, validators=[MinValueValidator(1), MaxValueValidator(65_535)])
     data_plane = models.CharField(max_length=16, choices=DataPlaneChoice.choices, default=DataPlaneChoice.AUTO)
+    allow_legacy = models.BooleanField("Allow legacy algorithms", default=False)
     enrolled_at = models.DateTimeField(null=True, blank=True, editable=False)
     certificate_pem = models.TextField(blank=True, editable=False)
     certificate_serial = models.CharField(max_length=40, blank=True, editable=False)

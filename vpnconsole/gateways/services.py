@@ -23,7 +23,7 @@ from vpnconsole.accounts.models import User
 from vpnconsole.gateways import fleet
 from vpnconsole.gateways.choices import GatewayKind, IdentityTypeChoice
 from vpnconsole.gateways.models import EnrolmentToken, Gateway, GatewayAddress, ProtectedNetwork
-from vpnconsole.gateways.signals import addresses_leaving, kind_changing
+from vpnconsole.gateways.signals import addresses_leaving, kind_changing, legacy_ending
 from vpnconsole.lib.deletion import delete_unused
 from vpnconsole.lib.errors import FieldErrors
 
@@ -37,8 +37,8 @@ _TOKEN_SECRET_OCTETS = 32
 class AddressInput:
     """One outer address as an operator enters it.
 
-    ``identity`` is the IKE identity shown from it, in the form people write: an address, a name, ``user@name``, or
-    ``0x`` and the octets of a key ID; empty means the address itself.
+    ``identity`` is the IKE identity shown from it, in the form people write: an address, a name, ``user@name``,
+    ``CN=gw,O=Example``, or ``0x`` and the octets of a key ID; empty means the address itself.
     """
 
     address: str
@@ -56,6 +56,7 @@ class GatewayInput:
     agent_host: str = ""
     agent_port: int = 8470
     data_plane: str = "auto"
+    allow_legacy: bool = False
     addresses: Sequence[AddressInput] = ()
     protected_networks: Sequence[str] = ()
 
@@ -84,6 +85,8 @@ def update_gateway(actor: User | None, gateway: Gateway, data: GatewayInput) -> 
     gateway = Gateway.objects.select_for_update().get(pk=gateway.pk)
     if data.kind != gateway.kind:
         kind_changing.send(sender=Gateway, gateway=gateway, kind=data.kind)
+    if gateway.allow_legacy and not data.allow_legacy:
+        legacy_ending.send(sender=Gateway, gateway=gateway)
     before = _facts(gateway)
     _fill(gateway, data)
     after = _facts(gateway)
@@ -100,7 +103,7 @@ def delete_gateway(actor: User | None, gateway: Gateway) -> None:
 
 
 def _facts(gateway: Gateway) -> dict[str, object]:
-    names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane")
+    names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane", "allow_legacy")
     facts: dict[str, object] = {name: getattr(gateway, name) for name in names}
     facts["addresses"] = list(gateway.addresses.values_list("address", "label", "identity_type", "identity_value"))
     facts["protected_networks"] = list(gateway.protected_networks.values_list("prefix", flat=True))
@@ -114,6 +117,7 @@ def _fill(gateway: Gateway, data: GatewayInput) -> None:
     gateway.agent_host = data.agent_host.strip()
     gateway.agent_port = data.agent_port
     gateway.data_plane = data.data_plane
+    gateway.allow_legacy = data.allow_legacy
     addresses = [_address(row) for row in data.addresses]
     networks = [ProtectedNetwork(prefix=prefix) for prefix in data.protected_networks]
     errors = FieldErrors()
@@ -149,6 +153,8 @@ def identity_of(text: str) -> tuple[str, str]:
     except ValueError:
         if not text:
             return "", ""
+        if "=" in text:
+            return IdentityTypeChoice.DN, text
         return (IdentityTypeChoice.EMAIL if "@" in text else IdentityTypeChoice.FQDN), text
     return (IdentityTypeChoice.IPV4 if address.version == 4 else IdentityTypeChoice.IPV6), str(address)
 

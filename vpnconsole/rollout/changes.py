@@ -25,6 +25,12 @@ _WORDS = {
     "lifetime_packets": "lifetime (packets)",
     "replay_window": "replay window",
     "dpd_interval_s": "liveness check interval (s)",
+    "dpd_action": "action when the peer is gone",
+    "reauth_s": "reauthentication interval (s)",
+    "keepalive_s": "NAT keepalive interval (s)",
+    "mobike": "MOBIKE",
+    "ah_integrity": "AH",
+    "ipcomp": "IPComp",
     "start_port": "first port",
     "end_port": "last port",
 }
@@ -68,7 +74,7 @@ def _gateway_changes(old: GatewayDocument | None, new: GatewayDocument) -> tuple
     if old is None:
         return ()
     details: list[str] = []
-    for field in ("gateway_name", "data_plane", "retransmission"):
+    for field in ("gateway_name", "data_plane", "allow_legacy", "retransmission"):
         _compare(field.replace("_", " "), to_plain(getattr(old, field)), to_plain(getattr(new, field)), details)
     return (Change(action="changed", subject="gateway settings", details=tuple(details)),) if details else ()
 

@@ -40,6 +40,7 @@ def compile_document(snapshot: GatewaySnapshot, *, generation: int, nonce: str) 
             generation=generation,
             nonce=nonce,
             data_plane=config.DataPlane(snapshot.data_plane),
+            allow_legacy=snapshot.allow_legacy,
             preshared_keys=tuple(keys),
             tunnels=tuple(tunnels),
         )
@@ -89,11 +90,24 @@ def _identity(end: EndSnapshot) -> config.Identity:
 def _ike(policy: IkePolicySnapshot) -> config.IkePolicy:
     return config.IkePolicy(
         proposals=tuple(
-            config.IkeProposal(encryption=row.encryption, integrity=row.integrity, prf=row.prf, group=row.group)
+            config.IkeProposal(
+                encryption=row.encryption,
+                integrity=row.integrity,
+                prf=row.prf,
+                group=row.group,
+                additional_key_exchanges=(row.additional_key_exchange,) if row.additional_key_exchange else (),
+            )
             for row in policy.proposals
         ),
         lifetime_s=policy.lifetime_s,
         dpd_interval_s=policy.dpd_interval_s,
+        dpd_action=config.DpdAction(policy.dpd_action),
+        reauth_s=policy.reauth_s,
+        reauthentication=config.Reauthentication(policy.reauthentication),
+        keepalive_s=policy.keepalive_s,
+        mobike=policy.mobike,
+        fragmentation=policy.fragmentation,
+        unique=config.UniquePolicy(policy.unique),
     )
 
 
@@ -106,12 +120,17 @@ def _child(pair: SelectorSnapshot, policy: IpsecPolicySnapshot, local_side: str)
         local_ts=(local,),
         remote_ts=(remote,),
         proposals=tuple(
-            config.IpsecProposal(encryption=row.encryption, integrity=row.integrity) for row in policy.proposals
+            config.IpsecProposal(encryption=row.encryption, integrity=row.integrity, ah_integrity=row.ah_integrity)
+            for row in policy.proposals
         ),
         pfs_groups=(policy.pfs_group,) if policy.pfs_group else (),
         lifetime_s=policy.lifetime_s,
         lifetime_bytes=policy.lifetime_bytes,
+        lifetime_packets=policy.lifetime_packets,
         replay_window=policy.replay_window,
+        mode=config.Mode(policy.mode),
+        sequence_numbers=config.SequenceNumbers(policy.sequence_numbers),
+        ipcomp=policy.ipcomp,
     )
 
 

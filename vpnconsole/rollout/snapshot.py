@@ -43,14 +43,16 @@ class IkeProposalSnapshot:
     integrity: str | None
     prf: str
     group: str
+    additional_key_exchange: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpsecProposalSnapshot:
-    """One ESP suite by its slugs."""
+    """One suite of ESP, AH or both by its slugs."""
 
-    encryption: str
+    encryption: str | None
     integrity: str | None
+    ah_integrity: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,13 @@ class IkePolicySnapshot:
     proposals: tuple[IkeProposalSnapshot, ...]
     lifetime_s: int
     dpd_interval_s: int
+    dpd_action: str = "restart"
+    reauth_s: int = 0
+    reauthentication: str = "make-before-break"
+    keepalive_s: int = 20
+    mobike: bool = True
+    fragmentation: bool = True
+    unique: str = "replace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +80,10 @@ class IpsecPolicySnapshot:
     lifetime_s: int
     lifetime_bytes: int
     replay_window: int
+    lifetime_packets: int = 0
+    mode: str = "tunnel"
+    sequence_numbers: str = "normal"
+    ipcomp: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +123,7 @@ class GatewaySnapshot:
     id: str
     name: str
     data_plane: str
+    allow_legacy: bool = False
     tunnels: tuple[TunnelSnapshot, ...]
 
 
@@ -134,6 +148,7 @@ def take(gateway_id: UUID) -> GatewaySnapshot:
         id=str(gateway.id),
         name=gateway.name,
         data_plane=gateway.data_plane,
+        allow_legacy=gateway.allow_legacy,
         tunnels=tuple(sorted(tunnels, key=lambda tunnel: tunnel.id)),
     )
 
@@ -179,22 +194,39 @@ def _end(end: vpn.TunnelEnd) -> EndSnapshot:
 def _ike(policy: vpn.IKEPolicy) -> IkePolicySnapshot:
     return IkePolicySnapshot(
         proposals=tuple(
-            IkeProposalSnapshot(encryption=row.encryption, integrity=row.integrity, prf=row.prf, group=row.group)
+            IkeProposalSnapshot(
+                encryption=row.encryption,
+                integrity=row.integrity,
+                prf=row.prf,
+                group=row.group,
+                additional_key_exchange=row.additional_key_exchange,
+            )
             for row in policy.ordered_proposals()
         ),
         lifetime_s=policy.lifetime_s,
         dpd_interval_s=policy.dpd_interval_s,
+        dpd_action=policy.dpd_action,
+        reauth_s=policy.reauth_s,
+        reauthentication=policy.reauthentication,
+        keepalive_s=policy.keepalive_s,
+        mobike=policy.mobike,
+        fragmentation=policy.fragmentation,
+        unique=policy.unique,
     )
 
 
 def _ipsec(policy: vpn.IPsecPolicy) -> IpsecPolicySnapshot:
     return IpsecPolicySnapshot(
         proposals=tuple(
-            IpsecProposalSnapshot(encryption=row.encryption, integrity=row.integrity)
+            IpsecProposalSnapshot(encryption=row.encryption, integrity=row.integrity, ah_integrity=row.ah_integrity)
             for row in policy.ordered_proposals()
         ),
         pfs_group=policy.pfs_group,
         lifetime_s=policy.lifetime_s,
         lifetime_bytes=policy.lifetime_bytes,
         replay_window=policy.replay_window,
+        lifetime_packets=policy.lifetime_packets,
+        mode=policy.mode,
+        sequence_numbers=policy.sequence_numbers,
+        ipcomp=policy.ipcomp,
     )

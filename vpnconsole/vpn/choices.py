@@ -29,7 +29,51 @@ class ConnectionTypeChoice(models.TextChoices):
     RESPONDER_ONLY = "responder-only", "Answer only"
 
 
-ENCRYPTION_CHOICES = [(row.slug, row.label) for row in algorithms.ENCRYPTION.values()]
+class DpdActionChoice(models.TextChoices):
+    """What happens when the peer stops answering; the values are the contract's."""
+
+    RESTART = "restart", "Negotiate again at once"
+    CLEAR = "clear", "Stay down until the peer or an operator starts"
+    HOLD = "hold", "Negotiate again when traffic asks for it"
+
+
+class ReauthenticationChoice(models.TextChoices):
+    """Order of new and old IKE SA; the values are the contract's."""
+
+    MAKE_BEFORE_BREAK = "make-before-break", "New SA first, then the old one ends"
+    BREAK_BEFORE_MAKE = "break-before-make", "Old SA ends first (short interruption)"
+
+
+class UniquePolicyChoice(models.TextChoices):
+    """What a second IKE SA of the same peer does; the values are the contract's."""
+
+    REPLACE = "replace", "Replaces the first"
+    KEEP = "keep", "Is refused while the first stands"
+    NEVER = "never", "Stands beside the first"
+
+
+class ModeChoice(models.TextChoices):
+    """IPsec mode; the values are the contract's."""
+
+    TUNNEL = "tunnel", "Tunnel: between networks"
+    TRANSPORT = "transport", "Transport: between the two gateways themselves"
+
+
+class SequenceNumbersChoice(models.TextChoices):
+    """Extended sequence numbers; the values are the contract's."""
+
+    NORMAL = "normal", "32 bits"
+    PREFER_EXTENDED = "prefer-extended", "64 bits where the peer can, else 32"
+    EXTENDED = "extended", "64 bits only"
+
+
+IKE_ENCRYPTION_CHOICES = [(row.slug, row.label) for row in algorithms.ENCRYPTION.values() if row.ike]
+ESP_ENCRYPTION_CHOICES = [(row.slug, row.label) for row in algorithms.ENCRYPTION.values() if row.esp]
 INTEGRITY_CHOICES = [(row.slug, row.label) for row in algorithms.INTEGRITY.values()]
 PRF_CHOICES = [(row.slug, row.label) for row in algorithms.PSEUDO_RANDOM.values()]
-GROUP_CHOICES = [(row.slug, row.label) for row in algorithms.KEY_EXCHANGE.values()]
+GROUP_CHOICES = [(row.slug, row.label) for row in algorithms.KEY_EXCHANGE.values() if not row.additional_only]
+ADDITIONAL_CHOICES = [
+    (row.slug, row.label)
+    for row in sorted(algorithms.KEY_EXCHANGE.values(), key=lambda row: not row.additional_only)
+    if not row.legacy
+]

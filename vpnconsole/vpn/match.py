@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from agents.contract import algorithms
 from vpnconsole.vpn import keys, rules
@@ -24,17 +25,23 @@ class Advice:
     field: str
 
 
+class _Weak(Protocol):
+    @property
+    def weakness(self) -> str: ...
+
+
 def proposal_weaknesses(proposal: IKEProposal | IPsecProposal) -> list[str]:
     """Return why the algorithms of a proposal are weak, one sentence each."""
     rows: list[str] = []
-    cipher = algorithms.ENCRYPTION.get(proposal.encryption)
+    cipher = algorithms.ENCRYPTION.get(proposal.encryption or "")
     integrity = algorithms.INTEGRITY.get(proposal.integrity or "")
+    found: tuple[_Weak | None, ...]
     if isinstance(proposal, IKEProposal):
         prf = algorithms.PSEUDO_RANDOM.get(proposal.prf)
         group = algorithms.KEY_EXCHANGE.get(proposal.group)
         found = (cipher, integrity, prf, group)
     else:
-        found = (cipher, integrity, None, None)
+        found = (cipher, integrity, algorithms.INTEGRITY.get(proposal.ah_integrity or ""))
     for row in found:
         if row is not None and row.weakness and row.weakness not in rows:
             rows.append(row.weakness)

@@ -20,14 +20,23 @@ from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.fields import SLUG_VALIDATOR, PrefixField
 from vpnconsole.lib.sealed import SealedField
 from vpnconsole.vpn.choices import (
-    ENCRYPTION_CHOICES,
+    ADDITIONAL_CHOICES,
+    ESP_ENCRYPTION_CHOICES,
     GROUP_CHOICES,
+    IKE_ENCRYPTION_CHOICES,
     INTEGRITY_CHOICES,
     PRF_CHOICES,
     ConnectionTypeChoice,
+    DpdActionChoice,
+    ModeChoice,
+    ReauthenticationChoice,
     SecretEncoding,
+    SequenceNumbersChoice,
     Side,
+    UniquePolicyChoice,
 )
+
+_SHORTEST_REAUTH_S = 60
 
 
 def _between(low: int, high: int) -> list[MinValueValidator | MaxValueValidator]:
@@ -55,11 +64,11 @@ class PresharedKey(models.Model):
 
 
 class _Suite(models.Model):
-    """What IKE and IPsec proposals share: a cipher and, unless it is an AEAD, an integrity algorithm."""
+    """What IKE and IPsec proposals share: a cipher (of their own tables) and, unless it is an AEAD, integrity."""
 
+    encryption: models.CharField[str | None, str | None]
     name = models.CharField(max_length=100, unique=True)
     description = models.CharField(max_length=255, blank=True)
-    encryption = models.CharField(max_length=32, choices=ENCRYPTION_CHOICES)
     integrity = models.CharField(max_length=32, choices=INTEGRITY_CHOICES, null=True, blank=True)  # noqa: DJ001 - None as in the contract
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
@@ -72,7 +81,7 @@ class _Suite(models.Model):
         """Refuse an AEAD with integrity and a cipher without."""
         super().clean()
         self.integrity = self.integrity or None
-        cipher = algorithms.ENCRYPTION.get(self.encryption)
+        cipher = algorithms.ENCRYPTION.get(self.encryption or "")
         if cipher is None:
             return
         if cipher.aead and self.integrity:
@@ -86,8 +95,9 @@ class _Suite(models.Model):
 
 
 class IKEProposal(_Suite):
-    """One suite for the IKE SA."""
+    """One suite for the IKE SA; the additional key exchange is done beside the group (RFC 9370)."""
 
+    encryption = models.CharField(max_length=32, choices=IKE_ENCRYPTION_CHOICES)
     prf = models.CharField("PRF", max_length=32, choices=PRF_CHOICES)
     group = models.CharField(
         "Diffie-Hellman group",
@@ -96,21 +106,45 @@ class IKEProposal(_Suite):
         error_messages={"blank": "IKE cannot agree on keys without a Diffie-Hellman group: choose one."},
     )
 
+    additional_key_exchange = models.CharField(max_length=32, choices=ADDITIONAL_CHOICES, null=True, blank=True)  # noqa: DJ001 - None as in the contract
+
     class Meta(_Suite.Meta):
         verbose_name = "IKE proposal"
 
     def __str__(self) -> str:
         return f"IKE proposal {self.name}"
 
+    def clean(self) -> None:
+        """Refuse the same key exchange twice."""
+        super().clean()
+        self.additional_key_exchange = self.additional_key_exchange or None
+        if self.additional_key_exchange == self.group:
+            raise ValidationError(
+                {"additional_key_exchange": "The group is this one already: choose another, or none."}, code="twice"
+            )
+
 
 class IPsecProposal(_Suite):
-    """One suite for ESP."""
+    """One suite of ESP, of AH (no encryption) or of ESP inside AH (both)."""
+
+    encryption = models.CharField(max_length=32, choices=ESP_ENCRYPTION_CHOICES, null=True, blank=True)  # noqa: DJ001 - None as in the contract
+    ah_integrity = models.CharField("AH", max_length=32, choices=INTEGRITY_CHOICES, null=True, blank=True)  # noqa: DJ001 - None as in the contract
 
     class Meta(_Suite.Meta):
         verbose_name = "IPsec proposal"
 
     def __str__(self) -> str:
         return f"IPsec proposal {self.name}"
+
+    def clean(self) -> None:
+        """Refuse a suite that protects nothing, and ESP's integrity where there is no ESP."""
+        self.encryption = self.encryption or None
+        self.ah_integrity = self.ah_integrity or None
+        super().clean()
+        if self.encryption is None and self.integrity:
+            raise ValidationError({"integrity": "Without encryption there is no ESP: use the AH field."}, code="ah")
+        if self.encryption is None and self.ah_integrity is None:
+            raise ValidationError({"encryption": "Choose a cipher, or AH below, or both."}, code="required")
 
 
 class IKEPolicy(models.Model):
@@ -122,6 +156,26 @@ class IKEPolicy(models.Model):
     dpd_interval_s = models.PositiveIntegerField(
         "Liveness check every (s)", default=30, validators=_between(0, 86_400), help_text="0 turns the checks off"
     )
+    dpd_action = models.CharField(
+        "When the peer is gone", max_length=16, choices=DpdActionChoice.choices, default=DpdActionChoice.RESTART
+    )
+    reauth_s = models.PositiveIntegerField(
+        "Reauthenticate every (s)", default=0, validators=_between(0, 99_999_999), help_text="0 means never"
+    )
+    reauthentication = models.CharField(
+        max_length=20, choices=ReauthenticationChoice.choices, default=ReauthenticationChoice.MAKE_BEFORE_BREAK
+    )
+    keepalive_s = models.PositiveIntegerField(
+        "NAT keepalive every (s)", default=20, validators=_between(0, 3_600), help_text="0 turns them off"
+    )
+    mobike = models.BooleanField("Follow address changes (MOBIKE)", default=True)
+    fragmentation = models.BooleanField("Fragment large IKE messages", default=True)
+    unique = models.CharField(
+        "Second IKE SA of the same peer",
+        max_length=16,
+        choices=UniquePolicyChoice.choices,
+        default=UniquePolicyChoice.REPLACE,
+    )
     proposals = models.ManyToManyField(IKEProposal, through="IKEPolicyProposal", related_name="policies")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
@@ -132,6 +186,12 @@ class IKEPolicy(models.Model):
 
     def __str__(self) -> str:
         return f"IKE policy {self.name}"
+
+    def clean(self) -> None:
+        """Refuse reauthentication at a pace nothing could keep."""
+        super().clean()
+        if 0 < self.reauth_s < _SHORTEST_REAUTH_S:
+            raise ValidationError({"reauth_s": f"At least {_SHORTEST_REAUTH_S} s, or 0 for never."}, code="min_value")
 
     def ordered_proposals(self) -> list[IKEProposal]:
         """Return the proposals, most preferred first (free of queries after ``vpn.queries``)."""
@@ -147,9 +207,17 @@ class IPsecPolicy(models.Model):
     lifetime_bytes = models.PositiveBigIntegerField(
         "Lifetime (octets)", default=0, validators=_between(0, 2**63 - 1), help_text="0 means no limit"
     )
+    lifetime_packets = models.PositiveBigIntegerField(
+        "Lifetime (packets)", default=0, validators=_between(0, 2**63 - 1), help_text="0 means no limit"
+    )
     replay_window = models.PositiveIntegerField(
         default=64, validators=_between(0, 4096), help_text="packets; 0 turns replay protection off"
     )
+    mode = models.CharField(max_length=16, choices=ModeChoice.choices, default=ModeChoice.TUNNEL)
+    sequence_numbers = models.CharField(
+        max_length=16, choices=SequenceNumbersChoice.choices, default=SequenceNumbersChoice.NORMAL
+    )
+    ipcomp = models.BooleanField("Compress (IPComp)", default=False)
     pfs_group = models.CharField("PFS group", max_length=32, choices=GROUP_CHOICES, null=True, blank=True)  # noqa: DJ001 - None as in the contract
     proposals = models.ManyToManyField(IPsecProposal, through="IPsecPolicyProposal", related_name="policies")
     created_at = models.DateTimeField(default=timezone.now, editable=False)

@@ -6,7 +6,7 @@ The caller's row stays as it is; what is returned is the row as stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from django.db import models, transaction
@@ -15,6 +15,14 @@ from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.lib.deletion import delete_unused
 from vpnconsole.lib.errors import FieldErrors
+from vpnconsole.vpn import legacy, queries, rules
+from vpnconsole.vpn.choices import (
+    DpdActionChoice,
+    ModeChoice,
+    ReauthenticationChoice,
+    SequenceNumbersChoice,
+    UniquePolicyChoice,
+)
 from vpnconsole.vpn.models import (
     IKEPolicy,
     IKEPolicyProposal,
@@ -38,13 +46,17 @@ def save_ike_proposal(
     prf: str,
     group: str,
     integrity: str | None = None,
+    additional_key_exchange: str | None = None,
     description: str = "",
 ) -> IKEProposal:
     """Make an IKE proposal, or change the one given; raises ValidationError by field."""
     row = IKEProposal.objects.get(pk=proposal.pk) if proposal else IKEProposal()
     row.name, row.description = name, description
     row.encryption, row.integrity, row.prf, row.group = encryption, integrity or None, prf, group
-    return _saved(actor, row)
+    row.additional_key_exchange = additional_key_exchange or None
+    saved = _saved(actor, row)
+    _refuse_legacy("", queries.ike_policies().filter(proposals=saved))
+    return saved
 
 
 @transaction.atomic
@@ -53,14 +65,18 @@ def save_ipsec_proposal(
     proposal: IPsecProposal | None = None,
     *,
     name: str,
-    encryption: str,
+    encryption: str | None = None,
     integrity: str | None = None,
+    ah_integrity: str | None = None,
     description: str = "",
 ) -> IPsecProposal:
     """Make an IPsec proposal, or change the one given; raises ValidationError by field."""
     row = IPsecProposal.objects.get(pk=proposal.pk) if proposal else IPsecProposal()
-    row.name, row.description, row.encryption, row.integrity = name, description, encryption, integrity or None
-    return _saved(actor, row)
+    row.name, row.description = name, description
+    row.encryption, row.integrity, row.ah_integrity = encryption or None, integrity or None, ah_integrity or None
+    saved = _saved(actor, row)
+    _refuse_legacy("", queries.ipsec_policies().filter(proposals=saved))
+    return saved
 
 
 @transaction.atomic
@@ -72,16 +88,26 @@ def save_ike_policy(
     proposals: Sequence[IKEProposal],
     lifetime_s: int = 86_400,
     dpd_interval_s: int = 30,
+    dpd_action: str = DpdActionChoice.RESTART,
+    reauth_s: int = 0,
+    reauthentication: str = ReauthenticationChoice.MAKE_BEFORE_BREAK,
+    keepalive_s: int = 20,
+    mobike: bool = True,
+    fragmentation: bool = True,
+    unique: str = UniquePolicyChoice.REPLACE,
     description: str = "",
 ) -> IKEPolicy:
     """Make an IKE policy, or change the one given; raises ValidationError by field."""
     row = IKEPolicy.objects.get(pk=policy.pk) if policy else IKEPolicy()
     row.name, row.description = name, description
-    row.lifetime_s, row.dpd_interval_s = lifetime_s, dpd_interval_s
+    row.lifetime_s, row.dpd_interval_s, row.dpd_action = lifetime_s, dpd_interval_s, dpd_action
+    row.reauth_s, row.reauthentication, row.unique = reauth_s, reauthentication, unique
+    row.keepalive_s, row.mobike, row.fragmentation = keepalive_s, mobike, fragmentation
     saved = _saved(actor, row, proposals)
     saved.proposal_links.all().delete()
     for seq, proposal in enumerate(proposals, 1):
         IKEPolicyProposal.objects.create(policy=saved, proposal=proposal, seq=seq)
+    _refuse_legacy("proposals", [saved])
     return saved
 
 
@@ -94,19 +120,44 @@ def save_ipsec_policy(
     proposals: Sequence[IPsecProposal],
     lifetime_s: int = 3_600,
     lifetime_bytes: int = 0,
+    lifetime_packets: int = 0,
     replay_window: int = 64,
+    mode: str = ModeChoice.TUNNEL,
+    sequence_numbers: str = SequenceNumbersChoice.NORMAL,
+    ipcomp: bool = False,
     pfs_group: str | None = None,
     description: str = "",
 ) -> IPsecPolicy:
     """Make an IPsec policy, or change the one given; raises ValidationError by field."""
     row = IPsecPolicy.objects.get(pk=policy.pk) if policy else IPsecPolicy()
     row.name, row.description, row.pfs_group = name, description, pfs_group or None
-    row.lifetime_s, row.lifetime_bytes, row.replay_window = lifetime_s, lifetime_bytes, replay_window
+    row.lifetime_s, row.lifetime_bytes, row.lifetime_packets = lifetime_s, lifetime_bytes, lifetime_packets
+    row.replay_window, row.sequence_numbers, row.mode, row.ipcomp = replay_window, sequence_numbers, mode, ipcomp
     saved = _saved(actor, row, proposals)
     saved.proposal_links.all().delete()
     for seq, proposal in enumerate(proposals, 1):
         IPsecPolicyProposal.objects.create(policy=saved, proposal=proposal, seq=seq)
+    _refuse_legacy("proposals", [saved])
+    if saved.mode == ModeChoice.TRANSPORT:
+        _refuse_transport(saved)
     return saved
+
+
+def _refuse_legacy(field: str, policies: Iterable[IKEPolicy | IPsecPolicy]) -> None:
+    """Raise ValidationError where a gateway of a tunnel in use would refuse the policies as stored now."""
+    errors = FieldErrors()
+    legacy.check_policies(errors, field, policies)
+    errors.raise_any()
+
+
+def _refuse_transport(policy: IPsecPolicy) -> None:
+    errors = FieldErrors()
+    for tunnel in queries.tunnels().filter(ipsec_policy=policy):
+        found = FieldErrors()
+        rules.check_mode(found, policy, list(tunnel.ends.all()), list(tunnel.selectors.all()))
+        if found.any_below("selectors"):
+            errors.add("mode", f"Tunnel {tunnel.name} carries networks, which transport mode cannot.", "mode")
+    errors.raise_any()
 
 
 @transaction.atomic

@@ -13,9 +13,9 @@ from agents.contract.errors import FieldError
 from vpnconsole.gateways.choices import IdentityTypeChoice
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.errors import FieldErrors
-from vpnconsole.vpn.choices import ConnectionTypeChoice, Side
+from vpnconsole.vpn.choices import ConnectionTypeChoice, ModeChoice, Side
 from vpnconsole.vpn.inputs import EndInput
-from vpnconsole.vpn.models import SelectorPair, Tunnel, TunnelEnd
+from vpnconsole.vpn.models import IPsecPolicy, SelectorPair, Tunnel, TunnelEnd
 from vpnconsole.vpn.traffic import Traffic, ambiguous, networks_overlap, overlap
 
 MOST_SELECTORS = 64
@@ -140,6 +140,25 @@ def _check_pair(errors: FieldErrors, key: str, pair: SelectorPair, *, add_routes
     ports = (pair.port_a_start, pair.port_a_end, pair.port_b_start, pair.port_b_end)
     if pair.protocol == 0 and ports != (0, 65_535, 0, 65_535):
         errors.add(f"{key}.protocol", "Ports need a protocol that has them: 6 for TCP, 17 for UDP.", "ports")
+
+
+def check_mode(
+    errors: FieldErrors, policy: IPsecPolicy, ends: Sequence[TunnelEnd], pairs: Sequence[SelectorPair]
+) -> None:
+    """Note networks that transport mode cannot carry: it protects what the two gateways themselves say."""
+    if policy.mode != ModeChoice.TRANSPORT:
+        return
+    for index, pair in enumerate(pairs):
+        for end in ends:
+            network = ipaddress.ip_network(getattr(pair, f"network_{end.side}"))
+            own = ipaddress.ip_network(end.address)
+            if network != own:
+                errors.add(
+                    f"selectors.{index}.network_{end.side}",
+                    f"Policy {policy.name} is for transport mode, which carries only traffic of the gateway itself: "
+                    f"{own}. Choose a policy for tunnel mode, or this network.",
+                    "mode",
+                )
 
 
 def traffic(pair: SelectorPair, side: str) -> Traffic:

@@ -20,7 +20,7 @@ from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.errors import FieldErrors
-from vpnconsole.vpn import queries, rules
+from vpnconsole.vpn import legacy, queries, rules
 from vpnconsole.vpn.choices import Side
 from vpnconsole.vpn.inputs import SelectorInput, TunnelInput
 from vpnconsole.vpn.models import SelectorPair, Tunnel, TunnelEnd
@@ -99,6 +99,10 @@ def _store(actor: User | None, tunnel: Tunnel, data: TunnelInput) -> Tunnel:
         rules.check_endpoints_unique(errors, draft.ends, others)
         if data.enabled and not errors.any_below("selectors"):
             rules.check_traffic_unique(errors, draft.ends, draft.pairs, others)
+        if not errors.any_below("ike_policy", "ipsec_policy"):
+            legacy.check_tunnel(errors, draft.tunnel, draft.ends)
+            if not errors.any_below("selectors"):
+                rules.check_mode(errors, draft.tunnel.ipsec_policy, draft.ends, draft.pairs)
     errors.raise_any()
     draft.tunnel.save()
     _save_ends(draft.tunnel, draft.ends)

@@ -47,7 +47,11 @@ def tunnel() -> TunnelSnapshot:
         ike=IkePolicySnapshot(
             proposals=(
                 IkeProposalSnapshot(
-                    encryption="aes-256-gcm-16", integrity=None, prf="prf-hmac-sha2-384", group="group-31"
+                    encryption="aes-256-gcm-16",
+                    integrity=None,
+                    prf="prf-hmac-sha2-384",
+                    group="group-31",
+                    additional_key_exchange="ml-kem-768",
                 ),
                 IkeProposalSnapshot(
                     encryption="aes-256-cbc", integrity="hmac-sha2-256-128", prf="prf-hmac-sha2-256", group="group-14"
@@ -55,13 +59,27 @@ def tunnel() -> TunnelSnapshot:
             ),
             lifetime_s=28_800,
             dpd_interval_s=20,
+            dpd_action="hold",
+            reauth_s=14_400,
+            reauthentication="break-before-make",
+            keepalive_s=15,
+            mobike=False,
+            fragmentation=False,
+            unique="keep",
         ),
         ipsec=IpsecPolicySnapshot(
-            proposals=(IpsecProposalSnapshot(encryption="chacha20-poly1305", integrity=None),),
+            proposals=(
+                IpsecProposalSnapshot(encryption="chacha20-poly1305", integrity=None),
+                IpsecProposalSnapshot(encryption=None, integrity=None, ah_integrity="hmac-md5-96"),
+            ),
             pfs_group="group-19",
             lifetime_s=1_800,
             lifetime_bytes=1_000_000,
             replay_window=128,
+            lifetime_packets=1_000,
+            mode="transport",
+            sequence_numbers="extended",
+            ipcomp=True,
         ),
         selectors=(
             SelectorSnapshot(
@@ -86,12 +104,19 @@ def tunnel() -> TunnelSnapshot:
 
 
 def gateway(gateway_id: str, name: str, *tunnels: TunnelSnapshot) -> GatewaySnapshot:
-    return GatewaySnapshot(id=gateway_id, name=name, data_plane="auto", tunnels=tunnels)
+    return GatewaySnapshot(id=gateway_id, name=name, data_plane="auto", allow_legacy=True, tunnels=tunnels)
 
 
 def test_document_is_the_golden_one() -> None:
     document = compile_document(gateway(PARIS, "paris", tunnel()), generation=7, nonce=NONCE)
     assert codec.encode(document) == GOLDEN.read_bytes().rstrip(b"\n")
+
+
+def test_legacy_algorithms_need_the_gateways_leave() -> None:
+    snapshot = dataclasses.replace(gateway(PARIS, "paris", tunnel()), allow_legacy=False)
+    with pytest.raises(DocumentError, match="legacy") as caught:
+        compile_document(snapshot, generation=7, nonce=NONCE)
+    assert caught.value.path == "tunnels[0].children[0].proposals[1].ah_integrity"
 
 
 def test_two_ends_mirror_each_other() -> None:

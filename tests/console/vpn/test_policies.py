@@ -31,7 +31,7 @@ def test_a_proposal_is_made_changed_and_recorded(alice: User) -> None:
     ("change", "field", "words"),
     [
         ({"group": ""}, "group", "without a Diffie-Hellman group: choose one"),
-        ({"group": "group-2"}, "group", "not a valid choice"),
+        ({"group": "group-3"}, "group", "not a valid choice"),
         ({"integrity": "hmac-sha2-256-128"}, "integrity", "AES-256-GCM protects integrity itself"),
         ({"encryption": "aes-128-cbc"}, "integrity", "AES-128-CBC needs an integrity algorithm"),
         ({"encryption": "des"}, "encryption", "not a valid choice"),
@@ -78,7 +78,11 @@ def test_a_policy_needs_proposals_each_once() -> None:
         ("lifetime_s", 100_000_000),
         ("lifetime_bytes", -1),
         ("replay_window", 4097),
-        ("pfs_group", "group-1"),
+        ("pfs_group", "group-3"),
+        ("pfs_group", "ml-kem-768"),
+        ("lifetime_packets", -1),
+        ("mode", "beet"),
+        ("sequence_numbers", "none"),
     ],
 )
 def test_impossible_limits_are_refused_beside_their_field(field: str, value: int | str) -> None:
@@ -125,9 +129,48 @@ def test_the_defaults_stay_as_the_operator_left_them() -> None:
 def test_every_algorithm_of_the_contract_can_be_chosen() -> None:
     for cipher in algorithms.ENCRYPTION.values():
         integrity = None if cipher.aead else "hmac-sha2-256-128"
-        policies.save_ipsec_proposal(None, name=cipher.slug, encryption=cipher.slug, integrity=integrity)
-    for group in algorithms.KEY_EXCHANGE:
-        policies.save_ike_proposal(None, name=group, **{**GCM, "group": group})
+        suite = {"encryption": cipher.slug, "integrity": integrity}
+        if cipher.esp:
+            saved = policies.save_ipsec_proposal(None, name=cipher.slug, **suite)
+            assert (saved.encryption, saved.integrity) == (cipher.slug, integrity)
+        if cipher.ike:
+            assert policies.save_ike_proposal(None, name=cipher.slug, **{**GCM, **suite}).encryption == cipher.slug
+    for slug in algorithms.INTEGRITY:
+        assert policies.save_ipsec_proposal(None, name=slug, ah_integrity=slug).ah_integrity == slug
+    for prf in algorithms.PSEUDO_RANDOM:
+        assert policies.save_ike_proposal(None, name=prf, **{**GCM, "prf": prf}).prf == prf
+    for group in algorithms.KEY_EXCHANGE.values():
+        field = "additional_key_exchange" if group.additional_only else "group"
+        assert getattr(policies.save_ike_proposal(None, name=group.slug, **{**GCM, field: group.slug}), field)
+
+
+def test_what_is_only_for_esp_or_beside_a_group_is_refused_elsewhere() -> None:
+    for change in ({"encryption": "aes-128-gmac"}, {"group": "ml-kem-768"}, {"additional_key_exchange": "group-19"}):
+        with pytest.raises(ValidationError) as caught:
+            policies.save_ike_proposal(None, name="mine", **{**GCM, **change})
+        assert list(caught.value.message_dict) == list(change)
+
+
+@pytest.mark.parametrize(
+    ("suite", "field", "words"),
+    [
+        ({}, "encryption", "Choose a cipher, or AH below"),
+        ({"integrity": "hmac-sha2-256-128"}, "integrity", "use the AH field"),
+        ({"ah_integrity": "sha3"}, "ah_integrity", "not a valid choice"),
+    ],
+)
+def test_a_suite_that_protects_nothing_is_refused(suite: dict[str, str], field: str, words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        policies.save_ipsec_proposal(None, name="mine", **suite)
+    assert words in caught.value.message_dict[field][0]
+
+
+def test_reauthentication_has_a_pace_that_can_be_kept() -> None:
+    proposals = list(IKEProposal.objects.all()[:1])
+    with pytest.raises(ValidationError) as caught:
+        policies.save_ike_policy(None, name="mine", proposals=proposals, reauth_s=59)
+    assert list(caught.value.message_dict) == ["reauth_s"]
+    assert policies.save_ike_policy(None, name="mine", proposals=proposals, reauth_s=60).reauth_s == 60
 
 
 def test_lists_do_not_grow_in_queries(tunnel: Tunnel, django_assert_num_queries: DjangoAssertNumQueries) -> None:

@@ -57,6 +57,7 @@ def test_a_tunnel_is_made_with_both_ends_filled_in(
         ("ipv4", "", ("ipv4", cast.PARIS_ADDRESS)),
         ("", "paris.example", ("fqdn", "paris.example")),
         ("fqdn", " paris.example ", ("fqdn", "paris.example")),
+        ("dn", "CN=paris,O=Example", ("dn", "CN=paris,O=Example")),
         ("email", "ops@paris.example", ("email", "ops@paris.example")),
         ("key-id", "C0FFEE", ("key-id", "c0ffee")),
         ("ipv6", "2001:DB8::1", ("ipv6", "2001:db8::1")),
@@ -81,7 +82,8 @@ def test_identities_are_brought_into_the_contract_s_form(
         ("fqdn", "x" * 256, "identity_value"),
         ("key-id", "xyz", "identity_value"),
         ("key-id", "abc", "identity_value"),
-        ("dn", "CN=paris", "identity_type"),
+        ("dn", "paris", "identity_value"),
+        ("x509", "CN=paris", "identity_type"),
     ],
 )
 def test_an_impossible_identity_is_refused_beside_it(

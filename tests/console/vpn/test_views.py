@@ -142,12 +142,14 @@ def test_ipsec_policy_keeps_the_order_of_proposals(client: Client) -> None:
     cast.default_policies()
     first, second = IPsecProposal.objects.order_by("-name")[:2]
     values = {
-        "name": "p", "lifetime_s": "3600", "lifetime_bytes": "0", "replay_window": "64", "pfs_group": "group-31",
+        "name": "p", "lifetime_s": "3600", "lifetime_bytes": "0", "lifetime_packets": "0", "replay_window": "64",
+        "sequence_numbers": "prefer-extended", "mode": "tunnel", "ipcomp": "on", "pfs_group": "group-31",
         "proposals_0": str(first.pk), "proposals_1": "", "proposals_2": str(second.pk), "proposals_3": "",
     }  # fmt: skip
     client.post(reverse("vpn:policy-create", args=["ipsec-policy"]), values)
     policy = IPsecPolicy.objects.get(name="p")
     assert policy.ordered_proposals() == [first, second]
+    assert (policy.sequence_numbers, policy.mode, policy.ipcomp) == ("prefer-extended", "tunnel", True)
     response = client.post(
         reverse("vpn:policy-edit", args=["ipsec-policy", policy.pk]), {**values, "proposals_2": str(first.pk)}
     )
@@ -156,9 +158,21 @@ def test_ipsec_policy_keeps_the_order_of_proposals(client: Client) -> None:
 
 def test_policy_without_proposals_is_refused(client: Client) -> None:
     cast.default_policies()
-    values = {"name": "p", "lifetime_s": "86400", "dpd_interval_s": "30"}
+    values = {
+        "name": "p", "lifetime_s": "86400", "dpd_interval_s": "30", "dpd_action": "hold", "keepalive_s": "15",
+        "reauth_s": "7200", "reauthentication": "break-before-make", "unique": "keep", "fragmentation": "on",
+    }  # fmt: skip
     response = client.post(reverse("vpn:policy-create", args=["ike-policy"]), values)
     assert "Choose 1 to 16" in errors(response, response.context["form"], "proposals_0")
+    client.post(
+        reverse("vpn:policy-create", args=["ike-policy"]),
+        {**values, "proposals_0": str(IKEProposal.objects.all()[0].pk)},
+    )
+    policy = IKEPolicy.objects.get(name="p")
+    assert (policy.dpd_action, policy.keepalive_s, policy.reauth_s, policy.unique) == ("hold", 15, 7200, "keep")
+    assert (policy.reauthentication, policy.mobike, policy.fragmentation) == ("break-before-make", False, True)
+    page = client.get(reverse("vpn:policy-edit", args=["ike-policy", policy.pk]))
+    assert page.context["form"].initial["reauth_s"] == 7200
 
 
 def test_policy_in_use_is_not_deleted(client: Client, tunnel: Tunnel) -> None:

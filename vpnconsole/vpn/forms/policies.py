@@ -8,7 +8,19 @@ from typing import Any, Protocol
 from django import forms
 
 from agents.contract import algorithms
-from vpnconsole.vpn.choices import ENCRYPTION_CHOICES, GROUP_CHOICES, INTEGRITY_CHOICES, PRF_CHOICES
+from vpnconsole.vpn.choices import (
+    ADDITIONAL_CHOICES,
+    ESP_ENCRYPTION_CHOICES,
+    GROUP_CHOICES,
+    IKE_ENCRYPTION_CHOICES,
+    INTEGRITY_CHOICES,
+    PRF_CHOICES,
+    DpdActionChoice,
+    ModeChoice,
+    ReauthenticationChoice,
+    SequenceNumbersChoice,
+    UniquePolicyChoice,
+)
 from vpnconsole.vpn.models import IKEPolicy, IKEProposal, IPsecPolicy, IPsecProposal
 from vpnconsole.vpn.policies import MOST_PROPOSALS
 
@@ -20,11 +32,20 @@ class _Algorithm(Protocol):
     @property
     def weakness(self) -> str: ...
 
+    @property
+    def legacy(self) -> bool: ...
 
-def _marked(choices: Iterable[tuple[str, str]], table: Mapping[str, _Algorithm]) -> list[tuple[str, str]]:
-    return [
-        (slug, f"{label} (weak: {table[slug].weakness})" if table[slug].weakness else label) for slug, label in choices
-    ]
+
+def _marked(choices: Iterable[tuple[str, str]], table: Mapping[str, _Algorithm]) -> list[tuple[str, Any]]:
+    """Say beside each choice why it is weak, and put what gateways must allow first into a group of its own."""
+
+    def mark(slug: str, label: str) -> tuple[str, str]:
+        return slug, f"{label} (weak: {table[slug].weakness})" if table[slug].weakness else label
+
+    rows = list(choices)
+    modern = [mark(slug, label) for slug, label in rows if not table[slug].legacy]
+    legacy = [mark(slug, label) for slug, label in rows if table[slug].legacy]
+    return [*modern, ("Legacy: only where the gateway allows it", legacy)] if legacy else modern
 
 
 def _none_or(value: str) -> str | None:
@@ -35,19 +56,23 @@ class _SuiteForm(forms.Form):
     optional = ("description",)
     name = forms.CharField(max_length=100, widget=forms.TextInput(attrs={"autocomplete": "off"}))
     description = forms.CharField(max_length=255, required=False)
-    encryption = forms.ChoiceField(choices=_marked(ENCRYPTION_CHOICES, algorithms.ENCRYPTION), initial="aes-256-gcm-16")
+    encryption: forms.Field
     integrity = forms.TypedChoiceField(
         required=False,
         coerce=_none_or,
         empty_value=None,
         choices=[("", "none: the cipher protects integrity itself"), *_marked(INTEGRITY_CHOICES, algorithms.INTEGRITY)],
-        help_text="Needed with AES-CBC; GCM and ChaCha20-Poly1305 bring their own.",
+        help_text="Needed with CBC and CTR; GCM, CCM and ChaCha20-Poly1305 bring their own.",
     )
+    field_order = ("name", "description", "encryption", "integrity")
 
 
 class IKEProposalForm(_SuiteForm):
     """One suite for the IKE SA."""
 
+    encryption = forms.ChoiceField(
+        choices=_marked(IKE_ENCRYPTION_CHOICES, algorithms.ENCRYPTION), initial="aes-256-gcm-16"
+    )
     prf = forms.ChoiceField(
         label="PRF", choices=_marked(PRF_CHOICES, algorithms.PSEUDO_RANDOM), initial="prf-hmac-sha2-384"
     )
@@ -57,21 +82,46 @@ class IKEProposalForm(_SuiteForm):
         initial="group-31",
         error_messages={"required": "IKE cannot agree on keys without a Diffie-Hellman group: choose one."},
     )
+    additional_key_exchange = forms.TypedChoiceField(
+        required=False,
+        coerce=_none_or,
+        empty_value=None,
+        choices=[("", "none"), *_marked(ADDITIONAL_CHOICES, algorithms.KEY_EXCHANGE)],
+        help_text="Done beside the group (RFC 9370). ML-KEM keeps recorded traffic safe from quantum computers; the "
+        "peer must know it too.",
+    )
 
     @classmethod
     def initial_of(cls, row: IKEProposal) -> dict[str, Any]:
         """Return what the form shows of an existing proposal."""
-        names = ("name", "description", "encryption", "integrity", "prf", "group")
+        names = ("name", "description", "encryption", "integrity", "prf", "group", "additional_key_exchange")
         return {name: getattr(row, name) for name in names}
 
 
 class IPsecProposalForm(_SuiteForm):
-    """One suite for ESP."""
+    """One suite of ESP, of AH, or of ESP inside AH."""
+
+    encryption = forms.TypedChoiceField(
+        required=False,
+        coerce=_none_or,
+        empty_value=None,
+        choices=[("", "none: AH only"), *_marked(ESP_ENCRYPTION_CHOICES, algorithms.ENCRYPTION)],
+        initial="aes-256-gcm-16",
+    )
+    ah_integrity = forms.TypedChoiceField(
+        label="AH",
+        required=False,
+        coerce=_none_or,
+        empty_value=None,
+        choices=[("", "none"), *_marked(INTEGRITY_CHOICES, algorithms.INTEGRITY)],
+        help_text="Authenticates outer addresses too, so it passes no NAT, and needs the kernel's data plane.",
+    )
 
     @classmethod
     def initial_of(cls, row: IPsecProposal) -> dict[str, Any]:
         """Return what the form shows of an existing proposal."""
-        return {name: getattr(row, name) for name in ("name", "description", "encryption", "integrity")}
+        names = ("name", "description", "encryption", "integrity", "ah_integrity")
+        return {name: getattr(row, name) for name in names}
 
 
 class _PolicyForm(forms.Form):
@@ -124,11 +174,45 @@ class IKEPolicyForm(_PolicyForm):
         initial=30,
         help_text="A silent peer is asked this often; 0 turns the checks off.",
     )
+    dpd_action = forms.ChoiceField(
+        label="When the peer is gone", choices=DpdActionChoice.choices, initial=DpdActionChoice.RESTART
+    )
+    keepalive_s = forms.IntegerField(
+        label="NAT keepalive every (s)",
+        initial=20,
+        help_text="Behind a NAT, so that it does not forget the tunnel; 0 turns them off.",
+    )
+    reauth_s = forms.IntegerField(
+        label="Reauthenticate every (s)",
+        initial=0,
+        help_text="Beyond fresh keys: both ends prove anew who they are. 0 means never.",
+    )
+    reauthentication = forms.ChoiceField(
+        label="How to reauthenticate",
+        choices=ReauthenticationChoice.choices,
+        initial=ReauthenticationChoice.MAKE_BEFORE_BREAK,
+    )
+    unique = forms.ChoiceField(
+        label="Second IKE SA of the same peer", choices=UniquePolicyChoice.choices, initial=UniquePolicyChoice.REPLACE
+    )
+    mobike = forms.BooleanField(
+        label="Follow address changes (MOBIKE)",
+        required=False,
+        initial=True,
+        help_text="The tunnel moves with the gateway's address instead of being negotiated anew.",
+    )
+    fragmentation = forms.BooleanField(
+        label="Fragment large IKE messages",
+        required=False,
+        initial=True,
+        help_text="So that certificates and post-quantum keys pass paths that drop IP fragments.",
+    )
 
     @classmethod
     def initial_of(cls, row: IKEPolicy) -> dict[str, Any]:
         """Return what the form shows of an existing policy."""
-        return {name: getattr(row, name) for name in ("name", "description", "lifetime_s", "dpd_interval_s")}
+        names = ("name", "description", "lifetime_s", "dpd_interval_s", "dpd_action", "keepalive_s", "reauth_s")
+        return {name: getattr(row, name) for name in (*names, "reauthentication", "unique", "mobike", "fragmentation")}
 
 
 class IPsecPolicyForm(_PolicyForm):
@@ -149,12 +233,30 @@ class IPsecPolicyForm(_PolicyForm):
         label="Lifetime (s)", initial=3_600, help_text="Keys are renewed before this; 3600 is one hour."
     )
     lifetime_bytes = forms.IntegerField(label="Lifetime (octets)", initial=0, help_text="0 means no limit by volume.")
+    lifetime_packets = forms.IntegerField(
+        label="Lifetime (packets)", initial=0, help_text="0 means no limit by number."
+    )
     replay_window = forms.IntegerField(
         label="Replay window (packets)", initial=64, help_text="0 turns replay protection off."
+    )
+    sequence_numbers = forms.ChoiceField(
+        choices=SequenceNumbersChoice.choices,
+        initial=SequenceNumbersChoice.NORMAL,
+        help_text="64 bits (ESN) let fast links run longer between rekeys.",
+    )
+    mode = forms.ChoiceField(
+        choices=ModeChoice.choices,
+        initial=ModeChoice.TUNNEL,
+        help_text="Transport mode needs the kernel's data plane.",
+    )
+    ipcomp = forms.BooleanField(
+        label="Compress (IPComp)",
+        required=False,
+        help_text="Offered to the peer; helps slow links only. Needs the kernel's data plane.",
     )
 
     @classmethod
     def initial_of(cls, row: IPsecPolicy) -> dict[str, Any]:
         """Return what the form shows of an existing policy."""
-        names = ("name", "description", "lifetime_s", "lifetime_bytes", "replay_window", "pfs_group")
-        return {name: getattr(row, name) for name in names}
+        names = ("name", "description", "lifetime_s", "lifetime_bytes", "lifetime_packets", "replay_window")
+        return {name: getattr(row, name) for name in (*names, "pfs_group", "sequence_numbers", "mode", "ipcomp")}
