@@ -12,6 +12,7 @@ from vpnconsole.gateways.services import AddressInput, GatewayInput, update_gate
 from vpnconsole.rollout import snapshot
 from vpnconsole.rollout.compile import compile_document
 from vpnconsole.vpn import legacy, policies
+from vpnconsole.vpn.inputs import SelectorInput
 from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, IPsecProposal, PresharedKey, Tunnel
 
 pytestmark = pytest.mark.django_db
@@ -105,7 +106,7 @@ def test_transport_mode_carries_only_the_gateways_themselves(
         cast.make_tunnel(paris, lyon, psk, ipsec_policy=policy)
     assert set(caught.value.message_dict) == {"selectors.0.network_a", "selectors.0.network_b"}
     assert f"{cast.PARIS_ADDRESS}/32" in caught.value.message_dict["selectors.0.network_a"][0]
-    hosts = cast.SelectorInput(network_a=f"{cast.PARIS_ADDRESS}/32", network_b=f"{cast.LYON_ADDRESS}/32")
+    hosts = SelectorInput(network_a=f"{cast.PARIS_ADDRESS}/32", network_b=f"{cast.LYON_ADDRESS}/32")
     made = cast.make_tunnel(paris, lyon, psk, ipsec_policy=policy, selectors=[hosts], add_routes=False)
     document = compile_document(snapshot.take(paris.pk), generation=1, nonce="0" * 32)
     assert document.tunnels[0].children[0].mode == "transport"

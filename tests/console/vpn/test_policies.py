@@ -129,7 +129,7 @@ def test_the_defaults_stay_as_the_operator_left_them() -> None:
 def test_every_algorithm_of_the_contract_can_be_chosen() -> None:
     for cipher in algorithms.ENCRYPTION.values():
         integrity = None if cipher.aead else "hmac-sha2-256-128"
-        suite = {"encryption": cipher.slug, "integrity": integrity}
+        suite: dict[str, Any] = {"encryption": cipher.slug, "integrity": integrity}
         if cipher.esp:
             saved = policies.save_ipsec_proposal(None, name=cipher.slug, **suite)
             assert (saved.encryption, saved.integrity) == (cipher.slug, integrity)
@@ -159,7 +159,7 @@ def test_what_is_only_for_esp_or_beside_a_group_is_refused_elsewhere() -> None:
         ({"ah_integrity": "sha3"}, "ah_integrity", "not a valid choice"),
     ],
 )
-def test_a_suite_that_protects_nothing_is_refused(suite: dict[str, str], field: str, words: str) -> None:
+def test_a_suite_that_protects_nothing_is_refused(suite: dict[str, Any], field: str, words: str) -> None:
     with pytest.raises(ValidationError) as caught:
         policies.save_ipsec_proposal(None, name="mine", **suite)
     assert words in caught.value.message_dict[field][0]

@@ -164,10 +164,8 @@ def test_policy_without_proposals_is_refused(client: Client) -> None:
     }  # fmt: skip
     response = client.post(reverse("vpn:policy-create", args=["ike-policy"]), values)
     assert "Choose 1 to 16" in errors(response, response.context["form"], "proposals_0")
-    client.post(
-        reverse("vpn:policy-create", args=["ike-policy"]),
-        {**values, "proposals_0": str(IKEProposal.objects.all()[0].pk)},
-    )
+    values["proposals_0"] = str(IKEProposal.objects.all()[0].pk)
+    client.post(reverse("vpn:policy-create", args=["ike-policy"]), values)
     policy = IKEPolicy.objects.get(name="p")
     assert (policy.dpd_action, policy.keepalive_s, policy.reauth_s, policy.unique) == ("hold", 15, 7200, "keep")
     assert (policy.reauthentication, policy.mobike, policy.fragmentation) == ("break-before-make", False, True)
