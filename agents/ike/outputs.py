@@ -62,7 +62,10 @@ class Transmit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindPsk:
-    """Answer with ``psk_found(request_id, ...)``: the PSK for this pair of addresses and identities."""
+    """Answer with ``psk_found(request_id, ...)``: the PSK for this pair of addresses and identities.
+
+    ``shown_identity`` is what the peer calls itself where the identity configured for it is partial.
+    """
 
     request_id: int
     tunnel_id: str
@@ -70,6 +73,7 @@ class FindPsk:
     remote_address: str
     local_identity: Identity
     remote_identity: Identity
+    shown_identity: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 A row of the document matches when each of its four fields is absent or equal to what is asked for. Of the rows that
 match, the one with the most fields present wins; among equals, one that names the remote identity, then the local
-identity, then the remote address, then the local address; then the first in the document.
+identity, then the remote address, then the local address; then the first in the document. Where the identity expected
+of the peer is partial, a row may name the one the peer shows, or else the partial one itself.
 """
 
 from __future__ import annotations
@@ -39,19 +40,22 @@ class PresharedKeys:
         return self.find_for(
             Endpoint(address=request.local_address, identity=request.local_identity),
             Endpoint(address=request.remote_address, identity=request.remote_identity),
+            request.shown_identity,
         )
 
-    def find_for(self, local: Endpoint, remote: Endpoint) -> Secret | None:
+    def find_for(self, local: Endpoint, remote: Endpoint, shown: Identity | None = None) -> Secret | None:
         """Return the key of this pair of ends, None when no row matches."""
+        names = (remote.identity,) if shown is None else (shown, remote.identity)
         for with_remote_id, with_local_id, with_remote, with_local in self._shapes:
-            secret = self._rows.get(
-                (
-                    remote.identity if with_remote_id else None,
-                    local.identity if with_local_id else None,
-                    remote.address if with_remote else None,
-                    local.address if with_local else None,
+            for name in names if with_remote_id else (None,):
+                secret = self._rows.get(
+                    (
+                        name,
+                        local.identity if with_local_id else None,
+                        remote.address if with_remote else None,
+                        local.address if with_local else None,
+                    )
                 )
-            )
-            if secret is not None:
-                return secret
+                if secret is not None:
+                    return secret
         return None
