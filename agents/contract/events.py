@@ -156,6 +156,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("drop.payload-rules", _W, "Payloads not allowed in this message", "", ""),
     ("drop.cookie", _W, "Wrong or missing cookie", "", ""),
     ("drop.half-open-limit", _W, "Too many half-open negotiations", "", ""),
+    ("drop.fragment", _W, "Fragment of a message dropped", "", ""),
     ("drop.ikev1", _W, "IKEv1 message dropped: this gateway speaks IKEv2 only", "", ""),
     ("ike.bug", _E, "Internal error while handling a message", "Report it with the event log.", ""),
     # ESP (FEATURES A22)

@@ -21,7 +21,7 @@ from agents.ike.errors import LocalError, PeerError, WireError
 from agents.ike.outputs import Entropy, FindPsk, InstallChild, Output, Path, Report, Transmit, Verdict
 from agents.ike.psk import PresharedKeys
 from agents.ike.timers import Agenda, Owner
-from agents.ike.v2 import status
+from agents.ike.v2 import messages, status
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.cookie import CookieJar, HalfOpenLimits
 from agents.ike.v2.core import InstallContinuation, PskContinuation
@@ -212,7 +212,10 @@ class Engine:
         self._settle(now)
 
     def datagram_too_big(self, path: Path, packet_octets: int, now: float) -> None:
-        """The path takes IP packets of at most this many octets."""
+        """The path takes IP packets of at most this many octets: cut messages smaller (RFC 7383 section 2.5.2)."""
+        for sa in tuple(self._sas.values()):
+            if (sa.path.local_address, sa.path.remote_address) == (path.local_address, path.remote_address):
+                messages.path_narrowed(sa, packet_octets)
         self._settle(now)
 
     def child_installed(self, install_id: int, now: float) -> None:
@@ -611,13 +614,13 @@ class Engine:
             try:
                 step()
             except (WireError, PeerError, IntegrityError) as error:
-                self._react(error, now)
+                self.react(self._subject, error, now)
         except Exception as error:
             self._bug(error)
         self._subject = None
 
-    def _react(self, error: WireError | PeerError | IntegrityError, now: float) -> None:
-        sa = self._subject
+    def react(self, sa: IkeSa | None, error: WireError | PeerError | IntegrityError, now: float) -> None:
+        """Turn a peer's fault into an answer, where one is due, and a report."""
         if isinstance(error, IntegrityError):
             self._report_drop("drop.integrity", str(error), sa)
             return

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from agents.contract.config import Retransmission
 from agents.contract.secret import Secret
 from agents.dataplane.base import Features, SaId
+from agents.ike.crypto.errors import IntegrityError
+from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Entropy, Output, Path
 from agents.ike.timers import Owner
 
@@ -49,6 +51,10 @@ class Core(Protocol):
         attributes: Mapping[str, str] | None = None,
     ) -> None:
         """Queue one report and count it."""
+        ...
+
+    def react(self, sa: IkeSa | None, error: WireError | PeerError | IntegrityError, now: float) -> None:
+        """Turn a peer's fault into an answer, where one is due, and a report."""
         ...
 
     def pretends_nat(self, path: Path) -> bool:

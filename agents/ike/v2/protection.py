@@ -1,13 +1,18 @@
-"""Protecting the messages of one IKE SA: suite, keys, a cipher per direction, and IVs that never repeat."""
+"""Protecting the messages of one IKE SA: suite, keys, a cipher per direction, IVs that never repeat, fragments."""
 
 from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
 
 from agents.ike.crypto.cipher import SkCipher
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.outputs import Entropy
 from agents.ike.v2.keymat import IkeKeys
-from agents.ike.wire.header import Header
-from agents.ike.wire.message import Message, open_message, seal_message
+from agents.ike.wire import fragments
+from agents.ike.wire.fragments import Fragment, Place
+from agents.ike.wire.header import HEADER_OCTETS, Header
+from agents.ike.wire.message import GENERIC, Inner, Message, encode, open_inner, seal_inner
 
 
 class Protection:
@@ -25,16 +30,61 @@ class Protection:
         self.cipher_in = towards_initiator if initiator else towards_responder
         self._counter = 0
 
-    def seal(self, message: Message, entropy: Entropy) -> bytes:
-        """Return the datagram. An AEAD's IV is a counter (RFC 5282 section 3.1), CBC's is drawn (RFC 3602)."""
+    def _iv(self, entropy: Entropy) -> bytes:
+        """Return the next IV: an AEAD's is a counter (RFC 5282 section 3.1), CBC's is drawn (RFC 3602)."""
         octets = self.cipher_out.iv_octets
         if self.suite.encryption.aead:
             self._counter += 1
-            iv = self._counter.to_bytes(octets, "big")
-        else:
-            iv = entropy.octets(octets)
-        return seal_message(message, self.cipher_out, iv)
+            return self._counter.to_bytes(octets, "big")
+        return entropy.octets(octets)
 
-    def open(self, datagram: bytes, header: Header) -> Message:
-        """Return the message. Raises IntegrityError or WireError."""
-        return open_message(datagram, header, self.cipher_in)
+    def seal(self, message: Message, entropy: Entropy) -> bytes:
+        """Return the datagram."""
+        return self.seal_inner(message.header, encode(message.payloads), entropy)
+
+    def seal_inner(self, header: Header, inner: Inner, entropy: Entropy) -> bytes:
+        """Return the datagram."""
+        return seal_inner(header, inner, self.cipher_out, self._iv(entropy))
+
+    def seal_fragments(self, header: Header, inner: Inner, most_octets: int, entropy: Entropy) -> tuple[bytes, ...]:
+        """Return the message in datagrams of at most this many octets (RFC 7383 section 2.5)."""
+        pieces = fragments.cut(inner, fragments.content_octets(most_octets, self.cipher_out))
+        return tuple(
+            fragments.seal_fragment(
+                header,
+                Fragment(
+                    place=Place(number=number, total=len(pieces)),
+                    first=inner.first if number == 1 else 0,
+                    reserved=0,
+                    content=piece,
+                ),
+                self.cipher_out,
+                self._iv(entropy),
+            )
+            for number, piece in enumerate(pieces, 1)
+        )
+
+    def whole_octets(self, inner: Inner) -> int:
+        """Return how long the datagram is that :meth:`seal_inner` makes of this."""
+        return HEADER_OCTETS + GENERIC.size + len(inner.chain) + self.cipher_out.overhead(len(inner.chain))
+
+    def open(self, datagram: bytes, header: Header) -> Inner:
+        """Return the content of a message that is not a fragment. Raises IntegrityError or WireError."""
+        return open_inner(datagram, header, self.cipher_in)
+
+    def open_fragment(self, datagram: bytes, header: Header) -> Fragment:
+        """Return a fragment. Raises IntegrityError or WireError."""
+        return fragments.open_fragment(datagram, header, self.cipher_in)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A message as it was sent, to be sent again.
+
+    ``inner`` and ``protection`` are kept where a narrower path could make it necessary to cut the message anew.
+    """
+
+    header: Header
+    datagrams: tuple[bytes, ...]
+    inner: Inner | None = dataclasses.field(default=None, repr=False)
+    protection: Protection | None = dataclasses.field(default=None, repr=False)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from agents.contract.config import Retransmission
 from agents.ike import selectors
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError, WireError
-from agents.ike.outputs import MoveChild, Path, RemoveChild, SwitchOutbound, Transmit
+from agents.ike.outputs import MoveChild, Path, RemoveChild, SwitchOutbound
 from agents.ike.timers import (
     HALF_OPEN_S,
     LINGER_S,
@@ -21,20 +20,21 @@ from agents.ike.timers import (
     TEMPORARY_FAILURE_S,
     rekey_after_s,
 )
-from agents.ike.v2 import watch
+from agents.ike.v2 import messages, watch
 from agents.ike.v2.child import NAT_PORT, Agreement, ChildSa
 from agents.ike.v2.keymat import IkeKeys
 from agents.ike.v2.natd import NatDetection
 from agents.ike.v2.protection import Protection
-from agents.ike.v2.states import LIVE_CHILD, REQUESTS, ChildState, SaState
+from agents.ike.v2.reassembly import Reassembly
+from agents.ike.v2.states import LIVE_CHILD, ChildState, SaState
 from agents.ike.v2.tasks import auth, create, delete, rekey
 from agents.ike.v2.tasks.base import Task
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteIke, DeleteUnaccepted, Liveness
-from agents.ike.v2.window import Arrival, RequestWindow, ResponseWindow
+from agents.ike.v2.window import LAST_MESSAGE_ID, WINDOW, RequestWindow, ResponseWindow
 from agents.ike.wire.header import NO_SPI, Header
-from agents.ike.wire.message import Message, serialize_clear
+from agents.ike.wire.message import Message
 from agents.ike.wire.payloads import Notify, Payload
-from agents.ike.wire.registry import Exchange, Flag, NotifyType
+from agents.ike.wire.registry import Exchange, NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v2.core import Core
@@ -62,6 +62,10 @@ class IkeSa:
         self.init_response = b""
         self.int_auth = b""
         """IntAuth of RFC 9242: what the IKE_INTERMEDIATE exchanges add to the octets that AUTH signs; mostly empty."""
+        self.intermediate_out = b""
+        self.fragmentation = False
+        self.path_octets = 65_535
+        self.reassembly = Reassembly()
         self.first_key: tuple[str, int, bytes] | None = None
         self.half_open_address: str | None = None
         self.requests = RequestWindow()
@@ -78,7 +82,6 @@ class IkeSa:
         self.last_heard = now
         self.scheduled_at: float | None = None
         self._protection: Protection | None = None
-        self._answering = 0
         self.successor: IkeSa | None = None
         self.crossed: IkeSa | None = None
         self.first_child: FirstChild | None = None
@@ -139,6 +142,7 @@ class IkeSa:
         assert self.tunnel is not None
         new = IkeSa(self.core, initiator=initiator, opener=self.opener, path=self.path, now=now)
         new.nat = self.nat
+        new.fragmentation, new.path_octets = self.fragmentation, self.path_octets
         new.expire_at = None
         new.tunnel = self.tunnel
         return new
@@ -201,44 +205,16 @@ class IkeSa:
             if self.tunnel is not None:
                 self.core.touch(self.tunnel)
             payloads = task.start(self, now)
-            if payloads is not None:
+            if payloads is not None and self.requests.next_id >= LAST_MESSAGE_ID:
+                task.abandoned(self, now)
+                self.fail(PeerError(0, "ike.sa-failed", "The IKE SA has no message ID left"), now)
+            elif payloads is not None:
                 self.current = task
-                self._send_request(task, payloads, now)
-
-    def _header(self, exchange: int, message_id: int, response: bool) -> Header:
-        flags = (Flag.INITIATOR if self.initiator else 0) | (Flag.RESPONSE if response else 0)
-        return Header(
-            spi_i=self.spi_i,
-            spi_r=self.spi_r,
-            next_payload=0,
-            exchange=exchange,
-            flags=int(flags),
-            message_id=message_id,
-        )
-
-    def _seal(self, header: Header, payloads: tuple[Payload, ...]) -> bytes:
-        return self.protection.seal(Message(header=header, payloads=payloads), self.core.entropy)
-
-    def _send_request(self, task: Task, payloads: tuple[Payload, ...], now: float) -> None:
-        header = self._header(task.exchange, self.requests.next_id, response=False)
-        if task.exchange == Exchange.IKE_SA_INIT:
-            datagram = serialize_clear(Message(header=header, payloads=payloads))
-            self.init_request = datagram
-        else:
-            datagram = self._seal(header, payloads)
-        self.requests.sent(task.exchange, datagram, now, self._retransmission())
-        self.core.emit(Transmit(path=self.path, datagram=datagram))
-        self.core.touch(self)
-
-    def _retransmission(self) -> Retransmission:
-        return self.core.retransmission
+                messages.send_request(self, task, payloads, now)
 
     def respond(self, payloads: tuple[Payload, ...], now: float) -> None:
         """Answer the request in progress."""
-        header = self._header(self._answering, self.responses.expected, response=True)
-        datagram = self._seal(header, payloads)
-        self.responses.finish(datagram)
-        self.core.emit(Transmit(path=self.reply_path, datagram=datagram))
+        messages.respond(self, payloads, now)
 
     def refuse(self, error: PeerError | WireError, now: float) -> None:
         """Answer the request in progress with an error notify; a fatal one ends the SA (RFC 7296 section 2.21)."""
@@ -257,43 +233,18 @@ class IkeSa:
     def receive(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
         """Handle a protected message for this SA. Raises WireError, IntegrityError or PeerError for the funnel."""
         if header.response:
-            self._receive_response(datagram, header, path, now)
+            messages.receive_response(self, datagram, header, path, now)
         else:
-            self._receive_request(datagram, header, path, now)
+            messages.receive_request(self, datagram, header, path, now)
 
-    def _receive_request(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
-        arrival = self.responses.classify(header.message_id, datagram)
-        if arrival is Arrival.REPEATED and self.responses.response is not None:
-            self.core.emit(Transmit(path=path, datagram=self.responses.response))
-            raise WireError("drop.duplicate", "a request that was already answered: the answer was sent again")
-        if arrival is Arrival.IN_PROGRESS:
-            raise WireError("drop.duplicate", "a request that is being worked on")
-        if arrival is not Arrival.FRESH:
-            raise WireError(
-                "drop.message-id", f"message ID {header.message_id} where {self.responses.expected} is expected"
-            )
-        if not self.keyed or header.exchange not in REQUESTS[self.state]:
-            raise WireError("drop.state", f"exchange {header.exchange} in state {self.state}")
-        try:
-            message = self.protection.open(datagram, header)
-        except WireError as error:
-            if error.notify is not None:  # the content was authentic: answer, and count the message as received
-                self._begin(datagram, header, path, now)
-            raise
-        self._begin(datagram, header, path, now)
-        self._dispatch(message, now)
-        self.start_next(now)
-
-    def _begin(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
-        self.responses.begin(datagram)
-        self._answering = header.exchange
-        self.reply_path = path
+    def heard(self, path: Path, now: float) -> None:
+        """An authentic message came on this path."""
         self.last_heard = now
         if path != self.path:
             self._heard_from(path)
-        self.core.touch(self)
 
-    def _dispatch(self, message: Message, now: float) -> None:
+    def dispatch(self, message: Message, now: float) -> None:
+        """Hand a request to its exchange. Raises PeerError or WireError for the funnel."""
         exchange = message.header.exchange
         if exchange == Exchange.IKE_AUTH:
             auth.respond(self, message, now)
@@ -319,17 +270,6 @@ class IkeSa:
         if old is not None and isinstance(old.current, rekey.RekeyIke) and old.state is SaState.ESTABLISHED:
             old.current.redundant = None
             old.hand_over(self, now)
-
-    def _receive_response(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
-        if not self.requests.accepts(header.message_id, header.exchange):
-            raise WireError("drop.duplicate", "an answer nobody waits for")
-        if not self.keyed:
-            raise WireError("drop.state", "a protected answer before there are keys")
-        message = self.protection.open(datagram, header)
-        self.last_heard = now
-        if path != self.path:
-            self._heard_from(path)
-        self.finish_request(message, now)
 
     def finish_request(self, message: Message, now: float) -> None:
         """Hand an answer to the request it belongs to, then send the next."""
@@ -386,7 +326,8 @@ class IkeSa:
         self.state = SaState.ESTABLISHED
         self.tunnel.add_sa(self)
         self.established_at = now
-        self.init_request = self.init_response = b""
+        self.init_request = self.init_response = self.int_auth = self.intermediate_out = b""
+        self.responses.size = WINDOW
         self.retime()
         self.core.authenticated(self)
         self.core.touch(self)
@@ -409,7 +350,8 @@ class IkeSa:
             self.respond((Notify(type=NotifyType.AUTHENTICATION_FAILED),), now)
             self.close(now, linger=True)
             return
-        unproven = self.initiator and self.state is SaState.AUTHENTICATING and self.requests.next_id < 2
+        asked = self.requests.last_exchange == Exchange.IKE_AUTH
+        unproven = self.initiator and self.state is SaState.AUTHENTICATING and not asked
         if not self.keyed or unproven or self.state in (SaState.INIT_SENT, SaState.INIT_RECEIVED):
             self.close(now)
             return
@@ -433,7 +375,8 @@ class IkeSa:
         self.queue.clear()
         self.requests.answered()
         self.expire_at = self.rekey_at = self.delete_at = None
-        if linger and self.responses.response is not None:
+        self.reassembly.clear()
+        if linger and self.responses.last is not None:
             self.expire_at = now + LINGER_S
             self.core.touch(self)
         else:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError
-from agents.ike.outputs import Transmit
 from agents.ike.timers import LINGER_S
+from agents.ike.v2 import messages
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tasks.delete import DeleteChildren, Liveness
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def deadline(sa: IkeSa) -> float | None:
     """Return when something is due next."""
-    times = [sa.expire_at, sa.rekey_at, sa.delete_at]
+    times = [sa.expire_at, sa.rekey_at, sa.delete_at, sa.reassembly.until]
+    if sa.responses.ready:
+        times.append(sa.last_heard)
     outstanding = sa.requests.outstanding
     if outstanding is not None:
         times.append(outstanding.due)
@@ -40,6 +42,9 @@ def handle_timer(sa: IkeSa, now: float) -> None:
     if sa.expire_at is not None and now >= sa.expire_at:
         _expired(sa, now)
         return
+    sa.reassembly.forget(now)
+    while sa.responses.ready:
+        messages.answer_held(sa, now)
     outstanding = sa.requests.outstanding
     if outstanding is not None and now >= outstanding.due and not _send_again(sa, now):
         return
@@ -78,12 +83,12 @@ def _check_liveness(sa: IkeSa, now: float) -> None:
 
 
 def _send_again(sa: IkeSa, now: float) -> bool:
-    datagram = sa.requests.again(now, sa.core.retransmission)
-    if datagram is None:
+    request = sa.requests.again(now, sa.core.retransmission)
+    if request is None:
         _peer_is_gone(sa, now)
         return False
     sa.report("ike.retransmit", "A request was sent again")
-    sa.core.emit(Transmit(path=sa.path, datagram=datagram))
+    messages.transmit(sa, request.sent, sa.path)
     return True
 
 

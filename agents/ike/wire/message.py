@@ -1,10 +1,12 @@
 """A whole message: the payload chain in clear or inside an Encrypted payload (RFC 7296 sections 3.1, 3.2, 3.14).
 
-The cipher is an argument with three methods; keys never come here. Order of payloads is kept, not required.
+The cipher is an argument with three methods; keys never come here. Order of payloads is kept, not required. Fragments
+are in :mod:`agents.ike.wire.fragments`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -16,7 +18,8 @@ from agents.ike.wire.header import HEADER_OCTETS, Header
 from agents.ike.wire.payloads import Notify, Payload, parse_payload, payload_type
 from agents.ike.wire.registry import FIRST_STATUS_NOTIFY, Exchange, NotifyType, PayloadType, is_known_exchange
 
-_GENERIC = struct.Struct(">BBH")
+GENERIC = struct.Struct(">BBH")
+"""The generic payload header (section 3.2): next payload, flags, length."""
 _CRITICAL = 0x80
 MOST_PAYLOADS = 128
 
@@ -40,11 +43,24 @@ class Cipher(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inner:
+    """What an Encrypted payload holds: the type of the first payload, the octet after it, and the chain."""
+
+    first: int
+    reserved: int
+    chain: bytes = dataclasses.field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """Header and payloads. The header's ``next_payload`` and ``length`` are filled in by serialising."""
+    """Header and payloads. The header's ``next_payload`` and ``length`` are filled in by serialising.
+
+    ``authenticated`` is what of an IKE_INTERMEDIATE message goes into IntAuth; empty for every other message.
+    """
 
     header: Header
     payloads: tuple[Payload, ...]
+    authenticated: bytes = dataclasses.field(default=b"", repr=False, compare=False)
 
     def find(self, kind: type[_AnyPayload]) -> _AnyPayload | None:
         """Return the first payload of this kind, or None."""
@@ -87,27 +103,51 @@ def parse_clear(datagram: bytes, header: Header) -> Message:
 
 
 def open_message(datagram: bytes, header: Header, cipher: Cipher) -> Message:
-    """Decrypt and read a protected message.
+    """Decrypt and read a protected message that is not a fragment. Raises as open_inner and read_inner do."""
+    return read_inner(header, open_inner(datagram, header, cipher))
+
+
+def open_inner(datagram: bytes, header: Header, cipher: Cipher) -> Inner:
+    """Decrypt a protected message.
 
     Raises the cipher's integrity error before anything of the content is believed, and WireError for a chain that is
-    wrong outside (then the sender is unknown) or inside (then ``notify`` is set and the sender is the peer).
+    wrong outside: then the sender is unknown.
     """
     if not is_known_exchange(header.exchange):
         raise WireError("drop.exchange-type", f"exchange type {header.exchange}")
-    start, inner = _find_encrypted(datagram, header)
-    plaintext = cipher.open(datagram[:start], datagram[start:])
+    first, reserved = _find_encrypted(datagram, header)
+    start = HEADER_OCTETS + GENERIC.size
+    return Inner(first=first, reserved=reserved, chain=cipher.open(datagram[:start], datagram[start:]))
+
+
+def read_inner(header: Header, inner: Inner) -> Message:
+    """Read what an Encrypted payload, or all fragments of one, held.
+
+    Raises WireError for a chain that is wrong inside; then ``notify`` is set, for the sender is the peer.
+    """
     try:
-        payloads = _parse_chain(plaintext, 0, inner)
+        payloads = _parse_chain(inner.chain, 0, inner.first)
     except WireError as error:
         if error.notify is None:
             raise WireError(error.code, error.detail, notify=NotifyType.INVALID_SYNTAX) from None
         raise
     rules.check(header.exchange, header.response, payloads)
-    return Message(header=header, payloads=payloads)
+    authenticated = int_auth_octets(header, inner) if header.exchange == Exchange.IKE_INTERMEDIATE else b""
+    return Message(header=header, payloads=payloads, authenticated=authenticated)
+
+
+def int_auth_octets(header: Header, inner: Inner) -> bytes:
+    """Return A | P of an IKE_INTERMEDIATE message (RFC 9242 section 3.3.2).
+
+    That is the message as if unfragmented, without IV, padding and checksum, with lengths that do not count those.
+    """
+    length = GENERIC.size + len(inner.chain)
+    outer = header.serialize_for(PayloadType.SK, HEADER_OCTETS + length)
+    return outer + GENERIC.pack(inner.first, inner.reserved, length) + inner.chain
 
 
 def _find_encrypted(datagram: bytes, header: Header) -> tuple[int, int]:
-    """Return where the Encrypted payload's IV begins and the type of the first payload inside.
+    """Return the type of the first payload inside the Encrypted payload, and the octet of its flags.
 
     The Encrypted payload must be the last; payloads in clear before it are not believed, so none is accepted.
     """
@@ -115,12 +155,12 @@ def _find_encrypted(datagram: bytes, header: Header) -> tuple[int, int]:
         raise WireError("drop.state", "encrypted fragments were not negotiated")
     if header.next_payload != PayloadType.SK:
         raise WireError("drop.payload-rules", "the message is not encrypted")
-    if len(datagram) < HEADER_OCTETS + _GENERIC.size:
+    if len(datagram) < HEADER_OCTETS + GENERIC.size:
         raise malformed("the Encrypted payload ends within its header")
-    inner, _flags, length = _GENERIC.unpack_from(datagram, HEADER_OCTETS)
+    first, reserved, length = GENERIC.unpack_from(datagram, HEADER_OCTETS)
     if HEADER_OCTETS + length != len(datagram):
         raise malformed("the Encrypted payload does not reach to the message's end")
-    return HEADER_OCTETS + _GENERIC.size, inner
+    return first, reserved
 
 
 def _parse_chain(octets: bytes, offset: int, next_payload: int) -> tuple[Payload, ...]:
@@ -129,14 +169,14 @@ def _parse_chain(octets: bytes, offset: int, next_payload: int) -> tuple[Payload
     while next_payload:
         if len(payloads) >= MOST_PAYLOADS:
             raise malformed("too many payloads")
-        if end - offset < _GENERIC.size:
+        if end - offset < GENERIC.size:
             raise malformed("a payload ends within its header")
-        following, flags, length = _GENERIC.unpack_from(octets, offset)
-        if length < _GENERIC.size or offset + length > end:
+        following, flags, length = GENERIC.unpack_from(octets, offset)
+        if length < GENERIC.size or offset + length > end:
             raise malformed(f"a payload of {length} octets where {end - offset} are left")
         if next_payload == PayloadType.SK:
             raise malformed("an Encrypted payload inside a chain")
-        body = octets[offset + _GENERIC.size : offset + length]
+        body = octets[offset + GENERIC.size : offset + length]
         payloads.append(parse_payload(next_payload, bool(flags & _CRITICAL), body))
         next_payload = following
         offset += length
@@ -151,7 +191,7 @@ def _serialize_chain(payloads: tuple[Payload, ...]) -> bytes:
     for index, payload in enumerate(payloads):
         body = payload.serialize()
         following = 0 if index == final else payload_type(payloads[index + 1])
-        parts.append(_GENERIC.pack(following, 0, _GENERIC.size + len(body)))
+        parts.append(GENERIC.pack(following, 0, GENERIC.size + len(body)))
         parts.append(body)
     return b"".join(parts)
 
@@ -166,10 +206,18 @@ def serialize_clear(message: Message) -> bytes:
     return message.header.serialize_for(_first_type(message.payloads), HEADER_OCTETS + len(chain)) + chain
 
 
+def encode(payloads: tuple[Payload, ...]) -> Inner:
+    """Return the payloads as an Encrypted payload holds them."""
+    return Inner(first=_first_type(payloads), reserved=0, chain=_serialize_chain(payloads))
+
+
 def seal_message(message: Message, cipher: Cipher, iv: bytes) -> bytes:
     """Return the datagram of a protected message; ``iv`` must never repeat under one key."""
-    chain = _serialize_chain(message.payloads)
-    sk_octets = _GENERIC.size + len(chain) + cipher.overhead(len(chain))
-    header = message.header.serialize_for(PayloadType.SK, HEADER_OCTETS + sk_octets)
-    aad = header + _GENERIC.pack(_first_type(message.payloads), 0, sk_octets)
-    return aad + cipher.seal(aad, chain, iv)
+    return seal_inner(message.header, encode(message.payloads), cipher, iv)
+
+
+def seal_inner(header: Header, inner: Inner, cipher: Cipher, iv: bytes) -> bytes:
+    """Return the datagram of a protected message; ``iv`` must never repeat under one key."""
+    octets = GENERIC.size + len(inner.chain) + cipher.overhead(len(inner.chain))
+    aad = header.serialize_for(PayloadType.SK, HEADER_OCTETS + octets) + GENERIC.pack(inner.first, 0, octets)
+    return aad + cipher.seal(aad, inner.chain, iv)

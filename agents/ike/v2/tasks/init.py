@@ -24,6 +24,7 @@ from agents.ike.v2 import key_exchange as ke
 from agents.ike.v2 import natd
 from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.keymat import derive_ike_keys
+from agents.ike.v2.protection import Sent
 from agents.ike.v2.states import SaState
 from agents.ike.v2.tasks import auth
 from agents.ike.v2.tasks.base import Task, refusal
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 NONCE_OCTETS = 32
 _MOST_RESTARTS = 4
+_FRAGMENTATION = Notify(type=NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)
 _CODES = {int(NotifyType.NO_PROPOSAL_CHOSEN): "ike.peer-refused-proposal"}
 
 
@@ -68,6 +70,7 @@ class InitiateSa(Task):
             KeyExchangeData(group=self._key_pair.group.number, data=self._key_pair.public),
             Nonce(data=sa.nonce_i),
             *natd.notifies(sa.spi_i, NO_SPI, sa.path, pretends_nat(sa), sa.core.entropy),
+            *((_FRAGMENTATION,) if config.fragmentation else ()),
         )
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
@@ -137,6 +140,7 @@ class InitiateSa(Task):
         if suite.group is not self._key_pair.group:
             raise _no_proposal(configured, offer)
         sa.spi_peer = header.spi_r
+        sa.fragmentation = sa.tunnel.config.ike.fragmentation and message.notify(_FRAGMENTATION.type) is not None
         sa.nonce_r = nonce.data
         shared = ke.finish(self._key_pair, key_exchange.data)
         sa.take_keys(suite, derive_ike_keys(suite, sa.nonce_i, sa.nonce_r, shared, sa.spi_i, sa.spi_r))
@@ -182,11 +186,15 @@ def respond(
     pretend = detection.supported and core.pretends_nat(sa.path)
     sa.nat = natd.NatDetection(supported=detection.supported, local=detection.local or pretend, remote=detection.remote)
     natd_notifies = natd.notifies(sa.spi_i, sa.spi_r, sa.path, pretend, core.entropy) if detection.supported else ()
+    candidates = core.candidates(sa.path.local_address, sa.path.remote_address)
+    wanted = any(tunnel.config.ike.fragmentation for tunnel in candidates)
+    sa.fragmentation = wanted and message.notify(_FRAGMENTATION.type) is not None
     payloads: tuple[Payload, ...] = (
         proposals.answer_ike(choice),
         our_key_exchange,
         Nonce(data=sa.nonce_r),
         *natd_notifies,
+        *((_FRAGMENTATION,) if sa.fragmentation else ()),
     )
     header = Header(
         spi_i=sa.spi_i,
@@ -198,8 +206,8 @@ def respond(
     )
     sa.init_request = datagram
     sa.init_response = serialize_clear(Message(header=header, payloads=payloads))
-    sa.responses.begin(datagram)
-    sa.responses.finish(sa.init_response)
+    sa.responses.begin(Exchange.IKE_SA_INIT, datagram)
+    sa.responses.finish(Sent(header=header, datagrams=(sa.init_response,)))
     core.emit(Transmit(path=sa.path, datagram=sa.init_response))
 
 
