@@ -45,6 +45,7 @@ NEEDS: Mapping[str, Need] = {
     "ping": _tool("ping", "iputils-ping", "the lab"),
     "setpriv": _tool("setpriv", "util-linux", "the lab"),
     "strongswan": _tool("charon-systemd", "charon-systemd strongswan-swanctl libcharon-extra-plugins", "the peer"),
+    "openssl": _tool("openssl", "openssl", "an independent judge of certificates, CRLs and OCSP"),
     "iperf3": _tool("iperf3", "iperf3", "measuring throughput"),
     "tcpdump": _tool("tcpdump", "tcpdump", "capturing what the internet sees"),
     "uml": Need(

@@ -158,6 +158,15 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("drop.half-open-limit", _W, "Too many half-open negotiations", "", ""),
     ("drop.fragment", _W, "Fragment of a message dropped", "", ""),
     ("drop.ikev1", _W, "IKEv1 message dropped: this gateway speaks IKEv2 only", "", ""),
+    # Certificates
+    ("ike.certificate-weak", _E, "The peer's certificate uses a key or hash that is too weak", "Let its CA issue one with a key and a hash named.", "remote_auth"),
+    ("ike.certificate-usage", _E, "The peer's certificate is not for this use", "Let its CA issue one whose key usages allow IKE.", "remote_auth"),
+    ("ike.certificate-constraint", _E, "The peer's certificate is outside what its CA may certify", "See which constraint of which CA.", "remote_auth"),
+    ("ike.certificate-busy", _W, "Too many certificates to check at once", "If it persists, find out who floods this gateway.", ""),
+    ("ike.key-missing", _E, "The private key of a certificate is not on this gateway", "Import it with vpn-agent key import, or make one with vpn-agent key new and have it certified.", "certificates"),
+    ("ike.key-refused", _E, "A private key file is not used", "Correct the file: only the agent's user may own and read it.", "certificates"),
+    ("ike.own-certificate-expired", _E, "A certificate of this gateway is not valid now", "Renew it; peers will refuse it.", "certificates"),
+    ("ike.sign-failed", _E, "This gateway could not sign", "See the reason.", "local_auth"),
     ("ike.bug", _E, "Internal error while handling a message", "Report it with the event log.", ""),
     # ESP (FEATURES A22)
     ("esp.integrity", _W, "ESP packets failed authentication", "Possibly mismatching keys; clear the IPsec SA.", ""),

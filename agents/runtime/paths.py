@@ -60,6 +60,16 @@ class Paths:
         """The directory of the event journal."""
         return self.state / "journal"
 
+    @property
+    def keys(self) -> Path:
+        """The directory of the private keys that tunnels sign with, 0700."""
+        return self.state / "keys"
+
+    @property
+    def crls(self) -> Path:
+        """The directory of the CRLs an operator has put here, for CAs that publish none this gateway can reach."""
+        return self.state / "crls"
+
     def prepare(self) -> None:
         """Make both directories, 0700; raises :class:`PathError` when one is not ours alone or names get too long."""
         for directory in (self.state, self.run):
