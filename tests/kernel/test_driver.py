@@ -1,4 +1,4 @@
-"""The kernel driver against a kernel that has ESP: the checks of ``guest/driver_checks.py``."""
+"""The kernel driver against a kernel that has ESP: ``guest/driver_checks.py`` and ``guest/mode_checks.py``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agents.contract import algorithms
-from tests.kernel.guest import driver_checks
+from tests.kernel.guest import driver_checks, mode_checks
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
@@ -21,7 +21,7 @@ def report(guest: Guest) -> Report:
     return guest("tests.kernel.guest.data_plane")
 
 
-@pytest.mark.parametrize("check", driver_checks.CHECKS)
+@pytest.mark.parametrize("check", [*driver_checks.CHECKS, *mode_checks.CHECKS])
 def test_check(report: Report, check: str) -> None:
     assert report[check]["error"] == ""
 
@@ -31,3 +31,4 @@ def test_every_algorithm_of_the_contract_works(report: Report) -> None:
     assert found["encryptions"] == sorted(algorithms.ENCRYPTION)
     assert found["integrities"] == sorted(algorithms.INTEGRITY)
     assert found["reason"] == "the kernel accepts ESP SAs"
+    assert (found["modes"], found["protocols"], found["more"]) == (["transport", "tunnel"], ["ah", "esp"], [True, True])

@@ -43,6 +43,8 @@ async def features(pair: Pair) -> dict[str, Any]:
     assert pair.left.namespace.run("ip", "xfrm", "state") == ""
     return {
         "encryptions": sorted(found.encryptions), "integrities": sorted(found.integrities), "reason": found.reason,
+        "modes": sorted(found.modes), "protocols": sorted(found.protocols),
+        "more": [found.extended_sequence_numbers, found.compression],
     }  # fmt: skip
 
 
@@ -79,7 +81,7 @@ async def other_families(pair: Pair) -> None:
     assert len(await left.driver.list_policies()) == 4
 
 
-def _port_4500(pair: Pair, *, left_port: int = 4500) -> list[socket.socket]:
+def port_4500(pair: Pair, *, left_port: int = 4500) -> list[socket.socket]:
     sockets = []
     for end, port in ((pair.left, left_port), (pair.right, 4500)):
         with inside(end.namespace):
@@ -94,13 +96,13 @@ async def encapsulation_and_mapping(pair: Pair) -> dict[str, Any]:
     """Left sends from 4500; then a NAT changes that to 40001, right is told, and moves its SAs."""
     left, right = pair.left, pair.right
     there = UdpEncapsulation(source_port=4500, destination_port=4500)
-    sockets = _port_4500(pair)
+    sockets = port_4500(pair)
     wire = Wire(right.namespace)
     try:
         await pair.tunnel(encapsulation=there)
         assert await left.ping(right.inner, left.inner) == 3
         assert [frame[23] for frame in wire.frames()] == [socket.IPPROTO_UDP] * 3
-        sockets += _port_40001(pair)
+        sockets += port_40001(pair)
         await left.driver.update_mapping(
             SaId(spi=0x1001, destination=right.outer), left.outer, right.outer,
             UdpEncapsulation(source_port=40001, destination_port=4500),
@@ -132,7 +134,7 @@ async def encapsulation_and_mapping(pair: Pair) -> dict[str, Any]:
     return {"mapped": [moved.address, moved.port]}
 
 
-def _port_40001(pair: Pair) -> list[socket.socket]:
+def port_40001(pair: Pair) -> list[socket.socket]:
     with inside(pair.left.namespace):
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.bind((pair.left.outer, 40001))
@@ -146,7 +148,7 @@ async def moved_addresses(pair: Pair) -> None:
     elsewhere = "192.0.2.77"
     right.namespace.ip("address", "add", f"{elsewhere}/24", "dev", "wire")
     ports = UdpEncapsulation(source_port=4500, destination_port=4500)
-    sockets = _port_4500(pair)
+    sockets = port_4500(pair)
     with inside(right.namespace):
         sockets.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     sockets[-1].bind((elsewhere, 4500))

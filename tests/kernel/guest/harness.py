@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import dataclasses
 import json
 import os
 import re
@@ -16,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from agents.contract import algorithms
+from agents.contract.config import Mode
 from agents.contract.secret import Secret
 from agents.dataplane.base import (
     REQID_BASE,
+    AuthenticationHeader,
     Direction,
     Limits,
     Notice,
     PolicySpec,
+    SaProtocol,
     SaSpec,
     SaState,
     Selector,
@@ -161,23 +165,38 @@ class Pair:
         """Install one SA at its receiver and at its sender; ``spec`` is the sender's."""
         left_sends = spec.source in (self.left.outer, self.left.outer6)
         sender, receiver = (self.left, self.right) if left_sends else (self.right, self.left)
-        await receiver.driver.add_sa(_inbound(spec))
+        await receiver.driver.add_sa(inbound(spec))
         await sender.driver.add_sa(spec)
 
-    async def tunnel(self, encryption: str = "aes-128-gcm-16", integrity: str | None = None, **more: Any) -> None:
+    async def tunnel(
+        self, encryption: str | None = "aes-128-gcm-16", integrity: str | None = None, **more: Any
+    ) -> None:
         """Install SAs of SPI 0x1001 (left to right) and 0x1002 and the policies; ``more`` goes into the SAs."""
-        await self.both(sa(0x1001, self.left.outer, self.right.outer, encryption, integrity, **more))
+        there = sa(0x1001, self.left.outer, self.right.outer, encryption, integrity, **more)
+        await self.both(there)
         await self.both(sa(0x1002, self.right.outer, self.left.outer, encryption, integrity, **more))
-        await self.policies()
+        await self.policies_for(there)
 
-    async def policies(self, *, six_inside: bool = False, six_outside: bool = False) -> None:
-        """Install the policies between the inner addresses on both ends."""
+    async def policies_for(self, spec: SaSpec) -> None:
+        """Install policies for SAs like ``spec``: in transport mode between the outer addresses themselves."""
+        protocols = [SaProtocol.ESP] if spec.encryption is not None else []
+        protocols += [SaProtocol.AH] if spec.ah is not None else []
+        compressed = spec.compression_cpi is not None
+        await self.policies(mode=spec.mode, protocols=tuple(protocols), compressed=compressed)
+
+    async def policies(self, *, six_inside: bool = False, six_outside: bool = False, **more: Any) -> None:
+        """Install the policies between the inner addresses on both ends; ``more`` goes into them."""
         for here, there in ((self.left, self.right), (self.right, self.left)):
-            ours = f"{here.inner6}/128" if six_inside else f"{here.inner}/32"
-            theirs = f"{there.inner6}/128" if six_inside else f"{there.inner}/32"
             outer = (here.outer6, there.outer6) if six_outside else (here.outer, there.outer)
-            await here.driver.add_policy(policy(Direction.OUT, ours, theirs, *outer))
-            await here.driver.add_policy(policy(Direction.IN, theirs, ours, *reversed(outer)))
+            inner = (here.inner6, there.inner6) if six_inside else (here.inner, there.inner)
+            if more.get("mode") is Mode.TRANSPORT:
+                inner = outer
+            ours, theirs = (f"{address}/{128 if ':' in address else 32}" for address in inner)
+            for each in (
+                policy(Direction.OUT, ours, theirs, *outer),
+                policy(Direction.IN, theirs, ours, *reversed(outer)),
+            ):
+                await here.driver.add_policy(dataclasses.replace(each, **more))
 
     async def agree(self, spi: int, packets: int, octets: int) -> None:
         """Assert that both ends and ``ip -s xfrm state`` counted this much on an SA."""
@@ -192,15 +211,22 @@ def sa(
     spi: int,
     source: str,
     destination: str,
-    encryption: str = "aes-128-gcm-16",
+    encryption: str | None = "aes-128-gcm-16",
     integrity: str | None = None,
     *,
+    ah: str | None = None,
     limits: Limits = NO_LIMITS,
     encapsulation: UdpEncapsulation | None = None,
     replay_window: int = 64,
+    **more: Any,
 ) -> SaSpec:
-    """Return the sender's side of an SA with a key made of its SPI."""
-    integrity_octets = algorithms.INTEGRITY[integrity].key_octets if integrity is not None else 0
+    """Return the sender's side of an SA with keys made of its SPI; AH around ESP has that SPI plus 0x100."""
+    header = None
+    if ah is not None:
+        name = spi if encryption is None else spi + 0x100
+        header = AuthenticationHeader(
+            spi=name, integrity=ah, key=Secret(_key(name, algorithms.INTEGRITY[ah].key_octets))
+        )
     return SaSpec(
         tunnel_id="tunnel",
         direction=Direction.OUT,
@@ -209,12 +235,14 @@ def sa(
         destination=destination,
         reqid=REQID,
         encryption=encryption,
-        encryption_key=Secret(_key(spi, algorithms.ENCRYPTION[encryption].keymat_octets)),
+        encryption_key=Secret(_key(spi, algorithms.ENCRYPTION[encryption].keymat_octets)) if encryption else None,
         integrity=integrity,
-        integrity_key=Secret(_key(spi + 1, integrity_octets)) if integrity is not None else None,
+        integrity_key=Secret(_key(spi + 1, algorithms.INTEGRITY[integrity].key_octets)) if integrity else None,
+        ah=header,
         limits=limits,
         encapsulation=encapsulation,
         replay_window=replay_window,
+        **more,
     )
 
 
@@ -236,9 +264,9 @@ def _key(seed: int, octets: int) -> bytes:
     return (seed.to_bytes(4, "big") * 32)[:octets]
 
 
-def _inbound(spec: SaSpec) -> SaSpec:
-    values = {name: getattr(spec, name) for name in SaSpec.__slots__}
-    return SaSpec(**{**values, "direction": Direction.IN})
+def inbound(spec: SaSpec) -> SaSpec:
+    """Return the receiver's side of an SA."""
+    return dataclasses.replace(spec, direction=Direction.IN)
 
 
 class Wire:
