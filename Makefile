@@ -37,7 +37,7 @@ fuzz: $(VENV)/.dev
 	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 interop: setup-test
-	$(PY) -m pytest tests/interop
+	$(PY) -m tests.interop
 
 kernel-test: setup-test
 	$(PY) -m pytest tests/kernel

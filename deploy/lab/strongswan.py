@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -17,8 +18,8 @@ from deploy.lab.vici import Vici
 
 _DAEMON = "/usr/sbin/charon-systemd"
 _PLUGINS = (
-    "random nonce aes sha1 sha2 hmac kdf gcm chapoly curve25519 openssl pem pkcs1 x509 pubkey {esp} kernel-netlink "
-    "socket-default vici updown"
+    "random nonce aes sha1 sha2 md5 hmac mgf1 kdf gcm ccm ctr cmac xcbc chapoly curve25519 openssl pem pkcs1 pkcs8 "
+    "x509 pubkey constraints revocation curl {esp} kernel-netlink socket-default vici updown"
 )
 
 _CONFIGURATION = """\
@@ -29,6 +30,7 @@ charon-systemd {{
   retransmit_timeout = 1.0
   retransmit_tries = 4
   half_open_timeout = 20
+  {settings}
   plugins {{
     vici {{ socket = unix://{vici} }}
     kernel-libipsec {{ allow_peer_ts = no }}
@@ -49,10 +51,20 @@ swanctl {{ load = random openssl pem pkcs1 x509 }}
 
 
 class StrongSwan:
-    """One daemon. ``directory`` holds its configuration, log (``charon.log``) and control socket, and is made 0700."""
+    """One daemon. ``directory`` holds its configuration, log (``charon.log``) and control socket, and is made 0700.
+
+    ``settings`` are further values of strongswan.conf's ``charon`` section.
+    """
 
     def __init__(
-        self, namespace: Namespace, directory: Path, swanctl_conf: str, *, kernel_esp: bool = False, log_level: int = 1
+        self,
+        namespace: Namespace,
+        directory: Path,
+        swanctl_conf: str = "connections {}\n",
+        *,
+        kernel_esp: bool = False,
+        log_level: int = 1,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.namespace = namespace
         self.directory = directory
@@ -61,6 +73,7 @@ class StrongSwan:
         self._swanctl_conf = swanctl_conf
         self._kernel_esp = kernel_esp
         self._log_level = log_level
+        self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: socket.socket | None = None
         self._output: IO[bytes] | None = None
@@ -142,6 +155,7 @@ class StrongSwan:
             vici=self.vici_path,
             log=self.log,
             level=self._log_level,
+            settings="\n  ".join(f"{name} = {value}" for name, value in self._settings.items()),
         )
 
     def _environment(self) -> dict[str, str]:

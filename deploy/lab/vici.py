@@ -1,7 +1,8 @@
 """A client of strongSwan's control socket (vici), as much of it as a lab needs: requests, streams and events.
 
 The protocol is described in strongSwan's ``src/libcharon/plugins/vici/README.md``: packets of a 4-octet length, a type,
-a name for requests and events, and a message of nested sections, lists and values. Values stay ``str``.
+a name for requests and events, and a message of nested sections, lists and values. Values that come stay ``str``;
+``bytes`` may be sent.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def _encode(message: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 def _text(value: object) -> bytes:
-    octets = str(value).encode()
+    octets = value if isinstance(value, bytes) else str(value).encode()
     return struct.pack(">H", len(octets)) + octets
 
 

@@ -62,7 +62,7 @@ class OurGateway:
     async def __aenter__(self) -> Self:
         for directory in (self._directory, self.run, self.state):
             directory.mkdir(mode=0o700, exist_ok=True)
-        self._log = (self._directory / "ours.log").open("ab")
+        self._log = self.log_path.open("ab")
         self.start("espd")
         self.start("iked")
         await self.connect()
@@ -74,6 +74,11 @@ class OurGateway:
             self.stop(name)
         if self._log is not None:
             self._log.close()
+
+    @property
+    def log_path(self) -> Path:
+        """Where both processes write."""
+        return self._directory / "ours.log"
 
     @property
     def client(self) -> Client:
@@ -119,9 +124,13 @@ class OurGateway:
 
     async def configure(self, document: GatewayDocument) -> None:
         """Hand a document over and route every tunnel's networks into its TUN, as ``agentd`` does."""
+        await self.load(document)
+        self.route()
+
+    async def load(self, document: GatewayDocument) -> None:
+        """Hand a document over, without routes."""
         self.document = document
         await self.client.call("configure", {"document": to_plain(document)})
-        self.route()
 
     def route(self) -> None:
         """Route the tunnels' remote networks into their TUNs, which must be there."""
@@ -129,9 +138,11 @@ class OurGateway:
         for tunnel in self.document.tunnels:
             for child in tunnel.children:
                 for selector in child.remote_ts:
-                    self.namespace.ip(
-                        "route", "replace", selector.network, "dev", link_name(tunnel.id), "src", self.inner_address
-                    )
+                    self.route_into(tunnel.id, selector.network, self.inner_address)
+
+    def route_into(self, tunnel_id: str, network: str, source: str) -> None:
+        """Route one network into a tunnel's TUN."""
+        self.namespace.ip("route", "replace", network, "dev", link_name(tunnel_id), "src", source)
 
     async def act(self, verb: str, tunnel_id: str) -> None:
         """Perform a verb that must be accepted."""
@@ -161,11 +172,11 @@ class OurGateway:
         except TimeoutError:
             raise AssertionError(f"not reached: {what}; last status {last}; events {await self.events()}") from None
 
-    async def changed(self) -> None:
+    async def changed(self, limit_s: float = 1.0) -> None:
         """Wait until ``iked`` says that something moved, or a second has passed."""
         self._changed.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), 1)
+            await asyncio.wait_for(self._changed.wait(), limit_s)
 
     async def until_up(self) -> TunnelStatus:
         """Wait for the only tunnel to be up with one IKE SA and one child SA."""
@@ -173,8 +184,17 @@ class OurGateway:
 
     async def events(self) -> list[str]:
         """Return the codes and texts of all events so far."""
+        return await self.events_since(0)
+
+    async def events_since(self, after: int) -> list[str]:
+        """Return the codes and texts of the events after this number of the present process."""
         page = await self.client.call("events", {"after": 0, "boot_id": None})
-        return [f"{event['code']}: {event['message']}" for event in page["events"]]
+        return [f"{event['code']}: {event['message']}" for event in page["events"] if event["sequence"] > after]
+
+    async def last_event(self) -> int:
+        """Return the number of the latest event."""
+        page = await self.client.call("events", {"after": 0, "boot_id": None})
+        return int(page["last"])
 
     async def _listen(self, client: Client) -> None:
         async for method, _params in client.notifications():

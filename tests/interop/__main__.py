@@ -1,0 +1,74 @@
+"""``make interop``: the whole matrix against strongSwan; writes ``docs/interop.md``, exits with 1 for a failed cell."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import datetime
+import re
+import sys
+import time
+
+from deploy.lab.netns import run as command
+from tests.interop import results, runner
+from tests.interop.cells import Cell
+from tests.interop.matrix import cells
+from tests.interop.results import Outcome, Result, Suite
+from tests.needs import BY_MARKER, why_not
+
+SUITE = "strongswan-userspace"
+
+
+def main() -> int:
+    """Run what is asked for; a part of the matrix changes no document."""
+    parser = argparse.ArgumentParser(prog="python -m tests.interop", description=__doc__)
+    parser.add_argument("--only", default="", help="regular expression for 'axis: cell (role)'; writes no document")
+    parser.add_argument("--quick", action="store_true", help="the representative part; writes no document")
+    parser.add_argument("--list", action="store_true", help="print the cells and run nothing")
+    arguments = parser.parse_args()
+    matrix = cells()
+    pattern = re.compile(arguments.only)
+
+    def only(cell: Cell, role: str) -> bool:
+        return bool(pattern.search(f"{cell.axis}: {cell.name} ({role})")) and (cell.quick or not arguments.quick)
+
+    if arguments.list:
+        for cell in matrix:
+            print(f"{cell.axis}: {cell.name} ({', '.join(role for role in cell.roles if only(cell, role))})")
+        return 0
+    reason = why_not([*BY_MARKER["lab"], "strongswan"])
+    if reason is not None:
+        print(f"interop: not run: {reason}")
+        return 77
+    began = time.monotonic()
+    found = asyncio.run(runner.run(matrix, _tell, only))
+    if not arguments.only and not arguments.quick:
+        results.write(_suite(), found)
+        results.render()
+    counts = {outcome.value: sum(1 for each in found if each.outcome is outcome) for outcome in Outcome}
+    print(f"{', '.join(f'{count} {word}' for word, count in counts.items())} in {time.monotonic() - began:.0f} s")
+    return 1 if counts[Outcome.FAILED.value] else 0
+
+
+def _tell(result: Result, seconds: float, logs: str) -> None:
+    reason = f": {result.reason}" if result.reason else ""
+    print(
+        f"{result.outcome.value:12} {seconds:5.1f} s  {result.axis}: {result.cell} ({result.role}){reason}", flush=True
+    )
+    if logs:
+        print(logs, flush=True)
+
+
+def _suite() -> Suite:
+    version = command("swanctl", "--version").split()[-1]
+    return Suite(
+        name=SUITE,
+        peer=f"strongSwan {version}",
+        data_planes="Userspace ESP here, kernel-libipsec there (tunnel mode, always in UDP)",
+        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        notes=(),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The steps of scripts: each does one thing to a tunnel that is up and leaves it compared and pinged through again."""
+
+from __future__ import annotations
+
+import asyncio
+
+from agents.contract.status import TunnelStatus
+from tests.interop.cells import CONNECTION
+from tests.interop.session import Session
+
+
+def child_spis(status: TunnelStatus) -> frozenset[str]:
+    """Return what the rekey of a child changes."""
+    return frozenset(sa.spi_in for child in status.children for sa in child.sas)
+
+
+def ike_spis(status: TunnelStatus) -> frozenset[str]:
+    """Return what a new IKE SA changes."""
+    return frozenset(sa.spi_i + sa.spi_r for sa in status.ike_sas)
+
+
+async def we_see_the_nat(session: Session) -> None:
+    """The ends agree on who is behind a translator; all NAT cells begin with it."""
+    (sa,) = (await session.status()).ike_sas
+    hidden = session.cell.lab.removeprefix("nat-")
+    assert (sa.nat_local, sa.nat_remote) == (hidden != "theirs", hidden != "ours"), "not the NAT there is"
+
+
+async def we_rekey_the_child(session: Session) -> None:
+    before = await session.status()
+    await session.act("rekey-child")
+    await session.changed_from(before, child_spis, "child rekeyed by us")
+
+
+async def they_rekey_the_child(session: Session) -> None:
+    before = await session.status()
+    await session.request("rekey", {"child": session.cell.nets[0].name})
+    await session.changed_from(before, child_spis, "child rekeyed by the peer")
+
+
+async def we_rekey_the_ike_sa(session: Session) -> None:
+    before = await session.status()
+    await session.act("rekey-ike")
+    await session.changed_from(before, ike_spis, "IKE SA rekeyed by us")
+
+
+async def they_rekey_the_ike_sa(session: Session) -> None:
+    before = await session.status()
+    await session.request("rekey", {"ike": CONNECTION})
+    await session.changed_from(before, ike_spis, "IKE SA rekeyed by the peer")
+
+
+async def both_rekey_the_child(session: Session) -> None:
+    before = await session.status()
+    await asyncio.gather(session.act("rekey-child"), session.request("rekey", {"child": session.cell.nets[0].name}))
+    await session.changed_from(before, child_spis, "child rekeyed by both")
+
+
+async def both_rekey_the_ike_sa(session: Session) -> None:
+    before = await session.status()
+    await asyncio.gather(session.act("rekey-ike"), session.request("rekey", {"ike": CONNECTION}))
+    await session.changed_from(before, ike_spis, "IKE SA rekeyed by both")
+
+
+async def they_reauthenticate(session: Session) -> None:
+    before = await session.status()
+    await session.request("rekey", {"ike": CONNECTION, "reauth": "yes"})
+    await session.changed_from(before, ike_spis, "reauthenticated by the peer")
+
+
+async def we_reauthenticate(session: Session) -> None:
+    """Ours is due by ``reauth_s`` of the cell."""
+    before = await session.status()
+    await session.changed_from(before, ike_spis, "reauthenticated by us")
+
+
+async def we_delete_the_ike_sa(session: Session) -> None:
+    before = await session.status()
+    await session.act("terminate" if session.initiator else "clear-ike")
+    await session.until_theirs_gone()
+    await session.until(lambda now: not now.ike_sas, "closed by us")
+    if session.initiator:
+        await session.act("initiate")
+    else:
+        await session.bring_up()
+    await session.changed_from(before, ike_spis, "up again after our delete")
+
+
+async def they_delete_the_ike_sa(session: Session) -> None:
+    before = await session.status()
+    await session.request("terminate", {"ike": CONNECTION, "timeout": "5000"})
+    if not session.initiator:
+        await session.until(lambda now: not now.ike_sas, "closed by the peer")
+        await session.bring_up()
+    await session.changed_from(before, ike_spis, "up again after the peer's delete")
+
+
+async def we_delete_the_child(session: Session) -> None:
+    before = await session.status()
+    await session.act("clear-ipsec")
+    if not session.initiator:
+        await session.until(lambda now: not child_spis(now) & child_spis(before), "child closed by us")
+        if not child_spis(await session.status()):
+            await session.bring_up()
+    await session.changed_from(before, child_spis, "child up again after our delete")
+
+
+async def they_delete_the_child(session: Session) -> None:
+    before = await session.status()
+    await session.request("terminate", {"child": session.cell.nets[0].name, "timeout": "5000"})
+    if not session.initiator:
+        await session.until(lambda now: not child_spis(now) & child_spis(before), "child closed by the peer")
+        if not child_spis(await session.status()):
+            await session.bring_up()
+    await session.changed_from(before, child_spis, "child up again after the peer's delete")
