@@ -66,8 +66,10 @@ async def _run_one(lab: Lab, cell: Cell, role: str, number: int, offered: frozen
             session = Session(lab, cell, role, lab.place(cell), number)
             try:
                 await _play(session)
-            finally:
-                await session.end()
+            except BaseException:
+                await session.clear()
+                raise
+            await session.end()
     except (AssertionError, LabError) as error:
         return _result(cell, role, Outcome.FAILED, str(error).partition("\n")[0])
     except TimeoutError:

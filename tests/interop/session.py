@@ -78,7 +78,7 @@ class Session:
 
     async def initiate(self, child: str) -> None:
         """Let strongSwan bring a child up; raises LabError where it fails."""
-        await self.request("initiate", {"ike": CONNECTION, "child": child, "timeout": "15000", "loglevel": "0"})
+        await self.request("initiate", {"ike": CONNECTION, "child": child, "timeout": "8000", "loglevel": "0"})
 
     async def request(self, command: str, message: Message | None = None) -> Message:
         """Ask strongSwan without stopping our own loop."""
@@ -105,7 +105,7 @@ class Session:
             raise AssertionError(f"not reached: {what}; our tunnel is {describe(status)}") from None
         return status
 
-    async def until_equal(self, limit_s: float = 10.0) -> TunnelStatus:
+    async def until_equal(self, limit_s: float = 8.0) -> TunnelStatus:
         """Wait until the tunnel is whole and both ends report the same SAs."""
         status = await self.until(self.is_whole, "up", limit_s)
         mine, other = views.ours(status), views.theirs(await self.list_sas())
@@ -183,10 +183,10 @@ class Session:
             await self.until_theirs_gone(5)
         except TimeoutError:
             raise LabError("strongSwan still had SAs 5 s after our tunnel was taken away") from None
-        finally:
-            await self._clear()
+        await self.clear()
 
-    async def _clear(self) -> None:
+    async def clear(self) -> None:
+        """Take from strongSwan whatever this run gave it; its lab ends where that was not enough."""
         for command, message in (
             ("terminate", {"ike": CONNECTION, "force": "yes", "timeout": "-1"}),
             ("unload-conn", {"name": CONNECTION}),
