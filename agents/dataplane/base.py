@@ -279,8 +279,10 @@ class Driver(Protocol):
         """Remove one policy."""
         ...
 
-    async def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation) -> None:
-        """Move an SA to other outer addresses or ports (NAT change); the id changes when the destination does."""
+    async def update_mapping(
+        self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation | None
+    ) -> None:
+        """Move an SA to other outer addresses, or into or out of UDP; the id changes when the destination does."""
         ...
 
     async def list_sas(self) -> tuple[SaState, ...]:

@@ -138,7 +138,9 @@ class FakeDriver:
         if there is not None and there.reqid == spec.reqid:
             del self.policies[(spec.direction, spec.selector)]
 
-    async def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation) -> None:
+    async def update_mapping(
+        self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation | None
+    ) -> None:
         """Give an SA other outer addresses and ports; counters move with it. Raises ESRCH when it is unknown."""
         self._enter("update_mapping", _target(sa))
         if sa not in self.sas:

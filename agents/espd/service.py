@@ -189,7 +189,8 @@ class Service:
     def _update_mapping(self, params: dict[str, Any]) -> dict[str, Any]:
         engine = self._datapath.engine
         sa = from_plain(SaId, params.get("sa"), "sa")
-        encapsulation = from_plain(UdpEncapsulation, params.get("encapsulation"), "encapsulation")
+        plain = params.get("encapsulation")
+        encapsulation = None if plain is None else from_plain(UdpEncapsulation, plain, "encapsulation")
         engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
         for path in engine.paths():
             with_errno("update_mapping", path.local_address, self._datapath.need_path, path)

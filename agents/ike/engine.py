@@ -25,6 +25,8 @@ from agents.ike.v2 import messages, status
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.cookie import CookieJar, HalfOpenLimits
 from agents.ike.v2.core import InstallContinuation, PskContinuation
+from agents.ike.v2.path import pairs_of
+from agents.ike.v2.roam import own_addresses_changed
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.states import SaState
 from agents.ike.v2.tasks import init
@@ -59,6 +61,7 @@ class Engine:
         self.retransmission = Retransmission()
         self.require_udp_encapsulation = False
         self.features: Features | None = None
+        self.addresses: frozenset[str] | None = None
         self.counters: Counter[str] = Counter()
         self._keys = PresharedKeys()
         self._tunnels: dict[str, TunnelRuntime] = {}
@@ -209,6 +212,10 @@ class Engine:
 
     def addresses_changed(self, addresses: frozenset[str], now: float) -> None:
         """The host has these unicast addresses now (RFC 4555 section 3.5)."""
+        self.addresses = addresses
+        for tunnel in self._tunnels.values():
+            self._guarded(lambda tunnel=tunnel: own_addresses_changed(tunnel, now), now)  # type: ignore[misc]
+            self.touch(tunnel)
         self._settle(now)
 
     def datagram_too_big(self, path: Path, packet_octets: int, now: float) -> None:
@@ -584,7 +591,8 @@ class Engine:
     def _index(self) -> None:
         index: dict[tuple[str, str], list[TunnelRuntime]] = {}
         for tunnel in self._tunnels.values():
-            index.setdefault((tunnel.config.local.address, tunnel.config.remote.address), []).append(tunnel)
+            for addresses in pairs_of(tunnel.config):
+                index.setdefault(addresses, []).append(tunnel)
         self._by_addresses = {key: tuple(tunnels) for key, tunnels in index.items()}
         self._reqids = {key: number for key, number in self._reqids.items() if key[0] in self._tunnels}
         self._taken_reqids = set(self._reqids.values())

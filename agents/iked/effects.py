@@ -211,8 +211,8 @@ class Effects:
 
     async def _move(self, effect: MoveChild) -> None:
         spec = effect.spec
-        if self._driver is None or spec.encapsulation is None:
-            return  # nothing to move: the SAs went with the data plane, or plain ESP has no ports to follow
+        if self._driver is None:
+            return  # nothing to move: the SAs went with the data plane
         try:
             await self._driver.update_mapping(effect.old, spec.source, spec.destination, spec.encapsulation)
         except DataplaneError as error:

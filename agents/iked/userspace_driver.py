@@ -98,7 +98,9 @@ class UserspaceDriver:
         """Remove one policy."""
         await self._call("remove_policy", spec.selector.destination, spec=to_plain(spec))
 
-    async def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation) -> None:
+    async def update_mapping(
+        self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation | None
+    ) -> None:
         """Move an SA to other outer addresses or ports."""
         await self._call(
             "update_mapping",
@@ -106,7 +108,7 @@ class UserspaceDriver:
             sa=to_plain(sa),
             source=source,
             destination=destination,
-            encapsulation=to_plain(encapsulation),
+            encapsulation=None if encapsulation is None else to_plain(encapsulation),
         )
 
     async def list_sas(self) -> tuple[SaState, ...]:

@@ -128,7 +128,7 @@ class Engine:
         if self._sadb.remove(sa) is not None:
             self._flows.clear()
 
-    def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation) -> None:
+    def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation | None) -> None:
         """Move an SA to other outer addresses; raises :class:`DataplaneError` (ESRCH, EEXIST, EINVAL)."""
         held = self._sadb.get(sa)
         if held is None:

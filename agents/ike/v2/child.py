@@ -134,19 +134,26 @@ class ChildSa:
         """Return the lower nonce of the exchange that made it (RFC 7296 section 2.8.1)."""
         return min(self.agreement.nonce_i, self.agreement.nonce_r)
 
-    def move(self, path: Path) -> None:
-        """Rewrite the specs for another path."""
+    def move(self, path: Path, encapsulated: bool) -> None:
+        """Rewrite specs and policies for another path, inside UDP or not."""
+        local, remote = path.local_address, path.remote_address
         self.inbound = replace(
             self.inbound,
-            source=path.remote_address,
-            destination=path.local_address,
-            encapsulation=encapsulation(path, Direction.IN),
+            source=remote,
+            destination=local,
+            encapsulation=encapsulation(path, Direction.IN) if encapsulated else None,
         )
         self.outbound = replace(
             self.outbound,
-            source=path.local_address,
-            destination=path.remote_address,
-            encapsulation=encapsulation(path, Direction.OUT),
+            source=local,
+            destination=remote,
+            encapsulation=encapsulation(path, Direction.OUT) if encapsulated else None,
+        )
+        self.policies = tuple(
+            replace(policy, source=local, destination=remote)
+            if policy.direction is Direction.OUT
+            else replace(policy, source=remote, destination=local)
+            for policy in self.policies
         )
 
     def retime(self, config: Child, uniform: float) -> None:
@@ -172,7 +179,7 @@ def encapsulation(path: Path, direction: Direction) -> UdpEncapsulation:
 
 def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaSpec, tuple[PolicySpec, ...]]:
     assert sa.tunnel is not None
-    config, path = agreement.config, sa.path
+    config, path = agreement.config, sa.esp_path
     tunnel_id = sa.tunnel.config.id
     base = SaSpec(
         tunnel_id=tunnel_id,
@@ -211,7 +218,7 @@ def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaS
 
 def _directions(sa: IkeSa, agreement: Agreement, base: SaSpec) -> tuple[SaSpec, SaSpec]:
     """Return the specs with keys, CPIs and encapsulation: the inbound one, then the outbound one."""
-    proposal, path = agreement.proposal, sa.path
+    proposal, path = agreement.proposal, sa.esp_path
     keys = derive_child_keys(
         sa.suite.prf,
         sa.keys.sk_d,

@@ -34,6 +34,8 @@ class Core(Protocol):
     retransmission: Retransmission
     require_udp_encapsulation: bool
     features: Features | None
+    addresses: frozenset[str] | None
+    """This host's addresses; None while they are not known."""
 
     def emit(self, output: Output) -> None:
         """Queue one output."""

@@ -12,6 +12,7 @@ from agents.ike.outputs import Path, Transmit
 from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.protection import Sent
 from agents.ike.v2.states import REQUESTS, SaState
+from agents.ike.v2.tasks import mobike
 from agents.ike.v2.window import RENEW_MESSAGE_ID, WINDOW, Arrival, Arrived
 from agents.ike.wire.fragments import is_fragment, read_place
 from agents.ike.wire.header import Header
@@ -47,6 +48,8 @@ def header_for(sa: IkeSa, exchange: int, message_id: int, response: bool) -> Hea
 
 def send_request(sa: IkeSa, task: Task, payloads: tuple[Payload, ...], now: float) -> None:
     """Send a request of ours and wait for its answer."""
+    if task.exchange == Exchange.IKE_AUTH:
+        payloads = (*payloads, *mobike.offer(sa, payloads))
     header = header_for(sa, task.exchange, sa.requests.next_id, response=False)
     if task.exchange == Exchange.IKE_SA_INIT:
         datagram = serialize_clear(Message(header=header, payloads=payloads))
@@ -56,6 +59,7 @@ def send_request(sa: IkeSa, task: Task, payloads: tuple[Payload, ...], now: floa
         sent = _pack(sa, header, payloads)
     sa.requests.sent(task.exchange, sent, now, sa.core.retransmission)
     transmit(sa, sent, sa.path)
+    sa.last_sent = now
     if sa.requests.next_id == RENEW_MESSAGE_ID:
         sa.rekey_at = now
     sa.core.touch(sa)
@@ -63,10 +67,13 @@ def send_request(sa: IkeSa, task: Task, payloads: tuple[Payload, ...], now: floa
 
 def respond(sa: IkeSa, payloads: tuple[Payload, ...], now: float) -> None:
     """Answer the request in progress."""
+    if sa.responses.exchange == Exchange.IKE_AUTH:
+        payloads = (*payloads, *mobike.accept(sa, payloads))
     header = header_for(sa, sa.responses.exchange, sa.responses.expected, response=True)
     sent = _pack(sa, header, payloads)
     sa.responses.finish(sent)
     transmit(sa, sent, sa.reply_path)
+    sa.last_sent = now
     if sa.responses.expected == RENEW_MESSAGE_ID:
         sa.rekey_at = now
     sa.core.touch(sa)
@@ -213,7 +220,7 @@ def receive_response(sa: IkeSa, datagram: bytes, header: Header, path: Path, now
     if opened is None:
         return
     message = read_inner(opened[0], opened[1])
-    sa.heard(path, now)
+    sa.heard(path, now, answer=True)
     sa.finish_request(message, now)
 
 

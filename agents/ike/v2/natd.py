@@ -15,11 +15,28 @@ from agents.ike.wire.registry import NotifyType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NatDetection:
-    """Which end is behind a NAT, as far as the hashes tell; ``supported`` is False when the peer sent none."""
+    """Which end is behind a NAT, as far as the hashes tell; ``supported`` is False when the peer sent none.
+
+    ``pretended`` means that this end asked for UDP encapsulation by a hash that matches nothing.
+    """
 
     supported: bool
     local: bool
     remote: bool
+    pretended: bool = False
+
+    @property
+    def encapsulates(self) -> bool:
+        """Whether ESP travels in UDP."""
+        return self.local or self.remote or self.pretended
+
+    @property
+    def ends(self) -> str:
+        """Say for people which end is behind a NAT."""
+        ends = [name for name, behind in (("this end", self.local), ("the peer", self.remote)) if behind]
+        if not ends:
+            return "this end asks for UDP encapsulation" if self.pretended else "no NAT"
+        return f"{' and '.join(ends)} behind a NAT or asking for it"
 
 
 def address_hash(spi_i: bytes, spi_r: bytes, address: str, port: int) -> bytes:
@@ -46,8 +63,11 @@ def notifies(spi_i: bytes, spi_r: bytes, path: Path, pretend: bool, entropy: Ent
     )
 
 
-def detect(message: Message, spi_i: bytes, spi_r: bytes, path: Path) -> NatDetection:
-    """Compare the hashes of a received message with where it came from; SPIs are those in that message's header."""
+def detect(message: Message, spi_i: bytes, spi_r: bytes, path: Path, pretend: bool = False) -> NatDetection:
+    """Compare the hashes of a received message with where it came from; SPIs are those in that message's header.
+
+    ``pretend`` says that our own hash asks for encapsulation, which counts only with a peer that knows the hashes.
+    """
     sources = message.notifies(NotifyType.NAT_DETECTION_SOURCE_IP)
     destination = message.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
     if not sources or destination is None:
@@ -58,4 +78,5 @@ def detect(message: Message, spi_i: bytes, spi_r: bytes, path: Path) -> NatDetec
         supported=True,
         local=destination.data != own,
         remote=all(each.data != seen for each in sources),
+        pretended=pretend,
     )

@@ -7,12 +7,13 @@ in the engine's funnel.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from agents.ike import selectors
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError, WireError
-from agents.ike.outputs import MoveChild, Path, RemoveChild, SwitchOutbound
+from agents.ike.outputs import Path, RemoveChild, SwitchOutbound
 from agents.ike.timers import (
     HALF_OPEN_S,
     LINGER_S,
@@ -20,14 +21,16 @@ from agents.ike.timers import (
     TEMPORARY_FAILURE_S,
     rekey_after_s,
 )
-from agents.ike.v2 import messages, watch
-from agents.ike.v2.child import NAT_PORT, Agreement, ChildSa
+from agents.ike.v2 import messages, roam, watch
+from agents.ike.v2 import path as paths
+from agents.ike.v2.child import Agreement, ChildSa
 from agents.ike.v2.keymat import IkeKeys
+from agents.ike.v2.mobility import Mobility
 from agents.ike.v2.natd import NatDetection
 from agents.ike.v2.protection import Protection
 from agents.ike.v2.reassembly import Reassembly
 from agents.ike.v2.states import LIVE_CHILD, ChildState, SaState
-from agents.ike.v2.tasks import auth, create, delete, rekey
+from agents.ike.v2.tasks import auth, create, delete, mobike, rekey
 from agents.ike.v2.tasks.base import Task
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteIke, DeleteUnaccepted, Liveness
 from agents.ike.v2.window import LAST_MESSAGE_ID, WINDOW, RequestWindow, ResponseWindow
@@ -80,6 +83,9 @@ class IkeSa:
         self.expire_at: float | None = None if initiator else now + HALF_OPEN_S
         self.delete_at: float | None = None
         self.last_heard = now
+        self.last_sent = now
+        self.mobility = Mobility()
+        self._esp_path: Path | None = None
         self.scheduled_at: float | None = None
         self._protection: Protection | None = None
         self.successor: IkeSa | None = None
@@ -128,7 +134,7 @@ class IkeSa:
     @property
     def encapsulated(self) -> bool:
         """Whether ESP travels in UDP."""
-        return self.nat.local or self.nat.remote
+        return self.nat.encapsulates
 
     def take_keys(self, suite: IkeSuite, keys: IkeKeys) -> None:
         """Protect messages with these keys from now on."""
@@ -143,6 +149,7 @@ class IkeSa:
         new = IkeSa(self.core, initiator=initiator, opener=self.opener, path=self.path, now=now)
         new.nat = self.nat
         new.fragmentation, new.path_octets = self.fragmentation, self.path_octets
+        new.mobility, new._esp_path = self.mobility, self._esp_path
         new.expire_at = None
         new.tunnel = self.tunnel
         return new
@@ -169,6 +176,7 @@ class IkeSa:
         received: str | None = None,
         configured: str | None = None,
         field: str | None = None,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         """Report something about this SA."""
         self.core.report(
@@ -178,7 +186,11 @@ class IkeSa:
             received=received,
             configured=configured,
             field=field,
-            attributes={"ike_sa": f"{self.spi_i.hex()}_{self.spi_r.hex()}", "remote": self.path.remote_address},
+            attributes={
+                "ike_sa": f"{self.spi_i.hex()}_{self.spi_r.hex()}",
+                "remote": self.path.remote_address,
+                **(attributes or {}),
+            },
         )
 
     def report_error(self, error: PeerError) -> None:
@@ -237,17 +249,24 @@ class IkeSa:
         else:
             messages.receive_request(self, datagram, header, path, now)
 
-    def heard(self, path: Path, now: float) -> None:
-        """An authentic message came on this path."""
+    def heard(self, path: Path, now: float, answer: bool = False) -> None:
+        """An authentic message came on this path; ``answer`` says that it answers one of ours."""
         self.last_heard = now
-        if path != self.path:
-            self._heard_from(path)
+        if path != self.path and answer:
+            roam.answered_on(self, path, now)
+        elif path != self.path:
+            paths.heard_from(self, path)
 
     def dispatch(self, message: Message, now: float) -> None:
         """Hand a request to its exchange. Raises PeerError or WireError for the funnel."""
         exchange = message.header.exchange
         if exchange == Exchange.IKE_AUTH:
+            refusal = mobike.take_offer(self, message)
+            if refusal is not None:
+                raise refusal
             auth.respond(self, message, now)
+        elif exchange == Exchange.INFORMATIONAL and mobike.concerns(message):
+            mobike.respond(self, message, now)
         elif exchange == Exchange.INFORMATIONAL:
             if delete.concerns_children(message):
                 self._take_over_crossed(now)
@@ -279,44 +298,26 @@ class IkeSa:
         self.core.touch(self.tunnel)
         self.requests.answered()
         self.current = None
+        if task.exchange == Exchange.IKE_AUTH:
+            mobike.take_answer(self, message)
         try:
             task.answered(self, message, now)
         except PeerError as error:
             task.failed(self, error, now)
         self.start_next(now)
 
-    def _heard_from(self, path: Path) -> None:
-        """Follow a peer whose NAT moved it, or that moved to port 4500 (RFC 7296 section 2.23)."""
-        moved_port = self.state is SaState.INIT_RECEIVED and path.local_port == NAT_PORT
-        if not moved_port and not self.nat.remote:
-            return
-        if moved_port and path.local_port != self.path.local_port:
-            self.report("ike.redirected-port", "The peer moved to UDP port 4500")
-        self.path = path
-        if self.encapsulated:
-            for child in self.children:
-                self._move_child(child)
+    @property
+    def esp_path(self) -> Path:
+        """The path of ESP: the SA's, but for a peer whose move is not proven yet or whose NAT moved ESP alone."""
+        return self._esp_path or self.path
+
+    def use_for_esp(self, path: Path | None) -> None:
+        """Let new children use this path, or with None the SA's."""
+        self._esp_path = path
 
     def move_peer(self, address: str, port: int) -> None:
         """Follow the peer to where its authenticated ESP packets come from now."""
-        if self.nat.remote:
-            self._heard_from(
-                Path(
-                    local_address=self.path.local_address,
-                    local_port=self.path.local_port,
-                    remote_address=address,
-                    remote_port=port,
-                )
-            )
-
-    def _move_child(self, child: ChildSa) -> None:
-        old_in, old_out = child.sa_ids
-        before = (child.inbound, child.outbound)
-        child.move(self.path)
-        if (child.inbound, child.outbound) == before or self.tunnel is None:
-            return
-        for old, spec in ((old_in, child.inbound), (old_out, child.outbound)):
-            self.core.emit(MoveChild(tunnel_id=self.tunnel.config.id, old=old, spec=spec))
+        paths.esp_heard_from(self, address, port)
 
     # --- life and death
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from agents.contract.status import ChildSaStatus, ChildStatus, Counters, IkeSaStatus, TunnelState, TunnelStatus
 from agents.ike import selectors
-from agents.ike.outputs import Path
 from agents.ike.v2.child import ChildSa
+from agents.ike.v2.path import endpoint
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tunnel import TunnelRuntime
@@ -35,8 +35,8 @@ def _ike_sa(sa: IkeSa) -> IkeSaStatus:
         spi_r=sa.spi_r.hex(),
         initiator=sa.initiator,
         state=str(sa.state),
-        local=_local(sa.path),
-        remote=_remote(sa.path),
+        local=endpoint(sa.path.local_address, sa.path.local_port),
+        remote=endpoint(sa.path.remote_address, sa.path.remote_port),
         nat_local=sa.nat.local,
         nat_remote=sa.nat.remote,
         encryption=suite.encryption.slug,
@@ -45,19 +45,8 @@ def _ike_sa(sa: IkeSa) -> IkeSaStatus:
         group=suite.group.slug,
         established_at=sa.created_at if sa.established_at is None else sa.established_at,
         rekey_at=sa.rekey_at if sa.state is SaState.ESTABLISHED else None,
+        mobike=sa.mobility.enabled,
     )
-
-
-def _local(path: Path) -> str:
-    return _endpoint(path.local_address, path.local_port)
-
-
-def _remote(path: Path) -> str:
-    return _endpoint(path.remote_address, path.remote_port)
-
-
-def _endpoint(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _child(tunnel: TunnelRuntime, name: str) -> ChildStatus:

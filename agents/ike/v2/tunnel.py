@@ -24,9 +24,9 @@ from agents.ike import change, selectors
 from agents.ike.change import Fate, Plan
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
-from agents.ike.outputs import Path
 from agents.ike.timers import DUPLICATE_GRACE_S, retry_after_s
 from agents.ike.v2.child import ChildSa
+from agents.ike.v2.path import first_path
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.states import LIVE_CHILD, STEP_TEXTS, UP_CHILD, ChildState, SaState
 from agents.ike.v2.tasks.create import CreateChild
@@ -38,7 +38,6 @@ from agents.ike.wire.payloads import SelectorRange
 if TYPE_CHECKING:
     from agents.ike.v2.core import Core
 
-IKE_PORT = 500
 _PROGRESSING = frozenset({SaState.INIT_SENT, SaState.INIT_RECEIVED, SaState.AUTHENTICATING})
 
 
@@ -219,12 +218,7 @@ class TunnelRuntime:
     def initiate(self, now: float) -> None:
         """Open an IKE SA."""
         self.retry_at = None
-        path = Path(
-            local_address=self.config.local.address,
-            local_port=IKE_PORT,
-            remote_address=self.config.remote.address,
-            remote_port=IKE_PORT,
-        )
+        path = first_path(self, self._failures)
         sa = IkeSa(self.core, initiator=True, opener=True, path=path, now=now)
         sa.adopt(self)
         self.core.register(sa)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError
 from agents.ike.timers import LINGER_S
-from agents.ike.v2 import messages
+from agents.ike.v2 import messages, path
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.states import ChildState, SaState
-from agents.ike.v2.tasks.delete import DeleteChildren, Liveness
+from agents.ike.v2.tasks import mobike
+from agents.ike.v2.tasks.delete import DeleteChildren
 from agents.ike.v2.tasks.rekey import RekeyIke
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def deadline(sa: IkeSa) -> float | None:
     """Return when something is due next."""
-    times = [sa.expire_at, sa.rekey_at, sa.delete_at, sa.reassembly.until]
+    times = [sa.expire_at, sa.rekey_at, sa.delete_at, sa.reassembly.until, path.keepalive_at(sa)]
     if sa.responses.ready:
         times.append(sa.last_heard)
     outstanding = sa.requests.outstanding
@@ -50,6 +51,7 @@ def handle_timer(sa: IkeSa, now: float) -> None:
         return
     if sa.state is not SaState.ESTABLISHED:
         return
+    path.keep_alive(sa, now)
     if sa.delete_at is not None and now >= sa.delete_at:
         sa.delete_at = None
         sa.start_delete(now)
@@ -79,7 +81,7 @@ def _check_liveness(sa: IkeSa, now: float) -> None:
         return
     interval_s = sa.tunnel.config.ike.dpd_interval_s
     if interval_s and now >= sa.last_heard + interval_s:
-        sa.enqueue(Liveness(), now)
+        sa.enqueue(mobike.liveness(sa), now)
 
 
 def _send_again(sa: IkeSa, now: float) -> bool:
@@ -89,6 +91,9 @@ def _send_again(sa: IkeSa, now: float) -> bool:
         return False
     sa.report("ike.retransmit", "A request was sent again")
     messages.transmit(sa, request.sent, sa.path)
+    sa.last_sent = now
+    for other in path.to_probe(sa):
+        messages.transmit(sa, request.sent, other)
     return True
 
 

@@ -71,6 +71,12 @@ class RequestWindow:
         request.due = now + retransmit_after_s(retransmission, request.tries)
         return request
 
+    def hurry(self, now: float) -> None:
+        """Send the request without answer again at once, with all its tries: it takes another path."""
+        if self.outstanding is not None:
+            self.outstanding.tries = 0
+            self.outstanding.due = now
+
     def accepts(self, message_id: int, exchange: int) -> bool:
         """Return whether this answers the outstanding request."""
         request = self.outstanding

@@ -204,6 +204,17 @@ async def a_mapping_moves_an_sa(site: Site) -> None:
     assert ids == {SaId(spi=0x5002, destination="192.0.2.78"), into.id}
 
 
+async def a_move_takes_an_sa_into_udp_and_out_again(site: Site) -> None:
+    here, there = _peer(site)
+    nat = UdpEncapsulation(source_port=4500, destination_port=4500)
+    plain = sa(0x5002, here, there)
+    await site.driver.add_sa(plain)
+    await site.driver.update_mapping(plain.id, here, there, nat)
+    await site.driver.update_mapping(plain.id, here, "192.0.2.78", None)
+    await site.driver.update_mapping(SaId(spi=0x5002, destination="192.0.2.78"), here, there, None)
+    assert [state.id for state in await site.driver.list_sas()] == [plain.id]
+
+
 async def moving_what_is_not_there_is_refused(site: Site) -> None:
     nat = UdpEncapsulation(source_port=4500, destination_port=4500)
     here, there = _peer(site)
@@ -410,6 +421,7 @@ STATE_CHECKS: Mapping[str, StateCheck] = {
         features_are_said, an_open_driver_is_empty, sas_are_listed_as_added, an_id_is_taken_once,
         removing_is_idempotent, policies_are_listed_as_added, a_policy_is_replaced_by_direction_and_selector,
         a_policy_taken_over_stays_when_its_former_owner_goes, a_mapping_moves_an_sa,
+        a_move_takes_an_sa_into_udp_and_out_again,
         moving_what_is_not_there_is_refused, every_suite_is_taken, opening_again_starts_empty,
         a_closed_driver_refuses_and_can_be_opened_again,
     )

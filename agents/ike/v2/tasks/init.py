@@ -144,9 +144,10 @@ class InitiateSa(Task):
         sa.nonce_r = nonce.data
         shared = ke.finish(self._key_pair, key_exchange.data)
         sa.take_keys(suite, derive_ike_keys(suite, sa.nonce_i, sa.nonce_r, shared, sa.spi_i, sa.spi_r))
-        _note_nat(sa, message)
+        sa.nat = natd.detect(message, sa.spi_i, sa.spi_r, sa.path, pretends_nat(sa))
         if sa.encapsulated:
-            sa.report("ike.nat-detected", f"UDP encapsulation is in use: {describe_nat(sa)}")
+            sa.report("ike.nat-detected", f"UDP encapsulation is in use: {sa.nat.ends}")
+        if sa.encapsulated or (sa.nat.supported and sa.tunnel.config.ike.mobike):  # RFC 4555 section 3.3
             sa.path = Path(
                 local_address=sa.path.local_address,
                 local_port=NAT_PORT,
@@ -182,10 +183,9 @@ def respond(
     sa.spi_peer = message.header.spi_i
     sa.nonce_i, sa.nonce_r = nonce.data, core.entropy.octets(NONCE_OCTETS)
     sa.take_keys(suite, derive_ike_keys(suite, sa.nonce_i, sa.nonce_r, shared, sa.spi_i, sa.spi_r))
-    detection = natd.detect(message, sa.spi_i, NO_SPI, sa.path)
-    pretend = detection.supported and core.pretends_nat(sa.path)
-    sa.nat = natd.NatDetection(supported=detection.supported, local=detection.local or pretend, remote=detection.remote)
-    natd_notifies = natd.notifies(sa.spi_i, sa.spi_r, sa.path, pretend, core.entropy) if detection.supported else ()
+    pretend = core.pretends_nat(sa.path)
+    sa.nat = natd.detect(message, sa.spi_i, NO_SPI, sa.path, pretend)
+    natd_notifies = natd.notifies(sa.spi_i, sa.spi_r, sa.path, pretend, core.entropy) if sa.nat.supported else ()
     candidates = core.candidates(sa.path.local_address, sa.path.remote_address)
     wanted = any(tunnel.config.ike.fragmentation for tunnel in candidates)
     sa.fragmentation = wanted and message.notify(_FRAGMENTATION.type) is not None
@@ -228,18 +228,6 @@ def pretends_nat(sa: IkeSa) -> bool:
     """Return whether this initiator asks for UDP encapsulation without a NAT."""
     assert sa.tunnel is not None
     return sa.core.require_udp_encapsulation or sa.tunnel.config.force_udp_encapsulation
-
-
-def describe_nat(sa: IkeSa) -> str:
-    """Return which end is behind a NAT, for people."""
-    ends = [name for name, behind in (("this end", sa.nat.local), ("the peer", sa.nat.remote)) if behind]
-    return f"{' and '.join(ends)} behind a NAT or asking for it"
-
-
-def _note_nat(sa: IkeSa, message: Message) -> None:
-    detection = natd.detect(message, sa.spi_i, sa.spi_r, sa.path)
-    pretend = detection.supported and pretends_nat(sa)
-    sa.nat = natd.NatDetection(supported=detection.supported, local=detection.local or pretend, remote=detection.remote)
 
 
 def _no_proposal(configured: tuple[IkeProposal, ...], offer: SecurityAssociation) -> PeerError:
