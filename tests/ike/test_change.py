@@ -260,6 +260,6 @@ class TestRunning:
         lyon.configure(right.document())
         paris.configure(left.document())
         assert world.run(60, up(paris, lyon))
-        assert paris.status().ike_sas[-1].remote == "192.0.2.22:500"
+        assert paris.status().ike_sas[-1].remote == "192.0.2.22:4500"
         world.run(30)
         assert matched(paris, lyon)

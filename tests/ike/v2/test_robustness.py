@@ -183,7 +183,7 @@ class TestDrops:
 
     def test_a_repeated_request_gets_the_same_answer_once_worked_on(self) -> None:
         world, paris, lyon = standing()
-        request = forge(paris, (Notify(type=16_400),))
+        request = forge(paris, (Notify(type=40_960),))
         sent = len(world.log)
         give(lyon, request)
         give(lyon, request)
@@ -194,7 +194,7 @@ class TestDrops:
         world, paris, lyon = standing()
         give(lyon, forge(paris, ()))
         sent = len(world.log)
-        give(lyon, forge(paris, (Notify(type=16_401),)))
+        give(lyon, forge(paris, (Notify(type=40_961),)))
         self.dropped(lyon, "drop.message-id")
         assert len(world.log) == sent
 
