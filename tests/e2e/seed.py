@@ -193,6 +193,12 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
         group="group-31",
         established_at=since,
         rekey_at=since + 80_000,
+        additional_key_exchanges=("ml-kem-768",),
+        local_auth="psk",
+        remote_auth="psk",
+        remote_identity=f"ipv4 {there_end.address}",
+        fragmentation=True,
+        mobike=True,
     )
     children = tuple(
         contract.ChildStatus(
@@ -253,6 +259,18 @@ def _report(gateway: Gateway, tunnels: dict[str, Tunnel], names: Sequence[str]) 
             for name in parts
         ),
         tunnels=tuple(_status(tunnels[name], gateway.name) for name in names),
+        exchanges=tuple(
+            contract.ExchangeCounters(
+                exchange=name,
+                requests_in=21,
+                requests_out=1_408,
+                responses_in=1_401,
+                responses_out=21,
+                retransmissions_out=9,
+                refused=refused,
+            )
+            for name, refused in (("ike-sa-init", 3), ("ike-auth", 1), ("create-child-sa", 0), ("informational", 0))
+        ),
         last_event=6,
     )
     observation, _ = GatewayObservation.objects.get_or_create(gateway=gateway)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
+from agents.contract.algorithms import SIGNATURE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
@@ -117,3 +119,13 @@ def age(moment: datetime, now: datetime) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} ago"
     return f"{seconds} s ago"
+
+
+def proof(how: str | None) -> str:
+    """Return how an end proved itself, a status's ``psk`` or signature slug, in words; a dash for None."""
+    if how is None:
+        return NOTHING
+    if how == "psk":
+        return "pre-shared key"
+    row = SIGNATURE.get(how)
+    return how if row is None else row.label

@@ -67,3 +67,16 @@ def test_only_faults_are_red_and_only_what_waits_for_a_person_is_amber() -> None
 def test_details_of_a_record_in_one_line() -> None:
     values = {"gateways": ["lyon", "paris"], "source": "", "length_octets": 32, "fields": []}
     assert details(values) == "gateways: lyon, paris; length octets: 32"
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        (None, words.NOTHING),
+        ("psk", "pre-shared key"),
+        ("rsa-pss-sha2-256", "RSA-PSS with SHA2-256"),
+        ("of-a-later-agent", "of-a-later-agent"),
+    ],
+)
+def test_how_an_end_proved_itself(how: str | None, expected: str) -> None:
+    assert words.proof(how) == expected

@@ -22,6 +22,7 @@ register.filter("octets", words.octets)
 register.filter("bits", words.bits)
 register.filter("count", words.count)
 register.filter("span", words.span)
+register.filter("proof", words.proof)
 
 
 @register.simple_tag
