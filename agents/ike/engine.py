@@ -8,13 +8,13 @@ the document, and the one funnel that turns exceptions into protocol reactions. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from agents.contract.config import GatewayDocument, IkeProposal, Retransmission
 from agents.contract.events import KINDS
 from agents.contract.secret import Secret
 from agents.contract.status import TunnelStatus
-from agents.dataplane.base import REQID_BASE, Features, SaId
+from agents.dataplane.base import REQID_BASE, Features, PolicySpec, SaId
 from agents.ike import change
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
@@ -28,6 +28,7 @@ from agents.ike.v2.core import InstallContinuation, PskContinuation
 from agents.ike.v2.path import pairs_of
 from agents.ike.v2.roam import own_addresses_changed
 from agents.ike.v2.sa import IkeSa
+from agents.ike.v2.slots import Protected
 from agents.ike.v2.states import SaState
 from agents.ike.v2.tasks import init
 from agents.ike.v2.tasks.delete import DeleteChildren
@@ -44,6 +45,9 @@ _FROM_STRANGERS = frozenset(
 
 _REQIDS = 65_535
 _CPIS = range(256, 61_440)
+_LINK_PER_TUNNEL = "userspace"
+"""The driver whose tunnels have a link each: there routes, not policies, choose among tunnels."""
+
 _STARTS_AT_ONCE = 100
 _STARTS_PER_S = 200.0
 """New tunnels of one document begin at this pace, so that thousands do not stop the process or flood a peer."""
@@ -71,6 +75,7 @@ class Engine:
         self._half_open: Counter[str] = Counter()
         self._esp_spis: set[int] = set()
         self._cpis: set[int] = set()
+        self._protected = Protected()
         self._reqids: dict[tuple[str, str, int], int] = {}
         self._taken_reqids: set[int] = set()
         self._last_reqid = 1
@@ -355,6 +360,20 @@ class Engine:
             self._last_reqid = number % _REQIDS + 1  # one just given back may still be in the data plane
         return REQID_BASE + number
 
+    def protected_by_other(self, policies: Sequence[PolicySpec]) -> str | None:
+        """Return the name of a tunnel one of whose children protects some of this traffic with another reqid."""
+        if self.features is not None and self.features.driver == _LINK_PER_TUNNEL:
+            return None
+        reqid = self._protected.other(policies)
+        owner = next((key[0] for key, number in self._reqids.items() if REQID_BASE + number == reqid), None)
+        tunnel = None if owner is None else self._tunnels.get(owner)
+        return None if reqid is None else "another tunnel" if tunnel is None else f"tunnel {tunnel.config.name}"
+
+    def removed(self, child: ChildSa) -> None:
+        """Note that an installed child leaves the data plane."""
+        if child.install_id:
+            self._protected.remove(child.policies)
+
     def register(self, sa: IkeSa) -> None:
         """Route messages for the SA's own SPI to it."""
         self._sas[sa.spi_own] = sa
@@ -407,6 +426,7 @@ class Engine:
         self._sequence += 1
         child.install_id = self._sequence
         self._installs[self._sequence] = (sa, then)
+        self._protected.add(child.policies)
         self.emit(
             InstallChild(
                 install_id=child.install_id,

@@ -291,6 +291,10 @@ def _mirror(host: Host, flip: bool = False) -> set[tuple[object, ...]]:
             None if spec.encryption_key is None else spec.encryption_key.reveal(),
             spec.integrity,
             None if spec.integrity_key is None else spec.integrity_key.reveal(),
+            None if spec.ah is None else (spec.ah.spi, spec.ah.integrity, spec.ah.key.reveal()),
+            spec.mode,
+            spec.extended_sequence_numbers,
+            spec.compression_cpi,
         )
         for spec in specs
     }

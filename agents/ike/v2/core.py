@@ -6,12 +6,12 @@ still lives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from agents.contract.config import Retransmission
 from agents.contract.secret import Secret
-from agents.dataplane.base import Features, SaId
+from agents.dataplane.base import Features, PolicySpec, SaId
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Entropy, Output, Path
@@ -85,6 +85,14 @@ class Core(Protocol):
 
     def reqid(self, tunnel_id: str, child: str, slot: int) -> int:
         """Return the reqid of this child and slot: the same as long as the tunnel is configured."""
+        ...
+
+    def protected_by_other(self, policies: Sequence[PolicySpec]) -> str | None:
+        """Return the name of a tunnel one of whose children protects some of this traffic with another reqid."""
+        ...
+
+    def removed(self, child: ChildSa) -> None:
+        """Note that an installed child leaves the data plane."""
         ...
 
     def register(self, sa: IkeSa) -> None:

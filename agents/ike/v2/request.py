@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.contract.config import Child, Mode
-from agents.ike import proposals
+from agents.ike import proposals, selectors
 from agents.ike.v2 import negotiation, slots
 from agents.ike.v2.child import Agreement, ChildSa
 from agents.ike.v2.negotiation import DEFLATE, Accepted, Ranges, Setting
@@ -39,15 +39,11 @@ class ChildRequest:
         self.spi_in = sa.core.new_esp_spi()
         here = setting(sa)
         self.cpi_in = sa.core.new_cpi() if config.ipcomp and here.compression else None
-        self._asked = asked or here.ranges(config)
+        self.asked = asked
+        self._offered = asked or here.ranges(config)
         self._extended = here.extended
         self._pfs = pfs
         self._taken = True
-
-    @property
-    def possible(self) -> bool:
-        """Whether there is anything to ask for: transport mode has only what the two hosts can send."""
-        return all(self._asked)
 
     def notifies(self) -> tuple[Notify, ...]:
         """Return the notifies that go with the request."""
@@ -58,8 +54,10 @@ class ChildRequest:
         return proposals.offer_ipsec(self.config, self.spi_in.to_bytes(4, "big"), self._pfs, self._extended)
 
     def selectors(self) -> tuple[TsI, TsR]:
-        """Return the TS payloads."""
-        local, remote = self._asked
+        """Return the TS payloads; in transport mode only what the hosts send, if the child has anything of that."""
+        local, remote = self._offered
+        if not local or not remote:  # nothing can come of it, and the refusal says why
+            local, remote = selectors.to_ranges(self.config.local_ts), selectors.to_ranges(self.config.remote_ts)
         return TsI(selectors=local), TsR(selectors=remote)
 
     def accept(self, sa: IkeSa, message: Message) -> Accepted:
@@ -69,7 +67,7 @@ class ChildRequest:
             message,
             setting(sa),
             pfs=self._pfs,
-            asked=self._asked,
+            asked=self.asked,
             compression=self.cpi_in is not None,
         )
 
@@ -86,6 +84,8 @@ class ChildRequest:
         ``nonces`` are the initiator's and the responder's. Raises PeerError where the child cannot be made here.
         """
         assert sa.tunnel is not None
+        slot = slots.find(sa.tunnel, accepted, replaced)
+        slots.check_free(sa, accepted, slot)
         agreement = _agreement(
             accepted,
             initiator=True,
@@ -93,7 +93,7 @@ class ChildRequest:
             cpi_in=None if accepted.peer_cpi is None else self.cpi_in,
             nonces=nonces,
             shared=shared,
-            slot=slots.find(sa.tunnel, accepted, replaced),
+            slot=slot,
         )
         self._taken = False
         if accepted.peer_cpi is None:
@@ -118,6 +118,7 @@ def agree(
     """Return the agreement of an accepted request, as its responder. Raises PeerError, and then nothing is taken."""
     assert sa.tunnel is not None
     slot = slots.find(sa.tunnel, accepted, replaced)
+    slots.check_free(sa, accepted, slot)
     return _agreement(
         accepted,
         initiator=False,

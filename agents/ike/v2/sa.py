@@ -469,6 +469,7 @@ class IkeSa:
             self.children.remove(child)
         self.core.free_esp_spi(child.spi_in)
         self.core.free_cpi(child.agreement.cpi_in)
+        self.core.removed(child)
         if self.tunnel is None:
             return
         still_needed = self.tunnel.needed_policies(child.name)

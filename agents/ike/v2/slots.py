@@ -3,18 +3,25 @@
 A peer may narrow one configured child several times over (RFC 7296 section 2.9). Each set of selectors has a slot and
 with it a reqid of its own, so that traffic never leaves on the SA of another set; slots are bounded. A rekey stays in
 the slot of the child it replaces.
+
+Two children of one gateway cannot protect the same traffic where the data plane has one table of policies: the second
+one is refused, since its traffic would leave by the first one's peer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from agents.dataplane.base import Direction, PolicySpec, Selector
+from agents.ike import selectors
 from agents.ike.errors import PeerError
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.negotiation import Accepted
 from agents.ike.wire.registry import NotifyType
 
 if TYPE_CHECKING:
+    from agents.ike.v2.sa import IkeSa
     from agents.ike.v2.tunnel import TunnelRuntime
 
 MOST_SLOTS = 64
@@ -40,6 +47,62 @@ def find(tunnel: TunnelRuntime, accepted: Accepted, replaced: ChildSa | None) ->
     if slot is None:
         raise _too_many(name, MOST_SLOTS)
     return slot
+
+
+class Protected:
+    """Which reqid protects which outbound traffic, counted by children."""
+
+    def __init__(self) -> None:
+        self._owners: dict[Selector, tuple[int, int]] = {}
+
+    def add(self, policies: Iterable[PolicySpec]) -> None:
+        """Count the policies of a child that is installed."""
+        for policy in policies:
+            if policy.direction is Direction.OUT:
+                _, count = self._owners.get(policy.selector, (0, 0))
+                self._owners[policy.selector] = (policy.reqid, count + 1)
+
+    def remove(self, policies: Iterable[PolicySpec]) -> None:
+        """Forget the policies of a child that is gone."""
+        for policy in policies:
+            if policy.direction is Direction.OUT and policy.selector in self._owners:
+                reqid, count = self._owners.pop(policy.selector)
+                if count > 1:
+                    self._owners[policy.selector] = (reqid, count - 1)
+
+    def other(self, policies: Iterable[PolicySpec]) -> int | None:
+        """Return the reqid of another child that has one of these selectors."""
+        for policy in policies:
+            owner = self._owners.get(policy.selector)
+            if policy.direction is Direction.OUT and owner is not None and owner[0] != policy.reqid:
+                return owner[0]
+        return None
+
+
+def check_free(sa: IkeSa, accepted: Accepted, slot: int) -> None:
+    """Raise PeerError (TS_UNACCEPTABLE) when another child protects some of this traffic."""
+    assert sa.tunnel is not None
+    config = sa.tunnel.config
+    owner = sa.core.protected_by_other(
+        selectors.policies(
+            tunnel_id=config.id,
+            reqid=sa.core.reqid(config.id, accepted.config.name, slot),
+            local_address=sa.path.local_address,
+            remote_address=sa.path.remote_address,
+            local_ts=accepted.local_ts,
+            remote_ts=accepted.remote_ts,
+        )
+    )
+    if owner is None:
+        return
+    raise PeerError(
+        NotifyType.TS_UNACCEPTABLE,
+        "child.selectors-taken",
+        f"{owner} protects the traffic of child {accepted.config.name} already",
+        received=f"{selectors.describe_all(accepted.local_ts)} = {selectors.describe_all(accepted.remote_ts)}",
+        configured=owner,
+        field="children.remote_ts",
+    )
 
 
 def _too_many(name: str, most: int) -> PeerError:

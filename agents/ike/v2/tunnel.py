@@ -27,6 +27,7 @@ from agents.ike.errors import PeerError
 from agents.ike.timers import DUPLICATE_GRACE_S, retry_after_s
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.path import first_path
+from agents.ike.v2.pieces import Piece, Pieces
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.states import LIVE_CHILD, STEP_TEXTS, UP_CHILD, ChildState, SaState
 from agents.ike.v2.tasks.create import CreateChild
@@ -34,6 +35,7 @@ from agents.ike.v2.tasks.delete import DeleteChildren
 from agents.ike.v2.tasks.init import InitiateSa
 from agents.ike.v2.tasks.rekey import RekeyIke
 from agents.ike.wire.payloads import SelectorRange
+from agents.ike.wire.registry import NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v2.core import Core
@@ -57,6 +59,7 @@ class TunnelRuntime:
         self.scheduled_at: float | None = None
         self._failures = 0
         self._child_retries: dict[str, tuple[int, float]] = {}
+        self._pieces = Pieces()
 
     def __repr__(self) -> str:
         return f"TunnelRuntime({self.config.name} {self.state})"
@@ -114,6 +117,22 @@ class TunnelRuntime:
         found = [child for sa in self.established() if (child := sa.live_child(name)) is not None]
         return found[-1] if found else None
 
+    def lacks(self, config: Child) -> bool:
+        """Return whether this child, or a piece of it, is not there."""
+        if self._pieces.is_split(config.name):
+            return self.missing_piece(config.name) is not None
+        return self.live_child(config.name) is None
+
+    def missing_piece(self, name: str) -> Piece | None:
+        """Return the selectors to ask for next where a child is asked for in pieces."""
+        live = [child for sa in self.established() for child in sa.children if child.state in LIVE_CHILD]
+        return self._pieces.missing(name, (child for child in live if child.name == name))
+
+    def ask_in_pieces(self, name: str) -> bool:
+        """Ask for one child per pair of selectors from now on; False where that is no help."""
+        config = self.child_config(name)
+        return config is not None and self._pieces.split(config)
+
     def needed_policies(self, name: str) -> set[PolicySpec]:
         """Return the policies that SAs of this child have now."""
         return {policy for sa in self.sas for child in sa.children if child.name == name for policy in child.policies}
@@ -164,6 +183,7 @@ class TunnelRuntime:
         if not self._has_sa() and self.retry_at is None:
             self.retry_at = now + retry_after_s(self._failures, self.core.entropy.uniform())
             self._failures += 1
+            self._pieces.forget()
         self.core.touch(self)
 
     def _has_sa(self) -> bool:
@@ -187,10 +207,15 @@ class TunnelRuntime:
             self.postpone_child(child.name, now + retry_after_s(0, self.core.entropy.uniform()))
         self.core.touch(self)
 
-    def child_refused(self, name: str | None, error: PeerError, now: float) -> None:
-        """A child could not be made; ``name`` None when it was the peer's request."""
+    def child_refused(self, name: str | None, error: PeerError, now: float, piece: Piece | None = None) -> None:
+        """A child, or a piece of it, could not be made; ``name`` None when it was the peer's request."""
         self.note_error(error)
         if name is not None:
+            self._pieces.refused(name, piece)
+            if error.notify == NotifyType.SINGLE_PAIR_REQUIRED and self.ask_in_pieces(name):
+                self._child_retries[name] = (0, now)
+                self.core.touch(self)
+                return
             failures = self._child_retries.get(name, (0, 0.0))[0]
             pause = retry_after_s(failures + 1, self.core.entropy.uniform())
             self._child_retries[name] = (failures + 1, now + pause)
@@ -305,7 +330,9 @@ class TunnelRuntime:
         self.rekey_children(now, plan.rekey_children)
         if plan.fate is Fate.REKEY:
             self.renew_suite(now)
-        for name in plan.remake_children | plan.rekey_children | plan.delete_children:
+        changed = plan.remake_children | plan.rekey_children | plan.delete_children
+        self._pieces.forget(changed)
+        for name in changed:
             self._child_retries.pop(name, None)
         if not self._has_sa() and plan != Plan(fate=Fate.KEEP):
             self._failures = 0
@@ -336,7 +363,7 @@ class TunnelRuntime:
                 times += [
                     at
                     for name, (_, at) in self._child_retries.items()
-                    if name not in asked and self.child_config(name) is not None and self.live_child(name) is None
+                    if name not in asked and (config := self.child_config(name)) is not None and self.lacks(config)
                 ]
         return min(times, default=None)
 
@@ -368,7 +395,7 @@ class TunnelRuntime:
         if sa is None or asked is None:
             return
         for child in self.config.children:
-            if child.name in asked or self.live_child(child.name) is not None:
+            if child.name in asked or not self.lacks(child):
                 continue
             if child.name not in self._child_retries and not sa.opener:
                 self.postpone_child(child.name, now + 2 * retry_after_s(0, self.core.entropy.uniform()))

@@ -24,8 +24,9 @@ from agents.ike.v2 import key_exchange as ke
 from agents.ike.v2 import negotiation
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.negotiation import Accepted
+from agents.ike.v2.pieces import Piece
 from agents.ike.v2.request import ChildRequest, agree, answer, setting
-from agents.ike.v2.states import ChildState, SaState
+from agents.ike.v2.states import LIVE_CHILD, ChildState, SaState
 from agents.ike.v2.tasks import rekey
 from agents.ike.v2.tasks.base import Task, refusal
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteUnaccepted
@@ -65,14 +66,14 @@ class CreateChild(Task):
         if config is None or sa.state is not SaState.ESTABLISHED:
             return None
         if self.replaced is None:
-            if sa.tunnel.live_child(self.name) is not None:
+            if not sa.tunnel.lacks(config):
                 return None
         elif self.replaced not in sa.children or self.replaced.state not in _REKEYABLE:
             return None
         else:
             self.replaced.state = ChildState.REKEYING
         sa.deleted_early.clear()
-        request = self._request = ChildRequest(sa, config, pfs=True)
+        request = self._request = ChildRequest(sa, config, pfs=True, asked=self._piece(sa, config))
         self._nonce = sa.core.entropy.octets(NONCE_OCTETS)
         rekey_sa: tuple[Payload, ...] = ()
         if self.replaced is not None:
@@ -88,6 +89,18 @@ class CreateChild(Task):
             *self._key_exchange(sa, config),
             *request.selectors(),
         )
+
+    def _piece(self, sa: IkeSa, config: Child) -> Piece | None:
+        """Return the selectors to ask for where they are not all of the child's: one pair, or those of the old SA."""
+        assert sa.tunnel is not None
+        if self.replaced is None:
+            return sa.tunnel.missing_piece(self.name)
+        agreement = self.replaced.agreement
+        beside = any(
+            child.name == self.name and child.agreement.slot != agreement.slot and child.state in LIVE_CHILD
+            for child in sa.children
+        )
+        return (agreement.local_ts, agreement.remote_ts) if beside else None
 
     def _key_exchange(self, sa: IkeSa, config: Child) -> tuple[Payload, ...]:
         if not config.pfs_groups:
@@ -201,7 +214,7 @@ class CreateChild(Task):
             return
         if old is None:
             sa.report_error(error)
-            sa.tunnel.child_refused(self.name, error, now)
+            sa.tunnel.child_refused(self.name, error, now, None if self._request is None else self._request.asked)
             return
         if error.notify == NotifyType.CHILD_SA_NOT_FOUND:
             # The peer has already deleted or replaced it (2.25.1); what is still missing is made anew.

@@ -81,6 +81,8 @@ class FirstChild:
 def install_own(sa: IkeSa, child: ChildSa, accepted: Accepted, now: float) -> None:
     """Install a child that we asked for, outside a rekey."""
     report_terms(sa, accepted)
+    if accepted.more and sa.tunnel is not None:
+        sa.tunnel.ask_in_pieces(accepted.config.name)
 
     def installed(problem: str | None, then: float) -> None:
         latest = sa.latest()
