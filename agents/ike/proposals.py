@@ -70,6 +70,10 @@ def ike_transforms(proposal: IkeProposal) -> tuple[Transform, ...]:
         *_suite_transforms(proposal.encryption, proposal.integrity),
         Transform(type=TransformType.PRF, id=algorithms.PSEUDO_RANDOM[proposal.prf].number),
         group_transform(proposal.group),
+        *(
+            Transform(type=TransformType.ADDKE1 + slot, id=algorithms.KEY_EXCHANGE[each].number)
+            for slot, each in enumerate(proposal.additional_key_exchanges)
+        ),
     )
 
 
@@ -306,6 +310,9 @@ _TYPE_NAMES = {int(each): each.name.lower() for each in TransformType}
 
 
 def _name(transform: Transform) -> str:
+    if TransformType.ADDKE1 <= transform.type <= TransformType.ADDKE7:
+        name = _NAMES.get((TransformType.KE, transform.id, transform.key_length), str(transform.id))
+        return f"{_TYPE_NAMES[transform.type]}:{name}"
     known = _NAMES.get((transform.type, transform.id, transform.key_length))
     if known is not None:
         return known

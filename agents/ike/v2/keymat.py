@@ -62,9 +62,13 @@ def rekey_ike_keys(
     shared: bytes,
     spi_i: bytes,
     spi_r: bytes,
+    further: tuple[bytes, ...] = (),
 ) -> IkeKeys:
-    """Return the keys of an IKE SA made by a rekey (section 2.18): SKEYSEED by the old prf, the rest by the new."""
-    skeyseed = prf(old_prf, old_sk_d, shared + nonce_i + nonce_r)
+    """Return the keys of an IKE SA made by a rekey (section 2.18): SKEYSEED by the old prf, the rest by the new.
+
+    ``further`` are the secrets of additional key exchanges, in order (RFC 9370 section 2.2.4).
+    """
+    skeyseed = prf(old_prf, old_sk_d, shared + nonce_i + nonce_r + b"".join(further))
     return _cut(suite, skeyseed, nonce_i + nonce_r + spi_i + spi_r)
 
 

@@ -103,7 +103,8 @@ def path_narrowed(sa: IkeSa, packet_octets: int) -> None:
 
 def packet_limit(sa: IkeSa, path: Path) -> int:
     """Return how long an IP packet of this SA may be on this path."""
-    configured = DEFAULT_PACKET_OCTETS if sa.tunnel is None else sa.tunnel.config.ike.fragment_octets
+    tunnels = sa.core.candidates(path.local_address, path.remote_address) if sa.tunnel is None else (sa.tunnel,)
+    configured = min((tunnel.config.ike.fragment_octets for tunnel in tunnels), default=DEFAULT_PACKET_OCTETS)
     return max(_LEAST_PACKET_OCTETS[_version(path)], min(configured, sa.path_octets))
 
 
@@ -122,7 +123,7 @@ def _pack(sa: IkeSa, header: Header, payloads: tuple[Payload, ...]) -> Sent:
         payloads = (*payloads, Notify(type=NotifyType.SET_WINDOW_SIZE, data=WINDOW.to_bytes(4, "big")))
     inner = encode(payloads)
     if header.exchange == Exchange.IKE_INTERMEDIATE:
-        sa.intermediate_out = int_auth_octets(header, inner)
+        sa.intermediate.sent = int_auth_octets(header, inner)
     whole = sa.protection.whole_octets(inner)
     path = sa.reply_path if header.response else sa.path
     if not sa.fragmentation or whole <= _datagram_limit(_LEAST_PACKET_OCTETS[_version(path)], path):

@@ -30,9 +30,10 @@ from agents.ike.v2.natd import NatDetection
 from agents.ike.v2.protection import Protection
 from agents.ike.v2.reassembly import Reassembly
 from agents.ike.v2.states import LIVE_CHILD, ChildState, SaState
-from agents.ike.v2.tasks import auth, create, delete, mobike, rekey
+from agents.ike.v2.tasks import auth, create, delete, intermediate, mobike, rekey
 from agents.ike.v2.tasks.base import Task
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteIke, DeleteUnaccepted, Liveness
+from agents.ike.v2.tasks.followup import Unfinished
 from agents.ike.v2.window import LAST_MESSAGE_ID, WINDOW, RequestWindow, ResponseWindow
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.message import Message
@@ -65,7 +66,7 @@ class IkeSa:
         self.init_response = b""
         self.int_auth = b""
         """IntAuth of RFC 9242: what the IKE_INTERMEDIATE exchanges add to the octets that AUTH signs; mostly empty."""
-        self.intermediate_out = b""
+        self.intermediate = intermediate.Intermediate()
         self.fragmentation = False
         self.path_octets = 65_535
         self.reassembly = Reassembly()
@@ -90,6 +91,7 @@ class IkeSa:
         self._protection: Protection | None = None
         self.successor: IkeSa | None = None
         self.crossed: IkeSa | None = None
+        self.unfinished: Unfinished | None = None
         self.first_child: FirstChild | None = None
 
     def __repr__(self) -> str:
@@ -260,7 +262,10 @@ class IkeSa:
     def dispatch(self, message: Message, now: float) -> None:
         """Hand a request to its exchange. Raises PeerError or WireError for the funnel."""
         exchange = message.header.exchange
-        if exchange == Exchange.IKE_AUTH:
+        if exchange == Exchange.IKE_INTERMEDIATE:
+            intermediate.respond(self, message, now)
+        elif exchange == Exchange.IKE_AUTH:
+            intermediate.check_done(self)
             refusal = mobike.take_offer(self, message)
             if refusal is not None:
                 raise refusal
@@ -273,6 +278,8 @@ class IkeSa:
             delete.respond(self, message, now)
         elif self.state is not SaState.ESTABLISHED:
             raise PeerError(NotifyType.TEMPORARY_FAILURE, "drop.state", f"The IKE SA is {self.state}")
+        elif exchange == Exchange.IKE_FOLLOWUP_KE:
+            rekey.respond_further(self, message, now)
         else:
             self._take_over_crossed(now)
             (rekey.respond if rekey.is_request(message) else create.respond)(self, message, now)
@@ -327,7 +334,8 @@ class IkeSa:
         self.state = SaState.ESTABLISHED
         self.tunnel.add_sa(self)
         self.established_at = now
-        self.init_request = self.init_response = self.int_auth = self.intermediate_out = b""
+        self.init_request = self.init_response = self.int_auth = b""
+        self.intermediate = intermediate.Intermediate()
         self.responses.size = WINDOW
         self.retime()
         self.core.authenticated(self)

@@ -41,14 +41,16 @@ class ChildState(StrEnum):
     GONE = "gone"
 
 
+_STANDING: frozenset[int] = frozenset({Exchange.CREATE_CHILD_SA, Exchange.INFORMATIONAL, Exchange.IKE_FOLLOWUP_KE})
+
 REQUESTS: Mapping[SaState, frozenset[int]] = MappingProxyType(
     {
         SaState.INIT_SENT: frozenset(),
-        SaState.INIT_RECEIVED: frozenset({Exchange.IKE_AUTH}),
+        SaState.INIT_RECEIVED: frozenset({Exchange.IKE_AUTH, Exchange.IKE_INTERMEDIATE}),
         SaState.AUTHENTICATING: frozenset(),
-        SaState.ESTABLISHED: frozenset({Exchange.CREATE_CHILD_SA, Exchange.INFORMATIONAL}),
-        SaState.REKEYED: frozenset({Exchange.CREATE_CHILD_SA, Exchange.INFORMATIONAL}),
-        SaState.DELETING: frozenset({Exchange.CREATE_CHILD_SA, Exchange.INFORMATIONAL}),
+        SaState.ESTABLISHED: _STANDING,
+        SaState.REKEYED: _STANDING,
+        SaState.DELETING: _STANDING,
         SaState.CLOSED: frozenset(),
     }
 )

@@ -43,6 +43,8 @@ def _ike_sa(sa: IkeSa) -> IkeSaStatus:
         integrity=None if suite.integrity is None else suite.integrity.slug,
         prf=suite.prf.slug,
         group=suite.group.slug,
+        additional_key_exchanges=tuple(each.slug for each in suite.additional),
+        fragmentation=sa.fragmentation,
         established_at=sa.created_at if sa.established_at is None else sa.established_at,
         rekey_at=sa.rekey_at if sa.state is SaState.ESTABLISHED else None,
         mobike=sa.mobility.enabled,

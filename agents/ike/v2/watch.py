@@ -33,6 +33,8 @@ def deadline(sa: IkeSa) -> float | None:
             interval_s = sa.tunnel.config.ike.dpd_interval_s
             if interval_s:
                 times.append(sa.last_heard + interval_s)
+        if sa.unfinished is not None:
+            times.append(sa.unfinished.until)
         for child in sa.children:
             times += (child.rekey_at, child.expire_at, child.switch_at)
     return min((time for time in times if time is not None), default=None)
@@ -56,6 +58,8 @@ def handle_timer(sa: IkeSa, now: float) -> None:
         sa.delete_at = None
         sa.start_delete(now)
         return
+    if sa.unfinished is not None and now >= sa.unfinished.until:
+        sa.unfinished = None
     for child in tuple(sa.children):
         _child_timer(sa, child, now)
     if sa.rekey_at is not None and now >= sa.rekey_at:

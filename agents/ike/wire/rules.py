@@ -78,6 +78,10 @@ RULES: Mapping[tuple[int, bool], Bounds] = MappingProxyType(
             _P.TS_R: (0, 1),
             _P.CP: (0, 1),
         },
+        (Exchange.IKE_INTERMEDIATE, False): {**_ANYWHERE, _P.KE: (1, 1)},
+        (Exchange.IKE_INTERMEDIATE, True): {**_ANYWHERE, _P.KE: (1, 1)},
+        (Exchange.IKE_FOLLOWUP_KE, False): {**_ANYWHERE, _P.KE: (1, 1)},
+        (Exchange.IKE_FOLLOWUP_KE, True): {**_ANYWHERE, _P.KE: (1, 1)},
         (Exchange.INFORMATIONAL, False): {**_ANYWHERE, _P.DELETE: (0, _MANY), _P.CP: (0, 1)},
         (Exchange.INFORMATIONAL, True): {**_ANYWHERE, _P.DELETE: (0, _MANY), _P.CP: (0, 1)},
     }

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from agents.contract.config import Identity, IkeProposal
 from agents.contract.secret import Secret
 from agents.ike import proposals
+from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
 from agents.ike.v2 import identity
 from agents.ike.v2.keymat import psk_auth
@@ -201,17 +202,7 @@ def _find_tunnel(sa: IkeSa, message: Message, id_i: IdI, id_r: IdR | None) -> Tu
 
 
 def _has_suite(configured: tuple[IkeProposal, ...], sa: IkeSa) -> bool:
-    suite = sa.suite
-    return any(
-        (each.encryption, each.integrity, each.prf, each.group)
-        == (
-            suite.encryption.slug,
-            None if suite.integrity is None else suite.integrity.slug,
-            suite.prf.slug,
-            suite.group.slug,
-        )
-        for each in configured
-    )
+    return any(IkeSuite.from_proposal(each) == sa.suite for each in configured)
 
 
 def _accept(sa: IkeSa, tunnel: TunnelRuntime, psk: Secret, message: Message, now: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError
 from agents.ike.wire.message import Message
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Task(ABC):
     """One request: built when its turn comes, finished by the answer."""
 
-    exchange: ClassVar[int]
+    exchange: int
 
     @abstractmethod
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:

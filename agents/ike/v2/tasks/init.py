@@ -3,10 +3,12 @@
 ::
 
     initiator                                   responder
-    SA, KE, Ni, N(NATD) x2        -->
+    SA, KE, Ni, N(NATD) x2, N(..) -->
                                   <--           N(COOKIE)               begin again with the cookie first (2.6)
                                   <--           N(INVALID_KE_PAYLOAD)   begin again with the group named (1.3)
-                                  <--           SA, KE, Nr, N(NATD) x2
+                                  <--           SA, KE, Nr, N(NATD) x2, N(..)
+
+N(..): IKEV2_FRAGMENTATION_SUPPORTED (RFC 7383), INTERMEDIATE_EXCHANGE_SUPPORTED (RFC 9242).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.keymat import derive_ike_keys
 from agents.ike.v2.protection import Sent
 from agents.ike.v2.states import SaState
-from agents.ike.v2.tasks import auth
+from agents.ike.v2.tasks import intermediate
 from agents.ike.v2.tasks.base import Task, refusal
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.message import Message, serialize_clear
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 NONCE_OCTETS = 32
 _MOST_RESTARTS = 4
 _FRAGMENTATION = Notify(type=NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)
+_INTERMEDIATE = Notify(type=NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED)
 _CODES = {int(NotifyType.NO_PROPOSAL_CHOSEN): "ike.peer-refused-proposal"}
 
 
@@ -64,6 +67,7 @@ class InitiateSa(Task):
         if not sa.nonce_i:
             sa.nonce_i = sa.core.entropy.octets(NONCE_OCTETS)
         cookie = () if self._cookie is None else (Notify(type=NotifyType.COOKIE, data=self._cookie),)
+        additional = any(each.additional_key_exchanges for each in config.proposals)
         return (
             *cookie,
             proposals.offer_ike(config.proposals),
@@ -71,6 +75,7 @@ class InitiateSa(Task):
             Nonce(data=sa.nonce_i),
             *natd.notifies(sa.spi_i, NO_SPI, sa.path, pretends_nat(sa), sa.core.entropy),
             *((_FRAGMENTATION,) if config.fragmentation else ()),
+            *((_INTERMEDIATE,) if additional else ()),
         )
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
@@ -132,7 +137,7 @@ class InitiateSa(Task):
         )
         if offer is None or key_exchange is None or nonce is None or header.spi_r == NO_SPI:
             raise PeerError(0, "drop.payload-rules", "The peer's first answer is incomplete")
-        configured = sa.tunnel.config.ike.proposals
+        configured = _possible(sa.tunnel.config.ike.proposals, message)
         choice = proposals.choose_ike(configured, offer, 0) if proposals.is_answer(offer) else None
         if choice is None or proposals.group_by_number(key_exchange.group) is not self._key_pair.group:
             raise _no_proposal(configured, offer)
@@ -155,7 +160,8 @@ class InitiateSa(Task):
                 remote_port=NAT_PORT if sa.path.remote_port == 500 else sa.path.remote_port,
             )
         sa.state = SaState.AUTHENTICATING
-        auth.begin(sa, now)
+        sa.intermediate.pending = suite.additional
+        intermediate.begin(sa, now)
 
 
 def respond(
@@ -166,7 +172,7 @@ def respond(
     assert offer is not None  # all three: the payload rules ask for them
     assert key_exchange is not None
     assert nonce is not None
-    choice = proposals.choose_ike(configured, offer, 0)
+    choice = proposals.choose_ike(_possible(configured, message), offer, 0)
     if choice is None:
         raise _no_proposal(configured, offer)
     suite = IkeSuite.from_proposal(choice.proposal)
@@ -179,6 +185,7 @@ def respond(
             received=str(key_exchange.group),
             configured=suite.group.slug,
         )
+    sa.intermediate.pending = suite.additional
     our_key_exchange, shared = ke.answer(suite.group, key_exchange.data, core.entropy)
     sa.spi_peer = message.header.spi_i
     sa.nonce_i, sa.nonce_r = nonce.data, core.entropy.octets(NONCE_OCTETS)
@@ -195,6 +202,7 @@ def respond(
         Nonce(data=sa.nonce_r),
         *natd_notifies,
         *((_FRAGMENTATION,) if sa.fragmentation else ()),
+        *((_INTERMEDIATE,) if suite.additional else ()),
     )
     header = Header(
         spi_i=sa.spi_i,
@@ -228,6 +236,13 @@ def pretends_nat(sa: IkeSa) -> bool:
     """Return whether this initiator asks for UDP encapsulation without a NAT."""
     assert sa.tunnel is not None
     return sa.core.require_udp_encapsulation or sa.tunnel.config.force_udp_encapsulation
+
+
+def _possible(configured: tuple[IkeProposal, ...], message: Message) -> tuple[IkeProposal, ...]:
+    """Return the proposals that the peer can do: additional key exchanges need IKE_INTERMEDIATE (RFC 9370 2.2.1)."""
+    if message.notify(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED) is not None:
+        return configured
+    return tuple(each for each in configured if not each.additional_key_exchanges)
 
 
 def _no_proposal(configured: tuple[IkeProposal, ...], offer: SecurityAssociation) -> PeerError:

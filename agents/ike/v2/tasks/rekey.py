@@ -4,6 +4,8 @@
 
     SK {SA, Ni, KEi} -->
                      <--  SK {SA, Nr, KEr}
+    SK {KEi(1), N(..)} -->                   IKE_FOLLOWUP_KE, once for each additional key exchange (RFC 9370)
+                     <--  SK {KEr(1)}
     SK {D(IKE)}      -->                     on the old SA, after the children went to the new one
                      <--  SK {}
 
@@ -22,9 +24,10 @@ from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
 from agents.ike.v2 import key_exchange as ke
-from agents.ike.v2.keymat import rekey_ike_keys
 from agents.ike.v2.states import SaState
+from agents.ike.v2.tasks import followup
 from agents.ike.v2.tasks.base import Task, refusal
+from agents.ike.v2.tasks.followup import Unfinished
 from agents.ike.wire.message import Message
 from agents.ike.wire.payloads import KeyExchangeData, Nonce, Notify, Payload, SecurityAssociation
 from agents.ike.wire.registry import Exchange, NotifyType, Protocol
@@ -55,12 +58,18 @@ class RekeyIke(Task):
         self._group: str | None = None
         self._restarted = False
         self._key_pair: KeyPair | None = None
+        self._unfinished: Unfinished | None = None
 
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """Return the request."""
         assert sa.tunnel is not None
         if sa.state is not SaState.ESTABLISHED:
+            self._leave_to_peer(sa, now)
             return None
+        if self._unfinished is not None and self._unfinished.next_group is not None:
+            self._key_pair = KeyPair.generate(self._unfinished.next_group, sa.core.entropy)
+            further = KeyExchangeData(group=self._key_pair.group.number, data=self._key_pair.public)
+            return (further, followup.link_to(self._unfinished))
         configured = self._offered = sa.tunnel.config.ike.proposals
         group = algorithms.KEY_EXCHANGE[self._group or configured[0].group]
         self._key_pair = KeyPair.generate(group, sa.core.entropy)
@@ -78,6 +87,9 @@ class RekeyIke(Task):
         assert sa.tunnel is not None
         assert self._new is not None
         assert self._key_pair is not None
+        if self._unfinished is not None:
+            self._answered_further(sa, self._unfinished, message, now)
+            return
         new = self._new
         configured = self._offered  # the document may have changed since: the peer has answered to these
         wrong_group = message.notify(NotifyType.INVALID_KE_PAYLOAD)
@@ -102,11 +114,37 @@ class RekeyIke(Task):
             raise PeerError(0, "ike.no-proposal", "The peer's answer to an IKE rekey mixes two groups")
         new.spi_peer = choice.peer_spi
         new.nonce_r = nonce.data
-        _take_keys(sa, new, suite, ke.finish(self._key_pair, key_exchange.data))
-        sa.core.register(new)
+        self._go_on(sa, Unfinished(new, suite, ke.finish(self._key_pair, key_exchange.data)), message, now)
+
+    def _answered_further(self, sa: IkeSa, unfinished: Unfinished, message: Message, now: float) -> None:
+        """Take the answer to an IKE_FOLLOWUP_KE request."""
+        assert self._key_pair is not None
+        error = refusal(message, _CODES, "The peer refused an additional key exchange")
+        if error is not None:
+            raise error
+        key_exchange = message.find(KeyExchangeData)
+        if key_exchange is None or key_exchange.group != self._key_pair.group.number:
+            raise PeerError(0, "ike.invalid-ke", "The peer's additional key exchange is not the one agreed on")
+        unfinished.further += (ke.finish(self._key_pair, key_exchange.data),)
+        self._go_on(sa, unfinished, message, now)
+
+    def _go_on(self, sa: IkeSa, unfinished: Unfinished, message: Message, now: float) -> None:
+        """Do the next key exchange, or take the new SA into use when all are done."""
+        assert sa.tunnel is not None
+        if unfinished.next_group is not None:
+            link = message.notify(NotifyType.ADDITIONAL_KEY_EXCHANGE)
+            if link is None:
+                raise PeerError(0, "ike.invalid-ke", "The peer left out an additional key exchange")
+            unfinished.link = link.data
+            self._unfinished = unfinished
+            self.exchange = Exchange.IKE_FOLLOWUP_KE
+            sa.enqueue(self, now, first=True)
+            return
+        unfinished.take_keys(sa)
+        sa.core.register(unfinished.new)
         self._new = None
-        self._settle(sa, new, now)
-        if configured != sa.tunnel.config.ike.proposals:
+        self._settle(sa, unfinished.new, now)
+        if self._offered != sa.tunnel.config.ike.proposals:
             sa.tunnel.renew_suite(now)
 
     def _settle(self, sa: IkeSa, new: IkeSa, now: float) -> None:
@@ -179,9 +217,7 @@ class RekeyIke(Task):
 def respond(sa: IkeSa, message: Message, now: float) -> None:
     """Answer a rekey of the IKE SA. Raises PeerError for the funnel."""
     assert sa.tunnel is not None
-    ours = sa.current if isinstance(sa.current, RekeyIke) else None
-    if sa.busy_with_children() or (ours is not None and ours.redundant is not None):
-        raise PeerError(NotifyType.TEMPORARY_FAILURE, "ike.simultaneous", "A child is being made or deleted")
+    _check_free(sa)
     offer, nonce, key_exchange = message.find(SecurityAssociation), message.find(Nonce), message.find(KeyExchangeData)
     if offer is None or nonce is None or key_exchange is None:
         raise PeerError(NotifyType.INVALID_SYNTAX, "drop.payload-rules", "An IKE rekey without key exchange")
@@ -210,26 +246,37 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     new = sa.spawn(initiator=False, now=now)
     new.spi_peer = choice.peer_spi
     new.nonce_i, new.nonce_r = nonce.data, sa.core.entropy.octets(NONCE_OCTETS)
-    _take_keys(sa, new, suite, shared)
+    payloads = (proposals.answer_ike(choice, new.spi_own), Nonce(data=new.nonce_r), our_key_exchange)
+    _answer(sa, Unfinished(new, suite, shared), payloads, now)
+
+
+def respond_further(sa: IkeSa, message: Message, now: float) -> None:
+    """Answer an IKE_FOLLOWUP_KE request. Raises PeerError for the funnel."""
+    unfinished, our_key_exchange = followup.respond(sa, message)
+    _check_free(sa)
+    _answer(sa, unfinished, (our_key_exchange,), now)
+
+
+def _check_free(sa: IkeSa) -> RekeyIke | None:
+    """Return our own rekey that is under way, if any. Raises PeerError when the peer's cannot be done now."""
+    ours = sa.current if isinstance(sa.current, RekeyIke) else None
+    if sa.busy_with_children() or (ours is not None and ours.redundant is not None):
+        raise PeerError(NotifyType.TEMPORARY_FAILURE, "ike.simultaneous", "A child is being made or deleted")
+    return ours
+
+
+def _answer(sa: IkeSa, unfinished: Unfinished, payloads: tuple[Payload, ...], now: float) -> None:
+    """Answer; with the last key exchange the new SA stands."""
+    if unfinished.next_group is not None:
+        sa.respond((*payloads, followup.keep(sa, unfinished, now)), now)
+        return
+    ours, new = _check_free(sa), unfinished.new
+    unfinished.take_keys(sa)
     sa.core.register(new)
-    sa.respond(
-        (
-            proposals.answer_ike(choice, new.spi_own),
-            Nonce(data=new.nonce_r),
-            our_key_exchange,
-        ),
-        now,
-    )
+    sa.respond(payloads, now)
     new.establish(now)
     if ours is not None:
         ours.redundant = new
         new.crossed = sa
     else:
         sa.hand_over(new, now)
-
-
-def _take_keys(old: IkeSa, new: IkeSa, suite: IkeSuite, shared: bytes) -> None:
-    new.take_keys(
-        suite,
-        rekey_ike_keys(old.suite.prf, old.keys.sk_d, suite, new.nonce_i, new.nonce_r, shared, new.spi_i, new.spi_r),
-    )
