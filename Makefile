@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 60
 .DEFAULT_GOAL := demo
 
 demo: setup
-	@exec $(PY) -m deploy.lab.demo --port $(DEMO_PORT)
+	@exec setpriv --pdeathsig TERM -- $(PY) -m deploy.lab.demo --port $(DEMO_PORT)
 
 test: setup-test
 	@$(PY) -m deploy.setup.testrun

@@ -99,8 +99,8 @@ class Demo:
 
     def start(self) -> None:
         """Bring everything up and write ``demo.json``; raises :class:`LabError` where something does not come up."""
-        self._require_free_port()
         self.work.open()
+        self._require_free_port()
         say("Building the lab: gateways paris, lyon and extranet, a host behind each, an internet between them")
         self.work.namespaces.extend(self.network.namespaces.values())
         self.network.build()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -51,6 +52,7 @@ class Workspace:
     sockets: Path = field(init=False)
     children: list[Child] = field(default_factory=list)
     namespaces: list[Namespace] = field(default_factory=list)
+    ending: bool = False
 
     @property
     def logs(self) -> Path:
@@ -75,6 +77,7 @@ class Workspace:
         content = {
             "sockets": str(self.sockets),
             "owner": {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())},
+            "ending": self.ending,
             "namespaces": {namespace.name: namespace.identity for namespace in self.namespaces},
             "processes": [
                 {"name": child.name, "pid": child.process.pid, "start_ticks": start_ticks(child.process.pid)}
@@ -118,6 +121,8 @@ class Workspace:
 
     def close(self, *, keep_logs: bool) -> None:
         """End the processes, newest first, and remove namespaces and files."""
+        self.ending = True
+        self.save()
         for child in reversed(self.children):
             _end_group(child.process)
         for namespace in self.namespaces:
@@ -131,11 +136,14 @@ class Workspace:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def clean_up_earlier(self) -> None:
-        """Remove what a run that could not end properly left; raises :class:`LabError` when one still runs."""
+        """Remove what a run that could not end properly left; raises :class:`LabError` when one still runs.
+
+        One that is taking itself down is waited for.
+        """
         if self.record.is_file():
             content = json.loads(self.record.read_text(encoding="utf-8"))
             owner = content["owner"]
-            if owner["pid"] != os.getpid() and _is(owner):
+            if owner["pid"] != os.getpid() and _is(owner) and not (content["ending"] and _ended_within(owner["pid"])):
                 raise LabError(f"a demo already runs from this folder (process {owner['pid']}): end it first")
             for process in content["processes"]:
                 if _is(process):
@@ -152,6 +160,18 @@ class Workspace:
 
 def _is(process: Mapping[str, Any]) -> bool:
     return process["start_ticks"] is not None and start_ticks(process["pid"]) == process["start_ticks"]
+
+
+def _ended_within(pid: int, timeout_s: float = 60.0) -> bool:
+    """Wait for a process that is not a child of ours to end."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], timeout_s)[0])
+    finally:
+        os.close(handle)
 
 
 def _end_group(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> None:
@@ -189,7 +209,8 @@ def enter_user_namespace(module: str, arguments: Sequence[str]) -> None:
             "the demo builds network namespaces: run it as root, "
             "or on a kernel that permits unprivileged user namespaces"
         )
-    script = f'mount -t tmpfs tmpfs /run && exec "{sys.executable}" -m {module} "$@"'
+    # A change of rights takes the signal of the parent's end away: asked for anew.
+    script = f'mount -t tmpfs tmpfs /run && exec setpriv --pdeathsig TERM -- "{sys.executable}" -m {module} "$@"'
     os.execvp("unshare", ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *arguments])
 
 

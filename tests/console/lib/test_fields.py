@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.core.exceptions import ValidationError
 
+from agents.contract import check
 from vpnconsole.lib.fields import SLUG_VALIDATOR, PrefixField, parse_prefix
 
 
@@ -36,6 +37,7 @@ def test_host_bits_come_with_the_correction() -> None:
 @pytest.mark.parametrize("name", ["a", "paris-lyon", "gw.1_a", "9", "a" * 63])
 def test_good_names(name: str) -> None:
     SLUG_VALIDATOR(name)
+    check.slug("name", name)  # the documents take what the forms take
 
 
 @pytest.mark.parametrize("name", ["", "A", "-a", "a-", "a b", "a" * 64, "a\n", "é", "a/b", "<b>"])

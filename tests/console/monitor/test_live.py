@@ -101,7 +101,11 @@ async def test_without_a_broker_the_browser_is_told_to_poll(tmp_path: Path) -> N
         await stream_for(User(pk=4))
 
 
-def test_publishing_without_a_broker_fails_nothing(tmp_path: Path) -> None:
-    with override_settings(CELERY_BROKER_URL=f"redis+socket://{tmp_path}/nothing.sock"):
+def test_publishing_without_a_broker_fails_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level("DEBUG", "vpnconsole.lib.channel"),
+        override_settings(CELERY_BROKER_URL=f"redis+socket://{tmp_path}/nothing.sock"),
+    ):
         channel.publish("tunnel", ["t-1"])
     channel._client.cache_clear()
+    assert "! channel error=" in caplog.text

@@ -191,8 +191,10 @@ def test_any_datagrams_are_survived(datagrams: list[bytes]) -> None:
 
 @given(st.lists(st.binary(min_size=1, max_size=120), min_size=1, max_size=5))
 def test_any_packets_from_the_link_are_survived(packets: list[bytes]) -> None:
-    sender, _receiver, _arrival = engine_pair()
+    sender, receiver, arrival = engine_pair()
     sender.outbound(TUNNEL, [[packet] for packet in packets], 1.0)
+    after = udp_packet(data=b"after")
+    assert opened(receiver, arrival, *seal(sender, after)) == [after]
 
 
 def test_dummy_packets_and_flow_confidentiality_padding() -> None:

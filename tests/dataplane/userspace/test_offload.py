@@ -193,9 +193,11 @@ def test_any_packets_go_through_coalescing_unharmed(packets: list[bytes]) -> Non
 @given(st.binary(min_size=VNET_OCTETS + 1, max_size=200))
 def test_any_frame_is_segmented_or_refused(frame: bytes) -> None:
     try:
-        segment(frame)
+        packets = segment(frame)
     except MalformedPacket:
         return
+    assert packets
+    assert all(packet[0] >> 4 == frame[VNET_OCTETS] >> 4 for packet in packets)
 
 
 @pytest.mark.parametrize("addresses", [V4, V6])

@@ -338,8 +338,8 @@ def test_ecdh_agrees_with_wycheproof(number: int, curve: str) -> None:
 def test_the_deprecated_library_part_warns_nobody() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pair = KeyPair.generate(_BY_NUMBER[14], SeededEntropy(1))
-        pair.shared(KeyPair.generate(_BY_NUMBER[14], SeededEntropy(2)).public)
+        ours, theirs = (KeyPair.generate(_BY_NUMBER[14], SeededEntropy(seed)) for seed in (1, 2))
+        assert ours.shared(theirs.public) == theirs.shared(ours.public)
 
 
 def test_a_key_pair_prints_its_group_only() -> None:
