@@ -49,8 +49,13 @@ class ChildKeys:
 def derive_ike_keys(
     suite: IkeSuite, nonce_i: bytes, nonce_r: bytes, shared: bytes, spi_i: bytes, spi_r: bytes
 ) -> IkeKeys:
-    """Return the keys of a new IKE SA: SKEYSEED = prf(Ni | Nr, g^ir) (section 2.14)."""
-    return _cut(suite, prf(suite.prf, nonce_i + nonce_r, shared), nonce_i + nonce_r + spi_i + spi_r)
+    """Return the keys of a new IKE SA: SKEYSEED = prf(Ni | Nr, g^ir) (section 2.14).
+
+    AES-XCBC and AES-CMAC, which take a key of one length, see 64 bits of each nonce there and whole nonces elsewhere.
+    """
+    used = suite.prf.output_octets // 2 if suite.prf.fixed_key else None
+    skeyseed = prf(suite.prf, nonce_i[:used] + nonce_r[:used], shared)
+    return _cut(suite, skeyseed, nonce_i + nonce_r + spi_i + spi_r)
 
 
 def rekey_ike_keys(

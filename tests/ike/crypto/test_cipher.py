@@ -10,9 +10,10 @@ from tests.vectors import FOLDER, ike_messages, load, needs_vectors
 
 from .seeded import SeededEntropy
 
+_FOR_IKE = [encryption for encryption in ENCRYPTION.values() if encryption.ike]
 _SUITES = [
-    *((encryption, None) for encryption in ENCRYPTION.values() if encryption.aead),
-    *itertools.product((e for e in ENCRYPTION.values() if not e.aead), INTEGRITY.values()),
+    *((encryption, None) for encryption in _FOR_IKE if encryption.aead),
+    *itertools.product((encryption for encryption in _FOR_IKE if not encryption.aead), INTEGRITY.values()),
 ]
 _IDS = [f"{e.slug}/{i.slug if i else '-'}" for e, i in _SUITES]
 _AAD = bytes(range(32))
@@ -105,6 +106,8 @@ def test_chacha20_poly1305_example_of_rfc_7634_appendix_b() -> None:
 _CAPTURES = [
     ("ikev2-decrypt-aes256cbc.pcapng", "aes-256-cbc", "hmac-sha2-256-128"),
     ("ikev2-decrypt-aes256gcm16.pcap", "aes-256-gcm-16", None),
+    ("ikev2-decrypt-aes256gcm8.pcap", "aes-256-gcm-8", None),
+    ("ikev2-decrypt-aes256ccm16.pcapng", "aes-256-ccm-16", None),
 ]
 
 

@@ -34,6 +34,33 @@ def test_a_key_longer_than_the_block_is_hashed_first_as_in_rfc_4231_section_4_7(
     assert digest.hex() == "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
 
 
+# RFC 4434 section 3 and RFC 4615 section 4: 16, 10 and 18 octets of key, 20 octets of data.
+@pytest.mark.parametrize(
+    ("slug", "key_octets", "output"),
+    [
+        ("prf-aes128-xcbc", 16, "47f51b4564966215b8985c63055ed308"),
+        ("prf-aes128-xcbc", 10, "0fa087af7d866e7653434e602fdde835"),
+        ("prf-aes128-xcbc", 18, "8cd3c93ae598a9803006ffb67c40e9e4"),
+        ("prf-aes128-cmac", 16, "980ae87b5f4c9c5214f5b6a8455e4c2d"),
+        ("prf-aes128-cmac", 10, "290d9e112edb09ee141fcf64c0b72f3d"),
+        ("prf-aes128-cmac", 18, "84a348a4a45d235babfffc0d2b4da09a"),
+    ],
+)
+def test_prfs_of_aes_take_keys_of_any_length(slug: str, key_octets: int, output: str) -> None:
+    key = (bytes(range(16)) + b"\xed\xcb")[:key_octets]
+    assert prf(PSEUDO_RANDOM[slug], key, bytes(range(20))).hex() == output
+
+
+@pytest.mark.parametrize("slug", PSEUDO_RANDOM)
+@pytest.mark.parametrize("key_octets", [0, 1, 16, 17, 64, 200])
+def test_prf_plus_is_a_chain_of_prfs(slug: str, key_octets: int) -> None:
+    row, key = PSEUDO_RANDOM[slug], bytes(range(key_octets))
+    first = prf(row, key, b"seed\1")
+    second = prf(row, key, first + b"seed\2")
+    assert len(first) == row.output_octets
+    assert prf_plus(row, key, b"seed", 2 * row.output_octets - 3) == (first + second)[:-3]
+
+
 @needs_vectors
 @pytest.mark.parametrize("row", _strongswan("kdf_prf"))
 def test_prf_agrees_with_the_cavp_rows_strongswan_keeps(row: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY, KEY_EXCHANGE, PSEUDO_RANDOM
 from agents.contract.config import IkeProposal
 from agents.contract.secret import Secret
-from agents.ike.crypto.prf import prf_plus
+from agents.ike.crypto.prf import prf, prf_plus
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.v2.keymat import derive_child_keys, derive_ike_keys, psk_auth, rekey_ike_keys
 from tests.vectors import load, needs_vectors
@@ -70,6 +70,26 @@ def test_rekeying_agrees_with_nss(name: str) -> None:
         )  # fmt: skip
         skeyseed = bytes.fromhex(row["okm"])
         assert keys.sk_d == prf_plus(_NSS[name], skeyseed, nonce_i + nonce_r + spis, _NSS[name].output_octets)
+
+
+@pytest.mark.parametrize("name", ["prf-aes128-xcbc", "prf-aes128-cmac"])
+def test_prfs_of_one_key_length_see_half_of_it_from_each_nonce(name: str) -> None:
+    """RFC 7296 section 2.14: 64 bits of Ni and of Nr for SKEYSEED, all of them for prf+ and for a rekey (2.18)."""
+    row, suite = PSEUDO_RANDOM[name], _suite("aes-128-cbc", "aes-xcbc-96", name)
+    nonce_i, nonce_r, shared, spi_i, spi_r = (
+        b"i" * 7 + b"Irest",
+        b"r" * 7 + b"Rrest",
+        b"g" * 32,
+        b"12345678",
+        b"abcdefgh",
+    )
+    keys = derive_ike_keys(suite, nonce_i, nonce_r, shared, spi_i, spi_r)
+    seed = nonce_i + nonce_r + spi_i + spi_r
+    skeyseed = prf(row, b"iiiiiiiIrrrrrrrR", shared)
+    assert keys.sk_d == prf_plus(row, skeyseed, seed, 16)
+    assert len(keys.sk_pi) == 16
+    again = rekey_ike_keys(row, keys.sk_d, suite, nonce_i, nonce_r, shared, spi_i, spi_r)
+    assert again.sk_d == prf_plus(row, prf(row, keys.sk_d, shared + nonce_i + nonce_r), seed, 16)
 
 
 def test_the_key_lengths_are_those_of_the_suite() -> None:
