@@ -62,6 +62,7 @@ class Side:
     keys: list[PresharedKey]
     retransmission: Retransmission = field(default_factory=Retransmission)
     generation: int = 0
+    allow_legacy: bool = False
 
     def document(self) -> GatewayDocument:
         self.generation += 1
@@ -71,6 +72,7 @@ class Side:
             generation=self.generation,
             nonce="0" * 32,
             retransmission=self.retransmission,
+            allow_legacy=self.allow_legacy,
             preshared_keys=tuple(self.keys),
             tunnels=tuple(self.tunnels),
         )

@@ -31,9 +31,9 @@ class Protection:
         self._counter = 0
 
     def _iv(self, entropy: Entropy) -> bytes:
-        """Return the next IV: an AEAD's is a counter (RFC 5282 section 3.1), CBC's is drawn (RFC 3602)."""
+        """Return the next IV: a counter where none may repeat (RFC 5282, RFC 5930), drawn for CBC (RFC 3602)."""
         octets = self.cipher_out.iv_octets
-        if self.suite.encryption.aead:
+        if self.suite.encryption.block_octets == 1:  # an AEAD, or counter mode
             self._counter += 1
             return self._counter.to_bytes(octets, "big")
         return entropy.octets(octets)
