@@ -4,6 +4,7 @@
 changed                                       consequence
 ============================================  =====================================================================
 nothing; name, mtu, add_routes                keep: labels, or the agent's business
+more_addresses of either end                  keep: the peer is told; the SA moves off an address that is no more
 connection_type, and of ike all but           keep: takes effect from now on
 lifetime_s and proposals
 ike.lifetime_s                                keep, retimed: a new rekey time for the SA as it stands
@@ -27,10 +28,10 @@ A rekey that the other end refuses, because it has not been edited yet, is tried
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
-from agents.contract.config import Child, Tunnel
+from agents.contract.config import Child, Endpoint, Tunnel
 
 
 class Fate(StrEnum):
@@ -85,6 +86,10 @@ def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
     if not old.enabled:
         return Plan(fate=Fate.START)
     changed = {field.name for field in fields(Tunnel) if getattr(old, field.name) != getattr(new, field.name)}
+    if _main(old.local) == _main(new.local):
+        changed.discard("local")
+    if _main(old.remote) == _main(new.remote):
+        changed.discard("remote")
     if psk_changed or any(_TUNNEL_FATES[name] is Fate.REAUTHENTICATE for name in changed):
         return Plan(fate=Fate.REAUTHENTICATE)
     before = {child.name: child for child in old.children}
@@ -111,6 +116,11 @@ def must_remake(old: Child, new: Child) -> bool:
 def must_rekey(old: Child, new: Child) -> bool:
     """Return whether a child made by ``old`` must be rekeyed."""
     return _differs(old, new, _CHILD_REKEY)
+
+
+def _main(end: Endpoint) -> Endpoint:
+    """Return an end without the addresses it may move to."""
+    return replace(end, more_addresses=())
 
 
 def _differs(old: Child, new: Child, names: tuple[str, ...]) -> bool:

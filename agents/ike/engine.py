@@ -213,6 +213,9 @@ class Engine:
 
     def traffic_wanted(self, tunnel_id: str, now: float) -> None:
         """Traffic matched a policy that has no SA."""
+        tunnel = self._tunnels.get(tunnel_id)
+        if tunnel is not None:
+            self._guarded(lambda: tunnel.traffic_wanted(now), now)
         self._settle(now)
 
     def addresses_changed(self, addresses: frozenset[str], now: float) -> None:
@@ -265,12 +268,20 @@ class Engine:
             self.touch(sa)
         self._settle(now)
 
+    def traffic_sent(self, tunnel_id: str, now: float) -> None:
+        """ESP went out: a NAT needs no keepalive (RFC 3948 section 4)."""
+        tunnel = self._tunnels.get(tunnel_id)
+        for sa in () if tunnel is None else tunnel.established():
+            sa.last_sent = now
+            self.touch(sa)
+        self._settle(now)
+
     def dataplane_lost(self, now: float) -> None:
         """Every ESP SA is gone: delete the children at the peers and make new ones with fresh keys."""
         for install_id in tuple(self._installs):
             self._install_result(install_id, "the data plane was lost", now)
         for tunnel in self._tunnels.values():
-            tunnel.clear_ipsec(now)
+            tunnel.data_plane_lost(now)
         self._settle(now)
 
     # --- what SAs and tunnels ask (agents.ike.v2.core.Core)

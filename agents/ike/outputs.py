@@ -8,6 +8,7 @@ The shell (``agents.iked``) drives one :class:`agents.ike.engine.Engine`:
   ``validated(request_id, verdict, now)``, ``child_installed(install_id, now)``,
   ``child_install_failed(install_id, reason, now)``, ``sa_expired(tunnel_id, spi_in, hard, now)``,
   ``peer_moved(tunnel_id, spi_in, address, port, now)``, ``traffic_seen(tunnel_id, now)``,
+  ``traffic_sent(tunnel_id, now)``,
   ``traffic_wanted(tunnel_id, now)`` (a policy without SA), ``addresses_changed(addresses, now)`` (those this host has
   now), ``datagram_too_big(path, packet_octets, now)`` (the largest IP packet the path takes), ``dataplane_lost(now)``;
 * after each input: ``take_outputs() -> tuple[Output, ...]``, then ``next_deadline() -> float | None``;

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol
 
-from agents.dataplane.base import DataplaneError, Driver, PolicySpec, SaId, SaSpec
+from agents.dataplane.base import DataplaneError, Direction, Driver, PolicySpec, SaId, SaSpec, Selector
 from agents.ike.outputs import InstallChild, MoveChild, RemoveChild, SwitchOutbound
 from agents.iked.traffic import Traffic
 from agents.runtime.logs import bound
@@ -59,6 +59,7 @@ class Effects:
         self._held_back: dict[int, InstallChild] = {}
         self._epoch = 0
         self._tunnel_by_reqid: dict[int, str] = {}
+        self._selectors: dict[int, set[tuple[Direction, Selector]]] = {}
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -169,6 +170,7 @@ class Effects:
                 await driver.add_policy(policy)
                 done.append(policy)
                 self._tunnel_by_reqid[policy.reqid] = effect.tunnel_id
+                self._selectors.setdefault(policy.reqid, set()).add((policy.direction, policy.selector))
         except DataplaneError as error:
             self._held_back.pop(effect.install_id, None)
             await self._undo(effect, done)
@@ -205,7 +207,11 @@ class Effects:
         await self._count_last(effect.tunnel_id)
         for policy in effect.policies:
             await self._remove_policy(effect.tunnel_id, policy)
-            self._tunnel_by_reqid.pop(policy.reqid, None)
+            left = self._selectors.get(policy.reqid, set())
+            left.discard((policy.direction, policy.selector))
+            if not left:
+                self._tunnel_by_reqid.pop(policy.reqid, None)
+                self._selectors.pop(policy.reqid, None)
         for sa in effect.sas:
             await self._remove_sa(effect.tunnel_id, sa)
 

@@ -9,7 +9,7 @@ import heapq
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from agents.contract.config import GatewayDocument
@@ -67,6 +67,23 @@ class DataPlane:
     mute: bool = False
     history: list[Output] = field(default_factory=list)
 
+    def move(self, output: MoveChild) -> None:
+        """Give an SA other outer addresses; the policies of its direction go with it, as a driver has it."""
+        old = self.sas.get(output.old)
+        self.sas = {
+            (output.spec.id if key == output.old else key): (output.spec if key == output.old else spec)
+            for key, spec in self.sas.items()
+        }
+        self.held = {key: output.spec if spec.id == output.old else spec for key, spec in self.held.items()}
+        if old is not None:
+            mine, new = (old.direction, old.reqid), output.spec
+            self.policies = [
+                replace(each, source=new.source, destination=new.destination)
+                if (each.direction, each.reqid) == mine
+                else each
+                for each in self.policies
+            ]
+
     def outbound(self, reqid: int) -> SaSpec | None:
         """The SA that packets of this reqid leave on: the newest."""
         found = [spec for spec in self.sas.values() if spec.reqid == reqid and spec.direction == "out"]
@@ -85,6 +102,11 @@ class Host:
         self.document: GatewayDocument | None = None
         self.reports: list[Report] = []
         self.psk_answers = True
+
+    def change_addresses(self, *addresses: str) -> None:
+        """Have these addresses from now on, and tell the engine."""
+        self.addresses = addresses
+        self.do(self.engine.addresses_changed, frozenset(addresses))
 
     def configure(self, document: GatewayDocument) -> None:
         self.document = document
@@ -120,7 +142,7 @@ class Host:
             case Validate():
                 self.engine.validated(output.request_id, Verdict(code="ike.certificate-invalid"), self.world.now)
             case Keepalive():
-                pass
+                self.world.keep_alive(output)
             case InstallChild():
                 self._install(output)
             case SwitchOutbound():
@@ -138,10 +160,7 @@ class Host:
                 self.data_plane.policies = [each for each in self.data_plane.policies if each not in output.policies]
             case MoveChild():
                 self.data_plane.history.append(output)
-                self.data_plane.sas = {
-                    (output.spec.id if key == output.old else key): (output.spec if key == output.old else spec)
-                    for key, spec in self.data_plane.sas.items()
-                }
+                self.data_plane.move(output)
             case Report():
                 self.reports.append(output)
             case _:
@@ -173,6 +192,7 @@ class World:
         self.network = network or Network()
         self.hosts: list[Host] = []
         self.log: list[Datagram] = []
+        self.keepalives: list[Datagram] = []
         self._random = random.Random(repr(("network", seed)))
         self._flying: list[tuple[float, int, Host, bytes, Path]] = []
         self._sequence = 0
@@ -187,6 +207,8 @@ class World:
         self.log.append(Datagram(self.now, sender.name, output.path, output.datagram))
         network = self.network
         transmit: Transmit | None = output
+        if output.path.local_address not in sender.addresses:
+            return  # the kernel does not send from an address that is not there
         if network.rewrite is not None:
             transmit = network.rewrite(output)
         if transmit is None:
@@ -195,6 +217,14 @@ class World:
         for _ in range(copies):
             if self._random.random() >= network.loss:
                 self.deliver(transmit, self._random.uniform(*network.delay_s))
+
+    def keep_alive(self, output: Keepalive) -> None:
+        """One octet on its way: a NAT sees it, the peer's shell swallows it."""
+        for host in self.hosts:
+            if output.path.local_address in host.addresses:
+                self.keepalives.append(Datagram(self.now, host.name, output.path, b"\xff"))
+        if self.network.rewrite is not None:
+            self.network.rewrite(Transmit(path=output.path, datagram=b"\xff"))
 
     def deliver(self, transmit: Transmit, delay_s: float) -> None:
         """Let a datagram arrive at whoever has its destination."""

@@ -10,14 +10,14 @@ class Mobility:
     """Whether both ends speak MOBIKE, and what has been told of addresses.
 
     ``peer_addresses`` are the further ones the peer told, ``announced`` what it was told by us. ``nat_seen`` is the
-    hash by which the peer last said where it sees us. ``lost_address`` is the one in use that this host has no more,
-    ``refused`` the pairs of addresses that the peer did not take.
+    hash by which the peer last said where it sees us, after the SPIs in it. ``lost_address`` is the one in use that
+    this host has no more, ``refused`` the pairs of addresses that the peer did not take.
     """
 
     offered: bool = False
     enabled: bool = False
     peer_addresses: tuple[str, ...] = ()
     announced: tuple[str, ...] = ()
-    nat_seen: bytes | None = None
+    nat_seen: tuple[bytes, bytes] | None = None
     lost_address: str | None = None
     refused: set[tuple[str, str]] = field(default_factory=set)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agents.contract.config import Child, ConnectionType, Tunnel
+from agents.contract.config import Child, ConnectionType, DpdAction, Tunnel
 from agents.contract.events import KINDS
 from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
@@ -26,8 +26,10 @@ from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
 from agents.ike.timers import DUPLICATE_GRACE_S, retry_after_s
 from agents.ike.v2.child import ChildSa
-from agents.ike.v2.path import first_path
+from agents.ike.v2.loss import Loss
+from agents.ike.v2.path import addresses_of, first_path
 from agents.ike.v2.pieces import Piece, Pieces
+from agents.ike.v2.roam import own_addresses_changed
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.states import LIVE_CHILD, STEP_TEXTS, UP_CHILD, ChildState, SaState
 from agents.ike.v2.tasks.create import CreateChild
@@ -57,6 +59,7 @@ class TunnelRuntime:
         self.since = now
         self.retry_at: float | None = start_at
         self.scheduled_at: float | None = None
+        self.loss = Loss()
         self._failures = 0
         self._child_retries: dict[str, tuple[int, float]] = {}
         self._pieces = Pieces()
@@ -134,8 +137,9 @@ class TunnelRuntime:
         return config is not None and self._pieces.split(config)
 
     def needed_policies(self, name: str) -> set[PolicySpec]:
-        """Return the policies that SAs of this child have now."""
-        return {policy for sa in self.sas for child in sa.children if child.name == name for policy in child.policies}
+        """Return the policies that SAs of this child have now, or that wait for traffic."""
+        found = {policy for sa in self.sas for child in sa.children if child.name == name for policy in child.policies}
+        return found | self.loss.waiting(name)
 
     # --- news from the SAs
 
@@ -143,6 +147,7 @@ class TunnelRuntime:
         """An SA stands: failures are forgotten, superfluous SAs go."""
         self._failures = 0
         self.retry_at = None
+        self.loss.over()
         for other in tuple(self.sas):
             if other is sa or other.successor is not None:
                 continue
@@ -180,7 +185,9 @@ class TunnelRuntime:
         """An SA is gone."""
         if sa in self.sas:
             self.sas.remove(sa)
-        if not self._has_sa() and self.retry_at is None:
+        if not self._has_sa() and self.loss.begin_again():
+            self.retry_at = now
+        elif not self._has_sa() and self.retry_at is None:
             self.retry_at = now + retry_after_s(self._failures, self.core.entropy.uniform())
             self._failures += 1
             self._pieces.forget()
@@ -192,6 +199,7 @@ class TunnelRuntime:
     def child_up(self, sa: IkeSa, child: ChildSa, now: float) -> None:
         """A child is in the data plane; one that the document has changed under meanwhile is brought up to date."""
         self._child_retries.pop(child.name, None)
+        self.loss.replaced_by(self, child)
         self.core.touch(self)
         config, agreed = self.child_config(child.name), child.agreement.config
         if config is agreed:
@@ -253,6 +261,7 @@ class TunnelRuntime:
     def start(self, now: float) -> None:
         """Be up from now on: what an operator or a new document asks for."""
         self.held = False
+        self.loss.over()
         self._failures = 0
         self._child_retries.clear()
         self.retry_at = now
@@ -262,6 +271,8 @@ class TunnelRuntime:
         """Be down: delete what there is."""
         for sa in tuple(self.sas):
             sa.start_delete(now)
+        self.loss.over()
+        self.loss.forget_policies(self)
         self._child_retries.clear()
         self.retry_at = None
         self.core.touch(self)
@@ -271,6 +282,21 @@ class TunnelRuntime:
         self.stop(now)
         self._failures = 0
         self.retry_at = now
+
+    def traffic_wanted(self, now: float) -> None:
+        """Traffic found no SA: begin or ask again now, unless the tunnel is to stay down."""
+        if not self.may_initiate or self.loss.waits_for is DpdAction.CLEAR:
+            return
+        self._child_retries.clear()
+        if not self._has_sa():
+            self.initiate(now)
+        self.core.touch(self)
+
+    def data_plane_lost(self, now: float) -> None:
+        """Every SA and policy is gone: delete the children at the peer and ask for them again."""
+        self.loss.data_plane_lost()
+        self.clear_ipsec(now)
+        self.core.touch(self)
 
     def clear_ipsec(self, now: float) -> None:
         """Delete every child and ask for them again."""
@@ -304,7 +330,7 @@ class TunnelRuntime:
 
     def apply(self, config: Tunnel, plan: Plan, now: float) -> None:
         """Take over a changed configuration as :mod:`agents.ike.change` says."""
-        self.config = config
+        before, self.config = self.config, config
         self.core.touch(self)
         if plan.fate is Fate.DROP:
             self.reason = None
@@ -316,6 +342,11 @@ class TunnelRuntime:
             self.clear_ike(now)
         else:
             self._apply_in_place(plan, now)
+            if self.loss.waits_for is not None and (plan != Plan(fate=Fate.KEEP) or before.ike != config.ike):
+                self.loss.forget_policies(self)
+                self.start(now)
+            if addresses_of(before.local) != addresses_of(config.local):
+                own_addresses_changed(self, now)
 
     def _apply_in_place(self, plan: Plan, now: float) -> None:
         for sa in self.established():
@@ -355,7 +386,7 @@ class TunnelRuntime:
         """Return when to look at the tunnel's needs again."""
         times = []
         if self.may_initiate:
-            if self.retry_at is not None and not self._has_sa():
+            if self.retry_at is not None and not self._has_sa() and self.loss.waits_for is None:
                 times.append(self.retry_at)
             sa = self.primary() if self._child_retries else None
             asked = None if sa is None else self._asked(sa)
@@ -375,7 +406,7 @@ class TunnelRuntime:
         """Start what is missing and due, and note the state that results."""
         if self.may_initiate:
             if not self._has_sa():
-                if self.retry_at is None or now >= self.retry_at:
+                if self.loss.waits_for is None and (self.retry_at is None or now >= self.retry_at):
                     self.initiate(now)
             else:
                 self._ask_for_children(now)

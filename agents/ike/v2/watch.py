@@ -110,6 +110,8 @@ def _peer_is_gone(sa: IkeSa, now: float) -> None:
         code, message = "ike.dpd-failed", f"The peer stopped answering: {tries} requests without an answer"
     else:
         code, message = "ike.peer-unresponsive", f"The peer does not answer: {tries} requests without an answer"
+    if sa.state is SaState.ESTABLISHED and sa.tunnel is not None:
+        sa.tunnel.loss.peer_lost(sa.tunnel, sa)
     sa.fail(PeerError(0, code, message, field="remote.address"), now)
 
 

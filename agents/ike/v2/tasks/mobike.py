@@ -244,9 +244,12 @@ class NatLiveness(Liveness):
         """Tell the peer of our NAT's new mapping, if it sees us elsewhere than before."""
         before = sa.mobility.nat_seen
         _note_seen(sa, message)
-        if sa.mobility.nat_seen is not None and sa.mobility.nat_seen != before:
+        seen = sa.mobility.nat_seen
+        if seen is None or seen == before:
+            return
+        if before is not None and before[0] == seen[0]:  # else it is the first one of this SA, which proves nothing
             sa.report("ike.nat-moved", "The peer sees this end at another address or port than before")
-            announce_move(sa, now)
+        announce_move(sa, now)
 
 
 def liveness(sa: IkeSa) -> Liveness:
@@ -255,10 +258,10 @@ def liveness(sa: IkeSa) -> Liveness:
 
 
 def _note_seen(sa: IkeSa, message: Message) -> None:
-    """Keep the hash by which the peer says where it sees us; after a rekey it differs, which costs an update (3.8)."""
+    """Keep the hash by which the peer says where it sees us; a rekey changes it too, which costs an update (3.8)."""
     seen = message.notify(NotifyType.NAT_DETECTION_DESTINATION_IP)
     if seen is not None:
-        sa.mobility.nat_seen = seen.data
+        sa.mobility.nat_seen = (sa.spi_i + sa.spi_r, seen.data)
 
 
 # --- moving: the other end
