@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import getpass
 import json
 import sys
 from collections.abc import Callable
@@ -90,12 +91,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _read_token(file: Path) -> str:
+    if str(file) != "-":
+        return file.read_text(encoding="ascii")
+    return getpass.getpass("Token: ") if sys.stdin.isatty() else sys.stdin.readline()
+
+
 def _enrol(arguments: argparse.Namespace) -> int:
     token = arguments.token
     if token is None:
         try:
-            from_input = str(arguments.token_file) == "-"
-            token = sys.stdin.readline() if from_input else arguments.token_file.read_text(encoding="ascii")
+            token = _read_token(arguments.token_file)
         except (OSError, UnicodeDecodeError):
             raise CommandError(f"{arguments.token_file} cannot be read as a token") from None
     where = paths.from_arguments(arguments)

@@ -45,13 +45,14 @@ def create_gateway(
     expect(page.locator("[data-test=message-success]")).to_contain_text(name)
 
 
-def enrolment_command(page: Page, gateway: str) -> str:
-    """Issue a one-time token and return the command line shown."""
+def enrolment_command(page: Page, gateway: str) -> tuple[str, str]:
+    """Issue a one-time token and return the command line and the token shown."""
     go(page, "gateways")
     page.locator(f"[data-test=gateway-{gateway}]").get_by_role("link", name=gateway).click()
     page.locator("[data-test=enrol]").click()
     page.locator("[data-test=issue-token]").click()
-    return page.locator("[data-test=enrol-command]").inner_text().strip()
+    shown = [page.locator(f"[data-test={part}]").inner_text().strip() for part in ("enrol-command", "enrol-token")]
+    return shown[0], shown[1]
 
 
 def create_tunnel(page: Page, name: str, gateway_a: str, gateway_b: str, *, psk: str | None = None) -> None:

@@ -39,9 +39,9 @@ def test_from_nothing_to_an_enrolment_command(tmp_path: Path, browser: Browser) 
             shoot(page, f"empty-{place}-desktop-light")
             assert violations(page) == [], place
         steps.create_gateway(page, "paris", "192.0.2.1 uplink", "10.1.0.0/24")
-        assert steps.enrolment_command(page, "paris").startswith(
-            f"vpn-agent enrol --console {console.url} --token vpc1."
-        )
+        command, token = steps.enrolment_command(page, "paris")
+        assert command == f"vpn-agent enrol --console {console.url} --token-file - --port 8470"
+        assert token.startswith("vpc1.")
         shoot(page, "enrolment-command-desktop-light")
         assert violations(page) == []
         context.close()

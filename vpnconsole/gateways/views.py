@@ -83,7 +83,7 @@ def enrolment(request: UserRequest, gateway_id: UUID) -> HttpResponse:
     """Explain enrolment; POST issues a one-time token that is in this one answer and nowhere else."""
     gateway = get_object_or_404(queries.gateways(), pk=gateway_id)
     problems: list[str] = []
-    command = ""
+    command = token_text = ""
     if request.method == "POST":
         try:
             token = services.issue_enrolment_token(request.user, gateway)
@@ -97,15 +97,18 @@ def enrolment(request: UserRequest, gateway_id: UUID) -> HttpResponse:
                     "enrol",
                     "--console",
                     console.rstrip("/"),
-                    "--token",
-                    token.text(),
+                    "--token-file",
+                    "-",
                     "--port",
                     str(gateway.agent_port),
                 ]
             )
+            # Beside the command, not in it: shell histories and process lists keep arguments.
+            token_text = token.text()
     context = {
         "gateway": gateway,
         "command": command,
+        "token": token_text,
         "problems": problems,
         "open_token": queries.open_enrolment_token(gateway),
     }
