@@ -102,6 +102,8 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("ike.initial-contact", _I, "The peer starts anew; older SAs with it are gone", "", ""),
     ("ike.redirected-port", _I, "Moved to UDP port 4500", "", ""),
     ("ike.simultaneous", _I, "Both ends acted at once; one exchange was dropped", "", ""),
+    ("ike.reauthentication", _I, "The IKE SA is authenticated anew", "", ""),
+    ("ike.authentication-lapsed", _W, "The authentication was not renewed in time; the IKE SA ends", "See why the new negotiation fails.", "ike.reauth_s"),
     ("child.requested", _I, "IPsec SA requested", "", ""),
     ("child.established", _I, "IPsec SA established", "", ""),
     ("child.rekeyed", _I, "IPsec SA rekeyed", "", ""),

@@ -6,8 +6,8 @@ changed                                       consequence
 nothing; name, mtu, add_routes                keep: labels, or the agent's business
 more_addresses of either end                  keep: the peer is told; the SA moves off an address that is no more
 connection_type, and of ike all but           keep: takes effect from now on
-lifetime_s and proposals
-ike.lifetime_s                                keep, retimed: a new rekey time for the SA as it stands
+lifetime_s, reauth_s and proposals
+ike.lifetime_s, ike.reauth_s                  keep, retimed: new times for the SA as it stands
 ike.proposals                                 rekey the IKE SA, unless it has the first proposal's suite already: so
                                               that the peer, edited a moment later, does not rekey once more
 child proposals, pfs_groups, replay_window,   rekey that child
@@ -100,7 +100,7 @@ def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
     retime = frozenset(was.name for was, now in common if _differs(was, now, _CHILD_RETIME))
     return Plan(
         fate=Fate.REKEY if old.ike.proposals != new.ike.proposals else Fate.KEEP,
-        retime=old.ike.lifetime_s != new.ike.lifetime_s,
+        retime=(old.ike.lifetime_s, old.ike.reauth_s) != (new.ike.lifetime_s, new.ike.reauth_s),
         rekey_children=rekey - remake,
         remake_children=remake,
         retime_children=retime - rekey - remake,

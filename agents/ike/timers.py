@@ -22,6 +22,9 @@ SWITCH_OUTBOUND_S = 5.0
 DUPLICATE_GRACE_S = 10.0
 """How long the peer has to delete the superfluous IKE SA it opened before we do."""
 
+REPLACED_GRACE_S = 30.0
+"""How long an IKE SA that a younger one replaces keeps children which that does not have yet; the peer waits twice."""
+
 RETRY_FIRST_S = 1.0
 RETRY_MOST_S = 60.0
 TEMPORARY_FAILURE_S = 3.0

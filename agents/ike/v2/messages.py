@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path, Transmit
+from agents.ike.v2 import reauth
 from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.protection import Sent
 from agents.ike.v2.states import REQUESTS, SaState
@@ -68,7 +69,7 @@ def send_request(sa: IkeSa, task: Task, payloads: tuple[Payload, ...], now: floa
 def respond(sa: IkeSa, payloads: tuple[Payload, ...], now: float) -> None:
     """Answer the request in progress."""
     if sa.responses.exchange == Exchange.IKE_AUTH:
-        payloads = (*payloads, *mobike.accept(sa, payloads))
+        payloads = (*payloads, *mobike.accept(sa, payloads), *reauth.announce(sa, payloads))
     header = header_for(sa, sa.responses.exchange, sa.responses.expected, response=True)
     sent = _pack(sa, header, payloads)
     sa.responses.finish(sent)

@@ -21,7 +21,7 @@ from agents.ike.timers import (
     TEMPORARY_FAILURE_S,
     rekey_after_s,
 )
-from agents.ike.v2 import messages, roam, watch
+from agents.ike.v2 import messages, reauth, roam, watch
 from agents.ike.v2 import path as paths
 from agents.ike.v2.child import Agreement, ChildSa
 from agents.ike.v2.keymat import IkeKeys
@@ -29,6 +29,7 @@ from agents.ike.v2.mobility import Mobility
 from agents.ike.v2.natd import NatDetection
 from agents.ike.v2.protection import Protection
 from agents.ike.v2.reassembly import Reassembly
+from agents.ike.v2.reauth import Authentication
 from agents.ike.v2.states import LIVE_CHILD, ChildState, SaState
 from agents.ike.v2.tasks import auth, create, delete, intermediate, mobike, rekey
 from agents.ike.v2.tasks.base import Task
@@ -93,6 +94,7 @@ class IkeSa:
         self.crossed: IkeSa | None = None
         self.unfinished: Unfinished | None = None
         self.first_child: FirstChild | None = None
+        self.authentication = Authentication()
 
     def __repr__(self) -> str:
         return f"IkeSa({self.spi_i.hex()}_{self.spi_r.hex()} {self.state})"
@@ -152,6 +154,7 @@ class IkeSa:
         new.nat = self.nat
         new.fragmentation, new.path_octets = self.fragmentation, self.path_octets
         new.mobility, new._esp_path = self.mobility, self._esp_path
+        new.authentication = self.authentication
         new.expire_at = None
         new.tunnel = self.tunnel
         return new
@@ -307,6 +310,7 @@ class IkeSa:
         self.current = None
         if task.exchange == Exchange.IKE_AUTH:
             mobike.take_answer(self, message)
+            reauth.take(self, message)
         try:
             task.answered(self, message, now)
         except PeerError as error:
@@ -338,6 +342,7 @@ class IkeSa:
         self.intermediate = intermediate.Intermediate()
         self.responses.size = WINDOW
         self.retime()
+        reauth.begin(self, now)
         self.core.authenticated(self)
         self.core.touch(self)
 

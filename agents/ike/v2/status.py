@@ -47,6 +47,7 @@ def _ike_sa(sa: IkeSa) -> IkeSaStatus:
         fragmentation=sa.fragmentation,
         established_at=sa.created_at if sa.established_at is None else sa.established_at,
         rekey_at=sa.rekey_at if sa.state is SaState.ESTABLISHED else None,
+        reauth_at=sa.authentication.renew_at if sa.state is SaState.ESTABLISHED else None,
         mobike=sa.mobility.enabled,
     )
 

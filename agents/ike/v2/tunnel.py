@@ -5,7 +5,8 @@ Rules where RFC 7296 leaves room:
 * **Simultaneous initiation.** Both ends may open an IKE SA at once. An end that is still waiting for its first answer
   when the peer's SA stands gives its own up. Of two SAs that stand and overlapped in time, the one with the larger SPI
   pair (as octets, initiator's first) stays; of two that did not overlap, the younger. The end that opened the
-  superfluous one deletes it; if it has not done so in 10 s, the other end does.
+  superfluous one deletes it; if it has not done so in 10 s, the other end does. One that a younger SA replaces goes
+  when that has its children, or after 30 s (60 s at the other end).
 * **INITIAL_CONTACT** is sent when the tunnel has no other SA, and on receipt removes the SAs that stood before the
   peer's negotiation began, never one negotiated at the same time.
 * **Missing children** are asked for by the end that opened the IKE SA; the other end waits a moment first. If the
@@ -24,7 +25,8 @@ from agents.ike import change, selectors
 from agents.ike.change import Fate, Plan
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
-from agents.ike.timers import DUPLICATE_GRACE_S, retry_after_s
+from agents.ike.timers import DUPLICATE_GRACE_S, REPLACED_GRACE_S, retry_after_s
+from agents.ike.v2 import reauth
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.loss import Loss
 from agents.ike.v2.path import addresses_of, first_path
@@ -112,13 +114,16 @@ class TunnelRuntime:
 
     def primary(self) -> IkeSa | None:
         """Return the SA that new children go to."""
-        standing = [sa for sa in self.established() if sa.delete_at is None and not sa.undecided]
+        standing = [sa for sa in self._staying() if not sa.undecided]
         return standing[-1] if standing else None
 
     def live_child(self, name: str) -> ChildSa | None:
-        """Return the newest child of this name that is up or coming up."""
-        found = [child for sa in self.established() if (child := sa.live_child(name)) is not None]
+        """Return the newest child of this name that is up or coming up, on an SA that stays."""
+        found = [child for sa in self._staying() if (child := sa.live_child(name)) is not None]
         return found[-1] if found else None
+
+    def _staying(self) -> list[IkeSa]:
+        return [sa for sa in self.established() if sa.delete_at is None]
 
     def lacks(self, config: Child) -> bool:
         """Return whether this child, or a piece of it, is not there."""
@@ -128,7 +133,7 @@ class TunnelRuntime:
 
     def missing_piece(self, name: str) -> Piece | None:
         """Return the selectors to ask for next where a child is asked for in pieces."""
-        live = [child for sa in self.established() for child in sa.children if child.state in LIVE_CHILD]
+        live = [child for sa in self._staying() for child in sa.children if child.state in LIVE_CHILD]
         return self._pieces.missing(name, (child for child in live if child.name == name))
 
     def ask_in_pieces(self, name: str) -> bool:
@@ -165,13 +170,28 @@ class TunnelRuntime:
         loser = newer if older_stays else older
         if loser.delete_at is not None:
             return
-        self.core.report("ike.simultaneous", "Two IKE SAs stand; one is deleted", tunnel_id=self.config.id)
-        if loser.opener:
-            loser.start_delete(now)
+        if not overlapped:  # replaced: its children go over one by one
+            loser.delete_at = now + REPLACED_GRACE_S * (1 if loser.opener else 2)
         else:
+            self.core.report("ike.simultaneous", "Two IKE SAs stand; one is deleted", tunnel_id=self.config.id)
+            if loser.opener:
+                loser.start_delete(now)
+                return
             loser.delete_at = now + DUPLICATE_GRACE_S
-            loser.rekey_at = None
-            self.core.touch(loser)
+        loser.rekey_at = None
+        self.core.touch(loser)
+
+    def _delete_replaced(self, now: float) -> None:
+        """Delete the SAs we opened whose children another one has now."""
+        staying = self._staying()
+        if not staying or any(child.state is ChildState.INSTALLING for sa in staying for child in sa.children):
+            return
+        for sa in self.established():
+            if sa.delete_at is None or not sa.opener or sa.responses.in_progress:
+                continue
+            names = {child.name for child in sa.children if child.state in LIVE_CHILD}
+            if not any(self.lacks(child) for child in self.config.children if child.name in names):
+                sa.start_delete(now)
 
     def initial_contact(self, sa: IkeSa, now: float) -> None:
         """The peer says that it has no other SA with us: what stood before its negotiation began is gone."""
@@ -192,6 +212,10 @@ class TunnelRuntime:
             self._failures += 1
             self._pieces.forget()
         self.core.touch(self)
+
+    def negotiating(self) -> bool:
+        """Return whether an IKE SA is coming up."""
+        return any(sa.state in _PROGRESSING for sa in self.sas)
 
     def _has_sa(self) -> bool:
         return any(sa.state in _PROGRESSING or sa.state is SaState.ESTABLISHED for sa in self.sas)
@@ -352,6 +376,7 @@ class TunnelRuntime:
         for sa in self.established():
             if plan.retime:
                 sa.retime()
+                reauth.retime(sa)
             self._delete_children(sa, plan.remake_children | plan.delete_children, now)
             for child in sa.children:
                 config = self.child_config(child.name)
@@ -410,6 +435,7 @@ class TunnelRuntime:
                     self.initiate(now)
             else:
                 self._ask_for_children(now)
+        self._delete_replaced(now)
         self._note_state(now)
 
     @staticmethod

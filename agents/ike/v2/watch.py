@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError
 from agents.ike.timers import LINGER_S
-from agents.ike.v2 import messages, path
+from agents.ike.v2 import messages, path, reauth
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tasks import mobike
@@ -29,6 +29,7 @@ def deadline(sa: IkeSa) -> float | None:
     if outstanding is not None:
         times.append(outstanding.due)
     if sa.state is SaState.ESTABLISHED:
+        times.append(reauth.due_at(sa))
         if outstanding is None and not sa.queue and sa.tunnel is not None:
             interval_s = sa.tunnel.config.ike.dpd_interval_s
             if interval_s:
@@ -60,6 +61,8 @@ def handle_timer(sa: IkeSa, now: float) -> None:
         return
     if sa.unfinished is not None and now >= sa.unfinished.until:
         sa.unfinished = None
+    if reauth.handle_timer(sa, now):
+        return
     for child in tuple(sa.children):
         _child_timer(sa, child, now)
     if sa.rekey_at is not None and now >= sa.rekey_at:

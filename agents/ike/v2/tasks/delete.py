@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError
+from agents.ike.v2 import reauth
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tasks.base import Task
@@ -113,6 +114,7 @@ def concerns_children(message: Message) -> bool:
 def respond(sa: IkeSa, message: Message, now: float) -> None:
     """Answer an INFORMATIONAL request."""
     deletes = [payload for payload in message.payloads if type(payload) is Delete]
+    reauth.take(sa, message)
     error = message.error()
     if error is not None:
         sa.report("ike.peer-notify", f"The peer reports {notify_name(error.type)}", received=notify_name(error.type))
