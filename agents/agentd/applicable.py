@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from agents.agentd.errors import InvalidError
 from agents.agentd.host import Host
-from agents.contract.config import DataPlane, GatewayDocument
+from agents.contract.config import DataPlane, GatewayDocument, Identity, IdentityType
 from agents.dataplane.kernel import KernelDriver
+from agents.ike.crypto.signature import HASH_NUMBERS, usable
+from agents.ike.v2 import names
+from agents.pki import documents
+from agents.pki.documents import DocumentCertificateError
 
 
 async def check(document: GatewayDocument, host: Host) -> None:
     """Raise :class:`InvalidError` for a data plane or a local address this machine does not have.
 
+    Likewise for what the contract cannot look into: certificates, trust anchors and distinguished names that cannot be
+    read, and signatures that a certificate's key cannot make.
+
     A disabled tunnel may name an address that is not here: nothing is to be done for it.
     """
+    _check_credentials(document)
     if document.data_plane is DataPlane.KERNEL:
         features = await KernelDriver().features()
         if not features.available:
@@ -23,3 +31,32 @@ async def check(document: GatewayDocument, host: Host) -> None:
             raise InvalidError(
                 f"tunnels[{index}].local.address", f"{tunnel.local.address} is not an address of this gateway"
             )
+
+
+def _check_credentials(document: GatewayDocument) -> None:
+    try:
+        certificates = documents.parse(document)
+    except DocumentCertificateError as error:
+        raise InvalidError(error.path, error.problem) from None
+    for index, tunnel in enumerate(document.tunnels):
+        for side, end in (("local", tunnel.local), ("remote", tunnel.remote)):
+            _check_name(f"tunnels[{index}].{side}.identity.value", end.identity)
+        local = tunnel.local_auth
+        if local.certificate is None:
+            continue
+        key = certificates.own[local.certificate][0].spki
+        possible = usable(key, frozenset(HASH_NUMBERS.values()))
+        for place, signature in enumerate(local.signatures):
+            if signature not in possible:
+                raise InvalidError(
+                    f"tunnels[{index}].local_auth.signatures[{place}]",
+                    f"{signature} is not possible with the key of certificate {local.certificate}",
+                )
+
+
+def _check_name(path: str, identity: Identity) -> None:
+    if identity.type is IdentityType.DN:
+        try:
+            names.to_der(identity.value)
+        except ValueError as error:
+            raise InvalidError(path, f"is {error}") from None

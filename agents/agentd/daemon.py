@@ -52,7 +52,7 @@ class Agent:
         self.link = IkedLink(paths.iked_socket, self.journal, self._iked_changed)
         self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, on_pass=self._moved.set)
         self._actions = Actions(database, self.ledger, self.link, self.journal)
-        self._reporter = StatusReporter(gateway.gateway_id, self.ledger, self.link, self.journal, paths.espd_socket)
+        self._reporter = StatusReporter(gateway.gateway_id, self.ledger, self.link, self.journal, paths)
 
     async def run(self) -> None:
         """Follow ``iked`` and reconcile until cancelled."""

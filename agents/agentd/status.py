@@ -6,13 +6,14 @@ A configured tunnel is always listed. When ``iked`` cannot be asked, it is down 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import time
 from pathlib import Path
 
 from agents.agentd.iked_link import IkedLink
 from agents.agentd.journal import Journal
-from agents.agentd.ledger import Ledger
+from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.reconciler import PassStatus
 from agents.contract.codec import from_plain
 from agents.contract.config import Tunnel
@@ -26,6 +27,10 @@ from agents.contract.status import (
     TunnelState,
     TunnelStatus,
 )
+from agents.pki import documents
+from agents.pki.documents import Certificates, DocumentCertificateError
+from agents.pki.keys import KeyFolder
+from agents.runtime.paths import Paths
 from agents.runtime.rpc import Client, RpcError, RpcUnavailable
 from agents.runtime.version import VERSION
 
@@ -35,12 +40,14 @@ _ESPD_TIMEOUT_S = 2.0
 class StatusReporter:
     """Answers "how is this gateway" afresh each time."""
 
-    def __init__(self, gateway_id: str, ledger: Ledger, link: IkedLink, journal: Journal, espd_socket: Path) -> None:
+    def __init__(self, gateway_id: str, ledger: Ledger, link: IkedLink, journal: Journal, paths: Paths) -> None:
         self._gateway_id = gateway_id
         self._ledger = ledger
         self._link = link
         self._journal = journal
-        self._espd_socket = espd_socket
+        self._espd_socket = paths.espd_socket
+        self._keys = KeyFolder(paths.keys)
+        self._certificates: tuple[str, Certificates] = ("", Certificates())
         self._started_at = time.time()
 
     async def report(self, last_pass: PassStatus) -> GatewayStatus:
@@ -58,12 +65,25 @@ class StatusReporter:
             accepted_digest=accepted.digest if accepted is not None else "",
             applied_generation=last_pass.applied_generation,
             refusal=self._ledger.refusal,
-            problems=last_pass.problems,
+            problems=(*last_pass.problems, *self._credential_problems(accepted)),
             data_plane=view.data_plane if view is not None else DataPlaneStatus(reason=self._link.away_reason),
             components=(self._own_health(), self._iked_health(), espd),
             tunnels=tuple(self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ())) for tunnel in tunnels),
             last_event=self._journal.last,
         )
+
+    def _credential_problems(self, accepted: Accepted | None) -> list[str]:
+        """Return why certificates of the document cannot be shown, looked up anew: a key file may come at any time."""
+        if accepted is None or not accepted.document.certificates:
+            return []
+        if self._certificates[0] != accepted.digest:
+            try:
+                self._certificates = (accepted.digest, documents.parse(accepted.document))
+            except DocumentCertificateError as error:
+                return [str(error)]
+        now = datetime.datetime.now(datetime.UTC)
+        found = documents.problems(accepted.document, self._certificates[1], self._keys, now)
+        return [sentence for _, sentence in found]
 
     def _tunnel(self, tunnel: Tunnel, routes: tuple[str, ...]) -> TunnelStatus:
         view = self._link.view

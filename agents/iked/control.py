@@ -13,6 +13,8 @@ from agents.contract.errors import DocumentError
 from agents.ike.errors import LocalError
 from agents.iked.keeper import Keeper
 from agents.iked.runtime import Runtime
+from agents.pki.documents import DocumentCertificateError
+from agents.pki.documents import parse as parse_certificates
 from agents.runtime.rpc import Connection, Handler, RpcError
 
 
@@ -33,6 +35,10 @@ class Control:
         try:
             document = from_plain(GatewayDocument, params.get("document"))
         except DocumentError as error:
+            raise RpcError("invalid", str(error), {"path": error.path, "problem": error.problem}) from None
+        try:
+            parse_certificates(document)
+        except DocumentCertificateError as error:
             raise RpcError("invalid", str(error), {"path": error.path, "problem": error.problem}) from None
         async with self._configuring:
             await self._keeper.configure(document)

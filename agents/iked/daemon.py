@@ -36,7 +36,7 @@ async def serve(paths: Paths, planes: Planes | None = None, *, stop: asyncio.Eve
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    runtime = Runtime(announce)
+    runtime = Runtime(paths, announce)
     keeper = Keeper(runtime, planes or Planes.of_this_machine(str(paths.espd_socket)))
     server = rpc.Server(paths.iked_socket, Control(runtime, keeper).handlers())
     async with server:

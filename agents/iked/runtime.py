@@ -40,6 +40,7 @@ from agents.ike.outputs import (
 )
 from agents.ike.psk import PresharedKeys
 from agents.iked import trace
+from agents.iked.credentials.desk import Desk
 from agents.iked.effects import Effects
 from agents.iked.entropy import OsEntropy
 from agents.iked.events import EventRing
@@ -48,6 +49,7 @@ from agents.iked.sockets import NAT_T_PORT, IkeSockets
 from agents.iked.status import UnixTime, report
 from agents.iked.traffic import Traffic
 from agents.iked.userspace_driver import UserspaceDriver
+from agents.runtime.paths import Paths
 
 _CHANGE_DELAY_S = 0.1
 _CHANGE_DELAY_PER_TUNNEL_S = 0.001
@@ -60,7 +62,7 @@ _P = ParamSpec("_P")
 class Runtime:
     """One engine with its surroundings. ``on_change`` is called, a little delayed, when status or events have moved."""
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, where: Paths, on_change: Callable[[], None] = lambda: None) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_change = on_change
         self._change: asyncio.TimerHandle | None = None
@@ -75,6 +77,7 @@ class Runtime:
         self.traffic = Traffic()
         self.sockets = IkeSockets(self.receive)
         self.effects = Effects(self.traffic, self)
+        self.credentials = Desk(where, self)
         self.userspace: UserspaceDriver | None = None
         self.data_plane = DataPlaneStatus(driver=None, reason="no configuration yet")
         self.problems: dict[str, list[str]] = {}
@@ -103,6 +106,7 @@ class Runtime:
         gone = {t.id for t in self.document.tunnels} - {t.id for t in document.tunnels} if self.document else set()
         self.document = document
         self._preshared_keys = PresharedKeys(document.preshared_keys)
+        self.credentials.configure(document)
         self.engine.configure(document, self._loop.time())
         self._after_input()
         for tunnel_id in gone:
@@ -172,6 +176,16 @@ class Runtime:
         self._give(self.engine.child_install_failed, install_id, reason, self._loop.time())
         self._after_input()
 
+    def signed(self, request_id: int, signature: bytes | None) -> None:
+        """An effect's result."""
+        self._give(self.engine.signed, request_id, signature, self._loop.time())
+        self._after_input()
+
+    def validated(self, request_id: int, verdict: Verdict) -> None:
+        """An effect's result."""
+        self._give(self.engine.validated, request_id, verdict, self._loop.time())
+        self._after_input()
+
     def child_unusable(self, tunnel_id: str, spi_in: int, reason: str) -> None:
         """The outbound SA of a rekeyed child could not be installed: end the child as if its time were up."""
         self.report(Report(code="child.install-failed", message=f"Rekeyed SA: {reason}", tunnel_id=tunnel_id))
@@ -238,6 +252,7 @@ class Runtime:
                 self._give(self.engine.terminate, tunnel.id, self._loop.time())
             self._after_input()
         await self.effects.settle(_FAREWELL_S)
+        await self.credentials.close()
         for handle in (self._timer, self._change):
             if handle is not None:
                 handle.cancel()
@@ -278,11 +293,8 @@ class Runtime:
                 self._transmit(output)
             case FindPsk():
                 self._find_psk(output)
-            case Sign():
-                self._give(self.engine.signed, output.request_id, None, self._loop.time())
-            case Validate():
-                verdict = Verdict(code="ike.certificate-invalid", message="certificates are not checked here yet")
-                self._give(self.engine.validated, output.request_id, verdict, self._loop.time())
+            case Sign() | Validate():
+                self.credentials.perform(output)
             case Keepalive():
                 self.sockets.send(output.path, b"\xff")
             case InstallChild() | SwitchOutbound() | RemoveChild() | MoveChild():

@@ -68,6 +68,12 @@ def describe(name: x509.GeneralName) -> str:
     return "".join(each if " " <= each <= "~" else "." for each in str(value)[:200])
 
 
+def names_text(certificate: Certificate) -> str:
+    """Return the names a certificate is for, eight at most, as bounded printable ASCII."""
+    found = [describe(each) for each in _names(certificate)]
+    return "; ".join([*found[:8], *(["..."] if len(found) > 8 else [])]) or "none"
+
+
 def _names(certificate: Certificate) -> list[x509.GeneralName]:
     subject = certificate.x509.subject
     found: list[x509.GeneralName] = [x509.DirectoryName(subject)] if subject.rdns else []

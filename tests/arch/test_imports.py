@@ -52,7 +52,7 @@ def impure(package: str) -> list[str]:
         ("agents.dataplane.kernel", ["agents.dataplane.kernel", *SEAM, "pyroute2"]),
         ("agents.runtime", ["agents.runtime", "agents.contract", "agents.__version__"]),
         ("agents.pki", ["agents.pki", "agents.contract", "agents.runtime", "cryptography"]),
-        ("agents.iked", ["agents", "pyroute2", "aiohttp", "cryptography"]),
+        ("agents.iked", ["agents", "pyroute2", "aiohttp", "yarl", "cryptography"]),
         ("agents.espd", ["agents", "pyroute2"]),
         ("agents.cli", ["agents", "aiohttp"]),
     ],

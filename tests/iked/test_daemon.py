@@ -20,6 +20,7 @@ from agents.dataplane.base import Direction, SaId, SaSpec
 from agents.dataplane.fake import FakeDriver
 from agents.iked.planes import Planes
 from agents.iked.runtime import Runtime
+from agents.runtime.paths import Paths
 from agents.runtime.rpc import RpcError
 
 from .cast import document, psk, sa, tunnel, uid
@@ -422,8 +423,8 @@ async def test_a_storm_of_garbage_is_counted_and_changes_nothing(alpha: Daemon, 
     await alpha.until("beta", lambda now: is_up(now) and now.ike_sas[0].spi_i != status.ike_sas[0].spi_i)
 
 
-async def test_traffic_that_came_in_is_told_to_the_engine() -> None:
-    runtime, driver = Runtime(), FakeDriver()
+async def test_traffic_that_came_in_is_told_to_the_engine(tmp_path: Path) -> None:
+    runtime, driver = Runtime(Paths(state=tmp_path, run=tmp_path)), FakeDriver()
     await driver.open()
     heard: list[str] = []
     runtime.engine.traffic_seen = lambda tunnel_id, now: heard.append(tunnel_id)  # type: ignore[method-assign]
