@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from agents.contract.config import GatewayDocument, IkeProposal, Retransmission
 from agents.contract.events import KINDS
@@ -18,13 +19,15 @@ from agents.dataplane.base import REQID_BASE, Features, PolicySpec, SaId
 from agents.ike import change
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
-from agents.ike.outputs import Entropy, FindPsk, InstallChild, Output, Path, Report, Transmit, Verdict
+from agents.ike.outputs import Entropy, InstallChild, Output, Path, Report, Transmit, Verdict
 from agents.ike.psk import PresharedKeys
+from agents.ike.questions import Continuation, Questions
 from agents.ike.timers import Agenda, Owner
-from agents.ike.v2 import messages, status
+from agents.ike.v2 import messages, proof, status
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.cookie import CookieJar, HalfOpenLimits
-from agents.ike.v2.core import InstallContinuation, PskContinuation
+from agents.ike.v2.core import InstallContinuation
+from agents.ike.v2.credentials import Credentials
 from agents.ike.v2.path import pairs_of
 from agents.ike.v2.roam import own_addresses_changed
 from agents.ike.v2.sa import IkeSa
@@ -43,6 +46,7 @@ _FROM_STRANGERS = frozenset(
 )
 """Reports besides drops that anybody can cause: they come under flood control too."""
 
+_Answer = TypeVar("_Answer")
 _REQIDS = 65_535
 _CPIS = range(256, 61_440)
 _LINK_PER_TUNNEL = "userspace"
@@ -79,7 +83,8 @@ class Engine:
         self._reqids: dict[tuple[str, str, int], int] = {}
         self._taken_reqids: set[int] = set()
         self._last_reqid = 1
-        self._psk_requests: dict[int, tuple[IkeSa, PskContinuation]] = {}
+        self.credentials = Credentials()
+        self.questions = Questions(self.emit)
         self._installs: dict[int, tuple[IkeSa, InstallContinuation]] = {}
         self._sequence = 0
         self._cookies = CookieJar(entropy)
@@ -96,6 +101,7 @@ class Engine:
         """Take over a whole document; what that does to running tunnels is :mod:`agents.ike.change`."""
         self._now = now
         old_keys, self._keys = self._keys, PresharedKeys(document.preshared_keys)
+        old_credentials, self.credentials = self.credentials, Credentials(document)
         self.retransmission = document.retransmission
         wanted = {tunnel.id: tunnel for tunnel in document.tunnels}
         new = 0
@@ -110,11 +116,11 @@ class Engine:
                 self.touch(runtime)
                 continue
             before = runtime.config
-            psk_changed = old_keys.find_for(before.local, before.remote) != self._keys.find_for(
-                config.local, config.remote
-            )
-            if psk_changed or runtime.config != config:
-                runtime.apply(config, change.plan(runtime.config, config, psk_changed), now)
+            secret_changed = (
+                proof.needs_psk(config) and not self._keys.gives_same(old_keys, before, config)
+            ) or old_credentials.ppk(before.ppk) != self.credentials.ppk(config.ppk)
+            if secret_changed or runtime.config != config:
+                runtime.apply(config, change.plan(runtime.config, config, secret_changed), now)
         self._tunnels = {tunnel_id: self._tunnels[tunnel_id] for tunnel_id in wanted}
         self._index()
         self._settle(now)
@@ -197,19 +203,15 @@ class Engine:
 
     def psk_found(self, request_id: int, secret: Secret | None, now: float) -> None:
         """Answer a :class:`FindPsk`; one that nobody waits for any more is passed over."""
-        request = self._psk_requests.pop(request_id, None)
-        if request is not None:
-            sa, then = request
-            self._guarded(lambda: then(secret, now), now, sa)
-        self._settle(now)
+        self._go_on(self.questions.psks.take(request_id), secret, now)
 
     def signed(self, request_id: int, signature: bytes | None, now: float) -> None:
         """Answer a :class:`Sign`; None when the key is not there or cannot sign so."""
-        self._settle(now)
+        self._go_on(self.questions.signatures.take(request_id), signature, now)
 
     def validated(self, request_id: int, verdict: Verdict, now: float) -> None:
         """Answer a :class:`Validate`."""
-        self._settle(now)
+        self._go_on(self.questions.verdicts.take(request_id), verdict, now)
 
     def traffic_wanted(self, tunnel_id: str, now: float) -> None:
         """Traffic matched a policy that has no SA."""
@@ -396,7 +398,7 @@ class Engine:
         self._forget_half_open(sa)
         if sa.first_key is not None:
             self._first_requests.pop(sa.first_key, None)
-        self._psk_requests = {key: each for key, each in self._psk_requests.items() if each[0] is not sa}
+        self.questions.drop(sa)
         self._agenda.remove(sa)
 
     def authenticated(self, sa: IkeSa) -> None:
@@ -406,22 +408,6 @@ class Engine:
     def touch(self, owner: Owner) -> None:
         """Look at the owner's deadline, and for a tunnel at its needs, when the present input is done."""
         self._touched[owner] = None
-
-    def find_psk(self, sa: IkeSa, tunnel: TunnelRuntime, then: PskContinuation) -> None:
-        """Ask for the PSK of this tunnel."""
-        self._sequence += 1
-        self._psk_requests[self._sequence] = (sa, then)
-        config = tunnel.config
-        self.emit(
-            FindPsk(
-                request_id=self._sequence,
-                tunnel_id=config.id,
-                local_address=config.local.address,
-                remote_address=config.remote.address,
-                local_identity=config.local.identity,
-                remote_identity=config.remote.identity,
-            )
-        )
 
     def install(
         self,
@@ -597,6 +583,13 @@ class Engine:
         )
         if len(request) > HEADER_OCTETS and request[:8] != NO_SPI:
             self._answer_clear(request, header, path, NotifyType.INVALID_MAJOR_VERSION, b"\x02")
+
+    def _go_on(self, waiting: tuple[IkeSa, Continuation[_Answer]] | None, answer: _Answer, now: float) -> None:
+        """Go on with what waited for an answer of the shell, if anything still does."""
+        if waiting is not None:
+            sa, then = waiting
+            self._guarded(lambda: then(answer, now), now, sa)
+        self._settle(now)
 
     def _install_result(self, install_id: int, problem: str | None, now: float) -> None:
         pending = self._installs.pop(install_id, None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from agents.contract.config import Endpoint, Identity, PresharedKey
+from agents.contract.config import Endpoint, Identity, PresharedKey, Tunnel
 from agents.contract.secret import Secret
 from agents.ike.outputs import FindPsk
 
@@ -42,6 +42,12 @@ class PresharedKeys:
             Endpoint(address=request.remote_address, identity=request.remote_identity),
             request.shown_identity,
         )
+
+    def gives_same(self, old: PresharedKeys, before: Tunnel, after: Tunnel) -> bool:
+        """Return whether a tunnel's key is what it was; for a partial identity any changed row counts as a change."""
+        if not after.remote.identity.exact and self._rows != old._rows:
+            return False
+        return old.find_for(before.local, before.remote) == self.find_for(after.local, after.remote)
 
     def find_for(self, local: Endpoint, remote: Endpoint, shown: Identity | None = None) -> Secret | None:
         """Return the key of this pair of ends, None when no row matches."""

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from agents.contract.config import Retransmission
-from agents.contract.secret import Secret
 from agents.dataplane.base import Features, PolicySpec, SaId
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
@@ -18,11 +17,12 @@ from agents.ike.outputs import Entropy, Output, Path
 from agents.ike.timers import Owner
 
 if TYPE_CHECKING:
+    from agents.ike.questions import Questions
     from agents.ike.v2.child import ChildSa
+    from agents.ike.v2.credentials import Credentials
     from agents.ike.v2.sa import IkeSa
     from agents.ike.v2.tunnel import TunnelRuntime
 
-PskContinuation = Callable[[Secret | None, float], None]
 InstallContinuation = Callable[[str | None, float], None]
 """Called with None when the child is installed, or with the reason why not."""
 
@@ -36,6 +36,8 @@ class Core(Protocol):
     features: Features | None
     addresses: frozenset[str] | None
     """This host's addresses; None while they are not known."""
+    credentials: Credentials
+    questions: Questions
 
     def emit(self, output: Output) -> None:
         """Queue one output."""
@@ -109,10 +111,6 @@ class Core(Protocol):
 
     def touch(self, owner: Owner) -> None:
         """Look at the owner's deadline, and for a tunnel at its needs, when the present input is done."""
-        ...
-
-    def find_psk(self, sa: IkeSa, tunnel: TunnelRuntime, then: PskContinuation) -> None:
-        """Ask for the PSK of this tunnel."""
         ...
 
     def install(

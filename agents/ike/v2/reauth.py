@@ -73,6 +73,12 @@ def take(sa: IkeSa, message: Message) -> None:
     sa.core.touch(sa)
 
 
+def expected(sa: IkeSa, now: float) -> bool:
+    """Return whether half the time that this SA's authentication lasts is over: a new one may come."""
+    at, ends_at = sa.authentication.at, sa.authentication.ends_at
+    return at is not None and ends_at is not None and now >= (at + ends_at) / 2
+
+
 def due_at(sa: IkeSa) -> float | None:
     """Return when :func:`handle_timer` has something to do."""
     times = (sa.authentication.renew_at, sa.authentication.ends_at)

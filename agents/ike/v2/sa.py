@@ -23,6 +23,7 @@ from agents.ike.timers import (
 )
 from agents.ike.v2 import messages, reauth, roam, watch
 from agents.ike.v2 import path as paths
+from agents.ike.v2.authrecord import AuthRecord
 from agents.ike.v2.child import Agreement, ChildSa
 from agents.ike.v2.keymat import IkeKeys
 from agents.ike.v2.mobility import Mobility
@@ -95,6 +96,7 @@ class IkeSa:
         self.unfinished: Unfinished | None = None
         self.first_child: FirstChild | None = None
         self.authentication = Authentication()
+        self.auth = AuthRecord()
 
     def __repr__(self) -> str:
         return f"IkeSa({self.spi_i.hex()}_{self.spi_r.hex()} {self.state})"
@@ -152,6 +154,7 @@ class IkeSa:
         assert self.tunnel is not None
         new = IkeSa(self.core, initiator=initiator, opener=self.opener, path=self.path, now=now)
         new.nat = self.nat
+        new.auth = self.auth
         new.fragmentation, new.path_octets = self.fragmentation, self.path_octets
         new.mobility, new._esp_path = self.mobility, self._esp_path
         new.authentication = self.authentication

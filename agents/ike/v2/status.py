@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agents.contract.status import ChildSaStatus, ChildStatus, Counters, IkeSaStatus, TunnelState, TunnelStatus
 from agents.ike import selectors
+from agents.ike.v2 import identity
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.path import endpoint
 from agents.ike.v2.sa import IkeSa
@@ -49,6 +50,10 @@ def _ike_sa(sa: IkeSa) -> IkeSaStatus:
         rekey_at=sa.rekey_at if sa.state is SaState.ESTABLISHED else None,
         reauth_at=sa.authentication.renew_at if sa.state is SaState.ESTABLISHED else None,
         mobike=sa.mobility.enabled,
+        local_auth=sa.auth.local,
+        remote_auth=sa.auth.remote,
+        remote_identity=None if sa.auth.identity is None else identity.describe(sa.auth.identity),
+        ppk=sa.auth.ppk,
     )
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agents.contract.config import Child, ConnectionType, DpdAction, Tunnel
+from agents.contract.config import Child, ConnectionType, DpdAction, Tunnel, UniquePolicy
 from agents.contract.events import KINDS
 from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
@@ -26,7 +26,7 @@ from agents.ike.change import Fate, Plan
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
 from agents.ike.timers import DUPLICATE_GRACE_S, REPLACED_GRACE_S, retry_after_s
-from agents.ike.v2 import reauth
+from agents.ike.v2 import identity, reauth
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.loss import Loss
 from agents.ike.v2.path import addresses_of, first_path
@@ -159,13 +159,41 @@ class TunnelRuntime:
             if other.state is SaState.INIT_SENT:
                 self.core.report("ike.simultaneous", "The peer was first", tunnel_id=self.config.id)
                 other.close(now)
-            elif other.state is SaState.ESTABLISHED:
+            elif other.state is SaState.ESTABLISHED and self._superfluous(sa, other):
                 self._resolve(sa, other, now)
         self.core.touch(self)
 
+    def _superfluous(self, newer: IkeSa, older: IkeSa) -> bool:
+        """Whether one of two SAs that stand has to go.
+
+        Those of different peers (of a partial identity) stand beside each other, and where the unique policy says so
+        those of one peer as well, unless they come from one simultaneous initiation or we reauthenticate.
+        """
+        one, other = newer.auth.identity, older.auth.identity
+        if one is not None and other is not None and not identity.same(one, other):
+            return False
+        if self.config.ike.unique is not UniquePolicy.NEVER:
+            return True
+        return _overlapped(newer, older) or (newer.opener and older.opener)
+
+    def kept_beside(self, sa: IkeSa) -> IkeSa | None:
+        """Return the SA that makes the unique policy ``keep`` refuse this one: the same peer's, standing before it.
+
+        One whose authentication is to be renewed soon does not: this may be the renewal.
+        """
+        shown = sa.auth.identity
+        if self.config.ike.unique is not UniquePolicy.KEEP or shown is None:
+            return None
+        for other in self.established():
+            before = other.auth.identity
+            if other is sa or before is None or not identity.same(before, shown) or _overlapped(sa, other):
+                continue
+            if not reauth.expected(other, sa.created_at):
+                return other
+        return None
+
     def _resolve(self, newer: IkeSa, older: IkeSa, now: float) -> None:
-        assert older.established_at is not None
-        overlapped = newer.created_at < older.established_at
+        overlapped = _overlapped(newer, older)
         older_stays = overlapped and older.spi_i + older.spi_r > newer.spi_i + newer.spi_r
         loser = newer if older_stays else older
         if loser.delete_at is not None:
@@ -194,9 +222,16 @@ class TunnelRuntime:
                 sa.start_delete(now)
 
     def initial_contact(self, sa: IkeSa, now: float) -> None:
-        """The peer says that it has no other SA with us: what stood before its negotiation began is gone."""
+        """The peer says that it has no other SA with us: what stood before its negotiation began is gone.
+
+        The unique policy ``never`` does not believe it.
+        """
+        if self.config.ike.unique is UniquePolicy.NEVER:
+            return
         for other in tuple(self.sas):
             if other is sa or other.established_at is None or other.established_at > sa.created_at:
+                continue
+            if not self._superfluous(sa, other):
                 continue
             self.core.report("ike.initial-contact", "The peer starts anew", tunnel_id=self.config.id)
             other.close(now)
@@ -496,3 +531,8 @@ class TunnelRuntime:
             ):
                 return STEP_TEXTS[sa.state]
         return None
+
+
+def _overlapped(newer: IkeSa, older: IkeSa) -> bool:
+    """Whether the negotiation of one of two SAs began before the other stood."""
+    return older.established_at is not None and newer.created_at < older.established_at

@@ -15,6 +15,7 @@ from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tasks import mobike
 from agents.ike.v2.tasks.delete import DeleteChildren
 from agents.ike.v2.tasks.rekey import RekeyIke
+from agents.ike.wire.registry import NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
@@ -125,5 +126,8 @@ def _expired(sa: IkeSa, now: float) -> None:
         sa.start_delete(now)
     elif sa.state is SaState.CLOSED:
         sa.core.unregister(sa)
+    elif sa.state is SaState.AUTHENTICATING:
+        sa.report("ike.sa-failed", "Signing or checking a certificate took too long")
+        sa.start_delete(now, NotifyType.AUTHENTICATION_FAILED)
     else:
         sa.close(now)

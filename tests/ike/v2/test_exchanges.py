@@ -296,7 +296,7 @@ class TestRefusals:
             assert host.engine._esp_spis == set()
             assert not host.engine._half_open
             assert host.engine._first_requests == {}
-            assert host.engine._psk_requests == {}
+            assert host.engine.questions.pending() == 0
         assert paris.state is TunnelState.DISABLED
 
 

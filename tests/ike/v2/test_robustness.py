@@ -263,7 +263,7 @@ class TestDrops:
         cipher = sa.protection.cipher_out
         header = Header(spi_i=sa.spi_i, spi_r=sa.spi_r, next_payload=0, exchange=35, flags=8, message_id=1)
         give(lyon, seal_message(Message(header=header, payloads=(identity,)), cipher, b"\xff" * 8))
-        self.dropped(lyon, "ike.auth-method")
+        self.dropped(lyon, "ike.eap-refused")
 
     def test_rsa_is_named(self) -> None:
         world = World(network=Network(rewrite=lambda t: None if t.datagram[18] == 35 else t))
@@ -378,7 +378,7 @@ class TestEffects:
         paris.configure(left.document())
         world.run(60)
         assert lyon.codes()["ike.bug"] == 0
-        assert lyon.engine._psk_requests == {}
+        assert lyon.engine.questions.pending() == 0
         lyon.do(lyon.engine.psk_found, 1, None)
         assert lyon.codes()["ike.psk-missing"] == 0
 

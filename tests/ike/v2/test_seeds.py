@@ -90,7 +90,7 @@ def verdict(paris: Host, lyon: Host) -> str | None:
         spis = {child.spi_in for sa in host.engine._sas.values() for child in sa.children}
         if host.engine._esp_spis != spis:
             return f"{host.name}: {len(host.engine._esp_spis)} SPIs taken for {len(spis)} children"
-        if host.engine._psk_requests or host.engine._installs:
+        if host.engine.questions.pending() or host.engine._installs:
             return f"{host.name}: waits for effects"
     if not matched(paris, lyon):
         return f"data planes differ: {sorted(map(str, paris.data_plane.sas))} {sorted(map(str, lyon.data_plane.sas))}"

@@ -21,8 +21,8 @@ from agents.ike.v2.states import SaState
 from agents.ike.v2.tasks.base import refusal
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteUnaccepted
 from agents.ike.wire.message import Message
-from agents.ike.wire.payloads import Notify, Payload
-from agents.ike.wire.registry import NotifyType
+from agents.ike.wire.payloads import Notify, Opaque, Payload
+from agents.ike.wire.registry import NotifyType, PayloadType
 
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
@@ -35,6 +35,8 @@ CHILD_CODES = {
     int(NotifyType.NO_PROPOSAL_CHOSEN): "child.peer-refused-proposal",
     int(NotifyType.TS_UNACCEPTABLE): "child.peer-refused-ts",
     int(NotifyType.INVALID_KE_PAYLOAD): "child.pfs-mismatch",
+    int(NotifyType.FAILED_CP_REQUIRED): "child.configuration-required",
+    int(NotifyType.INTERNAL_ADDRESS_FAILURE): "child.configuration-required",
 }
 
 
@@ -78,6 +80,14 @@ class FirstChild:
         install_own(sa, child, accepted, now)
 
 
+def wants_configuration(message: Message) -> bool:
+    """Return whether a request asks for an inner address or other settings: CP(CFG_REQUEST) of section 3.15."""
+    return any(
+        isinstance(each, Opaque) and each.type == PayloadType.CP and each.data[:1] == b"\x01"
+        for each in message.payloads
+    )
+
+
 def install_own(sa: IkeSa, child: ChildSa, accepted: Accepted, now: float) -> None:
     """Install a child that we asked for, outside a rekey."""
     report_terms(sa, accepted)
@@ -119,6 +129,9 @@ def respond(sa: IkeSa, tunnel: TunnelRuntime, message: Message, answer: Answer, 
         )
         agreement = agree(sa, accepted, (sa.nonce_i, sa.nonce_r))
     except PeerError as error:
+        if error.notify == NotifyType.TS_UNACCEPTABLE and wants_configuration(message):
+            error.notify, error.code = NotifyType.INTERNAL_ADDRESS_FAILURE, "child.configuration-refused"
+            error.message = "The peer wants to be given an inner address, and asks for no network that is configured"
         sa.report_error(error)
         tunnel.child_refused(None, error, now)
         answer((Notify(type=error.notify, data=error.data),), now)

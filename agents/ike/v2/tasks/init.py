@@ -22,8 +22,8 @@ from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
 from agents.ike.outputs import Path, Transmit
+from agents.ike.v2 import announce, natd
 from agents.ike.v2 import key_exchange as ke
-from agents.ike.v2 import natd
 from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.keymat import derive_ike_keys
 from agents.ike.v2.protection import Sent
@@ -76,6 +76,7 @@ class InitiateSa(Task):
             *natd.notifies(sa.spi_i, NO_SPI, sa.path, pretends_nat(sa), sa.core.entropy),
             *((_FRAGMENTATION,) if config.fragmentation else ()),
             *((_INTERMEDIATE,) if additional else ()),
+            *announce.request(sa),
         )
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
@@ -150,6 +151,7 @@ class InitiateSa(Task):
         shared = ke.finish(self._key_pair, key_exchange.data)
         sa.take_keys(suite, derive_ike_keys(suite, sa.nonce_i, sa.nonce_r, shared, sa.spi_i, sa.spi_r))
         sa.nat = natd.detect(message, sa.spi_i, sa.spi_r, sa.path, pretends_nat(sa))
+        announce.note_answer(sa, message)
         if sa.encapsulated:
             sa.report("ike.nat-detected", f"UDP encapsulation is in use: {sa.nat.ends}")
         if sa.encapsulated or (sa.nat.supported and sa.tunnel.config.ike.mobike):  # RFC 4555 section 3.3
@@ -203,6 +205,7 @@ def respond(
         *natd_notifies,
         *((_FRAGMENTATION,) if sa.fragmentation else ()),
         *((_INTERMEDIATE,) if suite.additional else ()),
+        *announce.answer(sa, message),
     )
     header = Header(
         spi_i=sa.spi_i,
