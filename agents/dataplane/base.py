@@ -276,7 +276,7 @@ class Driver(Protocol):
         ...
 
     async def remove_policy(self, spec: PolicySpec) -> None:
-        """Remove one policy."""
+        """Remove one policy, unless one of another reqid, mode or protocols has taken its place."""
         ...
 
     async def update_mapping(

@@ -132,10 +132,10 @@ class FakeDriver:
         self.policies[(spec.direction, spec.selector)] = spec
 
     async def remove_policy(self, spec: PolicySpec) -> None:
-        """Forget a policy by direction and selector, unless another reqid has taken its place."""
+        """Forget a policy by direction and selector, unless one of another reqid or other protocols took its place."""
         self._enter("remove_policy", f"{spec.direction} {spec.selector.source} {spec.selector.destination}")
         there = self.policies.get((spec.direction, spec.selector))
-        if there is not None and there.reqid == spec.reqid:
+        if there is not None and _kind(there) == _kind(spec):
             del self.policies[(spec.direction, spec.selector)]
 
     async def update_mapping(
@@ -247,6 +247,10 @@ class FakeDriver:
         self.links.clear()
         self._counters.clear()
         self._last_used.clear()
+
+
+def _kind(policy: PolicySpec) -> tuple[object, ...]:
+    return policy.reqid, policy.mode, policy.protocols, policy.compressed
 
 
 def _target(sa: SaId) -> str:

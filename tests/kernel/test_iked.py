@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 Report = dict[str, dict[str, Any]]
 Guest = Callable[[str], Report]
 
-ECHO_OCTETS = 84
+ECHO_OCTETS = 228
 
 
 @pytest.fixture(scope="module")

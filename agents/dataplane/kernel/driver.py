@@ -143,11 +143,11 @@ class KernelDriver:
             await self._put_policy(spec)
 
     async def remove_policy(self, spec: PolicySpec) -> None:
-        """Remove one policy, unless another tunnel of ours (by reqid) or another owner has taken its place."""
+        """Remove one policy, unless another has taken its place: of another owner or tunnel, or for other protocols."""
         async with self._turn:
             requests = self._open("remove_policy", rows.policy_target(spec))
             known = self._policies.get(_key(spec))
-            if known is not None and known.reqid == spec.reqid:
+            if known is not None and rows.kinds(rows.templates(known)) == rows.kinds(rows.templates(spec)):
                 self._forget_policy(known)
             for direction, piece in _rows(spec):
                 await _remove_own(requests, piece, direction)
@@ -388,7 +388,7 @@ async def _in_place(requests: Requests, spec: PolicySpec) -> bool:
 
 async def _remove_own(requests: Requests, piece: PolicySpec, direction: int) -> None:
     row = await tables.find_policy(requests, piece, direction)
-    if row is not None and row.reqid == piece.reqid:
+    if row is not None and rows.kinds(row.templates) == rows.kinds(rows.templates(piece)):
         await tables.remove_policy_row(requests, row)
 
 

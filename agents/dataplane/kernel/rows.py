@@ -159,6 +159,11 @@ def templates(spec: PolicySpec) -> tuple[Template, ...]:
     return tuple(found)
 
 
+def kinds(of: tuple[Template, ...]) -> tuple[tuple[int, int, int], ...]:
+    """Return what tells a policy from one that took its place: tunnel, protocols and modes, but not addresses."""
+    return tuple((each.reqid, each.protocol, each.mode) for each in of)
+
+
 def policy_message(spec: PolicySpec, direction: int) -> messages.PolicyMessage:
     """Return the NEWPOLICY body of a piece for one of the kernel's three directions; raises as its selector does."""
     return messages.PolicyMessage.of(

@@ -93,10 +93,11 @@ class Gateway:
 
     async def force_udp(self, tunnel_id: str) -> None:
         """Give the process a document whose tunnel always carries ESP in UDP."""
-        tunnels = tuple(
-            dataclasses.replace(tunnel, force_udp_encapsulation=True) if tunnel.id == tunnel_id else tunnel
-            for tunnel in self.document.tunnels
-        )
+        await self.change(tunnel_id, lambda tunnel: dataclasses.replace(tunnel, force_udp_encapsulation=True))
+
+    async def change(self, tunnel_id: str, edit: Callable[[Tunnel], Tunnel]) -> None:
+        """Give the process a document in which one tunnel is another."""
+        tunnels = tuple(edit(tunnel) if tunnel.id == tunnel_id else tunnel for tunnel in self.document.tunnels)
         self.document = dataclasses.replace(self.document, generation=self.document.generation + 1, tunnels=tunnels)
         assert self.client is not None
         await self.client.call("configure", {"document": to_plain(self.document)})
@@ -206,13 +207,22 @@ class Gateways:
 
     async def ping(self, source: Site, target: Site, count: int = 3) -> int:
         """Send echo requests from one gateway's host to the other's; returns how many were answered."""
-        output = await asyncio.to_thread(
-            self.network.hosts[source.name].run, "ping", "-n", "-c", str(count), "-i", "0.05", "-W", "2",
-            target.host_address, check=False,
-        )  # fmt: skip
-        found = re.search(r"(\d+) received", output)
-        assert found is not None, output
-        return int(found[1])
+        return await ping(self.network.hosts[source.name], target.host_address, count)
+
+    async def ping_outside(self, source: Site, target: Site, count: int = 3) -> int:
+        """Send echo requests from one gateway itself to the other."""
+        return await ping(self.network.gateways[source.name], target.outer_address, count)
+
+
+async def ping(namespace: Namespace, target: str, count: int = 3, payload: int = 200) -> int:
+    """Send echo requests of compressible octets; returns how many were answered."""
+    output = await asyncio.to_thread(
+        namespace.run, "ping", "-n", "-c", str(count), "-i", "0.05", "-W", "2", "-s", str(payload), "-p", "76706e",
+        target, check=False,
+    )  # fmt: skip
+    found = re.search(r"(\d+) received", output)
+    assert found is not None, output
+    return int(found[1])
 
 
 def kernel_sas(namespace: Namespace) -> dict[int, tuple[int, int]]:
