@@ -38,12 +38,16 @@ from tests.harness.entropy import SeededEntropy
 
 @dataclass(kw_only=True)
 class Network:
-    """How datagrams fare. ``rewrite`` may change or swallow (None) a datagram and its path: a NAT, an attacker."""
+    """How datagrams fare. ``rewrite`` may change or swallow (None) a datagram and its path: a NAT, an attacker.
+
+    ``lag_s`` says how much later than others one arrives.
+    """
 
     loss: float = 0.0
     duplicates: float = 0.0
     delay_s: tuple[float, float] = (0.01, 0.01)
     rewrite: Callable[[Transmit], Transmit | None] | None = None
+    lag_s: Callable[[Transmit], float] | None = None
 
 
 @dataclass
@@ -213,10 +217,11 @@ class World:
             transmit = network.rewrite(output)
         if transmit is None:
             return
+        lag_s = 0.0 if network.lag_s is None else network.lag_s(transmit)
         copies = 1 + (self._random.random() < network.duplicates)
         for _ in range(copies):
             if self._random.random() >= network.loss:
-                self.deliver(transmit, self._random.uniform(*network.delay_s))
+                self.deliver(transmit, lag_s + self._random.uniform(*network.delay_s))
 
     def keep_alive(self, output: Keepalive) -> None:
         """One octet on its way: a NAT sees it, the peer's shell swallows it."""

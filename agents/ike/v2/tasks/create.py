@@ -169,14 +169,20 @@ class CreateChild(Task):
             latest.child_up(child, then, rekeyed=True)
             self._settle(latest, child, old, then)
 
-        sa.core.install(sa, child, replaces=old.sa_ids, outbound_later=False, then=installed)
+        # The peer has forgotten a pair that loses as soon as our Delete comes: nothing must be sent on it.
+        child.outbound_held = self._loses(sa, child)
+        sa.core.install(sa, child, replaces=old.sa_ids, outbound_later=child.outbound_held, then=installed)
+
+    def _loses(self, sa: IkeSa, child: ChildSa) -> bool:
+        redundant = self.redundant
+        return redundant is not None and redundant in sa.children and child.lowest_nonce() < redundant.lowest_nonce()
 
     def _settle(self, sa: IkeSa, child: ChildSa, old: ChildSa, now: float) -> None:
         """Delete what is superfluous: the old child, or ours when the peer's rekey of the same child wins (2.8.1)."""
         redundant = self.redundant
         if redundant is not None and redundant in sa.children:
             sa.report("ike.simultaneous", f"Both ends rekeyed child {child.name}")
-            if child.lowest_nonce() < redundant.lowest_nonce():
+            if self._loses(sa, child):
                 if old.state is ChildState.REKEYING:
                     old.state = ChildState.REPLACED
                     old.rekey_at = None
@@ -184,6 +190,7 @@ class CreateChild(Task):
                 return
             redundant.state = ChildState.REPLACED
             redundant.rekey_at = None
+        sa.switch_outbound(child)
         if old in sa.children and old.state is not ChildState.DELETING:
             old.state = ChildState.REPLACED
             sa.enqueue(DeleteChildren((old,)), now)

@@ -42,7 +42,7 @@ class DeleteChildren(Task):
         self._children = children
         for child in children:
             child.state = ChildState.DELETING
-            child.rekey_at = None
+            child.rekey_at = child.switch_at = None
 
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """Return the request."""
