@@ -121,6 +121,7 @@ class Cell:
     outer: int = 4
     proof: Proof | None = None
     ppks: Mapping[str, bytes] = field(default_factory=dict)
+    their_ppks: Mapping[str, bytes] | None = None
     lab: str = "direct"
     settings: tuple[tuple[str, str], ...] = ()
     script: tuple[Step, ...] = ()
@@ -177,7 +178,6 @@ def our_document(cell: Cell, role: str, place: Place, number: int) -> GatewayDoc
     tunnel = Tunnel(
         id=tunnel_id(number),
         name="cell",
-        local=Endpoint(address=place.ours, identity=cell.our_identity),
         remote=remote,
         ike=IkePolicy(proposals=cell.ike, **{"dpd_interval_s": 0, **cell.policy}),
         children=tuple(
@@ -192,7 +192,7 @@ def our_document(cell: Cell, role: str, place: Place, number: int) -> GatewayDoc
             for net in cell.nets
         ),
         connection_type=ConnectionType.INITIATOR_ONLY if role == INITIATOR else ConnectionType.RESPONDER_ONLY,
-        **cell.tunnel,
+        **{"local": Endpoint(address=place.ours, identity=cell.our_identity), **cell.tunnel},
     )
     document = GatewayDocument(
         gateway_id="1e6b0c5e-0000-4000-8000-000000000000",
@@ -257,7 +257,7 @@ def their_word(identity: Identity) -> str:
         case IdentityType.ANY:
             return "%any"
         case IdentityType.DN:
-            return f"dn:{identity.value}"
+            return ", ".join(reversed(identity.value.split(",")))  # RFC 4514 writes the last RDN first
         case _:
             return identity.value
 

@@ -72,6 +72,12 @@ class Lab:
         self.vici = self.theirs.vici()
         self._stack.callback(self.vici.close)
 
+    async def restart_ours(self) -> None:
+        """Start our IKE daemon again after it was ended."""
+        self.ours.start("iked")
+        await self.ours.connect()
+        self.first_event = 0
+
     def place(self, cell: Cell) -> Place:
         """Return the outer addresses for a run of this cell; a NAT has fresh ones every time."""
         self.numbers += 1
@@ -107,6 +113,7 @@ class Lab:
             for namespace in every:
                 namespace.create()
             for namespace, hosts in zip(spaces, INNER_HOSTS, strict=True):
+                namespace.sysctl("net.ipv4.conf.all.promote_secondaries", 1)
                 for host in hosts:
                     namespace.ip("address", "add", host, "dev", "lo", *(("nodad",) if ":" in host else ()))
             if self.kind == "direct":

@@ -6,9 +6,21 @@ The algorithms are those of our own tables; whether the peer has them is found w
 from __future__ import annotations
 
 from agents.contract import algorithms
-from agents.contract.config import IkeProposal, IpsecProposal
-from tests.interop import steps, words
-from tests.interop.cells import ESP_GCM, GCM, Cell, Net
+from agents.contract.config import (
+    Childless,
+    DpdAction,
+    Endpoint,
+    Identity,
+    IdentityType,
+    IkeProposal,
+    IpsecProposal,
+    Reauthentication,
+    SequenceNumbers,
+)
+from tests.interop import steps, steps_path, words
+from tests.interop.cells import ESP_GCM, GCM, INITIATOR, OUR_IDENTITY, RESPONDER, Cell, Net
+from tests.interop.lab import OUR_SECOND, THEIR_SECOND
+from tests.interop.rig import OURS, THEIRS
 
 _AFTER_REKEYS = (
     steps.we_rekey_the_child,
@@ -115,7 +127,57 @@ def _lives() -> list[Cell]:
         Cell(axis=axis, name="IKE SA deleted by the peer", script=(steps.they_delete_the_ike_sa,), quick=True),
         Cell(axis=axis, name="child deleted by us", script=(steps.we_delete_the_child,)),
         Cell(axis=axis, name="child deleted by the peer", script=(steps.they_delete_the_child,)),
+        Cell(
+            axis=axis, name="reauthenticated by us, make before break", script=(steps.we_reauthenticate,), limit_s=40,
+            policy={"reauth_s": 10, "reauthentication": Reauthentication.MAKE_BEFORE_BREAK},
+        ),
+        Cell(
+            axis=axis, name="reauthenticated by us, break before make", script=(steps.we_reauthenticate,), limit_s=40,
+            policy={"reauth_s": 10, "reauthentication": Reauthentication.BREAK_BEFORE_MAKE},
+        ),
+        Cell(
+            axis=axis, name="reauthenticated by the peer, make before break", script=(steps.they_reauthenticate,),
+            settings=(("make_before_break", "yes"),),
+        ),
+        Cell(axis=axis, name="reauthenticated by the peer, break before make", script=(steps.they_reauthenticate,)),
+    ]  # fmt: skip
+
+
+def _identity(type_: IdentityType, value: str) -> Identity:
+    return Identity(type=type_, value=value)
+
+
+def _identities() -> list[Cell]:
+    axis = "Identities"
+    ends = {
+        "IPv4 address": (_identity(IdentityType.IPV4, OURS), _identity(IdentityType.IPV4, THEIRS)),
+        "IPv6 address": (
+            _identity(IdentityType.IPV6, "2001:db8::1"),
+            _identity(IdentityType.IPV6, "2001:db8::2"),
+        ),
+        "e-mail": (_identity(IdentityType.EMAIL, "us@example.net"), _identity(IdentityType.EMAIL, "them@example.net")),
+        "key id": (_identity(IdentityType.KEY_ID, "00ff6f757273"), _identity(IdentityType.KEY_ID, "746865697273")),
+        "distinguished name": (
+            _identity(IdentityType.DN, "CN=ours,O=Example"),
+            _identity(IdentityType.DN, "CN=theirs,O=Example"),
+        ),
+    }
+    cells = [
+        Cell(axis=axis, name=name, our_identity=ours, their_identity=theirs) for name, (ours, theirs) in ends.items()
     ]
+    partial = {"partial: *.example.net": "*.example.net", "partial: one host of *": "*"}
+    kinds = {"*": IdentityType.ANY, "*.example.net": IdentityType.FQDN}
+    cells += [
+        Cell(axis=axis, name=name, our_remote_identity=_identity(kinds[value], value))
+        for name, value in partial.items()
+    ]
+    cells.append(
+        Cell(
+            axis=axis, name="partial: *@example.net", their_identity=_identity(IdentityType.EMAIL, "them@example.net"),
+            our_remote_identity=_identity(IdentityType.EMAIL, "*@example.net"),
+        )
+    )  # fmt: skip
+    return cells
 
 
 def _selectors() -> list[Cell]:
@@ -134,8 +196,8 @@ def _selectors() -> list[Cell]:
         Cell(axis=axis, name="two children", nets=two, quick=True),
         Cell(axis=axis, name="three children, IKE SA rekeyed by each", nets=three, script=_AFTER_REKEYS[2:]),
         Cell(axis=axis, name="several networks in one child", nets=(several,)),
-        Cell(axis=axis, name="narrowed to ours", nets=(wider_there,), quick=True),
-        Cell(axis=axis, name="narrowed to theirs", nets=(wider_here,)),
+        Cell(axis=axis, name="narrowed to ours", nets=(wider_there,), script=(steps.selectors_are_narrow,), quick=True),
+        Cell(axis=axis, name="narrowed to theirs", nets=(wider_here,), script=(steps.selectors_are_narrow,)),
         Cell(axis=axis, name="one protocol only (ICMP)", nets=(icmp,)),
         Cell(axis=axis, name="IPv6 in IPv4", nets=(inner6,), script=(steps.we_rekey_the_child,), quick=True),
         Cell(axis=axis, name="IPv4 and IPv6 in one child", nets=(both,)),
@@ -150,9 +212,116 @@ def _nat() -> list[Cell]:
         cells.append(
             Cell(axis="NAT", name=name, lab=lab, script=(steps.we_see_the_nat, *_AFTER_REKEYS), quick=lab == "nat-ours")
         )
+    cells.append(
+        Cell(
+            axis="NAT", name="mapping in front of the peer changes", lab="nat-theirs", roles=(RESPONDER,),
+            script=(steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS),
+        )
+    )  # fmt: skip
     return cells
+
+
+def _moves() -> list[Cell]:
+    axis = "MOBIKE"
+    addresses = {"local_addrs": [THEIRS, THEIR_SECOND], "remote_addrs": [OURS, OUR_SECOND], "mobike": "yes"}
+    tunnel = {"local": Endpoint(address=OURS, identity=OUR_IDENTITY, more_addresses=(OUR_SECOND,))}
+    policy = {"dpd_interval_s": 1}
+    return [
+        Cell(
+            axis=axis, name="our address moves", tunnel=tunnel, policy=policy, connection=addresses, limit_s=45,
+            script=(steps_path.our_address_moves,),
+        ),
+        Cell(
+            axis=axis, name="the peer's address moves", tunnel=tunnel, policy=policy, connection=addresses, limit_s=45,
+            script=(steps_path.their_address_moves,),
+        ),
+        Cell(axis=axis, name="off at our side", policy={"mobike": False}, connection=addresses),
+        Cell(axis=axis, name="off at the peer's", tunnel=tunnel, connection={**addresses, "mobike": "no"}),
+    ]  # fmt: skip
+
+
+def _dead_peers() -> list[Cell]:
+    axis = "Dead peers"
+    dead, back = steps_path.the_peer_is_killed, steps_path.the_peer_comes_back_and_we_restart
+    killed = steps_path.we_are_killed_and_the_peer_clears
+    return [
+        Cell(
+            axis=axis, name="peer killed: restart", roles=(INITIATOR,), script=(dead, back), limit_s=45,
+            policy={"dpd_interval_s": 1, "dpd_action": DpdAction.RESTART},
+        ),
+        Cell(
+            axis=axis, name="peer killed: clear", limit_s=45, policy={"dpd_interval_s": 1, "dpd_action": DpdAction.CLEAR},
+            script=(dead, steps_path.the_tunnel_is_cleared_until_asked_for),
+        ),
+        Cell(
+            axis=axis, name="we are killed: the peer clears", script=(killed,), limit_s=45,
+            settings=(("retransmit_timeout", "0.2"),), connection={"dpd_delay": "1s"},
+        ),
+    ]  # fmt: skip
+
+
+def _further() -> list[Cell]:
+    axis, key, other = "Further exchanges", b"0123456789abcdef" * 2, b"fedcba9876543210" * 2
+    ppk = {"ppk@example.net": key}
+    kem = IkeProposal(
+        encryption="aes-128-gcm-16", prf="prf-hmac-sha2-256", group="group-31", additional_key_exchanges=("ml-kem-768",)
+    )
+    return [
+        Cell(
+            axis=axis, name="childless, asked for by the initiator", policy={"childless": Childless.FORCE},
+            connection={"childless": "force"}, pfs=("group-31",), script=(steps.the_child_came_on_its_own,), quick=True,
+        ),
+        Cell(
+            axis=axis, name="PPK required by both", ppks=ppk, tunnel={"ppk": "ppk@example.net", "ppk_required": True},
+            connection={"ppk_id": "ppk@example.net", "ppk_required": "yes"}, quick=True,
+            script=(steps.a_ppk_is_used, *_AFTER_REKEYS, steps.a_ppk_is_used),
+        ),
+        Cell(
+            axis=axis, name="PPK used where both have it", ppks=ppk, tunnel={"ppk": "ppk@example.net"},
+            connection={"ppk_id": "ppk@example.net"}, script=(steps.a_ppk_is_used,),
+        ),
+        Cell(
+            axis=axis, name="PPK at our side only, not required", ppks={"elsewhere@example.net": other},
+            their_ppks={}, tunnel={"ppk": "elsewhere@example.net"}, script=(steps.no_ppk_is_used,),
+        ),
+        Cell(
+            axis=axis, name="the peer asks us for a cookie", roles=(INITIATOR,), up=False,
+            settings=(("cookie_threshold", "1"), ("block_threshold", "0")), script=(steps_path.the_peer_wants_a_cookie,),
+        ),
+        Cell(
+            axis=axis, name="we ask the peer for a cookie", roles=(RESPONDER,), up=False,
+            script=(steps_path.we_want_a_cookie,),
+        ),
+        Cell(
+            axis=axis, name="additional key exchange offered first, a proposal without it taken",
+            ike=(kem, GCM), their_ike=words.ike_keywords(GCM), roles=(INITIATOR,),
+        ),
+        Cell(
+            axis=axis, name="additional key exchanges (RFC 9370)",
+            impossible="strongSwan has them from version 6.0 on",
+        ),
+        Cell(
+            axis=axis, name="ESN preferred by us, refused by the peer",
+            nets=(Net(child={"sequence_numbers": SequenceNumbers.PREFER_EXTENDED}),),
+        ),
+        Cell(axis=axis, name="IPComp offered by us, refused by the peer", nets=(Net(child={"ipcomp": True}),)),
+        *(
+            Cell(axis=axis, name=name, impossible="strongSwan's kernel-libipsec carries ESP in tunnel mode only")
+            for name in ("transport mode", "ESN", "AH", "AH around ESP", "IPComp")
+        ),
+    ]  # fmt: skip
 
 
 def cells() -> list[Cell]:
     """Return the whole matrix in the order of the document."""
-    return [*_algorithms(), *_negotiation(), *_lives(), *_selectors(), *_nat()]
+    return [
+        *_algorithms(),
+        *_negotiation(),
+        *_identities(),
+        *_lives(),
+        *_selectors(),
+        *_nat(),
+        *_moves(),
+        *_dead_peers(),
+        *_further(),
+    ]

@@ -78,8 +78,8 @@ async def _run_one(lab: Lab, cell: Cell, role: str, number: int, offered: frozen
 
 
 async def _play(session: Session) -> None:
-    await session.prepare()
     if session.cell.up:
+        await session.prepare()
         await session.bring_up()
         await session.carrying()
     for step in session.cell.script:

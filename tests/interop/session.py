@@ -66,7 +66,7 @@ class Session:
         if self.cell.proof is not None:
             await asyncio.to_thread(self.cell.proof.load_theirs, self.vici)
         await self.request("load-shared", {"id": "psk", "type": "IKE", "data": self.lab.psk, "owners": []})
-        for name, key in self.cell.ppks.items():
+        for name, key in (self.cell.ppks if self.cell.their_ppks is None else self.cell.their_ppks).items():
             await self.request("load-shared", {"id": f"ppk-{name}", "type": "PPK", "data": key, "owners": [name]})
         await self.request("load-conn", {CONNECTION: self.connection})
 

@@ -113,3 +113,28 @@ async def they_delete_the_child(session: Session) -> None:
         if not child_spis(await session.status()):
             await session.bring_up()
     await session.changed_from(before, child_spis, "child up again after the peer's delete")
+
+
+async def a_ppk_is_used(session: Session) -> None:
+    (sa,) = (await session.status()).ike_sas
+    assert sa.ppk, "the SA's keys do not depend on the PPK"
+
+
+async def no_ppk_is_used(session: Session) -> None:
+    (sa,) = (await session.status()).ike_sas
+    assert not sa.ppk, "the peer has no PPK, so none can be in use"
+
+
+async def the_child_came_on_its_own(session: Session) -> None:
+    """A child of CREATE_CHILD_SA has a group of its own where PFS is configured; that of IKE_AUTH has none."""
+    (sa,) = (await session.status()).children[0].sas
+    assert sa.group == session.cell.pfs[0], "the child came with IKE_AUTH"
+
+
+async def selectors_are_narrow(session: Session) -> None:
+    """Both ends have the narrower of the two configured networks."""
+    (sa,) = (await session.status()).children[0].sas
+    assert (sa.local_ts, sa.remote_ts) == (("10.1.0.0/24",), ("10.2.0.0/24",))
+    (message,) = await session.list_sas()
+    (child,) = message[CONNECTION]["child-sas"].values()
+    assert (child["local-ts"], child["remote-ts"]) == (["10.2.0.0/24"], ["10.1.0.0/24"])
