@@ -191,8 +191,11 @@ def our_document(cell: Cell, role: str, place: Place, number: int) -> GatewayDoc
             )
             for net in cell.nets
         ),
-        connection_type=ConnectionType.INITIATOR_ONLY if role == INITIATOR else ConnectionType.RESPONDER_ONLY,
-        **{"local": Endpoint(address=place.ours, identity=cell.our_identity), **cell.tunnel},
+        **{
+            "local": Endpoint(address=place.ours, identity=cell.our_identity),
+            "connection_type": ConnectionType.INITIATOR_ONLY if role == INITIATOR else ConnectionType.RESPONDER_ONLY,
+            **cell.tunnel,
+        },
     )
     document = GatewayDocument(
         gateway_id="1e6b0c5e-0000-4000-8000-000000000000",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from agents.contract import algorithms
 from agents.contract.config import (
     Childless,
+    ConnectionType,
     DpdAction,
     Endpoint,
     Identity,
@@ -137,7 +138,7 @@ def _lives() -> list[Cell]:
         ),
         Cell(
             axis=axis, name="reauthenticated by the peer, make before break", script=(steps.they_reauthenticate,),
-            settings=(("make_before_break", "yes"),),
+            settings=(("make_before_break", "yes"),), tunnel={"connection_type": ConnectionType.BOTH},
         ),
         Cell(axis=axis, name="reauthenticated by the peer, break before make", script=(steps.they_reauthenticate,)),
     ]  # fmt: skip
@@ -215,7 +216,14 @@ def _nat() -> list[Cell]:
     cells.append(
         Cell(
             axis="NAT", name="mapping in front of the peer changes", lab="nat-theirs", roles=(RESPONDER,),
-            script=(steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS),
+            script=(steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS), policy={"mobike": False},
+            connection={"mobike": "no"},
+        )
+    )
+    cells.append(
+        Cell(
+            axis="NAT", name="mapping in front of the peer changes, with MOBIKE", lab="nat-theirs", roles=(RESPONDER,),
+            script=(steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS), connection={"dpd_delay": "2s"},
         )
     )  # fmt: skip
     return cells
@@ -250,7 +258,8 @@ def _dead_peers() -> list[Cell]:
             policy={"dpd_interval_s": 1, "dpd_action": DpdAction.RESTART},
         ),
         Cell(
-            axis=axis, name="peer killed: clear", limit_s=45, policy={"dpd_interval_s": 1, "dpd_action": DpdAction.CLEAR},
+            axis=axis, name="peer killed: clear", limit_s=45,
+            policy={"dpd_interval_s": 1, "dpd_action": DpdAction.CLEAR},
             script=(dead, steps_path.the_tunnel_is_cleared_until_asked_for),
         ),
         Cell(
@@ -286,7 +295,8 @@ def _further() -> list[Cell]:
         ),
         Cell(
             axis=axis, name="the peer asks us for a cookie", roles=(INITIATOR,), up=False,
-            settings=(("cookie_threshold", "1"), ("block_threshold", "0")), script=(steps_path.the_peer_wants_a_cookie,),
+            settings=(("cookie_threshold", "1"), ("block_threshold", "0")),
+            script=(steps_path.the_peer_wants_a_cookie,),
         ),
         Cell(
             axis=axis, name="we ask the peer for a cookie", roles=(RESPONDER,), up=False,

@@ -155,9 +155,9 @@ class Session:
         await self.ours.act(verb, self.tunnel_id)
 
     async def until_theirs_gone(self, limit_s: float = 10.0) -> None:
-        """Wait until strongSwan has no SA left."""
+        """Wait until strongSwan has no established SA left."""
         async with asyncio.timeout(limit_s):
-            while await self.list_sas():
+            while views.theirs(await self.list_sas()):
                 await asyncio.sleep(_POLL_S)  # several kinds of events end an SA; the list is what counts
 
     async def events(self) -> list[str]:

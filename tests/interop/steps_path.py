@@ -88,7 +88,8 @@ async def mapping_in_front_of_the_peer_changes(session: Session) -> None:
         (here, there), *_ = session.cell.nets[0].ping_pairs()
         await asyncio.to_thread(ping, session.lab.their_space, there, here, 1)
         await asyncio.sleep(_MAPPING_LIVES_S + 1)  # the kernel tells nobody when it forgets
-        await asyncio.to_thread(ping, session.lab.their_space, there, here, 1)
+        # The answers to the first ones may still go where the peer was.
+        await asyncio.to_thread(session.lab.their_space.run, "ping", "-c", "3", "-i", "0.2", "-I", there, here)
     finally:
         for name in names:
             router.sysctl(name, 120)
@@ -149,8 +150,9 @@ def _half_open(session: Session, count: int) -> list[str]:
 
 async def the_peer_wants_a_cookie(session: Session) -> None:
     """One negotiation that nobody goes on with is all that strongSwan's threshold here bears."""
+    await session.load_theirs()
     await _send(session.lab.our_space, OURS, THEIRS, _half_open(session, 1))
-    await session.prepare()
+    await session.configure_ours()
     await session.carrying()
     await session.until_event("ike.cookie-required")
 
