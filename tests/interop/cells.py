@@ -31,9 +31,9 @@ from agents.contract.config import (
 from agents.contract.secret import Secret
 from deploy.lab.vici import Message
 from tests.interop import words
+from tests.interop.proofs import Proof
 
 if TYPE_CHECKING:
-    from tests.interop.proofs import Proof
     from tests.interop.session import Session
 
 INITIATOR, RESPONDER = "initiator", "responder"

@@ -18,7 +18,9 @@ from deploy.lab.netns import Namespace, connect
 from deploy.lab.strongswan import StrongSwan
 from deploy.lab.vici import Vici
 from tests.interop.cells import PSK, Cell, Place
+from tests.interop.proofs import revocation_server
 from tests.interop.rig import OURS, THEIRS, OurGateway
+from tests.pki import RevocationServer
 
 OURS_6, THEIRS_6 = "2001:db8::1", "2001:db8::2"
 OUR_SECOND, THEIR_SECOND = "192.0.2.11", "192.0.2.12"
@@ -46,11 +48,14 @@ class Lab:
         self.ours: OurGateway
         self.theirs: StrongSwan
         self.vici: Vici
+        self.revocation: RevocationServer
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vc-interop-")))
             stack.enter_context(self._network())
+            if self.kind == "direct":
+                self.revocation = stack.enter_context(revocation_server(self.their_space))
             self.theirs = StrongSwan(self.their_space, directory / "charon", settings=self._settings)
             stack.callback(self.theirs.stop)
             self.theirs.start()

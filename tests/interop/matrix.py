@@ -18,7 +18,7 @@ from agents.contract.config import (
     Reauthentication,
     SequenceNumbers,
 )
-from tests.interop import steps, steps_path, words
+from tests.interop import matrix_certificates, steps, steps_path, words
 from tests.interop.cells import ESP_GCM, GCM, INITIATOR, OUR_IDENTITY, RESPONDER, Cell, Net
 from tests.interop.lab import OUR_SECOND, THEIR_SECOND
 from tests.interop.rig import OURS, THEIRS
@@ -215,8 +215,12 @@ def _nat() -> list[Cell]:
         )
     cells.append(
         Cell(
-            axis="NAT", name="mapping in front of the peer changes", lab="nat-theirs", roles=(RESPONDER,),
-            script=(steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS), policy={"mobike": False},
+            axis="NAT",
+            name="mapping in front of the peer changes",
+            lab="nat-theirs",
+            roles=(RESPONDER,),
+            script=(steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS),
+            policy={"mobike": False},
             connection={"mobike": "no"},
         )
     )
@@ -328,6 +332,7 @@ def cells() -> list[Cell]:
         *_algorithms(),
         *_negotiation(),
         *_identities(),
+        *matrix_certificates.cells(),
         *_lives(),
         *_selectors(),
         *_nat(),

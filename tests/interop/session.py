@@ -13,6 +13,7 @@ from deploy.lab.vici import Message, Vici
 from tests.interop import views
 from tests.interop.cells import CONNECTION, INITIATOR, Cell, Place, empty, our_document, their_connection, tunnel_id
 from tests.interop.lab import Lab
+from tests.interop.proofs import publish
 from tests.interop.rig import OurGateway, ping
 
 _POLL_S = 0.05
@@ -56,6 +57,8 @@ class Session:
 
     async def configure_ours(self) -> None:
         """Give our daemon its document and route as ``agentd`` would."""
+        if self.cell.proof is not None:
+            self.cell.proof.load_ours(self.ours)
         await self.ours.load(self.document)
         for net in self.cell.nets:
             for network, source in net.routes():
@@ -64,6 +67,7 @@ class Session:
     async def load_theirs(self) -> None:
         """Give strongSwan secrets and connection."""
         if self.cell.proof is not None:
+            publish(self.lab.revocation, self.cell.proof)
             await asyncio.to_thread(self.cell.proof.load_theirs, self.vici)
         await self.request("load-shared", {"id": "psk", "type": "IKE", "data": self.lab.psk, "owners": []})
         for name, key in (self.cell.ppks if self.cell.their_ppks is None else self.cell.their_ppks).items():

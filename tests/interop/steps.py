@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from agents.contract.status import TunnelStatus
+from deploy.lab.netns import LabError
+from tests.interop import views
 from tests.interop.cells import CONNECTION
 from tests.interop.session import Session
 
@@ -116,6 +118,49 @@ async def they_delete_the_child(session: Session) -> None:
         if not child_spis(await session.status()):
             await session.bring_up()
     await session.changed_from(before, child_spis, "child up again after the peer's delete")
+
+
+async def proofs_are_as_expected(session: Session) -> None:
+    """Our status names the method that either end proved itself with."""
+    (sa,) = (await session.status()).ike_sas
+    assert session.cell.proof is not None
+    expected = session.cell.proof.expected
+    assert expected is None or (sa.local_auth, sa.remote_auth) == expected, f"{sa.local_auth}, {sa.remote_auth}"
+
+
+async def messages_are_fragmented(session: Session) -> None:
+    (sa,) = (await session.status()).ike_sas
+    assert sa.fragmentation, "RFC 7383 was not agreed on"
+
+
+async def we_refuse_the_peer(session: Session) -> None:
+    """The peer's certificate is revoked: no SA, and an event that says why."""
+    await _in_vain(session)
+    await session.until_event("ike.certificate-revoked")
+    assert not (await session.status()).children[0].sas, "a child with a revoked peer"
+
+
+async def we_refuse_the_unknown(session: Session) -> None:
+    """Nobody can say whether the peer's certificate is good, and we are told to insist."""
+    await _in_vain(session)
+    await session.until_event("ike.certificate-revocation-unknown")
+    assert not (await session.status()).children[0].sas, "a child with a peer that could not be checked"
+
+
+async def the_peer_refuses_us(session: Session) -> None:
+    """Our certificate is revoked: strongSwan finds out and says AUTHENTICATION_FAILED."""
+    await _in_vain(session)
+    await session.until_event("ike.peer-refused-auth")
+    assert not views.theirs(await session.list_sas()), "strongSwan took a revoked certificate"
+
+
+async def _in_vain(session: Session) -> None:
+    await session.prepare()
+    try:
+        await session.bring_up()
+    except LabError:
+        return
+    assert session.initiator, "strongSwan says that it is up"
 
 
 async def a_ppk_is_used(session: Session) -> None:
