@@ -66,6 +66,7 @@ class EventPage:
 
 
 _CHECK_IKE = "Compare the IKE policies of both ends."
+_PEER_SOFTWARE = "Contact the peer's operator: its IKE daemon sends what this one cannot read."
 _CHECK_IPSEC = "Compare the IPsec policies of both ends."
 
 _I, _W, _E = Severity.INFO, Severity.WARNING, Severity.ERROR
@@ -73,6 +74,7 @@ _I, _W, _E = Severity.INFO, Severity.WARNING, Severity.ERROR
 _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     # IKE: the life of a negotiation (FEATURES A23)
     ("ike.initiate", _I, "Negotiation started", "", ""),
+    ("ike.peer-initiates", _I, "The peer asks for an IKE SA", "", ""),
     ("ike.sa-requested", _I, "IKE SA requested", "", ""),
     ("ike.sa-established", _I, "IKE SA established", "", ""),
     ("ike.sa-rekeyed", _I, "IKE SA rekeyed", "", ""),
@@ -146,6 +148,10 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("ike.version-unsupported", _W, "The peer speaks another IKE version", "Set the peer to IKEv2.", ""),
     ("ike.invalid-ke", _W, "The key exchange value is not valid", "Contact the peer's operator.", ""),
     ("child.no-proposal", _E, "No IPsec proposal matches", _CHECK_IPSEC, "children.proposals"),
+    ("child.protocols-mismatch", _E, "One end wants ESP, AH or both, the other does not", _CHECK_IPSEC, "children.proposals"),
+    ("child.encryption-mismatch", _E, "The encryption algorithms do not match", _CHECK_IPSEC, "children.proposals"),
+    ("child.integrity-mismatch", _E, "The integrity algorithms do not match", _CHECK_IPSEC, "children.proposals"),
+    ("child.ah-mismatch", _E, "The AH algorithms do not match", _CHECK_IPSEC, "children.proposals"),
     ("child.ts-unacceptable", _E, "The traffic selectors do not match", "Mirror the protected networks on both ends.", "children.local_ts"),
     ("child.peer-refused-proposal", _E, "The peer accepts none of our IPsec proposals", _CHECK_IPSEC, "children.proposals"),
     ("child.peer-refused-ts", _E, "The peer refused our traffic selectors", "Mirror the protected networks on both ends.", "children.local_ts"),
@@ -158,6 +164,28 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("child.transport-nat", _E, "Transport mode does not go through a NAT", "Use tunnel mode.", "children.mode"),
     ("child.too-many", _W, "The peer asks for one child too often", "Compare the protected networks of both ends.", "children"),
     ("child.selectors-taken", _E, "Another tunnel protects the same traffic", "Let only one tunnel have these networks.", "children.remote_ts"),
+    # IKE: payloads that cannot be read (FEATURES A21; the table is agents.ike.wire.families)
+    ("wire.auth-payload", _W, "Authentication payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.cert-payload", _W, "Certificate payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.cp-payload", _W, "Configuration payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.default-payload", _W, "Payload of an unknown type with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.delete-payload", _W, "Delete payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.eap-payload", _W, "EAP payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.encrypted-payload", _W, "Encrypted payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.id-payload", _W, "Identification payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.ke-payload", _W, "Key exchange payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.nonce-payload", _W, "Nonce payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.notify-payload", _W, "Notify payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.proposal-payload", _W, "Proposal with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.sa-payload", _W, "Security association payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.ts-payload", _W, "Traffic selector payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.vendor-id-payload", _W, "Vendor ID payload with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.transform", _W, "Transform with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.header", _W, "IKE header with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.incomplete-attribute", _W, "Attribute with a wrong length or content", _PEER_SOFTWARE, ""),
+    ("wire.invalid-attribute", _W, "A value that the protocol does not have", _PEER_SOFTWARE, ""),
+    ("wire.mismatched-attribute", _W, "A proposal without or with too many transforms", _PEER_SOFTWARE, ""),
+    ("wire.ts-attribute", _W, "Incomplete traffic selector", _PEER_SOFTWARE, ""),
     # IKE: silent drops, each with its name
     ("drop.malformed", _W, "Malformed datagram dropped", "", ""),
     ("drop.version", _W, "Datagram of an unknown major version", "", ""),

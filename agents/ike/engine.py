@@ -1,6 +1,6 @@
 """The protocol core's door: inputs in, outputs and one next deadline out (see :mod:`agents.ike.outputs`).
 
-Here: routing datagrams to SAs, answering first requests, half-open limits and cookies, the continuations of effects,
+Here: routing datagrams to SAs (those of nobody go to :mod:`agents.ike.v2.door`), the continuations of effects,
 the document, and the one funnel that turns exceptions into protocol reactions. Not here: what an exchange means
 (:mod:`agents.ike.v2`). Nothing that a peer sends makes an input raise.
 """
@@ -11,38 +11,38 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from agents.contract.config import GatewayDocument, IkeProposal, Retransmission
+from agents.contract.config import GatewayDocument, Retransmission
 from agents.contract.events import KINDS
 from agents.contract.secret import Secret
-from agents.contract.status import TunnelStatus
+from agents.contract.status import ExchangeCounters, TunnelStatus
 from agents.dataplane.base import REQID_BASE, Features, PolicySpec, SaId
 from agents.ike import change
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
-from agents.ike.outputs import Entropy, InstallChild, Output, Path, Report, Transmit, Verdict
+from agents.ike.outputs import Entropy, InstallChild, Output, Path, Report, Verdict
 from agents.ike.psk import PresharedKeys
 from agents.ike.questions import Continuation, Questions
 from agents.ike.timers import Agenda, Owner
 from agents.ike.v2 import messages, proof, status
 from agents.ike.v2.child import ChildSa
-from agents.ike.v2.cookie import CookieJar, HalfOpenLimits
+from agents.ike.v2.cookie import HalfOpenLimits
 from agents.ike.v2.core import InstallContinuation
 from agents.ike.v2.credentials import Credentials
+from agents.ike.v2.door import Door
 from agents.ike.v2.path import pairs_of
 from agents.ike.v2.roam import own_addresses_changed
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.slots import Protected
 from agents.ike.v2.states import SaState
-from agents.ike.v2.tasks import init
+from agents.ike.v2.tally import Count, ExchangeTally
 from agents.ike.v2.tasks.delete import DeleteChildren
 from agents.ike.v2.tunnel import TunnelRuntime
-from agents.ike.wire.header import HEADER_OCTETS, NO_SPI, Header, classify
+from agents.ike.wire.header import NO_SPI, Header, classify
 from agents.ike.wire.message import parse_clear
-from agents.ike.wire.payloads import Nonce
-from agents.ike.wire.registry import Exchange, Flag, NotifyType
+from agents.ike.wire.registry import Exchange, NotifyType, exchange_name
 
 _FROM_STRANGERS = frozenset(
-    {"ike.sa-requested", "ike.no-tunnel", "ike.cookie-demanded", "ike.no-proposal", "ike.invalid-ke"}
+    {"ike.peer-initiates", "ike.no-tunnel", "ike.cookie-demanded", "ike.no-proposal", "ike.invalid-ke"}
 )
 """Reports besides drops that anybody can cause: they come under flood control too."""
 
@@ -65,18 +65,17 @@ class Engine:
 
     def __init__(self, entropy: Entropy, limits: HalfOpenLimits | None = None) -> None:
         self.entropy = entropy
-        self.limits = limits or HalfOpenLimits()
         self.retransmission = Retransmission()
         self.require_udp_encapsulation = False
         self.features: Features | None = None
         self.addresses: frozenset[str] | None = None
         self.counters: Counter[str] = Counter()
+        self.exchanges = ExchangeTally()
         self._keys = PresharedKeys()
         self._tunnels: dict[str, TunnelRuntime] = {}
         self._by_addresses: dict[tuple[str, str], tuple[TunnelRuntime, ...]] = {}
         self._sas: dict[bytes, IkeSa] = {}
-        self._first_requests: dict[tuple[str, int, bytes], IkeSa] = {}
-        self._half_open: Counter[str] = Counter()
+        self.door = Door(self, limits or HalfOpenLimits())
         self._esp_spis: set[int] = set()
         self._cpis: set[int] = set()
         self._protected = Protected()
@@ -87,7 +86,6 @@ class Engine:
         self.questions = Questions(self.emit)
         self._installs: dict[int, tuple[IkeSa, InstallContinuation]] = {}
         self._sequence = 0
-        self._cookies = CookieJar(entropy)
         self._agenda = Agenda()
         self._touched: dict[Owner, None] = {}
         self._outputs: list[Output] = []
@@ -152,6 +150,10 @@ class Engine:
     def snapshot(self, now: float) -> tuple[TunnelStatus, ...]:
         """Return the status of every configured tunnel."""
         return tuple(status.tunnel_status(tunnel) for tunnel in self._tunnels.values())
+
+    def exchange_counters(self) -> tuple[ExchangeCounters, ...]:
+        """Return the messages counted by exchange type."""
+        return self.exchanges.counters()
 
     # --- verbs; each raises LocalError for a tunnel that is not configured
 
@@ -307,8 +309,8 @@ class Engine:
         kind = KINDS[code]
         self.counters[code] += 1
         extra = dict(attributes or {})
-        if code.startswith("drop.") or code in _FROM_STRANGERS:
-            held_back = self._flood(code)
+        if code.startswith(("drop.", "wire.")) or code in _FROM_STRANGERS:
+            held_back = self._flood("wire" if code.startswith("wire.") else code)
             if held_back is None:
                 return
             if held_back:
@@ -395,15 +397,13 @@ class Engine:
     def unregister(self, sa: IkeSa) -> None:
         """Forget the SA."""
         self._sas.pop(sa.spi_own, None)
-        self._forget_half_open(sa)
-        if sa.first_key is not None:
-            self._first_requests.pop(sa.first_key, None)
+        self.door.forget(sa)
         self.questions.drop(sa)
         self._agenda.remove(sa)
 
     def authenticated(self, sa: IkeSa) -> None:
         """Note that a responder's SA is no longer half open."""
-        self._forget_half_open(sa)
+        self.door.authenticated(sa)
 
     def touch(self, owner: Owner) -> None:
         """Look at the owner's deadline, and for a tunnel at its needs, when the present input is done."""
@@ -456,13 +456,20 @@ class Engine:
             header = classify(datagram)
         except WireError as error:
             if error.notify == NotifyType.INVALID_MAJOR_VERSION:
-                self._answer_version(datagram, path)
+                self.door.answer_version(datagram, path, now)
             raise
+        try:
+            self._route(datagram, header, path, now)
+        except WireError as error:
+            error.exchange = exchange_name(header.exchange)
+            raise
+
+    def _route(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
         if header.exchange == Exchange.IKE_SA_INIT:
             if header.response:
                 self._first_answer(datagram, header, path, now)
             else:
-                self._first_request(datagram, header, path, now)
+                self.door.first_request(datagram, header, path, now)
             return
         sa = self._sas.get(header.spi_r if header.from_initiator else header.spi_i)
         peer = header.spi_i if header.from_initiator else header.spi_r
@@ -470,6 +477,7 @@ class Engine:
             other = self._sas.get(header.spi_i if header.from_initiator else header.spi_r)
             if other is not None:
                 raise WireError("drop.direction", "the initiator flag does not go with the SPIs")
+            self.door.answer_unknown(datagram, header, path, now)
             raise WireError("drop.unknown-spi", f"no IKE SA {header.spi_i.hex()}_{header.spi_r.hex()}")
         if sa.initiator == header.from_initiator or sa.spi_peer != peer:
             raise WireError("drop.direction", "the initiator flag or an SPI does not go with the IKE SA")
@@ -488,101 +496,9 @@ class Engine:
             raise WireError("drop.state", f"a first answer from {path.remote_address}")
         message = parse_clear(datagram, header)
         self._subject = sa
+        self.exchanges.add(header.exchange, Count.RESPONSES_IN)
         sa.init_response = datagram
         sa.finish_request(message, now)
-
-    def _first_request(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
-        if not header.from_initiator:
-            raise WireError("drop.direction", "a first request without the initiator flag")
-        if header.spi_r != NO_SPI or header.message_id != 0:
-            raise WireError("drop.state", "a first request with a responder's SPI or a message ID")
-        key = (path.remote_address, path.remote_port, header.spi_i)
-        known = self._first_requests.get(key)
-        if known is not None:
-            if known.init_request == datagram and known.init_response:
-                self.emit(Transmit(path=path, datagram=known.init_response))
-            raise WireError("drop.duplicate", "a first request that was already answered")
-        candidates = self.candidates(path.local_address, path.remote_address)
-        if not candidates:
-            self._answer_clear(datagram, header, path, NotifyType.NO_PROPOSAL_CHOSEN)
-            place = f"{path.remote_address} to {path.local_address}"
-            self.report("ike.no-tunnel", f"No tunnel takes a negotiation from {place}", received=place)
-            return
-        try:
-            self._open(datagram, header, path, candidates, now)
-        except WireError as error:
-            if error.notify == NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD:
-                self._answer_clear(datagram, header, path, error.notify, error.data)
-            raise
-        except PeerError as error:
-            self._answer_clear(datagram, header, path, error.notify, error.data)
-            self._refused(error, candidates[0] if len(candidates) == 1 else None)
-
-    def _open(
-        self, datagram: bytes, header: Header, path: Path, candidates: tuple[TunnelRuntime, ...], now: float
-    ) -> None:
-        message = parse_clear(datagram, header)
-        nonce = message.find(Nonce)
-        assert nonce is not None  # the payload rules ask for it
-        address, limits = path.remote_address, self.limits
-        total, of_address = self._half_open.total(), self._half_open[address]
-        if total >= limits.cookie_threshold or of_address >= limits.cookie_per_address:
-            cookie = message.notify(NotifyType.COOKIE)
-            good = cookie is not None and self._cookies.check(cookie.data, path, header.spi_i, nonce.data, now)
-            if not good:
-                fresh = self._cookies.make(path, header.spi_i, nonce.data, now)
-                self._answer_clear(datagram, header, path, NotifyType.COOKIE, fresh)
-                if cookie is not None:
-                    raise WireError("drop.cookie", "a cookie that is not ours or too old")
-                self.report("ike.cookie-demanded", f"A cookie was demanded from {address}")
-                return
-        if total >= limits.total or of_address >= limits.per_address:
-            raise WireError("drop.half-open-limit", f"too many half-open negotiations, last from {address}")
-        sa = IkeSa(self, initiator=False, opener=False, path=path, now=now)
-        init.respond(self, sa, message, datagram, self._proposals(candidates), now)
-        sa.first_key = (address, path.remote_port, header.spi_i)
-        self._first_requests[sa.first_key] = sa
-        self._half_open[address] += 1
-        sa.half_open_address = address
-        self.register(sa)
-        self.report("ike.sa-requested", f"{address} asks for an IKE SA", attributes={"remote": address})
-
-    def _refused(self, error: PeerError, tunnel: TunnelRuntime | None) -> None:
-        """Report a first request that was refused; ``tunnel`` when it can only have meant this one."""
-        self.report(
-            error.code,
-            error.message,
-            tunnel_id=None if tunnel is None else tunnel.config.id,
-            received=error.received,
-            configured=error.configured,
-            field=error.field,
-        )
-        if tunnel is not None and error.notify != NotifyType.INVALID_KE_PAYLOAD:
-            tunnel.note_error(error)
-
-    @staticmethod
-    def _proposals(candidates: tuple[TunnelRuntime, ...]) -> tuple[IkeProposal, ...]:
-        if len(candidates) == 1:
-            return candidates[0].config.ike.proposals
-        return tuple(dict.fromkeys(each for tunnel in candidates for each in tunnel.config.ike.proposals))
-
-    def _answer_clear(self, request: bytes, header: Header, path: Path, notify: int, data: bytes = b"") -> None:
-        answer = init.refuse(header, notify, data)
-        if len(answer) <= len(request):  # never amplify towards an address that is not proven
-            self.emit(Transmit(path=path, datagram=answer))
-
-    def _answer_version(self, request: bytes, path: Path) -> None:
-        """Say that version 2 is the highest here (RFC 7296 section 2.5)."""
-        header = Header(
-            spi_i=request[:8],
-            spi_r=request[8:16],
-            next_payload=0,
-            exchange=request[18],
-            flags=Flag.RESPONSE,
-            message_id=int.from_bytes(request[20:24], "big"),
-        )
-        if len(request) > HEADER_OCTETS and request[:8] != NO_SPI:
-            self._answer_clear(request, header, path, NotifyType.INVALID_MAJOR_VERSION, b"\x02")
 
     def _go_on(self, waiting: tuple[IkeSa, Continuation[_Answer]] | None, answer: _Answer, now: float) -> None:
         """Go on with what waited for an answer of the shell, if anything still does."""
@@ -621,15 +537,8 @@ class Engine:
         self._reqids = {key: number for key, number in self._reqids.items() if key[0] in self._tunnels}
         self._taken_reqids = set(self._reqids.values())
 
-    def _forget_half_open(self, sa: IkeSa) -> None:
-        address, sa.half_open_address = sa.half_open_address, None
-        if address is not None:
-            self._half_open[address] -= 1
-            if self._half_open[address] <= 0:
-                del self._half_open[address]
-
     def _flood(self, code: str) -> int | None:
-        """Return how many reports of this code were held back since the last one, or None to hold this one back."""
+        """Return how many reports of this sort were held back since the last one, or None to hold this one back."""
         credit, at, held_back = self._floods.get(code, (float(_REPORTS_AT_ONCE), self._now, 0))
         credit = min(float(_REPORTS_AT_ONCE), credit + (self._now - at) * _REPORTS_PER_S)
         if credit < 1.0:
@@ -654,27 +563,39 @@ class Engine:
     def react(self, sa: IkeSa | None, error: WireError | PeerError | IntegrityError, now: float) -> None:
         """Turn a peer's fault into an answer, where one is due, and a report."""
         if isinstance(error, IntegrityError):
-            self._report_drop("drop.integrity", str(error), sa)
+            self._report_drop(WireError("drop.integrity", str(error)), sa)
             return
         if sa is not None and sa.responses.in_progress and error.notify:
             sa.refuse(error, now)
         if isinstance(error, WireError):
-            self._report_drop(error.code, error.detail, sa)
+            self._report_drop(error, sa)
             return
         if sa is None:
             self.report(
-                error.code, error.message, received=error.received, configured=error.configured, field=error.field
+                error.code,
+                error.message,
+                received=error.received,
+                configured=error.configured,
+                field=error.field,
+                attributes=error.attributes,
             )
             return
         sa.report_error(error)
         if error.fatal and sa.tunnel is not None:
             sa.tunnel.note_error(error)
 
-    def _report_drop(self, code: str, detail: str, sa: IkeSa | None) -> None:
-        if sa is None:
-            self.report(code, detail)
-        else:
-            sa.report(code, detail)
+    def _report_drop(self, error: WireError, sa: IkeSa | None) -> None:
+        (self if sa is None else sa).report(
+            error.code,
+            error.detail,
+            received=error.received,
+            configured=error.expected,
+            attributes={
+                name: value
+                for name, value in (("exchange", error.exchange), ("payload", error.payload))
+                if value is not None
+            },
+        )
 
     def _bug(self, error: Exception) -> None:
         """Report where it happened; the text of an unknown exception could hold anything, so it stays out."""

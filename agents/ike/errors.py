@@ -11,20 +11,38 @@ Anything else that is raised while a message is handled is a bug. ``code`` is an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class IkeError(Exception):
     """Base of what the protocol core raises."""
 
 
 class WireError(IkeError):
-    """A datagram, payload or chain that cannot be read; ``data`` goes into the notify, when there is one."""
+    """A datagram, payload or chain that cannot be read; ``data`` goes into the notify, when there is one.
 
-    def __init__(self, code: str, detail: str, *, notify: int | None = None, data: bytes = b"") -> None:
+    ``received`` and ``expected`` are the values that do not go together, ``payload`` and ``exchange`` where they stood.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        notify: int | None = None,
+        data: bytes = b"",
+        received: object = None,
+        expected: object = None,
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.notify = notify
         self.data = data
+        self.received = None if received is None else str(received)
+        self.expected = None if expected is None else str(expected)
+        self.payload: str | None = None
+        self.exchange: str | None = None
 
 
 class PeerError(IkeError):
@@ -44,6 +62,7 @@ class PeerError(IkeError):
         configured: str | None = None,
         field: str | None = None,
         fatal: bool = False,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.notify = notify
@@ -54,6 +73,7 @@ class PeerError(IkeError):
         self.configured = configured
         self.field = field
         self.fatal = fatal
+        self.attributes = dict(attributes or {})
 
 
 class LocalError(IkeError):

@@ -184,5 +184,5 @@ def _check(world: World, paris: Host, lyon: Host) -> None:
     if not up(paris, lyon)():
         raise AssertionError(f"seed {world.seed}: not up again: {paris.status()} {lyon.status()}")
     for host in (paris, lyon):
-        if len(host.engine._sas) > 2 or host.engine._half_open or len(host.engine._esp_spis) > 8:
+        if len(host.engine._sas) > 2 or host.engine.door.half_open or len(host.engine._esp_spis) > 8:
             raise AssertionError(f"seed {world.seed}: {host.name} keeps {host.engine._sas} {host.engine._esp_spis}")

@@ -298,7 +298,7 @@ class World:
     def restart(self, host: Host) -> None:
         """Lose everything this host knew, as after kill -9; its data plane is emptied as the driver does."""
         self._sequence += 1
-        host.engine = Engine(SeededEntropy((self.seed, host.name, self._sequence)), host.engine.limits)
+        host.engine = Engine(SeededEntropy((self.seed, host.name, self._sequence)), host.engine.door.limits)
         host.data_plane = DataPlane()
 
 

@@ -15,6 +15,7 @@ from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Entropy, Output, Path
 from agents.ike.timers import Owner
+from agents.ike.v2.tally import ExchangeTally
 
 if TYPE_CHECKING:
     from agents.ike.questions import Questions
@@ -31,6 +32,7 @@ class Core(Protocol):
     """The engine as its SAs and tunnels see it."""
 
     entropy: Entropy
+    exchanges: ExchangeTally
     retransmission: Retransmission
     require_udp_encapsulation: bool
     features: Features | None

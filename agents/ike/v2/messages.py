@@ -13,13 +13,14 @@ from agents.ike.v2 import reauth
 from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.protection import Sent
 from agents.ike.v2.states import REQUESTS, SaState
+from agents.ike.v2.tally import Count
 from agents.ike.v2.tasks import mobike
 from agents.ike.v2.window import RENEW_MESSAGE_ID, WINDOW, Arrival, Arrived
 from agents.ike.wire.fragments import is_fragment, read_place
 from agents.ike.wire.header import Header
 from agents.ike.wire.message import Inner, Message, encode, int_auth_octets, read_inner, serialize_clear
 from agents.ike.wire.payloads import Auth, Notify, Payload
-from agents.ike.wire.registry import Exchange, Flag, NotifyType
+from agents.ike.wire.registry import Exchange, Flag, NotifyType, exchange_name
 
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
@@ -59,6 +60,7 @@ def send_request(sa: IkeSa, task: Task, payloads: tuple[Payload, ...], now: floa
     else:
         sent = _pack(sa, header, payloads)
     sa.requests.sent(task.exchange, sent, now, sa.core.retransmission)
+    sa.core.exchanges.add(task.exchange, Count.REQUESTS_OUT)
     transmit(sa, sent, sa.path)
     sa.last_sent = now
     if sa.requests.next_id == RENEW_MESSAGE_ID:
@@ -73,6 +75,7 @@ def respond(sa: IkeSa, payloads: tuple[Payload, ...], now: float) -> None:
     header = header_for(sa, sa.responses.exchange, sa.responses.expected, response=True)
     sent = _pack(sa, header, payloads)
     sa.responses.finish(sent)
+    sa.core.exchanges.add(header.exchange, Count.RESPONSES_OUT)
     transmit(sa, sent, sa.reply_path)
     sa.last_sent = now
     if sa.responses.expected == RENEW_MESSAGE_ID:
@@ -173,6 +176,7 @@ def receive_request(sa: IkeSa, datagram: bytes, header: Header, path: Path, now:
     try:
         content = read_inner(first_header, inner)
     except WireError as error:  # the content was authentic: it is answered in its turn
+        error.exchange = exchange_name(header.exchange)
         content = error
     arrived = Arrived(
         message_id=header.message_id, exchange=header.exchange, datagram=first, path=path, content=content
@@ -197,12 +201,15 @@ def answer_held(sa: IkeSa, now: float) -> None:
 def _answer_again(sa: IkeSa, message_id: int, path: Path) -> None:
     sent = sa.responses.answer_to(message_id)
     assert sent is not None
+    sa.core.exchanges.add(sent.header.exchange, Count.RETRANSMISSIONS_IN)
+    sa.core.exchanges.add(sent.header.exchange, Count.RETRANSMISSIONS_OUT)
     transmit(sa, sent, path)
     raise WireError("drop.duplicate", "a request that was already answered: the answer was sent again")
 
 
 def _work_on(sa: IkeSa, arrived: Arrived, now: float) -> None:
     sa.responses.begin(arrived.exchange, arrived.datagram)
+    sa.core.exchanges.add(arrived.exchange, Count.REQUESTS_IN)
     sa.reply_path = arrived.path
     sa.heard(arrived.path, now)
     sa.core.touch(sa)
@@ -221,7 +228,12 @@ def receive_response(sa: IkeSa, datagram: bytes, header: Header, path: Path, now
     opened = _open(sa, datagram, header, now)
     if opened is None:
         return
-    message = read_inner(opened[0], opened[1])
+    sa.core.exchanges.add(header.exchange, Count.RESPONSES_IN)
+    try:
+        message = read_inner(opened[0], opened[1])
+    except WireError as error:
+        error.notify = None  # an answer is not answered
+        raise
     sa.heard(path, now, answer=True)
     sa.finish_request(message, now)
 

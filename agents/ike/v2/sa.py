@@ -32,6 +32,7 @@ from agents.ike.v2.protection import Protection
 from agents.ike.v2.reassembly import Reassembly
 from agents.ike.v2.reauth import Authentication
 from agents.ike.v2.states import LIVE_CHILD, ChildState, SaState
+from agents.ike.v2.tally import Count
 from agents.ike.v2.tasks import auth, create, delete, intermediate, mobike, rekey
 from agents.ike.v2.tasks.base import Task
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteIke, DeleteUnaccepted, Liveness
@@ -194,16 +195,27 @@ class IkeSa:
             received=received,
             configured=configured,
             field=field,
-            attributes={
-                "ike_sa": f"{self.spi_i.hex()}_{self.spi_r.hex()}",
-                "remote": self.path.remote_address,
-                **(attributes or {}),
-            },
+            attributes={**self.attributes(), **(attributes or {})},
         )
+
+    def attributes(self) -> dict[str, str]:
+        """Return what every event of this SA carries: it tells negotiations apart, and the ends of one."""
+        return {
+            "ike_sa": f"{self.spi_i.hex()}_{self.spi_r.hex()}",
+            "remote": self.path.remote_address,
+            "role": "initiator" if self.opener else "responder",
+        }
 
     def report_error(self, error: PeerError) -> None:
         """Report a refusal, ours or the peer's."""
-        self.report(error.code, error.message, received=error.received, configured=error.configured, field=error.field)
+        self.report(
+            error.code,
+            error.message,
+            received=error.received,
+            configured=error.configured,
+            field=error.field,
+            attributes=error.attributes,
+        )
 
     # --- sending
 
@@ -239,6 +251,7 @@ class IkeSa:
     def refuse(self, error: PeerError | WireError, now: float) -> None:
         """Answer the request in progress with an error notify; a fatal one ends the SA (RFC 7296 section 2.21)."""
         assert error.notify is not None
+        self.core.exchanges.add(self.responses.exchange, Count.REFUSED)
         self.respond((Notify(type=error.notify, data=error.data),), now)
         if isinstance(error, WireError):
             fatal = error.notify == NotifyType.INVALID_SYNTAX

@@ -12,6 +12,7 @@ from agents.ike.timers import LINGER_S
 from agents.ike.v2 import messages, path, reauth
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.states import ChildState, SaState
+from agents.ike.v2.tally import Count
 from agents.ike.v2.tasks import mobike
 from agents.ike.v2.tasks.delete import DeleteChildren
 from agents.ike.v2.tasks.rekey import RekeyIke
@@ -98,6 +99,7 @@ def _send_again(sa: IkeSa, now: float) -> bool:
         _peer_is_gone(sa, now)
         return False
     sa.report("ike.retransmit", "A request was sent again")
+    sa.core.exchanges.add(request.exchange, Count.RETRANSMISSIONS_OUT)
     messages.transmit(sa, request.sent, sa.path)
     sa.last_sent = now
     for other in path.to_probe(sa):

@@ -52,13 +52,13 @@ def read_place(datagram: bytes, header: Header) -> Place:
     if not is_known_exchange(header.exchange):
         raise WireError("drop.exchange-type", f"exchange type {header.exchange}")
     if len(datagram) < OVERHEAD_OCTETS:
-        raise malformed("the Encrypted Fragment payload ends within its header")
+        raise malformed("the Encrypted Fragment payload ends within its header", "wire.encrypted-payload")
     length = GENERIC.unpack_from(datagram, HEADER_OCTETS)[2]
     if HEADER_OCTETS + length != len(datagram):
-        raise malformed("the Encrypted Fragment payload does not reach to the message's end")
+        raise malformed("the Encrypted Fragment payload does not reach to the message's end", "wire.encrypted-payload")
     number, total = _NUMBERS.unpack_from(datagram, HEADER_OCTETS + GENERIC.size)
     if not 1 <= number <= total:
-        raise malformed(f"fragment {number} of {total}")
+        raise malformed(f"fragment {number} of {total}", "wire.encrypted-payload")
     if total > MOST_FRAGMENTS:
         raise WireError("drop.fragment", f"a message in {total} fragments: at most {MOST_FRAGMENTS} are taken")
     return Place(number=number, total=total)

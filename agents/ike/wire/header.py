@@ -60,23 +60,37 @@ def classify(datagram: bytes) -> Header:
     """Read the header of an IKEv2 datagram.
 
     Raises WireError ``drop.ikev1`` for version 1, ``drop.version`` (with notify INVALID_MAJOR_VERSION where section 2.5
-    asks for an answer) for any other, and ``drop.malformed`` for a wrong length or an impossible SPI.
+    asks for an answer) for any other, and ``wire.header`` for a wrong length or an impossible SPI.
     """
     if len(datagram) < HEADER_OCTETS:
-        raise malformed(f"{len(datagram)} octets are less than an IKE header")
+        raise malformed(
+            f"{len(datagram)} octets are less than an IKE header",
+            "wire.header",
+            received=f"{len(datagram)} octets",
+            expected=f"at least {HEADER_OCTETS} octets",
+        )
     spi_i, spi_r, next_payload, version, exchange, flags, message_id, length = _LAYOUT.unpack_from(datagram)
     major = version >> 4
     if major != 2:
         if major == 1:
-            raise WireError("drop.ikev1", "IKE major version 1")
+            raise WireError("drop.ikev1", "IKE major version 1", received=1, expected=2)
         higher = major > 2 and not flags & Flag.RESPONSE
         raise WireError(
-            "drop.version", f"IKE major version {major}", notify=NotifyType.INVALID_MAJOR_VERSION if higher else None
+            "drop.version",
+            f"IKE major version {major}",
+            notify=NotifyType.INVALID_MAJOR_VERSION if higher else None,
+            received=major,
+            expected=2,
         )
     if length != len(datagram):
-        raise malformed(f"the header says {length} octets, the datagram has {len(datagram)}")
+        raise malformed(
+            f"the header says {length} octets, the datagram has {len(datagram)}",
+            "wire.header",
+            received=f"{len(datagram)} octets",
+            expected=f"{length} octets",
+        )
     if spi_i == NO_SPI:
-        raise malformed("the initiator's SPI is zero")
+        raise malformed("the initiator's SPI is zero", "wire.header", received="SPI 0")
     return Header(
         spi_i=spi_i,
         spi_r=spi_r,

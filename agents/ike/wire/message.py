@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from agents.ike.errors import WireError
 from agents.ike.wire import rules
 from agents.ike.wire.buffer import malformed
+from agents.ike.wire.families import code_of, payload_name
 from agents.ike.wire.header import HEADER_OCTETS, Header
 from agents.ike.wire.payloads import Notify, Payload, parse_payload, payload_type
 from agents.ike.wire.registry import FIRST_STATUS_NOTIFY, Exchange, NotifyType, PayloadType, is_known_exchange
@@ -97,7 +98,7 @@ def parse_clear(datagram: bytes, header: Header) -> Message:
     """Read an IKE_SA_INIT message. Raises WireError."""
     payloads = _parse_chain(datagram, HEADER_OCTETS, header.next_payload)
     if any(payload_type(each) == PayloadType.SKF for each in payloads):
-        raise malformed("an encrypted fragment in a message in clear")
+        raise malformed("an encrypted fragment in a message in clear", "wire.encrypted-payload")
     rules.check(header.exchange, header.response, payloads)
     return Message(header=header, payloads=payloads)
 
@@ -129,7 +130,7 @@ def read_inner(header: Header, inner: Inner) -> Message:
         payloads = _parse_chain(inner.chain, 0, inner.first)
     except WireError as error:
         if error.notify is None:
-            raise WireError(error.code, error.detail, notify=NotifyType.INVALID_SYNTAX) from None
+            error.notify = NotifyType.INVALID_SYNTAX
         raise
     rules.check(header.exchange, header.response, payloads)
     authenticated = int_auth_octets(header, inner) if header.exchange == Exchange.IKE_INTERMEDIATE else b""
@@ -156,10 +157,11 @@ def _find_encrypted(datagram: bytes, header: Header) -> tuple[int, int]:
     if header.next_payload != PayloadType.SK:
         raise WireError("drop.payload-rules", "the message is not encrypted")
     if len(datagram) < HEADER_OCTETS + GENERIC.size:
-        raise malformed("the Encrypted payload ends within its header")
+        raise _cut(PayloadType.SK, len(datagram) - HEADER_OCTETS, "at least 4", "ends within its header")
     first, reserved, length = GENERIC.unpack_from(datagram, HEADER_OCTETS)
     if HEADER_OCTETS + length != len(datagram):
-        raise malformed("the Encrypted payload does not reach to the message's end")
+        left = len(datagram) - HEADER_OCTETS
+        raise _cut(PayloadType.SK, left, str(length), "does not reach to the message's end")
     return first, reserved
 
 
@@ -168,21 +170,34 @@ def _parse_chain(octets: bytes, offset: int, next_payload: int) -> tuple[Payload
     end = len(octets)
     while next_payload:
         if len(payloads) >= MOST_PAYLOADS:
-            raise malformed("too many payloads")
+            raise malformed("too many payloads", expected=f"at most {MOST_PAYLOADS}")
         if end - offset < GENERIC.size:
-            raise malformed("a payload ends within its header")
+            raise _cut(next_payload, end - offset, f"at least {GENERIC.size}", "ends within its header")
         following, flags, length = GENERIC.unpack_from(octets, offset)
         if length < GENERIC.size or offset + length > end:
-            raise malformed(f"a payload of {length} octets where {end - offset} are left")
+            raise _cut(next_payload, end - offset, str(length), f"says {length} octets where {end - offset} are left")
         if next_payload == PayloadType.SK:
-            raise malformed("an Encrypted payload inside a chain")
+            raise malformed("an Encrypted payload inside a chain", "wire.encrypted-payload", received="nested")
         body = octets[offset + GENERIC.size : offset + length]
-        payloads.append(parse_payload(next_payload, bool(flags & _CRITICAL), body))
+        try:
+            payloads.append(parse_payload(next_payload, bool(flags & _CRITICAL), body))
+        except WireError as error:
+            error.payload = payload_name(next_payload)
+            raise
         next_payload = following
         offset += length
     if offset != end:
-        raise malformed(f"{end - offset} octets after the last payload")
+        raise malformed(f"{end - offset} octets after the last payload", received=end, expected=offset)
     return tuple(payloads)
+
+
+def _cut(payload: int, left: int, expected: str, what: str) -> WireError:
+    name = payload_name(payload)
+    error = malformed(
+        f"payload {name} {what}", code_of(payload), received=f"{left} octets", expected=f"{expected} octets"
+    )
+    error.payload = name
+    return error
 
 
 def _serialize_chain(payloads: tuple[Payload, ...]) -> bytes:

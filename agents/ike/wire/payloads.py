@@ -1,7 +1,7 @@
 """Payload bodies as frozen values (RFC 7296 sections 3.3 to 3.16): ``parse`` and ``serialize``, nothing else.
 
-The generic header is the chain's (:mod:`agents.ike.wire.message`); a body here begins after it. CP, EAP and everything
-unknown stay opaque.
+The generic header is the chain's (:mod:`agents.ike.wire.message`); a body here begins after it. CP and EAP are checked
+for their lengths and stay opaque, as everything unknown does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from typing import ClassVar, Self
 
 from agents.ike.errors import WireError
 from agents.ike.wire.buffer import Reader, malformed
-from agents.ike.wire.registry import ATTRIBUTE_KEY_LENGTH, NotifyType, PayloadType, Protocol, TransformType, TsType
+from agents.ike.wire.registry import (
+    ATTRIBUTE_KEY_LENGTH,
+    IdType,
+    NotifyType,
+    PayloadType,
+    Protocol,
+    TransformType,
+    TsType,
+    notify_name,
+)
 
 _PROPOSAL = struct.Struct(">BxHBBBB")
 _TRANSFORM = struct.Struct(">BxHBxH")
@@ -41,12 +50,19 @@ class Transform:
         if len(body) == 4:  # without attributes, as most are
             type_, id_ = _TRANSFORM_BODY.unpack(body)
             return cls(type=type_, id=id_)
-        reader = Reader(body, "transform")
+        reader = Reader(body, "transform", "wire.transform")
         type_, id_ = _TRANSFORM_BODY.unpack(reader.take(4))
         key_length: int | None = None
         understood = True
         while reader.left:
             attribute, value = reader.number(2), reader.number(2)
+            if attribute == ATTRIBUTE_KEY_LENGTH:
+                raise malformed(
+                    "a key length attribute in the long form",
+                    "wire.transform",
+                    received="AF bit 0",
+                    expected="AF bit 1",
+                )
             if attribute == 0x8000 | ATTRIBUTE_KEY_LENGTH and key_length is None:
                 key_length = value
             else:
@@ -103,15 +119,25 @@ class SecurityAssociation:
         offset, more = 0, True
         while more:
             if len(proposals) >= MOST_PROPOSALS:
-                raise malformed("too many proposals")
+                raise malformed("too many proposals", "wire.sa-payload", expected=f"at most {MOST_PROPOSALS} proposals")
             more, proposal, offset = _parse_proposal(body, offset)
             proposals.append(proposal)
         if offset != len(body):
-            raise malformed("octets after the last proposal")
+            raise malformed(
+                "octets after the last proposal",
+                "wire.sa-payload",
+                received=f"{len(body)} octets",
+                expected=f"{offset} octets",
+            )
         numbers = [each.number for each in proposals]
         in_order = numbers[0] == 1 and all(after - before in (0, 1) for before, after in itertools.pairwise(numbers))
         if not in_order and len(set(numbers)) > 1:
-            raise malformed("proposal numbers do not run from 1")
+            raise malformed(
+                "proposal numbers do not run from 1",
+                "wire.sa-payload",
+                received=", ".join(map(str, numbers)),
+                expected="1, 2, 3 ...",
+            )
         return cls(proposals=tuple(proposals))
 
     def serialize(self) -> bytes:
@@ -121,30 +147,69 @@ class SecurityAssociation:
 
 
 def _parse_proposal(body: bytes, offset: int) -> tuple[bool, Proposal, int]:
-    if len(body) - offset < _PROPOSAL.size:
-        raise malformed("a proposal ends within its header")
+    left = len(body) - offset
+    if left < _PROPOSAL.size:
+        raise malformed(
+            "a proposal ends within its header", "wire.sa-payload", received=f"{left} octets", expected="8 octets"
+        )
     marker, length, number, protocol, spi_octets, count = _PROPOSAL.unpack_from(body, offset)
     stop = offset + length
     start = offset + _PROPOSAL.size + spi_octets
     if marker not in (0, 2) or length < _PROPOSAL.size or stop > len(body) or start > stop:
-        raise malformed("a proposal has a wrong length or marker")
+        raise malformed(
+            f"proposal {number} has a wrong length or marker",
+            "wire.proposal-payload",
+            received=f"length {length}, marker {marker}",
+            expected=f"length 8 to {left}, marker 0 or 2",
+        )
+    if protocol == Protocol.NONE:
+        raise malformed(f"proposal {number} is of no protocol", "wire.invalid-attribute", received=0, expected="1 to 3")
     if spi_octets not in _SPI_OCTETS.get(protocol, (spi_octets,)):
-        raise malformed(f"an SPI of {spi_octets} octets does not go with protocol {protocol}")
+        raise malformed(
+            f"an SPI of {spi_octets} octets in proposal {number} does not go with protocol {protocol}",
+            "wire.invalid-attribute",
+            received=spi_octets,
+            expected=" or ".join(map(str, _SPI_OCTETS[protocol])),
+        )
     if not 1 <= count <= MOST_TRANSFORMS:
-        raise malformed(f"a proposal with {count} transforms")
+        raise malformed(
+            f"proposal {number} has {count} transforms",
+            "wire.mismatched-attribute",
+            received=count,
+            expected=f"1 to {MOST_TRANSFORMS}",
+        )
     spi = body[start - spi_octets : start]
     transforms = []
     for index in range(count):
-        if stop - start < _TRANSFORM.size:
-            raise malformed("a transform ends within its header")
-        marker_t, length_t = struct.unpack_from(">BxH", body, start)
-        if marker_t != (3 if index < count - 1 else 0) or length_t < _TRANSFORM.size or start + length_t > stop:
-            raise malformed("a transform has a wrong length or marker")
-        transforms.append(Transform.parse(body[start + 4 : start + length_t]))
-        start += length_t
+        transform, start = _parse_transform(body, start, stop, last=index == count - 1)
+        transforms.append(transform)
     if start != stop:
-        raise malformed("octets after the last transform")
+        raise malformed(
+            f"octets after the last transform of proposal {number}",
+            "wire.proposal-payload",
+            received=f"{length} octets",
+            expected=f"{start - offset} octets",
+        )
     return marker == 2, Proposal(number=number, protocol=protocol, spi=spi, transforms=tuple(transforms)), stop
+
+
+def _parse_transform(body: bytes, start: int, stop: int, last: bool) -> tuple[Transform, int]:
+    if stop - start < _TRANSFORM.size:
+        raise malformed(
+            "a transform ends within its header",
+            "wire.transform",
+            received=f"{stop - start} octets",
+            expected=f"{_TRANSFORM.size} octets",
+        )
+    marker, length = struct.unpack_from(">BxH", body, start)
+    if marker != (0 if last else 3) or length < _TRANSFORM.size or start + length > stop:
+        raise malformed(
+            "a transform has a wrong length or marker",
+            "wire.transform",
+            received=f"length {length}, marker {marker}",
+            expected=f"length 8 to {stop - start}, marker {0 if last else 3}",
+        )
+    return Transform.parse(body[start + 4 : start + length]), start + length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +223,28 @@ class KeyExchangeData:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Read group and public value."""
-        reader = Reader(body, "KE payload")
+        reader = Reader(body, "KE payload", "wire.ke-payload")
         group, _reserved = reader.number(2), reader.take(2)
+        if not reader.left:
+            raise malformed(
+                "a KE payload without a value", "wire.ke-payload", received=len(body), expected="at least 5"
+            )
         return cls(group=group, data=reader.rest())
 
     def serialize(self) -> bytes:
         """Return the body."""
         return _PAIR.pack(self.group, 0) + self.data
+
+
+_ID_OCTETS = {
+    int(IdType.IPV4_ADDR): (4, 4),
+    int(IdType.FQDN): (1, 65_535),
+    int(IdType.RFC822_ADDR): (1, 65_535),
+    int(IdType.IPV6_ADDR): (16, 16),
+    int(IdType.DER_ASN1_DN): (2, 65_535),
+    int(IdType.DER_ASN1_GN): (2, 65_535),
+    int(IdType.KEY_ID): (1, 65_535),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +258,24 @@ class Identification:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Read type and value."""
-        reader = Reader(body, "ID payload")
+        reader = Reader(body, "ID payload", "wire.id-payload")
         id_type, _reserved = reader.number(1), reader.take(3)
+        octets = _ID_OCTETS.get(id_type)
+        if octets is None:
+            raise WireError(
+                "wire.invalid-attribute",
+                f"an identity of type {id_type}",
+                notify=NotifyType.AUTHENTICATION_FAILED,
+                received=id_type,
+                expected=", ".join(map(str, _ID_OCTETS)),
+            )
+        if not octets[0] <= reader.left <= octets[1]:
+            raise malformed(
+                f"an identity of type {id_type} with {reader.left} octets",
+                "wire.id-payload",
+                received=reader.left,
+                expected=octets[0] if octets[0] == octets[1] else f"{octets[0]} to {octets[1]}",
+            )
         return cls(id_type=id_type, data=reader.rest())
 
     def serialize(self) -> bytes:
@@ -201,6 +297,13 @@ class IdR(Identification):
     TYPE: ClassVar[int] = PayloadType.ID_R
 
 
+def _encoding(number: int) -> int:
+    """Return a certificate encoding that the registry has (section 3.6; 14 is RFC 7670, 15 RFC 4806)."""
+    if not 1 <= number <= 15:
+        raise malformed(f"certificate encoding {number}", "wire.cert-payload", received=number, expected="1 to 15")
+    return number
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cert:
     """The CERT payload (section 3.6); encoding 4 is one X.509 certificate in DER."""
@@ -212,8 +315,8 @@ class Cert:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Read encoding and data."""
-        reader = Reader(body, "CERT payload")
-        return cls(encoding=reader.number(1), data=reader.rest())
+        reader = Reader(body, "CERT payload", "wire.cert-payload")
+        return cls(encoding=_encoding(reader.number(1)), data=reader.rest())
 
     def serialize(self) -> bytes:
         """Return the body."""
@@ -231,8 +334,8 @@ class CertReq:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Read encoding and authorities."""
-        reader = Reader(body, "CERTREQ payload")
-        return cls(encoding=reader.number(1), data=reader.rest())
+        reader = Reader(body, "CERTREQ payload", "wire.cert-payload")
+        return cls(encoding=_encoding(reader.number(1)), data=reader.rest())
 
     def serialize(self) -> bytes:
         """Return the body."""
@@ -255,8 +358,12 @@ class Auth:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Read method and data."""
-        reader = Reader(body, "AUTH payload")
+        reader = Reader(body, "AUTH payload", "wire.auth-payload")
         method, _reserved = reader.number(1), reader.take(3)
+        if method == 0:
+            raise malformed("an authentication method of 0", "wire.auth-payload", received=0, expected="1 to 255")
+        if not reader.left:
+            raise malformed("an AUTH payload without data", "wire.auth-payload", received=4, expected="at least 5")
         return cls(method=method, data=reader.rest())
 
     def serialize(self) -> bytes:
@@ -278,7 +385,9 @@ class Nonce:
     def parse(cls, body: bytes) -> Self:
         """Read and check the length."""
         if not 16 <= len(body) <= 256:
-            raise malformed(f"a nonce of {len(body)} octets")
+            raise malformed(
+                f"a nonce of {len(body)} octets", "wire.nonce-payload", received=len(body), expected="16 to 256"
+            )
         return cls(data=body)
 
     def serialize(self) -> bytes:
@@ -299,15 +408,31 @@ class Notify:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Read protocol, SPI, type and data."""
-        reader = Reader(body, "Notify payload")
+        reader = Reader(body, "Notify payload", "wire.notify-payload")
         protocol, spi_octets, type_ = _NOTIFY.unpack(reader.take(4))
+        if spi_octets and protocol not in (Protocol.AH, Protocol.ESP):
+            raise malformed(
+                f"{notify_name(type_)} of protocol {protocol} with an SPI",
+                "wire.notify-payload",
+                received=f"protocol {protocol}, SPI of {spi_octets} octets",
+                expected="protocol 2 or 3, or no SPI",
+            )
         if type_ == NotifyType.REKEY_SA and (spi_octets != 4 or protocol not in (Protocol.AH, Protocol.ESP)):
-            raise malformed("REKEY_SA without the SPI of an IPsec SA")
+            raise malformed(
+                "REKEY_SA without the SPI of an IPsec SA",
+                "wire.notify-payload",
+                received=f"protocol {protocol}, SPI of {spi_octets} octets",
+                expected="protocol 2 or 3, SPI of 4 octets",
+            )
         return cls(type=type_, protocol=protocol, spi=reader.take(spi_octets), data=reader.rest())
 
     def serialize(self) -> bytes:
         """Return the body."""
         return _NOTIFY.pack(self.protocol, len(self.spi), self.type) + self.spi + self.data
+
+
+def _wrong_delete(detail: str, received: object, expected: object) -> WireError:
+    return malformed(detail, "wire.delete-payload", received=received, expected=expected)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,14 +446,16 @@ class Delete:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Read protocol and SPIs."""
-        reader = Reader(body, "Delete payload")
+        reader = Reader(body, "Delete payload", "wire.delete-payload")
         protocol, spi_octets, count = reader.number(1), reader.number(1), reader.number(2)
+        if protocol not in (Protocol.IKE, Protocol.AH, Protocol.ESP):
+            raise _wrong_delete(f"a Delete of protocol {protocol}", protocol, "1, 2 or 3")
         if protocol == Protocol.IKE and (spi_octets or count):
-            raise malformed("a Delete of the IKE SA carries SPIs")
+            raise _wrong_delete("a Delete of the IKE SA carries SPIs", f"{count} of {spi_octets} octets", "none")
         if protocol in (Protocol.AH, Protocol.ESP) and spi_octets != 4:
-            raise malformed(f"a Delete with SPIs of {spi_octets} octets")
+            raise _wrong_delete(f"a Delete with SPIs of {spi_octets} octets", spi_octets, 4)
         if spi_octets * count != reader.left:
-            raise malformed("a Delete whose SPIs do not fill it")
+            raise _wrong_delete("a Delete whose SPIs do not fill it", reader.left, spi_octets * count)
         return cls(protocol=protocol, spis=tuple(reader.take(spi_octets) for _ in range(count)))
 
     def serialize(self) -> bytes:
@@ -387,17 +514,33 @@ class TrafficSelectors:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         """Read the selectors; at least one must stand there."""
-        reader = Reader(body, "TS payload")
+        reader = Reader(body, "TS payload", "wire.ts-payload")
         count, _reserved = reader.number(1), reader.take(3)
         if count == 0:
-            raise malformed("a TS payload without selectors")
+            raise malformed("a TS payload without selectors", "wire.ts-payload", received=0, expected="1 to 255")
         selectors = []
         for _ in range(count):
+            if reader.left < 4:
+                raise malformed(
+                    "a traffic selector ends within its header", "wire.ts-attribute", received=reader.left, expected=4
+                )
             ts_type, protocol, length = reader.number(1), reader.number(1), reader.number(2)
-            if length < 4:
-                raise malformed("a traffic selector of no length")
-            inner = Reader(reader.take(length - 4), "traffic selector")
+            if length - 4 > reader.left:
+                raise malformed(
+                    "a traffic selector longer than its payload",
+                    "wire.ts-attribute",
+                    received=f"{reader.left + 4} octets",
+                    expected=f"{length} octets",
+                )
             octets = _TS_ADDRESS_OCTETS.get(ts_type)
+            if length < 4 or (octets is not None and length != 8 + 2 * octets):
+                raise malformed(
+                    f"a traffic selector of type {ts_type} with length {length}",
+                    "wire.invalid-attribute",
+                    received=length,
+                    expected="at least 4" if octets is None else 8 + 2 * octets,
+                )
+            inner = Reader(reader.take(length - 4), "traffic selector", "wire.ts-attribute")
             if octets is None:
                 continue
             selectors.append(
@@ -464,7 +607,6 @@ Payload = (
 
 _READ = (SecurityAssociation, KeyExchangeData, IdI, IdR, Cert, CertReq, Auth, Nonce, Notify, Delete, VendorId, TsI, TsR)
 _PARSERS: dict[int, Callable[[bytes], Payload]] = {kind.TYPE: kind.parse for kind in _READ}
-_OPAQUE = frozenset({PayloadType.CP, PayloadType.EAP, PayloadType.SKF})
 
 
 def payload_type(payload: Payload) -> int:
@@ -477,11 +619,53 @@ def parse_payload(type_: int, critical: bool, body: bytes) -> Payload:
     parser = _PARSERS.get(type_)
     if parser is not None:
         return parser(body)
-    if critical and type_ not in _OPAQUE:
+    if type_ == PayloadType.CP:
+        _check_configuration(body)
+    elif type_ == PayloadType.EAP:
+        _check_eap(body)
+    elif critical and type_ != PayloadType.SKF:
         raise WireError(
             "drop.critical-payload",
             f"payload type {type_} is unknown and critical",
             notify=NotifyType.UNSUPPORTED_CRITICAL_PAYLOAD,
             data=bytes((type_,)),
+            received=f"payload type {type_}, critical",
         )
     return Opaque(type=type_, data=body)
+
+
+def _check_configuration(body: bytes) -> None:
+    """Check type and lengths of a CP payload (section 3.15); which attributes there are is not read."""
+    reader = Reader(body, "CP payload", "wire.cp-payload")
+    kind, _reserved = reader.number(1), reader.take(3)
+    if not 1 <= kind <= 4:
+        raise malformed(f"a CP payload of type {kind}", "wire.invalid-attribute", received=kind, expected="1 to 4")
+    while reader.left:
+        if reader.left < 4:
+            raise malformed(
+                "a configuration attribute ends within its header",
+                "wire.incomplete-attribute",
+                received=f"{reader.left} octets",
+                expected="4 octets",
+            )
+        _attribute, length = reader.number(2), reader.number(2)
+        if length > reader.left:
+            raise malformed(
+                "a configuration attribute longer than its payload",
+                "wire.incomplete-attribute",
+                received=f"{reader.left} octets",
+                expected=f"{length} octets",
+            )
+        reader.take(length)
+
+
+def _check_eap(body: bytes) -> None:
+    """Check code and length of an EAP packet (section 3.16, RFC 3748 section 4)."""
+    reader = Reader(body, "EAP payload", "wire.eap-payload")
+    code, _identifier, length = reader.number(1), reader.number(1), reader.number(2)
+    if not 1 <= code <= 4:
+        raise malformed(f"an EAP packet of code {code}", "wire.eap-payload", received=code, expected="1 to 4")
+    if length != len(body) or (code in (1, 2) and length < 5):
+        raise malformed(
+            "an EAP packet of a wrong length", "wire.eap-payload", received=len(body), expected=max(length, 5)
+        )

@@ -203,3 +203,8 @@ def is_known_exchange(number: int) -> bool:
 def notify_name(number: int) -> str:
     """Return the registry's name of a notify type, or its number as text."""
     return _NOTIFY_NAMES.get(number, f"notify {number}")
+
+
+def exchange_name(number: int) -> str:
+    """Return the registry's name of an exchange type in lowercase, or its number as text."""
+    return Exchange(number).name.lower() if number in _EXCHANGES else f"exchange {number}"

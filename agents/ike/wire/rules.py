@@ -99,15 +99,17 @@ def check(exchange: int, response: bool, payloads: tuple[Payload, ...]) -> None:
         if number in bounds:
             counts[number] = counts.get(number, 0) + 1
         elif is_known_payload(number):
-            raise _violation(f"{PayloadType(number).name} is not allowed here")
+            raise _violation(f"{PayloadType(number).name} is not allowed here", PayloadType(number).name, None)
     only_notifies = response and all(number in _ANYWHERE for number in counts)
     for number, (least, most) in bounds.items():
         count = counts.get(number, 0)
         if count > most:
-            raise _violation(f"{PayloadType(number).name} stands {count} times")
+            raise _violation(f"{PayloadType(number).name} stands {count} times", count, f"at most {most}")
         if count < least and not only_notifies:
-            raise _violation(f"{PayloadType(number).name} is missing")
+            raise _violation(f"{PayloadType(number).name} is missing", count, f"at least {least}")
 
 
-def _violation(detail: str) -> WireError:
-    return WireError("drop.payload-rules", detail, notify=NotifyType.INVALID_SYNTAX)
+def _violation(detail: str, received: object, expected: object) -> WireError:
+    return WireError(
+        "drop.payload-rules", detail, notify=NotifyType.INVALID_SYNTAX, received=received, expected=expected
+    )

@@ -294,8 +294,8 @@ class TestRefusals:
         for host in (paris, lyon):
             assert host.engine._sas == {}
             assert host.engine._esp_spis == set()
-            assert not host.engine._half_open
-            assert host.engine._first_requests == {}
+            assert not host.engine.door.half_open
+            assert host.engine.door.requests == {}
             assert host.engine.questions.pending() == 0
         assert paris.state is TunnelState.DISABLED
 

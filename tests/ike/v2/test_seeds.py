@@ -85,8 +85,8 @@ def verdict(paris: Host, lyon: Host) -> str | None:
         lingering = [str(sa) for sa in host.engine._sas.values() if sa.state != "established"]
         if lingering and host.state is TunnelState.UP:
             return f"{host.name}: half-open or lingering {lingering}"
-        if host.engine._half_open:
-            return f"{host.name}: counts half-open SAs {host.engine._half_open}"
+        if host.engine.door.half_open:
+            return f"{host.name}: counts half-open SAs {host.engine.door.half_open}"
         spis = {child.spi_in for sa in host.engine._sas.values() for child in sa.children}
         if host.engine._esp_spis != spis:
             return f"{host.name}: {len(host.engine._esp_spis)} SPIs taken for {len(spis)} children"

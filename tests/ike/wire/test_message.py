@@ -72,9 +72,9 @@ class TestHeader:
     @pytest.mark.parametrize(
         ("change", "code"),
         [
-            (lambda octets: octets[:27], "drop.malformed"),
-            (lambda octets: octets + b"x", "drop.malformed"),
-            (lambda octets: bytes(8) + octets[8:], "drop.malformed"),
+            (lambda octets: octets[:27], "wire.header"),
+            (lambda octets: octets + b"x", "wire.header"),
+            (lambda octets: bytes(8) + octets[8:], "wire.header"),
             (lambda octets: octets[:17] + b"\x10" + octets[18:], "drop.ikev1"),
             (lambda octets: octets[:17] + b"\x30" + octets[18:], "drop.version"),
             (lambda octets: octets[:17] + b"\x00" + octets[18:], "drop.version"),
@@ -108,7 +108,7 @@ class TestClear:
         octets[30:32] = length.to_bytes(2, "big")
         with pytest.raises(WireError) as caught:
             parse_clear(bytes(octets), classify(bytes(octets)))
-        assert caught.value.code == "drop.malformed"
+        assert (caught.value.code, caught.value.payload) == ("wire.sa-payload", "SA")
 
     def test_an_endless_chain_ends(self) -> None:
         chain = (bytes((43, 0, 0, 4)) * 200)[:-4] + bytes((0, 0, 0, 4))
@@ -204,20 +204,20 @@ class TestProtected:
             open_message(bytes(octets), classify(bytes(octets)), cipher())
 
     @pytest.mark.parametrize(
-        ("first", "chain"),
+        ("first", "chain", "code"),
         [
-            (PayloadType.DELETE, b""),
-            (PayloadType.DELETE, bytes.fromhex("00000003")),
-            (PayloadType.NONE, b"\x00"),
-            (PayloadType.SK, bytes.fromhex("00000004")),
-            (PayloadType.NOTIFY, bytes.fromhex("2a000008 00004000 00000009 0100000000")),
+            (PayloadType.DELETE, b"", "wire.delete-payload"),
+            (PayloadType.DELETE, bytes.fromhex("00000003"), "wire.delete-payload"),
+            (PayloadType.NONE, b"\x00", "drop.malformed"),
+            (PayloadType.SK, bytes.fromhex("00000004"), "wire.encrypted-payload"),
+            (PayloadType.NOTIFY, bytes.fromhex("2a000008 00004000 00000009 0100000000"), "wire.delete-payload"),
         ],
     )
-    def test_an_authentic_chain_that_is_wrong_is_to_be_answered(self, first: int, chain: bytes) -> None:
+    def test_an_authentic_chain_that_is_wrong_is_to_be_answered(self, first: int, chain: bytes, code: str) -> None:
         octets = reseal_chain(first, chain)
         with pytest.raises(WireError) as caught:
             open_message(octets, classify(octets), cipher())
-        assert (caught.value.code, caught.value.notify) == ("drop.malformed", 7)
+        assert (caught.value.code, caught.value.notify) == (code, 7)
 
     def test_an_unknown_critical_payload_inside(self) -> None:
         octets = reseal_chain(222, bytes.fromhex("00800004"))

@@ -69,17 +69,19 @@ def _ranges(draw: st.DrawFn) -> SelectorRange:
 
 _selectors = st.lists(_ranges(), min_size=1, max_size=5).map(tuple)
 
+_filled = st.binary(min_size=2, max_size=60)
+
 payloads: st.SearchStrategy[Payload] = st.one_of(
     st.builds(SecurityAssociation, proposals=_proposals()),
-    st.builds(KeyExchangeData, group=st.integers(0, 65535), data=_octets),
-    st.builds(IdI, id_type=st.integers(0, 255), data=_octets),
-    st.builds(IdR, id_type=st.integers(0, 255), data=_octets),
-    st.builds(Auth, method=st.integers(0, 255), data=_octets),
+    st.builds(KeyExchangeData, group=st.integers(0, 65535), data=_filled),
+    st.builds(IdI, id_type=st.sampled_from([2, 3, 9, 10, 11]), data=_filled),
+    st.builds(IdR, id_type=st.sampled_from([1]), data=st.binary(min_size=4, max_size=4)),
+    st.builds(Auth, method=st.integers(1, 255), data=_filled),
     st.builds(Nonce, data=st.binary(min_size=16, max_size=256)),
     st.builds(
         Notify,
         type=st.integers(0, 65535).filter(lambda number: number != NotifyType.REKEY_SA),
-        protocol=st.integers(0, 255),
+        protocol=st.sampled_from([2, 3]),
         spi=st.binary(max_size=8),
         data=_octets,
     ),
@@ -91,9 +93,13 @@ payloads: st.SearchStrategy[Payload] = st.one_of(
     st.builds(VendorId, data=_octets),
     st.builds(TsI, selectors=_selectors),
     st.builds(TsR, selectors=_selectors),
-    st.builds(Cert, encoding=st.integers(0, 255), data=_octets),
-    st.builds(CertReq, encoding=st.integers(0, 255), data=_octets),
-    st.builds(Opaque, type=st.sampled_from([47, 48, 200]), data=_octets),
+    st.builds(Cert, encoding=st.integers(1, 15), data=_octets),
+    st.builds(CertReq, encoding=st.integers(1, 15), data=_octets),
+    st.builds(Opaque, type=st.just(200), data=_octets),
+    st.builds(
+        Opaque, type=st.just(47), data=st.sampled_from([b"\x01\0\0\0", bytes.fromhex("02000000 0001 0004 0a000001")])
+    ),
+    st.builds(Opaque, type=st.just(48), data=st.sampled_from([b"\x03\x01\0\x04", b"\x01\x01\0\x05\x01"])),
 )
 
 
@@ -109,7 +115,7 @@ def test_any_octets_are_read_or_refused(type_: int, critical: bool, body: bytes)
         parse_payload(type_, critical, body).serialize()
     except WireError as error:
         code = error.code
-    assert code in ("fine", "drop.malformed", "drop.critical-payload")
+    assert code in ("fine", "drop.critical-payload") or code.startswith("wire.")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +139,7 @@ def test_any_octets_are_read_or_refused(type_: int, critical: bool, body: bytes)
 def test_malformed_proposals(what: str, body: str) -> None:
     with pytest.raises(WireError) as caught:
         SecurityAssociation.parse(bytes.fromhex(body))
-    assert caught.value.code == "drop.malformed", what
+    assert caught.value.code.startswith("wire."), what
 
 
 @pytest.mark.parametrize(
@@ -159,7 +165,7 @@ def test_malformed_proposals(what: str, body: str) -> None:
 def test_malformed_bodies(type_: int, body: str) -> None:
     with pytest.raises(WireError) as caught:
         parse_payload(type_, False, bytes.fromhex(body))
-    assert caught.value.code == "drop.malformed"
+    assert caught.value.code.startswith("wire.")
 
 
 def test_an_unknown_attribute_makes_the_transform_unusable() -> None:
@@ -176,7 +182,7 @@ def test_unknown_critical_payload_names_its_type() -> None:
 
 
 def test_a_known_payload_may_carry_the_critical_bit() -> None:
-    assert parse_payload(48, True, b"eap") == Opaque(type=48, data=b"eap")
+    assert parse_payload(48, True, b"\x03\1\0\4") == Opaque(type=48, data=b"\x03\1\0\4")
 
 
 def test_other_selector_types_are_skipped() -> None:

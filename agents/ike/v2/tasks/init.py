@@ -20,7 +20,7 @@ from agents.contract.config import IkeProposal
 from agents.ike import proposals
 from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
-from agents.ike.errors import PeerError
+from agents.ike.errors import IkeError, PeerError
 from agents.ike.outputs import Path, Transmit
 from agents.ike.v2 import announce, natd
 from agents.ike.v2 import key_exchange as ke
@@ -28,6 +28,7 @@ from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.keymat import derive_ike_keys
 from agents.ike.v2.protection import Sent
 from agents.ike.v2.states import SaState
+from agents.ike.v2.tally import Count
 from agents.ike.v2.tasks import intermediate
 from agents.ike.v2.tasks.base import Task, refusal
 from agents.ike.wire.header import NO_SPI, Header
@@ -166,10 +167,23 @@ class InitiateSa(Task):
         intermediate.begin(sa, now)
 
 
+class AnswerTooLongError(IkeError):
+    """The answer to a first request would be longer than the request, and its sender has not shown a cookie."""
+
+
 def respond(
-    core: Core, sa: IkeSa, message: Message, datagram: bytes, configured: tuple[IkeProposal, ...], now: float
+    core: Core,
+    sa: IkeSa,
+    message: Message,
+    datagram: bytes,
+    configured: tuple[IkeProposal, ...],
+    now: float,
+    most_octets: int | None = None,
 ) -> None:
-    """Answer a first request with keys. Raises PeerError before anything but ``sa`` exists."""
+    """Answer a first request with keys, in at most ``most_octets``.
+
+    Raises PeerError or AnswerTooLongError before anything but ``sa`` exists.
+    """
     offer, key_exchange, nonce = message.find(SecurityAssociation), message.find(KeyExchangeData), message.find(Nonce)
     assert offer is not None  # all three: the payload rules ask for them
     assert key_exchange is not None
@@ -217,6 +231,9 @@ def respond(
     )
     sa.init_request = datagram
     sa.init_response = serialize_clear(Message(header=header, payloads=payloads))
+    if most_octets is not None and len(sa.init_response) > most_octets:
+        raise AnswerTooLongError
+    core.exchanges.add(Exchange.IKE_SA_INIT, Count.RESPONSES_OUT)
     sa.responses.begin(Exchange.IKE_SA_INIT, datagram)
     sa.responses.finish(Sent(header=header, datagrams=(sa.init_response,)))
     core.emit(Transmit(path=sa.path, datagram=sa.init_response))
