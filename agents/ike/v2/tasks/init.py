@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
 
 NONCE_OCTETS = 32
+_OPENING_NONCE_OCTETS = 96
+"""The opener's nonce is longer: what only an answer carries (CERTREQ, CHILDLESS_IKEV2_SUPPORTED) then mostly fits into
+the length of the request, beyond which no answer goes before a cookie has come back."""
+
 _MOST_RESTARTS = 4
 _FRAGMENTATION = Notify(type=NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)
 _INTERMEDIATE = Notify(type=NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED)
@@ -66,7 +70,7 @@ class InitiateSa(Task):
         if self._key_pair is None or self._key_pair.group.slug != group:
             self._key_pair = KeyPair.generate(algorithms.KEY_EXCHANGE[group], sa.core.entropy)
         if not sa.nonce_i:
-            sa.nonce_i = sa.core.entropy.octets(NONCE_OCTETS)
+            sa.nonce_i = sa.core.entropy.octets(_OPENING_NONCE_OCTETS)
         cookie = () if self._cookie is None else (Notify(type=NotifyType.COOKIE, data=self._cookie),)
         additional = any(each.additional_key_exchanges for each in config.proposals)
         return (
