@@ -11,7 +11,8 @@ class Mobility:
 
     ``peer_addresses`` are the further ones the peer told, ``announced`` what it was told by us. ``nat_seen`` is the
     hash by which the peer last said where it sees us, after the SPIs in it. ``lost_address`` is the one in use that
-    this host has no more, ``refused`` the pairs of addresses that the peer did not take.
+    this host has no more; an end that is not the opener makes a ``detour`` then, until the opener moves the SA.
+    ``refused`` are pairs of addresses that the peer did not take.
     """
 
     offered: bool = False
@@ -20,4 +21,5 @@ class Mobility:
     announced: tuple[str, ...] = ()
     nat_seen: tuple[bytes, bytes] | None = None
     lost_address: str | None = None
+    detour: bool = False
     refused: set[tuple[str, str]] = field(default_factory=set)

@@ -104,6 +104,7 @@ def heard_from(sa: IkeSa, path: Path) -> None:
     if sa.mobility.enabled or not sa.nat.remote or (sa.nat.local and sa.opener):
         return
     old, sa.path = sa.path, path
+    sa.moves += 1
     sa.report(
         "ike.nat-moved",
         "The peer's messages come from another address or port",
@@ -148,9 +149,17 @@ def _move_child(sa: IkeSa, child: ChildSa) -> None:
 def take(sa: IkeSa, path: Path, now: float) -> None:
     """Use this path for IKE from now on; a request without answer goes out on it at once (RFC 4555 section 3.5)."""
     sa.path = path
+    sa.moves += 1
     sa.path_octets = UNKNOWN_PATH_OCTETS
     sa.requests.hurry(now)
     sa.core.touch(sa)
+
+
+def inherit(successor: IkeSa, old: IkeSa) -> None:
+    """Give the SA that a rekey made the path of the old one, if that moved while the rekey was under way."""
+    if old.moves > successor.moves:
+        successor.path, successor.nat, successor.moves = old.path, old.nat, old.moves
+        successor.use_for_esp(old.esp_path if old.esp_path != old.path else None)
 
 
 def report_move(sa: IkeSa, old: Path, new: Path) -> None:

@@ -32,16 +32,21 @@ def own_addresses_changed(tunnel: TunnelRuntime, now: float) -> None:
             sa.close(now)
             tunnel.retry_at = now
         elif sa.state is SaState.ESTABLISHED and not gone:
-            _address_is_there(sa, now)
+            _address_is_there(sa, own, now)
         elif sa.state is SaState.ESTABLISHED:
             _address_is_gone(sa, now)
 
 
-def _address_is_there(sa: IkeSa, now: float) -> None:
+def _address_is_there(sa: IkeSa, own: tuple[str, ...], now: float) -> None:
     if sa.mobility.lost_address == sa.path.local_address:
         sa.report("ike.address-back", f"{sa.path.local_address} is back")
         sa.requests.hurry(now)
     sa.mobility.lost_address = None
+    esp = sa.esp_path
+    if sa.mobility.detour and esp.local_address in own:
+        sa.mobility.detour = False
+        paths.take(sa, esp, now)  # the address that ESP still has, and the opener still knows, is back
+        sa.use_for_esp(None)
     mobike.announce_addresses(sa, now)
 
 
@@ -57,5 +62,7 @@ def _address_is_gone(sa: IkeSa, now: float) -> None:
         mobike.move(sa, others[0], now)
     elif others:
         # Only the opener moves the SA; it hears from elsewhere that this address is no more (RFC 4555 section 3.6).
+        sa.mobility.detour = True
+        sa.use_for_esp(sa.esp_path)
         paths.take(sa, others[0], now)
         mobike.announce_addresses(sa, now)

@@ -89,6 +89,7 @@ class IkeSa:
         self.last_heard = now
         self.last_sent = now
         self.mobility = Mobility()
+        self.moves = 0
         self._esp_path: Path | None = None
         self.scheduled_at: float | None = None
         self._protection: Protection | None = None
@@ -157,7 +158,7 @@ class IkeSa:
         new.nat = self.nat
         new.auth = self.auth
         new.fragmentation, new.path_octets = self.fragmentation, self.path_octets
-        new.mobility, new._esp_path = self.mobility, self._esp_path
+        new.mobility, new._esp_path, new.moves = self.mobility, self._esp_path, self.moves
         new.authentication = self.authentication
         new.expire_at = None
         new.tunnel = self.tunnel
@@ -430,6 +431,7 @@ class IkeSa:
         assert self.tunnel is not None
         self.supersede(now)
         self.successor = successor
+        paths.inherit(successor, self)
         successor.children, self.children = [*self.children, *successor.children], []
         # A Delete of the old SA stays with it; everything about children goes along.
         keep = [task for task in self.queue if isinstance(task, DeleteIke)]

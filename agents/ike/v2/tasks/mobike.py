@@ -95,10 +95,20 @@ def _supported(sa: IkeSa) -> tuple[Payload, ...]:
 # --- telling addresses
 
 
-class AnnounceAddresses(Task):
-    """Tells the peer which further addresses we have now (3.6)."""
+class _Lasting(Task):
+    """A request about addresses: if the SA ends by a rekey before the answer, its successor asks again."""
 
     exchange = Exchange.INFORMATIONAL
+
+    def abandoned(self, sa: IkeSa, now: float) -> None:
+        """Go on at the successor, if there is one."""
+        latest = sa.latest()
+        if latest is not sa and latest.state is SaState.ESTABLISHED:
+            latest.enqueue(self, now, first=True)
+
+
+class AnnounceAddresses(_Lasting):
+    """Tells the peer which further addresses we have now (3.6)."""
 
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """Return the request."""
@@ -149,10 +159,8 @@ def _take_addresses(sa: IkeSa, message: Message) -> bool:
 # --- moving: the opener
 
 
-class UpdateAddresses(Task):
+class UpdateAddresses(_Lasting):
     """Moves the SA at the peer to the path this request takes (3.5)."""
-
-    exchange = Exchange.INFORMATIONAL
 
     def __init__(self) -> None:
         self._path: Path | None = None
@@ -172,6 +180,7 @@ class UpdateAddresses(Task):
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
         """Take the answer, unless we have moved on meanwhile."""
+        sa = sa.latest()
         if sa.path != self._path:
             return
         refusal = message.notify(NotifyType.UNACCEPTABLE_ADDRESSES) or message.notify(
@@ -181,12 +190,13 @@ class UpdateAddresses(Task):
             self._refused(sa, refusal, now)
             return
         _check_cookie(sa, message, self._cookie)
-        take_nat(sa, natd.detect(message, sa.spi_i, sa.spi_r, sa.path, _pretends(sa)))
+        header = message.header
+        take_nat(sa, natd.detect(message, header.spi_i, header.spi_r, sa.path, _pretends(sa)))
         _note_seen(sa, message)
 
     def failed(self, sa: IkeSa, error: PeerError, now: float) -> None:
         """The answer proves nothing: whoever is there is not the peer alone."""
-        sa.fail(error, now)
+        sa.latest().fail(error, now)
 
     def _refused(self, sa: IkeSa, notify: Notify, now: float) -> None:
         """Try another path that the peer may like better; without one, begin again (3.5)."""
@@ -267,10 +277,8 @@ def _note_seen(sa: IkeSa, message: Message) -> None:
 # --- moving: the other end
 
 
-class CheckReturnRoutability(Task):
+class CheckReturnRoutability(_Lasting):
     """Asks whether the peer is where it moved to; only then ESP follows (3.7)."""
-
-    exchange = Exchange.INFORMATIONAL
 
     def __init__(self, old: Path) -> None:
         self._old = old
@@ -285,6 +293,7 @@ class CheckReturnRoutability(Task):
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
         """Move ESP, unless the peer has moved on meanwhile."""
+        sa = sa.latest()
         if sa.path != self._path:
             return
         _check_cookie(sa, message, self._cookie)
@@ -294,7 +303,7 @@ class CheckReturnRoutability(Task):
 
     def failed(self, sa: IkeSa, error: PeerError, now: float) -> None:
         """Whoever answers there is not the peer: the SA cannot go on."""
-        sa.fail(error, now)
+        sa.latest().fail(error, now)
 
 
 def concerns(message: Message) -> bool:
@@ -319,18 +328,19 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     hashes = natd.notifies(sa.spi_i, sa.spi_r, came, _pretends(sa), sa.core.entropy) if found.supported else ()
     sa.respond((*hashes, *echo), now)
     if update:
-        _follow(sa, came, found, now)
+        _follow(sa.latest(), came, found, now)
     elif told and sa.opener and came != sa.path:
         _peer_lost_address(sa, came, now)
 
 
 def _follow(sa: IkeSa, came: Path, found: natd.NatDetection, now: float) -> None:
     """The opener is elsewhere: IKE goes there at once, ESP when the peer has answered from there."""
-    if came == sa.path and found == sa.nat:
-        return
     old = sa.esp_path
+    if came == sa.path == old and found == sa.nat:
+        return
     path.take(sa, came, now)
     sa.use_for_esp(old)
+    sa.mobility.detour = False
     before, sa.nat = sa.nat, found
     if before.encapsulates != found.encapsulates:
         words = "in use" if found.encapsulates else "over"
