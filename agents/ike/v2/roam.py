@@ -41,6 +41,7 @@ def _address_is_there(sa: IkeSa, own: tuple[str, ...], now: float) -> None:
     if sa.mobility.lost_address == sa.path.local_address:
         sa.report("ike.address-back", f"{sa.path.local_address} is back")
         sa.requests.hurry(now)
+        sa.core.touch(sa)
     sa.mobility.lost_address = None
     esp = sa.esp_path
     if sa.mobility.detour and esp.local_address in own:
