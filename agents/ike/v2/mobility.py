@@ -12,7 +12,8 @@ class Mobility:
     ``peer_addresses`` are the further ones the peer told, ``announced`` what it was told by us. ``nat_seen`` is the
     hash by which the peer last said where it sees us, after the SPIs in it. ``lost_address`` is the one in use that
     this host has no more; an end that is not the opener makes a ``detour`` then, until the opener moves the SA.
-    ``refused`` are pairs of addresses that the peer did not take.
+    ``refused`` are pairs of addresses that the peer did not take. ``probed`` says that the last update went out on
+    other paths too.
     """
 
     offered: bool = False
@@ -22,4 +23,5 @@ class Mobility:
     nat_seen: tuple[bytes, bytes] | None = None
     lost_address: str | None = None
     detour: bool = False
+    probed: bool = False
     refused: set[tuple[str, str]] = field(default_factory=set)

@@ -188,6 +188,7 @@ def to_probe(sa: IkeSa) -> tuple[Path, ...]:
         return ()
     if outstanding.tries == PATIENT_TRIES + 1:
         sa.report("ike.address-probed", f"No answer on {describe(sa.path)}: {len(others)} other paths are tried")
+    sa.mobility.probed = True
     start = (outstanding.tries - PATIENT_TRIES - 1) * MOST_PROBES % len(others)
     return (*others[start:], *others[:start])[:MOST_PROBES]
 

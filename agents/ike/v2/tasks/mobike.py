@@ -169,6 +169,7 @@ class UpdateAddresses(_Lasting):
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """Return the request."""
         self._path = sa.path
+        sa.mobility.probed = False
         self._cookie = sa.core.entropy.octets(COOKIE2_OCTETS)
         hashes = natd.notifies(sa.spi_i, sa.spi_r, sa.path, _pretends(sa), sa.core.entropy) if sa.nat.supported else ()
         return (
@@ -190,6 +191,9 @@ class UpdateAddresses(_Lasting):
             self._refused(sa, refusal, now)
             return
         _check_cookie(sa, message, self._cookie)
+        if sa.mobility.probed:  # the peer took the copy that came first: perhaps that of another path
+            announce_move(sa, now)
+            return
         header = message.header
         take_nat(sa, natd.detect(message, header.spi_i, header.spi_r, sa.path, _pretends(sa)))
         _note_seen(sa, message)
