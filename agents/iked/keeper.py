@@ -131,7 +131,8 @@ class Keeper:
         runtime.effects.detach(refusal, for_good=not may_come)
         if self._wanted is not None and self._wanted is not runtime.document:
             # Whatever cannot be bound here is told once there is a data plane.
-            runtime.sockets.bind(_addresses(self._wanted), port_4500=False, kernel_esp=False)
+            # Port 4500 is left to an espd that may come; where none will, IKE itself speaks there.
+            runtime.sockets.bind(_addresses(self._wanted), port_4500=not may_come, kernel_esp=False)
             runtime.configure(self._wanted)
         self._settled.set()
         runtime.changed()

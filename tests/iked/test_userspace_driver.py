@@ -86,7 +86,7 @@ async def test_every_method_asks_with_its_own_parameters(espd: Espd, tmp_path: P
         ("open_link", {"link": to_plain(link)}),
         ("add_sa", {"spec": to_plain(sa(Direction.IN, 7))}),
         ("add_policy", {"spec": to_plain(policy(Direction.IN))}),
-        ("update_mapping", {"sa": {"spi": 7, "destination": "a"}, "source": "b", "destination": "c",
+        ("update_mapping", {"sa": {"spi": 7, "destination": "a", "protocol": "esp"}, "source": "b", "destination": "c",
                             "encapsulation": {"source_port": 4500, "destination_port": 4500}}),
         ("remove_policy", {"spec": to_plain(policy(Direction.IN))}),
         ("close_link", {"tunnel_id": "t"}),
