@@ -126,8 +126,9 @@ class Service:
             driver="userspace",
             available=problem is None,
             reason=problem or "ESP in this agent's own process, through TUN devices",
-            encryptions=frozenset(ENCRYPTION),
+            encryptions=frozenset(slug for slug, row in ENCRYPTION.items() if row.esp),
             integrities=frozenset(INTEGRITY),
+            extended_sequence_numbers=True,
             plain_esp=_raw_sockets_work(),
             owns_port_4500=True,
         )

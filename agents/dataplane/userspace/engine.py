@@ -34,7 +34,6 @@ from agents.dataplane.userspace import drops, ip
 from agents.dataplane.userspace.drops import Dropped
 from agents.dataplane.userspace.esp import (
     HEADER_OCTETS,
-    MAX_SEQUENCE,
     NEXT_DUMMY,
     NEXT_IPV4,
     NEXT_IPV6,
@@ -42,6 +41,7 @@ from agents.dataplane.userspace.esp import (
     TRAILERS_6,
     strip,
 )
+from agents.dataplane.userspace.replay import extend
 from agents.dataplane.userspace.sadb import Path, Sa, SaDatabase
 from agents.dataplane.userspace.spd import PolicyDatabase
 
@@ -194,7 +194,7 @@ class Engine:
                     if len(flows) >= MAX_CACHED_FLOWS:
                         flows.clear()
                     flows[key] = sa
-            if sa.sequence + len(group) > MAX_SEQUENCE:
+            if sa.sequence + len(group) > sa.last_sequence:
                 self._expire(sa, hard=True)
                 continue
             packets = sa.transform.seal(sa.sequence + 1, group)
@@ -285,7 +285,7 @@ class Engine:
         The hot loop. What is usual is looked at with as few steps as can be: the next sequence number, no octet but an
         IP packet and the shortest trailer, the flow of the packet before. Everything else takes the long way.
         """
-        spi, window, open_packet = sa.spec.spi, sa.window, sa.transform.open
+        spi, window, open_packet, extended = sa.spec.spi, sa.window, sa.transform.open, sa.extended
         align = sa.transform.block - 1
         trailers_4, trailers_6 = TRAILERS_4[align + 1], TRAILERS_6[align + 1]
         congested = arrival.traffic_class & 3 == ip.ECN_CE
@@ -300,16 +300,18 @@ class Engine:
             their_spi, sequence = _spi_and_sequence(datagram)
             if their_spi != spi:
                 break
+            if extended:
+                sequence = extend(sequence, top)
             try:
                 if sequence == top + 1:
-                    plain = open_packet(datagram)
+                    plain = open_packet(datagram, sequence >> 32)
                     top = sequence
                 else:
                     window.advance(top)
                     code = window.check(sequence)
                     if code is not None:
                         raise Dropped(code, "window")
-                    plain = open_packet(datagram)
+                    plain = open_packet(datagram, sequence >> 32)
                     window.accept(sequence)
                     top = window.top
                 first = plain[0]

@@ -1,7 +1,8 @@
 """The anti-replay window (RFC 4303 section 3.4.3, appendix A) as one integer bitmap.
 
-Bit ``n`` stands for sequence number ``top - n``. Numbers are plain integers, so the same window serves 64-bit ones.
-``check`` comes before the ICV is verified and changes nothing; ``accept`` comes after.
+Bit ``n`` stands for sequence number ``top - n``. Numbers are plain integers, so the same window serves 64-bit ones,
+once :func:`extend` has said which number a packet's 32 bits mean. ``check`` comes before the ICV is verified and
+changes nothing; ``accept`` comes after.
 """
 
 from __future__ import annotations
@@ -9,6 +10,22 @@ from __future__ import annotations
 from agents.dataplane.userspace import drops
 
 MAX_SIZE = 4096
+_BEHIND = 1 << 20
+
+
+def extend(low: int, top: int) -> int:
+    """Return the extended sequence number whose low 32 bits a packet has (RFC 4303 section A2.2).
+
+    ``top`` is the highest number authenticated so far. What is at most 2^20 below it counts as late or in the window,
+    which is more than any window here, so that a late packet is called late; everything else is ahead. A wrong guess
+    fails the integrity check.
+    """
+    number = (top & ~0xFFFFFFFF) | low
+    floor = top - _BEHIND
+    if number < floor:
+        return number + (1 << 32) & 0xFFFFFFFFFFFFFFFF
+    # Below 2^32 there is nothing older.
+    return number - (1 << 32) if number - (1 << 32) >= max(floor, 0) else number
 
 
 class ReplayWindow:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from agents.contract.config import Mode
 from agents.contract.status import Counters
 from agents.dataplane.base import Direction, SaId, SaSpec, SaState
 from agents.dataplane.userspace import drops
-from agents.dataplane.userspace.esp import MAX_SEQUENCE, Transform, build_transform
+from agents.dataplane.userspace.esp import MAX_EXTENDED_SEQUENCE, MAX_SEQUENCE, Transform, build_transform
 from agents.dataplane.userspace.replay import ReplayWindow
 
-SOFT_SEQUENCE = MAX_SEQUENCE - (1 << 28)
-"""A rekey is asked for 2^28 packets before the sequence number would wrap: minutes at any speed we reach."""
+ROOM_TO_REKEY = 1 << 28
+"""A rekey is asked for so many packets before the sequence number would wrap: minutes at any speed we reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Sa:
 
     __slots__ = (
         "added_at",
+        "extended",
+        "last_sequence",
         "last_used",
         "octets",
         "packets",
@@ -74,6 +77,8 @@ class Sa:
         self.octets = 0
         self.packets = 0
         self.sequence = 0
+        self.extended = spec.extended_sequence_numbers
+        self.last_sequence = MAX_EXTENDED_SEQUENCE if self.extended else MAX_SEQUENCE
         self.window = ReplayWindow(spec.replay_window)
         self.rejected = {drops.INTEGRITY: 0, drops.REPLAY: 0, drops.LATE: 0}
         self.permitted: set[bytes] = set()
@@ -96,12 +101,16 @@ class Sa:
         """Whether it is time to rekey."""
         limits = self.spec.limits
         highest = self.sequence if self.spec.direction is Direction.OUT else self.window.top
-        return highest >= SOFT_SEQUENCE or self._past(limits.soft_s, limits.soft_bytes, limits.soft_packets, now)
+        return highest >= self.last_sequence - ROOM_TO_REKEY or self._past(
+            limits.soft_s, limits.soft_bytes, limits.soft_packets, now
+        )
 
     def hard_reached(self, now: float) -> bool:
         """Whether the SA may not be used any more."""
         limits = self.spec.limits
-        return self.sequence >= MAX_SEQUENCE or self._past(limits.hard_s, limits.hard_bytes, limits.hard_packets, now)
+        return self.sequence >= self.last_sequence or self._past(
+            limits.hard_s, limits.hard_bytes, limits.hard_packets, now
+        )
 
     def _past(self, seconds: int, octets: int, packets: int, now: float) -> bool:
         return bool(
@@ -151,9 +160,19 @@ class SaDatabase:
     def add(self, spec: SaSpec, now: float) -> Sa:
         """Hold a new SA; raises ValueError when the spec is impossible. The id must be free."""
         if spec.encryption is None or spec.encryption_key is None or spec.ah is not None:
-            raise ValueError("the userspace data plane carries ESP only")
+            raise ValueError("the userspace data plane carries ESP only, no AH")
+        if spec.mode is not Mode.TUNNEL:
+            raise ValueError(f"the userspace data plane carries tunnel mode only, no {spec.mode} mode")
+        if spec.compression_cpi is not None:
+            raise ValueError("the userspace data plane does not compress (IPComp)")
         transform = build_transform(
-            spec.spi, spec.encryption, spec.encryption_key, spec.integrity, spec.integrity_key, self._entropy
+            spec.spi,
+            spec.encryption,
+            spec.encryption_key,
+            spec.integrity,
+            spec.integrity_key,
+            self._entropy,
+            extended=spec.extended_sequence_numbers,
         )
         sa = Sa(spec, transform, now)
         self._by_id[spec.id] = sa

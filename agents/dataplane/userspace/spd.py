@@ -10,7 +10,8 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agents.dataplane.base import Direction, PolicySpec, Selector
+from agents.contract.config import Mode
+from agents.dataplane.base import Direction, PolicySpec, SaProtocol, Selector
 from agents.dataplane.userspace.ip import Flow
 
 _ANY_PORT = (0, 65535)
@@ -89,7 +90,9 @@ class PolicyDatabase:
         self._added = 0
 
     def add(self, spec: PolicySpec) -> None:
-        """Hold or replace a policy; raises ValueError when its selector is impossible."""
+        """Hold or replace a policy; raises ValueError for an impossible selector, or anything but ESP in a tunnel."""
+        if spec.mode is not Mode.TUNNEL or spec.protocols != (SaProtocol.ESP,) or spec.compressed:
+            raise ValueError("the userspace data plane carries ESP in tunnel mode only, without AH and IPComp")
         matcher = build_matcher(spec.selector)
         self._added += 1
         order = (spec.priority, -matcher.destination_mask.bit_count(), self._added)

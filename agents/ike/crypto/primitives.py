@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.decrepit.ciphers.algorithms import Camellia
@@ -96,16 +96,16 @@ _HASHES: dict[str, Callable[[], hashes.HashAlgorithm]] = {
 }
 
 
-def keyed_mac(name: str, key: bytes) -> Callable[[bytes], bytes]:
+def keyed_mac(name: str, key: bytes) -> Callable[[Buffer], bytes]:
     """Return the function from octets to their whole MAC.
 
     ``name`` is the ``hash`` of an integrity or PRF row. AES-XCBC and AES-CMAC take 16 octets of key.
     """
     if name == "aes-xcbc":
         return _AesXcbc(key)
-    template: CMAC | HMAC = CMAC(AES(key)) if name == "aes-cmac" else HMAC(key, _HASHES[name]())
+    template = _cmac(key) if name == "aes-cmac" else HMAC(key, _HASHES[name]())
 
-    def mac(data: bytes) -> bytes:
+    def mac(data: Buffer) -> bytes:
         context = template.copy()
         context.update(data)
         return context.finalize()
@@ -127,14 +127,14 @@ class _AesXcbc:
         k1, k2, k3 = (_encrypt_block(key, bytes((number,)) * 16) for number in (1, 2, 3))
         zero = int.from_bytes(_encrypt_block(k1, bytes(16)), "big")
         mask = (zero << 1 ^ 0x87 * (zero >> 127)) & (1 << 128) - 1  # SP 800-38B section 6.1
-        self._cmac = CMAC(AES(k1))
+        self._cmac = _cmac(k1)
         self._whole = int.from_bytes(k2, "big") ^ mask
         self._with_padding = int.from_bytes(k3, "big") ^ mask
 
-    def __call__(self, data: bytes) -> bytes:
+    def __call__(self, data: Buffer) -> bytes:
         octets = len(data)
         end = (octets - 1) // 16 * 16 if octets else 0
-        last = data[end:]
+        last = bytes(data[end:])
         if len(last) == 16:
             block = int.from_bytes(last, "big") ^ self._whole
         else:
@@ -143,6 +143,11 @@ class _AesXcbc:
         context.update(data[:end])
         context.update(block.to_bytes(16, "big"))
         return context.finalize()
+
+
+def _cmac(key: bytes) -> HMAC:
+    """Return a CMAC under the type of an HMAC: they do the same, but CMAC is declared to take ``bytes`` only."""
+    return cast(HMAC, CMAC(AES(key)))
 
 
 def _encrypt_block(key: bytes, block: bytes) -> bytes:

@@ -86,7 +86,7 @@ def test_kernel_transport_mode_packets_authenticate() -> None:
     opened = 0
     for sa in row["sas"]:
         key, mac_key = Secret(bytes.fromhex(sa["enc_key"])), Secret(bytes.fromhex(sa["auth_key"]))
-        cbc = CbcTransform(int(sa["spi"], 16), "hmac-sha2-256-128", key, mac_key, entropy())
+        cbc = CbcTransform(int(sa["spi"], 16), "aes-256-cbc", "hmac-sha2-256-128", key, mac_key, entropy())
         for outer in ip_packets(f"linux-kernel-esp/{row['name']}.pcap"):
             esp = esp_of(outer)
             if esp is not None and esp[0] == sa["src"]:

@@ -4,15 +4,18 @@ import dataclasses
 import errno
 import random
 import struct
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.contract.config import Mode
 from agents.contract.secret import Secret
 from agents.dataplane.base import (
     Acquired,
+    AuthenticationHeader,
     DataplaneError,
     Direction,
     Expired,
@@ -20,12 +23,13 @@ from agents.dataplane.base import (
     Mapped,
     Rejected,
     SaId,
+    SaProtocol,
     UdpEncapsulation,
 )
 from agents.dataplane.userspace import drops
 from agents.dataplane.userspace.engine import ACQUIRE_AGAIN_S, Arrival, Engine
 from agents.dataplane.userspace.esp import MAX_SEQUENCE
-from agents.dataplane.userspace.sadb import SOFT_SEQUENCE
+from agents.dataplane.userspace.sadb import ROOM_TO_REKEY
 from tests.dataplane.userspace.values import (
     ALICE,
     ANY,
@@ -53,17 +57,28 @@ def opened(receiver: Engine, arrival: Arrival, *wires: bytes, now: float = 1.0) 
     return [packet for delivery in receiver.inbound(arrival, wires, now) for packet in delivery.packets]
 
 
+_INNER = [("10.1.0.1", "10.2.0.1"), ("fd01::1", "fd02::1")]
+
+
 @pytest.mark.parametrize("suite", SUITES, ids=str)
-@pytest.mark.parametrize("inner", [("10.1.0.1", "10.2.0.1"), ("fd01::1", "fd02::1")], ids=["inner4", "inner6"])
+@pytest.mark.parametrize("extended", [False, True], ids=["32", "64"])
+def test_every_suite_carries_packets(suite: tuple[str, str | None], extended: bool) -> None:
+    for inner in _INNER:
+        _cross(suite, inner, extended_sequence_numbers=extended)
+
+
+@pytest.mark.parametrize("inner", _INNER, ids=["inner4", "inner6"])
 @pytest.mark.parametrize("outer", [(ALICE, BOB), ("2001:db8::1", "2001:db8::2")], ids=["outer4", "outer6"])
 @pytest.mark.parametrize("encapsulation", [NAT, None], ids=["udp", "plain"])
-def test_packets_cross(
-    suite: tuple[str, str | None],
-    inner: tuple[str, str],
-    outer: tuple[str, str],
-    encapsulation: UdpEncapsulation | None,
+def test_packets_cross_on_every_kind_of_path(
+    inner: tuple[str, str], outer: tuple[str, str], encapsulation: UdpEncapsulation | None
 ) -> None:
-    sender, receiver, arrival = engine_pair(suite, source=outer[0], destination=outer[1], encapsulation=encapsulation)
+    for suite in (("aes-128-gcm-16", None), ("aes-256-cbc", "hmac-sha2-256-128")):
+        _cross(suite, inner, source=outer[0], destination=outer[1], encapsulation=encapsulation)
+
+
+def _cross(suite: tuple[str, str | None], inner: tuple[str, str], **changes: Any) -> None:
+    sender, receiver, arrival = engine_pair(suite, **changes)
     packets = [udp_packet(*inner, data=bytes(length)) for length in range(40)]
     assert opened(receiver, arrival, *seal(sender, *packets)) == packets
     octets = sum(map(len, packets))
@@ -335,7 +350,7 @@ def test_time_limits() -> None:
 def test_the_sequence_number_never_wraps() -> None:
     sender, receiver, arrival = engine_pair()
     (sa,) = sender._sadb
-    sa.sequence = SOFT_SEQUENCE - 1
+    sa.sequence = MAX_SEQUENCE - ROOM_TO_REKEY - 1
     seal(sender, udp_packet())
     assert sender.take_notices() == [Expired(id=sa.spec.id, hard=False)]
     sa.sequence = MAX_SEQUENCE - 2
@@ -472,3 +487,88 @@ def test_no_key_shows_in_any_text() -> None:
     for text in (repr(spec), repr(engine.list_sas()), repr(engine.paths())):
         assert secret.hex() not in text
         assert repr(secret) not in text
+
+
+class TestExtendedSequenceNumbers:
+    """RFC 4303 section 2.2.1: 64 bits counted, 32 of them sent."""
+
+    @pytest.mark.parametrize("suite", [("aes-128-gcm-16", None), ("aes-256-cbc", "hmac-sha2-256-128")], ids=str)
+    def test_numbers_go_on_beyond_32_bits(self, suite: tuple[str, str | None]) -> None:
+        sender, receiver, arrival = engine_pair(suite, extended_sequence_numbers=True)
+        (sa,) = sender._sadb
+        sa.sequence = MAX_SEQUENCE - 5
+        packets = [udp_packet(data=bytes((number,))) for number in range(12)]
+        wires = [seal(sender, packet)[0] for packet in packets]
+        assert [struct.unpack_from("!II", wire)[1] for wire in wires][3:8] == [MAX_SEQUENCE - 1, MAX_SEQUENCE, 0, 1, 2]
+        assert not sender.take_notices()
+        order = [0, 1, 2, 4, 6, 3, 5, 9, 8, 7, 11, 10]  # across the wrap in both directions
+        assert [opened(receiver, arrival, wires[number])[0] for number in order] == [packets[n] for n in order]
+        assert opened(receiver, arrival, *wires) == []
+        (state,) = receiver.list_sas()
+        assert (state.rejected_replay, state.rejected_late, state.rejected_integrity) == (12, 0, 0)
+
+    def test_a_run_across_the_wrap_opens_at_once(self) -> None:
+        sender, receiver, arrival = engine_pair(extended_sequence_numbers=True)
+        (sa,), (theirs,) = sender._sadb, receiver._sadb
+        sa.sequence = theirs.window.top = MAX_SEQUENCE - 3
+        packets = [udp_packet(data=bytes((number,))) for number in range(8)]
+        (burst,) = sender.outbound(TUNNEL, [packets], 1.0)
+        assert opened(receiver, arrival, *burst.packets) == packets
+        assert theirs.window.top == MAX_SEQUENCE + 5
+
+    def test_a_late_packet_is_called_late(self) -> None:
+        sender, receiver, arrival = engine_pair(extended_sequence_numbers=True)
+        (sa,), (theirs,) = sender._sadb, receiver._sadb
+        sa.sequence = theirs.window.top = MAX_SEQUENCE - 2
+        wires = [seal(sender, udp_packet())[0] for _ in range(200)]
+        assert len(opened(receiver, arrival, wires[-1], wires[0])) == 1
+        (state,) = receiver.list_sas()
+        assert (state.rejected_late, state.rejected_integrity) == (1, 0)
+
+    def test_one_end_alone_with_them_gets_nothing_through(self) -> None:
+        sender, receiver, arrival = engine_pair(extended_sequence_numbers=True)
+        (theirs,) = receiver._sadb
+        receiver.remove_sa(theirs.spec.id)
+        receiver.add_sa(dataclasses.replace(theirs.spec, extended_sequence_numbers=False), 0.0)
+        assert opened(receiver, arrival, *seal(sender, udp_packet())) == []
+        (state,) = receiver.list_sas()
+        assert state.rejected_integrity == 1
+
+    def test_a_rekey_is_asked_for_before_64_bits_end(self) -> None:
+        sender, _, _ = engine_pair(extended_sequence_numbers=True)
+        (sa,) = sender._sadb
+        sa.sequence = MAX_SEQUENCE
+        seal(sender, udp_packet())
+        assert not sender.take_notices()
+        sa.sequence = 2**64 - 1 - ROOM_TO_REKEY
+        seal(sender, udp_packet())
+        assert sender.take_notices() == [Expired(id=sa.spec.id, hard=False)]
+
+
+_AH = AuthenticationHeader(spi=0x1001, integrity="hmac-sha2-256-128", key=Secret(bytes(32)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"mode": Mode.TRANSPORT}, "tunnel mode only"),
+        ({"compression_cpi": 0x1234}, "IPComp"),
+        ({"ah": _AH}, "no AH"),
+        ({"ah": _AH, "encryption": None, "encryption_key": None}, "no AH"),
+    ],
+)
+def test_what_is_not_carried_here_is_refused_in_a_sentence(changes: dict[str, Any], word: str) -> None:
+    engine = Engine(entropy())
+    with pytest.raises(DataplaneError, match=word):
+        engine.add_sa(sa_spec(Direction.OUT, **changes), 0.0)
+    assert engine.list_sas() == ()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mode": Mode.TRANSPORT}, {"compressed": True}, {"protocols": (SaProtocol.ESP, SaProtocol.AH)}]
+)
+def test_a_policy_for_more_than_tunnelled_esp_is_refused(changes: dict[str, Any]) -> None:
+    engine = Engine(entropy())
+    with pytest.raises(DataplaneError, match="tunnel mode only"):
+        engine.add_policy(policy(Direction.OUT, "10.0.0.0/8", "10.0.0.0/8", **changes))
+    assert engine.list_policies() == ()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.dataplane.userspace import drops
-from agents.dataplane.userspace.replay import MAX_SIZE, ReplayWindow
+from agents.dataplane.userspace.replay import MAX_SIZE, ReplayWindow, extend
 
 
 class Reference:
@@ -68,3 +68,31 @@ def test_the_bitmap_does_not_grow() -> None:
 def test_an_impossible_size_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match="window"):
         ReplayWindow(size)
+
+
+_WRAP = 1 << 32
+
+
+@given(
+    top=st.one_of(st.integers(0, 3 * _WRAP), st.integers(2**64 - 10, 2**64 - 1)),
+    step=st.one_of(st.integers(-5_000, 5_000), st.integers(-(1 << 20), _WRAP - (1 << 20) - 1)),
+)
+def test_the_high_half_is_found_from_late_to_far_ahead(top: int, step: int) -> None:
+    number = top + step
+    if 0 <= number < 2**64:
+        assert extend(number % _WRAP, top) == number
+
+
+@given(st.integers(0, _WRAP - 1), st.integers(0, 2**64 - 1))
+def test_an_extended_number_has_64_bits_and_the_low_half_of_its_packet(low: int, top: int) -> None:
+    number = extend(low, top)
+    assert 0 <= number < 2**64
+    assert number % _WRAP == low
+
+
+def test_examples_of_the_high_half() -> None:
+    assert extend(1, 0) == 1
+    assert extend(0xFFFFFFFF, 0) == 0xFFFFFFFF  # nothing is older than 0
+    assert extend(0, 0xFFFFFFFF) == _WRAP
+    assert extend(0xFFFFFFF0, _WRAP + 5) == 0xFFFFFFF0
+    assert extend(5, 2 * _WRAP + 5) == 2 * _WRAP + 5
