@@ -23,6 +23,8 @@ IMPURE = (
     "secrets",
     "subprocess",
 )
+PRIMITIVES = "agents.ike.crypto.primitives"
+"""Ciphers and MACs that IKE and userspace ESP share; nothing else of ``ike`` is ESP's business."""
 SEAM = ("agents.dataplane.base", "agents.dataplane.plain", "agents.contract")
 CONSOLE_ORDER = ("lib", "accounts", "gateways", "pki", "vpn", "rollout", "monitor", "api", "ui")
 
@@ -48,7 +50,7 @@ def impure(package: str) -> list[str]:
         ("agents.ike.wire", ["agents.ike.wire", "agents.ike.errors", "agents.contract.algorithms"]),
         ("agents.ike", ["agents.ike", "agents.contract", "agents.dataplane.base", "cryptography"]),
         ("agents.dataplane.base", ["agents.contract"]),
-        ("agents.dataplane.userspace", ["agents.dataplane.userspace", *SEAM, "agents.ike.crypto.primitives", "cryptography"]),
+        ("agents.dataplane.userspace", ["agents.dataplane.userspace", *SEAM, PRIMITIVES, "cryptography"]),
         ("agents.dataplane.kernel", ["agents.dataplane.kernel", *SEAM, "pyroute2"]),
         ("agents.runtime", ["agents.runtime", "agents.contract", "agents.__version__"]),
         ("agents.pki", ["agents.pki", "agents.contract", "agents.runtime", "cryptography"]),

@@ -12,18 +12,22 @@ import errno
 from collections.abc import Awaitable, Callable, Mapping
 
 from agents.contract import algorithms
+from agents.contract.config import Mode
 from agents.contract.secret import Secret
 from agents.contract.status import Counters
 from agents.dataplane.base import (
     REQID_BASE,
     Acquired,
+    AuthenticationHeader,
     DataplaneError,
     Direction,
     Expired,
+    Features,
     Limits,
     PolicySpec,
     Rejected,
     SaId,
+    SaProtocol,
     SaSpec,
     SaState,
     Selector,
@@ -38,11 +42,20 @@ ECHO_OCTETS, ECHO6_OCTETS = 84, 104
 
 Suite = tuple[str, str | None]
 GCM: Suite = ("aes-128-gcm-16", None)
-SUITES: tuple[Suite, ...] = (
-    *((row.slug, None) for row in algorithms.ENCRYPTION.values() if row.aead),
-    *((row.slug, "hmac-sha2-256-128") for row in algorithms.ENCRYPTION.values() if not row.aead),
-    *(("aes-128-cbc", slug) for slug in algorithms.INTEGRITY if slug != "hmac-sha2-256-128"),
-)
+MUST_CARRY: tuple[Suite, ...] = (
+    GCM, ("aes-256-gcm-16", None), ("aes-128-cbc", "hmac-sha2-256-128"), ("aes-256-cbc", "hmac-sha1-96"),
+)  # fmt: skip
+"""What every driver has, whatever the machine; the rest it says in its features."""
+
+
+def suites(features: Features) -> tuple[Suite, ...]:
+    """Return each cipher that a driver says it has, and each integrity algorithm with AES-CBC."""
+    ciphers = [row for row in algorithms.ENCRYPTION.values() if row.esp and row.slug in features.encryptions]
+    return (
+        *((row.slug, None) for row in ciphers if row.aead),
+        *((row.slug, "hmac-sha2-256-128") for row in ciphers if not row.aead),
+        *(("aes-128-cbc", slug) for slug in algorithms.INTEGRITY if slug in features.integrities),
+    )
 
 
 def sa(
@@ -106,8 +119,11 @@ async def features_are_said(site: Site) -> None:
     assert features.driver
     assert features.reason
     assert features.available
-    assert features.encryptions == set(algorithms.ENCRYPTION)
-    assert features.integrities == set(algorithms.INTEGRITY)
+    assert features.encryptions <= set(algorithms.ENCRYPTION)
+    assert features.integrities <= set(algorithms.INTEGRITY)
+    assert set(MUST_CARRY) <= {
+        (encryption, integrity) for encryption in features.encryptions for integrity in (*features.integrities, None)
+    }
 
 
 async def an_open_driver_is_empty(site: Site) -> None:
@@ -224,10 +240,29 @@ async def moving_what_is_not_there_is_refused(site: Site) -> None:
 
 async def every_suite_is_taken(site: Site) -> None:
     here, there = _peer(site)
-    for number, suite in enumerate(SUITES):
+    said = suites(await site.driver.features())
+    for number, suite in enumerate(said):
         await site.driver.add_sa(sa(0x5100 + number, here, there, suite))
         await site.driver.add_sa(sa(0x5200 + number, there, here, suite, direction=Direction.IN))
-    assert len(await site.driver.list_sas()) == 2 * len(SUITES)
+    assert len(await site.driver.list_sas()) == 2 * len(said)
+
+
+async def what_features_leave_out_is_refused(site: Site) -> None:
+    """In a sentence, and nothing is left: so that a child fails with the reason and not with silence."""
+    here, there = _peer(site)
+    features = await site.driver.features()
+    plain = sa(0x5001, here, there)
+    header = AuthenticationHeader(spi=0x5002, integrity="hmac-sha2-256-128", key=Secret(bytes(32)))
+    for said, spec in (
+        (Mode.TRANSPORT in features.modes, dataclasses.replace(plain, mode=Mode.TRANSPORT)),
+        (SaProtocol.AH in features.protocols, dataclasses.replace(plain, ah=header)),
+        (features.compression, dataclasses.replace(plain, compression_cpi=0x1234)),
+        (features.extended_sequence_numbers, dataclasses.replace(plain, extended_sequence_numbers=True)),
+    ):
+        if not said:
+            error = await _refused(site.driver.add_sa(spec))
+            assert (error.operation, bool(error.reason)) == ("add_sa", True)
+    assert await site.driver.list_sas() == ()
 
 
 async def opening_again_starts_empty(site: Site) -> None:
@@ -274,12 +309,13 @@ async def a_time_limit_is_told_twice_and_ends_the_sa(site: Site) -> None:
 
 
 async def _key(
-    pair: SitePair, suite: Suite = GCM, *, spi: int = 0x6001, six: bool = False, limits: Limits = NO_LIMITS
-) -> None:
+    pair: SitePair, suite: Suite = GCM, *, spi: int = 0x6001, six: bool = False, limits: Limits = NO_LIMITS,
+    extended: bool = False,
+) -> None:  # fmt: skip
     """Install SAs left to right (``spi``) and right to left (``spi + 1``), each inbound first."""
     for source, target, number in ((pair.left, pair.right, spi), (pair.right, pair.left, spi + 1)):
         outer = (source.outer6, target.outer6) if six else (source.outer, target.outer)
-        spec = sa(number, *outer, suite, limits=limits)
+        spec = dataclasses.replace(sa(number, *outer, suite, limits=limits), extended_sequence_numbers=extended)
         await target.driver.add_sa(dataclasses.replace(spec, direction=Direction.IN))
         await source.driver.add_sa(spec)
 
@@ -326,7 +362,7 @@ async def ipv6_outside(pair: SitePair) -> None:
 async def every_suite_carries_traffic(pair: SitePair) -> None:
     left, right = pair.left, pair.right
     await _policies(pair)
-    for number, suite in enumerate(SUITES):
+    for number, suite in enumerate(suites(await left.driver.features())):
         spi = 0x6100 + 2 * number
         await _key(pair, suite, spi=spi)
         assert await left.ping(right.inner, left.inner, 2) == 2, suite
@@ -335,6 +371,23 @@ async def every_suite_carries_traffic(pair: SitePair) -> None:
         for site in (left, right):
             for state in await site.driver.list_sas():
                 await site.driver.remove_sa(state.id)
+
+
+async def extended_sequence_numbers_carry_traffic(pair: SitePair) -> None:
+    """With an AEAD and with a MAC; one end alone with them gets nothing through."""
+    left, right = pair.left, pair.right
+    if not (await left.driver.features()).extended_sequence_numbers:
+        return
+    await _policies(pair)
+    for spi, suite in ((0x6001, GCM), (0x6011, ("aes-128-cbc", "hmac-sha2-256-128"))):
+        await _key(pair, suite, spi=spi, extended=True)
+        assert await left.ping(right.inner, left.inner) == 3, suite
+        await _counted(pair, spi, 3, 3 * ECHO_OCTETS)
+    spec = sa(0x6021, left.outer, right.outer)
+    await right.driver.add_sa(dataclasses.replace(spec, direction=Direction.IN))
+    await left.driver.add_sa(dataclasses.replace(spec, extended_sequence_numbers=True))
+    assert await left.ping(right.inner, left.inner, 2) == 0
+    assert _by_spi(await right.driver.list_sas())[0x6021].rejected_integrity == 2
 
 
 async def packets_of_many_lengths_cross(pair: SitePair) -> None:
@@ -422,8 +475,8 @@ STATE_CHECKS: Mapping[str, StateCheck] = {
         removing_is_idempotent, policies_are_listed_as_added, a_policy_is_replaced_by_direction_and_selector,
         a_policy_taken_over_stays_when_its_former_owner_goes, a_mapping_moves_an_sa,
         a_move_takes_an_sa_into_udp_and_out_again,
-        moving_what_is_not_there_is_refused, every_suite_is_taken, opening_again_starts_empty,
-        a_closed_driver_refuses_and_can_be_opened_again,
+        moving_what_is_not_there_is_refused, every_suite_is_taken, what_features_leave_out_is_refused,
+        opening_again_starts_empty, a_closed_driver_refuses_and_can_be_opened_again,
     )
 }  # fmt: skip
 REAL_CHECKS: Mapping[str, StateCheck] = {
@@ -435,7 +488,8 @@ REAL_CHECKS: Mapping[str, StateCheck] = {
 TRAFFIC_CHECKS: Mapping[str, TrafficCheck] = {
     check.__name__: check
     for check in (
-        pings_cross_and_are_counted, ipv6_outside, every_suite_carries_traffic, packets_of_many_lengths_cross,
+        pings_cross_and_are_counted, ipv6_outside, every_suite_carries_traffic,
+        extended_sequence_numbers_carry_traffic, packets_of_many_lengths_cross,
         the_newest_sa_is_used, no_sa_asks_for_one_and_nothing_leaves, a_packet_limit_is_told_twice_and_ends_the_sa,
         another_key_is_told_as_failed_integrity, traffic_outside_the_selectors_stays_out,
     )
