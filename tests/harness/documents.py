@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from agents.contract.config import (
+    Certificate,
     Child,
     ConnectionType,
     Endpoint,
@@ -16,9 +17,11 @@ from agents.contract.config import (
     IkePolicy,
     IkeProposal,
     IpsecProposal,
+    PostquantumKey,
     PresharedKey,
     Retransmission,
     TrafficSelector,
+    TrustAnchor,
     Tunnel,
 )
 from agents.contract.secret import Secret
@@ -63,6 +66,9 @@ class Side:
     retransmission: Retransmission = field(default_factory=Retransmission)
     generation: int = 0
     allow_legacy: bool = False
+    certificates: list[Certificate] = field(default_factory=list)
+    anchors: list[TrustAnchor] = field(default_factory=list)
+    ppks: list[PostquantumKey] = field(default_factory=list)
 
     def document(self) -> GatewayDocument:
         self.generation += 1
@@ -74,6 +80,9 @@ class Side:
             retransmission=self.retransmission,
             allow_legacy=self.allow_legacy,
             preshared_keys=tuple(self.keys),
+            postquantum_keys=tuple(self.ppks),
+            certificates=tuple(self.certificates),
+            trust_anchors=tuple(self.anchors),
             tunnels=tuple(self.tunnels),
         )
 

@@ -29,11 +29,11 @@ from agents.ike.outputs import (
     SwitchOutbound,
     Transmit,
     Validate,
-    Verdict,
 )
 from agents.ike.psk import PresharedKeys
 from agents.ike.v2.cookie import HalfOpenLimits
 from tests.harness.entropy import SeededEntropy
+from tests.harness.pki import Shell
 
 
 @dataclass(kw_only=True)
@@ -106,6 +106,7 @@ class Host:
         self.document: GatewayDocument | None = None
         self.reports: list[Report] = []
         self.psk_answers = True
+        self.shell = Shell()
 
     def change_addresses(self, *addresses: str) -> None:
         """Have these addresses from now on, and tell the engine."""
@@ -141,10 +142,11 @@ class Host:
                 if self.psk_answers:
                     secret = PresharedKeys(self.document.preshared_keys).find(output)
                     self.engine.psk_found(output.request_id, secret, self.world.now)
-            case Sign():
-                self.engine.signed(output.request_id, None, self.world.now)
-            case Validate():
-                self.engine.validated(output.request_id, Verdict(code="ike.certificate-invalid"), self.world.now)
+            case Sign() | Validate():
+                self.shell.log.append(output)
+                self.shell.asked.append(output)
+                if self.shell.answers:
+                    self.answer_shell()
             case Keepalive():
                 self.world.keep_alive(output)
             case InstallChild():
@@ -169,6 +171,17 @@ class Host:
                 self.reports.append(output)
             case _:
                 assert_never(output)
+
+    def answer_shell(self) -> None:
+        """Answer every Sign and Validate asked so far."""
+        assert self.document is not None
+        asked, self.shell.asked = self.shell.asked, []
+        for request in asked:
+            if isinstance(request, Sign):
+                self.engine.signed(request.request_id, self.shell.sign(request), self.world.now)
+            else:
+                verdict = self.shell.judge(request, self.document)
+                self.engine.validated(request.request_id, verdict, self.world.now)
 
     def _install(self, output: InstallChild) -> None:
         plane = self.data_plane

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 MOST_CERTIFICATES = 10
-MOST_CERTIFICATE_OCTETS = 60_000
+MOST_CERTIFICATE_OCTETS = 28_000
 PSK = "psk"
 _KINDS = {AuthKind.PSK: "a pre-shared key", AuthKind.CERTIFICATE: "a certificate"}
 _METHODS = {int(AuthMethod.SHARED_KEY_MIC): "a pre-shared key", int(AuthMethod.DIGITAL_SIGNATURE): "a signature"}
