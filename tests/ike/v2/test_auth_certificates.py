@@ -564,7 +564,7 @@ class TestAnswersThatTakeTime:
             assert each.engine._sas == {}
             assert each.engine._esp_spis == set()
             assert each.engine.questions.pending() == 0
-            assert not each.engine._half_open
+            assert not each.engine.door.half_open
 
     def test_the_peer_may_begin_before_the_initiator_has_judged_it(self) -> None:
         """lyon rekeys the child while paris still waits for the verdict: its request comes again later."""
