@@ -3,7 +3,8 @@
 Making and checking a signature, and the octets around it in the payload. A *bare* signature is what the key's algorithm
 gives: RSA as long as the modulus, EdDSA as RFC 8032 has it, ECDSA in DER for method 14 and r and s side by side for
 methods 9 to 11. An AlgorithmIdentifier counts when it is octet by octet one of those a row has: its parameters are not
-interpreted. Deliberately not here: which key to trust, and what is signed (RFC 7296 section 2.15).
+interpreted. The library draws the randomness of ECDSA and PSS itself. Deliberately not here: which key to trust, and
+what is signed (RFC 7296 section 2.15).
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY
 from agents.contract.secret import Secret
@@ -205,6 +207,27 @@ def test_the_high_half_is_in_every_icv_and_in_no_packet(suite: tuple[str, str | 
         assert strip(receiver.open(wire, high)) == (NEXT_IPV4, packet)
         assert strip(receiver.open(memoryview(wire), high)) == (NEXT_IPV4, packet)
         assert len(wire) == len(transform(suite).seal(1, [packet])[0])
+
+
+@given(
+    suite=st.sampled_from(SUITES),
+    extended=st.booleans(),
+    payloads=st.lists(st.binary(max_size=300), min_size=1, max_size=5),
+    sequence=st.integers(1, 2**32 - 10),
+    noise=st.binary(max_size=400),
+)
+def test_any_packets_come_back_and_no_noise_opens(
+    suite: tuple[str, str | None], extended: bool, payloads: list[bytes], sequence: int, noise: bytes
+) -> None:
+    packets = [ip_packet(payload=payload) for payload in payloads]
+    receiver = transform(suite, extended=extended)
+    high = 3 if extended else 0
+    for wire, packet in zip(
+        transform(suite, extended=extended).seal(high << 32 | sequence, packets), packets, strict=True
+    ):
+        with pytest.raises(Dropped):
+            receiver.open(wire[:8] + noise, high)
+        assert strip(receiver.open(wire, high)) == (NEXT_IPV4, packet)
 
 
 def test_extended_numbers_are_where_the_rfcs_have_them() -> None:

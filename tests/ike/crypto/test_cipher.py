@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY, Encryption, Integrity
 from agents.ike.crypto.cipher import IntegrityError, SkCipher
@@ -58,6 +60,32 @@ def test_a_shortened_body_is_refused_at_every_length(encryption: Encryption, int
     for octets in range(len(body)):
         with pytest.raises(IntegrityError):
             cipher.open(_AAD, body[:octets])
+
+
+@given(
+    suite=st.sampled_from(_SUITES),
+    plaintext=st.binary(max_size=2000),
+    aad=st.binary(min_size=28, max_size=64),
+    seed=st.integers(0, 2**32),
+)
+def test_any_contents_come_back_and_no_noise_opens(
+    suite: tuple[Encryption, Integrity | None], plaintext: bytes, aad: bytes, seed: int
+) -> None:
+    cipher, entropy = _cipher(*suite, seed=seed), SeededEntropy(seed + 1)
+    first, second = (cipher.seal(aad, plaintext, entropy.octets(cipher.iv_octets)) for _ in range(2))
+    assert cipher.open(aad, second) == cipher.open(aad, first) == plaintext  # a context keeps nothing between messages
+    assert first != second
+    with pytest.raises(IntegrityError):
+        cipher.open(aad, entropy.octets(len(first)))
+    with pytest.raises(IntegrityError):
+        cipher.open(aad, plaintext)
+
+
+def test_what_is_not_for_ike_is_refused() -> None:
+    for slug in ("null", "aes-128-gmac"):
+        row = ENCRYPTION[slug]
+        with pytest.raises(ValueError, match="does not protect IKE"):
+            SkCipher(row, None, bytes(row.keymat_octets), b"")
 
 
 def test_padding_longer_than_the_message_is_refused() -> None:
