@@ -7,6 +7,7 @@ vectors can be the reason. Nothing else skips, and nothing is expected to fail (
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -48,6 +49,10 @@ NEEDS: Mapping[str, Need] = {
     "openssl": _tool("openssl", "openssl", "an independent judge of certificates, CRLs and OCSP"),
     "iperf3": _tool("iperf3", "iperf3", "measuring throughput"),
     "tcpdump": _tool("tcpdump", "tcpdump", "capturing what the internet sees"),
+    "pkits": Need(
+        lambda: importlib.util.find_spec("cryptography_vectors") is None,
+        "NIST's certification path tests are a package of their own; for a full run: apt-get install make; make setup",
+    ),
     "uml": Need(
         lambda: uml.missing() is not None,
         "a kernel with ESP runs as User Mode Linux here: apt-get install user-mode-linux kmod",

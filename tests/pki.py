@@ -244,8 +244,8 @@ class Authority:
         next_update: datetime.datetime | None = None,
         unknown: bool = False,
         nonce: bool = True,
-        signer: PrivateKey | None = None,
         serial_shift: int = 0,
+        forged: bool = False,
     ) -> bytes:
         """Answer an OCSP request (DER) by this CA's list, signed by the CA or by ``responder``."""
         asked = ocsp.load_der_ocsp_request(request)
@@ -271,8 +271,12 @@ class Authority:
             for each in asked.extensions:
                 if isinstance(each.value, x509.OCSPNonce):
                     builder = builder.add_extension(each.value, critical=False)
-        own = signer or (responder.key if responder is not None else self.key)
-        return builder.sign(own, hash_for(own)).public_bytes(serialization.Encoding.DER)
+        own = responder.key if responder is not None else self.key
+        octets = builder.sign(own, hash_for(own)).public_bytes(serialization.Encoding.DER)
+        if forged:  # of the responder the answer names, but not signed by it
+            assert responder is None, "the signature must stand at the end"
+            octets = octets[:-1] + bytes((octets[-1] ^ 1,))
+        return octets
 
 
 def hash_for(

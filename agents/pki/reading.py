@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import warnings
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -86,24 +85,20 @@ def read(octets: bytes) -> Certificate:
             "ike.certificate-invalid", f"A certificate of more than {MOST_OCTETS} octets is not taken"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # about encodings that are odd but unambiguous; a peer must not fill the log
-            parsed = x509.load_der_x509_certificate(octets)
-            key = parsed.public_key()
-            certificate = Certificate(
-                x509=parsed,
-                der=octets,
-                subject=names.normal(parsed.subject),
-                issuer=names.normal(parsed.issuer),
-                not_before=parsed.not_valid_before_utc,
-                not_after=parsed.not_valid_after_utc,
-                public_key=usable(key, names.text(parsed.subject)),
-                spki=spki(key),
-                extensions=parsed.extensions,
-            )
-            _ = parsed.serial_number, parsed.version, parsed.signature, parsed.tbs_certificate_bytes
+        parsed = x509.load_der_x509_certificate(octets)
+        key = parsed.public_key()
+        certificate = Certificate(
+            x509=parsed,
+            der=octets,
+            subject=names.normal(parsed.subject),
+            issuer=names.normal(parsed.issuer),
+            not_before=parsed.not_valid_before_utc,
+            not_after=parsed.not_valid_after_utc,
+            public_key=usable(key, names.text(parsed.subject)),
+            spki=spki(key),
+            extensions=parsed.extensions,
+        )
+        _ = parsed.serial_number, parsed.version, parsed.signature, parsed.tbs_certificate_bytes
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise _malformed(error) from None
     except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
