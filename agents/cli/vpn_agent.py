@@ -1,4 +1,4 @@
-"""``vpn-agent``: enrol a gateway, run its processes, look at its tunnels and act on them."""
+"""``vpn-agent``: enrol a gateway, keep its keys, run its processes, look at its tunnels and act on them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agents.agentd.enrol import enrol
 from agents.agentd.errors import EnrolmentError
-from agents.cli import text
+from agents.cli import keys, text
 from agents.cli.ask import FAILED, Agentd, CommandError, ask, fail, find_tunnel
 from agents.contract.actions import Verb
 from agents.contract.codec import to_plain
@@ -85,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--after", type=int, help="events above this number (default: the last --limit)")
     events.add_argument("--limit", type=int, default=50, help="at most so many to begin with (default: 50)")
     events.set_defaults(command=_events)
+
+    keys.add(commands, places)
 
     version = commands.add_parser("version", help="show the version")
     version.set_defaults(command=_version)

@@ -96,9 +96,9 @@ def judge(name: str) -> str:
         return error.message
     for certificate, issuer in path.steps():
         statuses = []
-        for each in lists():
+        for revoked in lists():
             try:
-                statuses.append(crl.status(each, certificate, issuer, MOMENT))
+                statuses.append(crl.status(revoked, certificate, issuer, MOMENT))
             except StatusError:
                 continue
         if not statuses:

@@ -54,9 +54,9 @@ def with_crl(server: RevocationServer, path: str = "/root.crl") -> Authority:
     return root
 
 
-def with_ocsp(server: RevocationServer, path: str = "/ocsp", **answer: object) -> Authority:
-    root = Authority.root("Root", ocsp_url=server.url + path)
-    server.publish(path, lambda body: (200, {}, root.ocsp_answer(body, **answer)))  # type: ignore[arg-type]
+def with_ocsp(server: RevocationServer, **answer: object) -> Authority:
+    root = Authority.root("Root", ocsp_url=server.url + "/ocsp")
+    server.publish("/ocsp", lambda body: (200, {}, root.ocsp_answer(body, **answer)))  # type: ignore[arg-type]
     return root
 
 
