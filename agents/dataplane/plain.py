@@ -72,6 +72,16 @@ class IkeDatagram:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathLimit:
+    """The path of UDP 4500 between two addresses takes IP packets of this many octets at most (``too_big``)."""
+
+    local_address: str
+    remote_address: str
+    remote_port: int
+    packet_octets: int
+
+
 def notice_to_plain(notice: Notice) -> dict[str, Any]:
     """Return a driver notice as the parameters of ``notice``."""
     return {"kind": _KINDS[type(notice)], **to_plain(notice)}

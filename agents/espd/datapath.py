@@ -103,11 +103,21 @@ class Datapath:
             self._loop.remove_reader(opened)
             opened.close()
 
-    def send_ike(self, local_address: str, octets: bytes, address: str, port: int) -> None:
-        """Send an IKE message from UDP 4500, where :meth:`holds_port`; raises OSError."""
+    def send_ike(self, local_address: str, octets: bytes, address: str, port: int) -> int | None:
+        """Send an IKE message from UDP 4500, where :meth:`holds_port`; raises OSError.
+
+        Returns the path's MTU when the message was too big for it.
+        """
+        return self._udp_4500(local_address).send_ike(octets, address, port)
+
+    def keep_alive(self, local_address: str, address: str, port: int) -> None:
+        """Send a NAT keepalive from UDP 4500, where :meth:`holds_port`; raises OSError."""
+        self._udp_4500(local_address).keep_alive(address, port)
+
+    def _udp_4500(self, local_address: str) -> UdpSocket:
         opened = self._sockets[local_address, ENCAPSULATION_PORT]
         assert isinstance(opened, UdpSocket)
-        opened.send_ike(octets, address, port)
+        return opened
 
     def holds_port(self, local_address: str) -> bool:
         """Whether UDP 4500 is held on this address."""

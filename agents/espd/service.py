@@ -15,14 +15,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.errors import DocumentError
 from agents.contract.status import ComponentHealth
 from agents.dataplane.base import DataplaneError, Features, PolicySpec, SaId, SaSpec, TunnelLink, UdpEncapsulation
-from agents.dataplane.plain import IkeDatagram, features_to_plain, notice_to_plain
+from agents.dataplane.plain import IkeDatagram, PathLimit, features_to_plain, notice_to_plain
 from agents.dataplane.userspace.sadb import path_of
 from agents.espd import tun
 from agents.espd.datapath import Datapath
@@ -35,6 +35,7 @@ TICK_S = 1.0
 MAX_UNTOLD = 10_000
 
 Answer = Callable[[dict[str, Any]], Any]
+_T = TypeVar("_T")
 
 
 class Service:
@@ -64,6 +65,7 @@ class Service:
             "list_policies": self._list_policies,
             "bind": self._bind,
             "send_ike": self._send_ike,
+            "keep_alive": self._keep_alive,
             "health": self._health,
         }
         self._server = rpc.Server(path, {name: _handler(name, answer) for name, answer in answers.items()})
@@ -218,9 +220,8 @@ class Service:
 
     def _send_ike(self, params: dict[str, Any]) -> dict[str, Any]:
         datagram = IkeDatagram.from_plain(params)
-        if not self._datapath.holds_port(datagram.local_address):
-            raise DataplaneError("send_ike", datagram.local_address, errno.ENOTCONN, "UDP 4500 is not bound there")
-        with_errno(
+        self._need_port("send_ike", datagram.local_address)
+        packet_octets = with_errno(
             "send_ike",
             datagram.remote_address,
             self._datapath.send_ike,
@@ -229,7 +230,28 @@ class Service:
             datagram.remote_address,
             datagram.remote_port,
         )
+        if packet_octets is not None:
+            limit = PathLimit(
+                local_address=datagram.local_address,
+                remote_address=datagram.remote_address,
+                remote_port=datagram.remote_port,
+                packet_octets=packet_octets,
+            )
+            self._tell("too_big", to_plain(limit))
         return {}
+
+    def _keep_alive(self, params: dict[str, Any]) -> dict[str, Any]:
+        local_address, remote_address = _text(params, "local_address"), _text(params, "remote_address")
+        port = params.get("remote_port")
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise DocumentError("remote_port", "must be a port")
+        self._need_port("keep_alive", local_address)
+        with_errno("keep_alive", remote_address, self._datapath.keep_alive, local_address, remote_address, port)
+        return {}
+
+    def _need_port(self, operation: str, local_address: str) -> None:
+        if not self._datapath.holds_port(local_address):
+            raise DataplaneError(operation, local_address, errno.ENOTCONN, "UDP 4500 is not bound there")
 
     def _health(self, _params: dict[str, Any]) -> dict[str, Any]:
         links = self._datapath.links
@@ -248,10 +270,10 @@ class Service:
         }
 
 
-def with_errno(operation: str, target: str, function: Callable[..., None], *arguments: object) -> None:
-    """Call ``function``; an OSError becomes the :class:`DataplaneError` of this operation."""
+def with_errno(operation: str, target: str, function: Callable[..., _T], *arguments: object) -> _T:
+    """Return what ``function`` does; an OSError becomes the :class:`DataplaneError` of this operation."""
     try:
-        function(*arguments)
+        return function(*arguments)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise DataplaneError(operation, target, error.errno or 0, reason) from None

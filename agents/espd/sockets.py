@@ -23,7 +23,8 @@ _KEEPALIVE = b"\xff"
 
 # Not in the socket module: linux/udp.h, linux/in.h, linux/in6.h.
 _UDP_SEGMENT, _UDP_GRO = 103, 104
-_IP_MTU_DISCOVER, _IP_FREEBIND, _PMTUDISC_DONT = 10, 15, 0
+_IP_MTU_DISCOVER, _IP_FREEBIND, _PMTUDISC_DONT, _PMTUDISC_DO = 10, 15, 0, 2
+_IP_MTU, _IPV6_MTU = 14, 24
 _IPV6_MTU_DISCOVER, _IPV6_FREEBIND = 23, 78
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _BUFFER_OCTETS = 4 << 20
@@ -160,9 +161,31 @@ class UdpSocket:
             except OSError:
                 self.unsent += 1
 
-    def send_ike(self, octets: bytes, address: str, port: int) -> None:
-        """Send an IKE message behind the non-ESP marker; raises OSError."""
-        self._socket.sendto(NON_ESP_MARKER + octets, (address, port))
+    def send_ike(self, octets: bytes, address: str, port: int) -> int | None:
+        """Send an IKE message behind the non-ESP marker, with DF; raises OSError.
+
+        One that the path is known to be too narrow for goes in IP fragments instead, and the path's MTU is returned.
+        What a router says of it by ICMP the kernel keeps for the next one: ESP needs no error queue that could stop it.
+        """
+        level, option = (socket.IPPROTO_IP, _IP_MTU_DISCOVER)
+        if ":" in address:
+            level, option = (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)
+        datagram, target = NON_ESP_MARKER + octets, (address, port)
+        self._socket.setsockopt(level, option, _PMTUDISC_DO)
+        try:
+            self._socket.sendto(datagram, target)
+            return None
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+        finally:
+            self._socket.setsockopt(level, option, _PMTUDISC_DONT)
+        self._socket.sendto(datagram, target)
+        return _path_mtu(self.address, address)
+
+    def keep_alive(self, address: str, port: int) -> None:
+        """Send a NAT keepalive (RFC 3948 section 2.3); raises OSError."""
+        self._socket.sendto(_KEEPALIVE, (address, port))
 
     def receive(self) -> Batch | None:
         """See :class:`EspSocket`. The kernel joins equal datagrams of one sender, the last may be shorter."""
@@ -188,6 +211,15 @@ class UdpSocket:
         if size > 3 and length % size != 1 and 0 not in bytes(view[::size]):
             return Batch(arrival, datagrams)
         return _sorted(arrival, datagrams)
+
+
+def _path_mtu(local_address: str, remote_address: str) -> int:
+    """Return what the kernel knows of the path's MTU; raises OSError."""
+    v6 = ":" in remote_address
+    with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((local_address, 0))
+        probe.connect((remote_address, ENCAPSULATION_PORT))
+        return probe.getsockopt(*((socket.IPPROTO_IPV6, _IPV6_MTU) if v6 else (socket.IPPROTO_IP, _IP_MTU)))
 
 
 def _run_length(lengths: list[int]) -> int:

@@ -8,6 +8,7 @@ import gc
 import signal
 from typing import Any
 
+from agents.iked import addresses
 from agents.iked.control import Control
 from agents.iked.keeper import Keeper
 from agents.iked.planes import Planes
@@ -41,7 +42,11 @@ async def serve(paths: Paths, planes: Planes | None = None, *, stop: asyncio.Eve
     server = rpc.Server(paths.iked_socket, Control(runtime, keeper).handlers())
     async with server:
         sd_notify.ready()
-        loops = [asyncio.create_task(keeper.run()), asyncio.create_task(keeper.poll())]
+        loops = [
+            asyncio.create_task(keeper.run()),
+            asyncio.create_task(keeper.poll()),
+            asyncio.create_task(addresses.watch(runtime.addresses_changed)),
+        ]
         failure = runtime.effects.failure
         stopping = asyncio.create_task(stop.wait())
         ends: list[asyncio.Future[Any]] = [*loops, failure, stopping]

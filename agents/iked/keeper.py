@@ -15,6 +15,7 @@ from agents.contract.config import GatewayDocument, Tunnel
 from agents.contract.status import DataPlaneStatus
 from agents.dataplane.base import DataplaneError, Lost, TunnelLink
 from agents.ike.outputs import Report
+from agents.iked.addresses import own_addresses
 from agents.iked.links import tunnel_link
 from agents.iked.planes import Plane, Planes
 from agents.iked.runtime import Runtime
@@ -104,10 +105,11 @@ class Keeper:
             return plane.reason
         if isinstance(plane.driver, UserspaceDriver):
             plane.driver.on_ike = self._runtime.receive_from_espd
+            plane.driver.on_too_big = self._runtime.too_big_for_espd
         try:
             await plane.driver.open()
             if plane.features.owns_port_4500 and isinstance(plane.driver, UserspaceDriver) and self._wanted is not None:
-                await plane.driver.bind(_addresses(self._wanted))
+                await plane.driver.bind(own_addresses(self._wanted))
         except DataplaneError as error:
             await _close(plane)
             return f"{plane.features.driver} cannot be opened: {error.reason}"
@@ -132,7 +134,7 @@ class Keeper:
         if self._wanted is not None and self._wanted is not runtime.document:
             # Whatever cannot be bound here is told once there is a data plane.
             # Port 4500 is left to an espd that may come; where none will, IKE itself speaks there.
-            runtime.sockets.bind(_addresses(self._wanted), port_4500=not may_come, kernel_esp=False)
+            runtime.sockets.bind(own_addresses(self._wanted), port_4500=not may_come, kernel_esp=False)
             runtime.configure(self._wanted)
         self._settled.set()
         runtime.changed()
@@ -194,7 +196,7 @@ class Keeper:
             if document is None or self._plane is not plane:
                 return
             runtime, problems = self._runtime, []
-            addresses = _addresses(document)
+            addresses = own_addresses(document)
             port_4500 = not plane.features.owns_port_4500
             problems += runtime.sockets.bind(addresses, port_4500=port_4500, kernel_esp=plane.kernel_esp)
             if runtime.userspace is not None and not port_4500:
@@ -252,7 +254,3 @@ async def _close(plane: Plane) -> None:
         await plane.driver.close()
     except DataplaneError as error:
         _log.warning("the data plane was not closed cleanly: %s", error)
-
-
-def _addresses(document: GatewayDocument) -> frozenset[str]:
-    return frozenset(tunnel.local.address for tunnel in document.tunnels if tunnel.enabled)

@@ -39,7 +39,8 @@ def tunnel_link(tunnel: Tunnel) -> TunnelLink:
 
 def inner_mtu(tunnel: Tunnel, outer_mtu: int) -> int:
     """Return the largest inner packet that any suite of the tunnel carries in one outer packet of ``outer_mtu``."""
-    version = ipaddress.ip_address(tunnel.remote.address).version
+    addresses = (tunnel.remote.address, *tunnel.remote.more_addresses)
+    version = max(ipaddress.ip_address(each).version for each in addresses)
     room = outer_mtu - (20 if version == 4 else 40) - _UDP_OCTETS - _ESP_HEADER_OCTETS
     fits = min(_fits(proposal, room) for child in tunnel.children for proposal in child.proposals)
     inner_version = max(selector.version for child in tunnel.children for selector in child.local_ts)

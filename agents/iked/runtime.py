@@ -20,7 +20,7 @@ from agents.contract.actions import Verb
 from agents.contract.config import GatewayDocument
 from agents.contract.status import ComponentHealth, DataPlaneStatus, TunnelStatus
 from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected, Repaired
-from agents.dataplane.plain import IkeDatagram
+from agents.dataplane.plain import IkeDatagram, PathLimit
 from agents.ike.engine import Engine
 from agents.ike.errors import LocalError
 from agents.ike.outputs import (
@@ -40,6 +40,7 @@ from agents.ike.outputs import (
 )
 from agents.ike.psk import PresharedKeys
 from agents.iked import trace
+from agents.iked.addresses import own_addresses, present
 from agents.iked.credentials.desk import Desk
 from agents.iked.effects import Effects
 from agents.iked.entropy import OsEntropy
@@ -75,7 +76,8 @@ class Runtime:
         self._preshared_keys = PresharedKeys()
         self.events = EventRing(time.time)
         self.traffic = Traffic()
-        self.sockets = IkeSockets(self.receive)
+        self.sockets = IkeSockets(self.receive, self.too_big)
+        self._host_addresses: frozenset[str] | None = None
         self.effects = Effects(self.traffic, self)
         self.credentials = Desk(where, self)
         self.userspace: UserspaceDriver | None = None
@@ -101,8 +103,39 @@ class Runtime:
         )
         self.receive(came.datagram, path)
 
+    def too_big(self, path: Path, packet_octets: int) -> None:
+        """A path takes IP packets of at most so many octets."""
+        self._give(self.engine.datagram_too_big, path, packet_octets, self._loop.time())
+        self._after_input()
+
+    def too_big_for_espd(self, limit: PathLimit) -> None:
+        """The same of UDP 4500 where ``espd`` holds that port."""
+        path = Path(
+            local_address=limit.local_address,
+            local_port=NAT_T_PORT,
+            remote_address=limit.remote_address,
+            remote_port=limit.remote_port,
+        )
+        self.too_big(path, limit.packet_octets)
+
+    def addresses_changed(self, there: frozenset[str]) -> None:
+        """The host has these addresses now."""
+        self._host_addresses = there
+        if self.document is not None:
+            self._tell_addresses(own_addresses(self.document))
+
+    def _tell_addresses(self, wanted: frozenset[str]) -> None:
+        if self._host_addresses is None:
+            return
+        here = present(wanted, self._host_addresses)
+        if here != self.engine.addresses:
+            self._give(self.engine.addresses_changed, here, self._loop.time())
+            self._after_input()
+
     def configure(self, document: GatewayDocument) -> None:
         """Take a document into the engine; sockets and links are the caller's."""
+        before = own_addresses(self.document) if self.document is not None else frozenset()
+        self._tell_addresses(before | own_addresses(document))
         gone = {t.id for t in self.document.tunnels} - {t.id for t in document.tunnels} if self.document else set()
         self.document = document
         self._preshared_keys = PresharedKeys(document.preshared_keys)
@@ -155,7 +188,7 @@ class Runtime:
         elif isinstance(notice, Acquired):
             wanted = self.effects.tunnel_of(notice.reqid)
             if wanted is not None:
-                self._give(self.engine.initiate, wanted, now)
+                self._give(self.engine.traffic_wanted, wanted, now)
         elif isinstance(notice, Expired | Mapped) and (child := self.traffic.child_of(notice.id)) is not None:
             tunnel_id, spi_in = child
             if isinstance(notice, Expired):
@@ -205,7 +238,10 @@ class Runtime:
         now = self._loop.time()
         for tunnel_id in heard:
             self._give(self.engine.traffic_seen, tunnel_id, now)
-        if heard:
+        spoke = self.traffic.take_spoke()
+        for tunnel_id in spoke:
+            self._give(self.engine.traffic_sent, tunnel_id, now)
+        if heard or spoke:
             self._after_input()
 
     # What others ask
@@ -296,7 +332,7 @@ class Runtime:
             case Sign() | Validate():
                 self.credentials.perform(output)
             case Keepalive():
-                self.sockets.send(output.path, b"\xff")
+                self._keep_alive(output.path)
             case InstallChild() | SwitchOutbound() | RemoveChild() | MoveChild():
                 self.effects.perform(output)
             case Report():
@@ -321,6 +357,11 @@ class Runtime:
                 datagram=output.datagram,
             )
         )
+
+    def _keep_alive(self, path: Path) -> None:
+        if self.sockets.keep_alive(path) or path.local_port != NAT_T_PORT or self.userspace is None:
+            return
+        self.userspace.keep_alive(path.local_address, path.remote_address, path.remote_port)
 
     def _find_psk(self, request: FindPsk) -> None:
         secret = self._preshared_keys.find(request)

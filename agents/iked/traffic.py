@@ -33,6 +33,7 @@ class Traffic:
         self._sas: dict[SaId, _Counted] = {}
         self._by_spi: dict[tuple[str, Direction, int], _Counted] = {}
         self._past: dict[str, Counters] = {}
+        self._spoke: set[str] = set()
         self._listing: asyncio.Task[frozenset[str]] | None = None
         self._queued: asyncio.Task[frozenset[str]] | None = None
 
@@ -93,8 +94,15 @@ class Traffic:
                 continue
             if state.counters.packets_in > counted.counters.packets_in:
                 heard.add(counted.tunnel_id)
+            if state.counters.packets_out > counted.counters.packets_out:
+                self._spoke.add(counted.tunnel_id)
             counted.counters = state.counters
         return frozenset(heard)
+
+    def take_spoke(self) -> frozenset[str]:
+        """Return the tunnels that have sent packets since the last time this was asked."""
+        spoke, self._spoke = frozenset(self._spoke), set()
+        return spoke
 
     async def refresh(self, driver: Driver) -> frozenset[str]:
         """List the data plane's SAs once for everybody who asks meanwhile; a listing begins after each asking.

@@ -1,7 +1,8 @@
 """The userspace data plane as ``iked`` sees it: the driver protocol spoken to ``espd`` over its socket.
 
 When the connection ends, :meth:`UserspaceDriver.notices` yields ``Lost`` and ends; :meth:`UserspaceDriver.open`
-connects anew. ``espd`` also owns UDP 4500: :meth:`bind`, :meth:`send_ike` and ``on_ike`` carry IKE over it.
+connects anew. ``espd`` also owns UDP 4500: :meth:`bind`, :meth:`send_ike`, :meth:`keep_alive` and ``on_ike`` carry IKE
+over it; ``on_too_big`` hears of IKE messages too big for their path.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from agents.dataplane.base import (
     TunnelLink,
     UdpEncapsulation,
 )
-from agents.dataplane.plain import IkeDatagram, features_from_plain, notice_from_plain
+from agents.dataplane.plain import IkeDatagram, PathLimit, features_from_plain, notice_from_plain
 from agents.runtime.rpc import Client, RpcError, RpcUnavailable
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class UserspaceDriver:
         self._reader: asyncio.Task[None] | None = None
         self._notices: asyncio.Queue[Notice | None] = asyncio.Queue()
         self.on_ike: Callable[[IkeDatagram], None] | None = None
+        self.on_too_big: Callable[[PathLimit], None] | None = None
 
     async def features(self) -> Features:
         """Ask ``espd``; not available, with the reason, when it does not answer."""
@@ -135,6 +137,13 @@ class UserspaceDriver:
             return
         self._client.send("send_ike", datagram.to_plain())
 
+    def keep_alive(self, local_address: str, remote_address: str, remote_port: int) -> None:
+        """Send a NAT keepalive from UDP 4500; one that cannot be sent now is lost like any datagram."""
+        if self._client is None or self._client.closed.is_set():
+            return
+        where = {"local_address": local_address, "remote_address": remote_address, "remote_port": remote_port}
+        self._client.send("keep_alive", where)
+
     async def _call(self, method: str, target: str, **params: Any) -> Any:
         client = self._client
         if client is None:
@@ -168,6 +177,10 @@ class UserspaceDriver:
                     datagram = IkeDatagram.from_plain(params)
                     if self.on_ike is not None:
                         self.on_ike(datagram)
+                elif method == "too_big":
+                    limit = from_plain(PathLimit, params, "too_big")
+                    if self.on_too_big is not None:
+                        self.on_too_big(limit)
                 elif method == "notice":
                     notices.put_nowait(notice_from_plain(params))
             except DocumentError as error:
