@@ -6,8 +6,9 @@ PY := $(VENV)/bin/python
 DEMO_PORT ?= 8000
 
 FUZZ_SECONDS ?= 60
+SEEDS ?= 10000
 
-.PHONY: demo test test-fast lint types fmt bench fuzz interop kernel-test static setup setup-test lock clean
+.PHONY: demo test test-fast lint types fmt bench fuzz seeds interop kernel-test static setup setup-test lock clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -35,6 +36,9 @@ bench: setup-test
 
 fuzz: $(VENV)/.dev
 	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+seeds: $(VENV)/.dev
+	$(PY) -m tests.harness.seeds --count $(SEEDS)
 
 interop: setup-test
 	$(PY) -m tests.interop

@@ -77,6 +77,7 @@ _TUNNEL_FATES: dict[str, Fate] = {
 _CHILD_REMAKE = ("local_ts", "remote_ts", "mode")
 _CHILD_REKEY = ("proposals", "pfs_groups", "replay_window", "sequence_numbers", "ipcomp")
 _CHILD_RETIME = ("lifetime_s", "lifetime_bytes", "lifetime_packets")
+_IKE_RETIME = ("lifetime_s", "reauth_s")
 
 
 def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
@@ -100,7 +101,7 @@ def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
     retime = frozenset(was.name for was, now in common if _differs(was, now, _CHILD_RETIME))
     return Plan(
         fate=Fate.REKEY if old.ike.proposals != new.ike.proposals else Fate.KEEP,
-        retime=(old.ike.lifetime_s, old.ike.reauth_s) != (new.ike.lifetime_s, new.ike.reauth_s),
+        retime=any(getattr(old.ike, name) != getattr(new.ike, name) for name in _IKE_RETIME),
         rekey_children=rekey - remake,
         remake_children=remake,
         retime_children=retime - rekey - remake,

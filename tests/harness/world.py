@@ -133,6 +133,12 @@ class Host:
         verb(*arguments, self.world.now)
         self.world.drain()
 
+    def reauthenticate(self) -> None:
+        """Open another IKE SA beside what every tunnel has, as when its authentication is to be renewed."""
+        for tunnel in self.engine._tunnels.values():
+            tunnel.initiate(self.world.now)
+        self.do(self.engine._settle)
+
     def perform(self, output: Output) -> None:
         match output:
             case Transmit():
@@ -322,18 +328,20 @@ def up(*hosts: Host) -> Callable[[], bool]:
     )
 
 
-def matched(left: Host, right: Host) -> bool:
-    """Return whether both data planes hold the same SAs with equal keys, mirrored in direction."""
-    return _mirror(left) == _mirror(right, flip=True)
+def matched(left: Host, right: Host, addresses: bool = True) -> bool:
+    """Return whether both data planes hold the same SAs with equal keys, mirrored in direction.
+
+    Through a NAT the ``addresses`` are not the same at both ends.
+    """
+    return _mirror(left, addresses) == _mirror(right, addresses, flip=True)
 
 
-def _mirror(host: Host, flip: bool = False) -> set[tuple[object, ...]]:
+def _mirror(host: Host, addresses: bool, flip: bool = False) -> set[tuple[object, ...]]:
     specs = [*host.data_plane.sas.values(), *host.data_plane.held.values()]
     return {
         (
             spec.spi,
-            spec.source,
-            spec.destination,
+            (spec.source, spec.destination) if addresses else None,
             spec.direction if not flip else {"in": "out", "out": "in"}[spec.direction],
             spec.encryption,
             None if spec.encryption_key is None else spec.encryption_key.reveal(),

@@ -6,18 +6,51 @@ from dataclasses import fields, replace
 
 import pytest
 
-from agents.contract.config import ConnectionType, IkePolicy, IpsecProposal, Tunnel
+from agents.contract.config import (
+    Child,
+    Childless,
+    ConnectionType,
+    DpdAction,
+    IkePolicy,
+    IpsecProposal,
+    LocalAuthentication,
+    Mode,
+    Reauthentication,
+    RemoteAuthentication,
+    Revocation,
+    SequenceNumbers,
+    Tunnel,
+    UniquePolicy,
+)
 from agents.contract.status import TunnelState
-from agents.ike.change import _TUNNEL_FATES, Fate, Plan, plan
+from agents.ike.change import _CHILD_REKEY, _CHILD_REMAKE, _CHILD_RETIME, _IKE_RETIME, _TUNNEL_FATES, Fate, Plan, plan
 from tests.harness.documents import FAST_IKE, Side, child, endpoint, key, pair, selectors, tunnel
 from tests.harness.world import Host, World, matched, up
 
 _BASE = tunnel(endpoint("192.0.2.1"), endpoint("192.0.2.2"))
 _MAIN = _BASE.children[0]
+_IKE_KEPT: dict[str, object] = {
+    "dpd_interval_s": 7,
+    "dpd_action": DpdAction.CLEAR,
+    "reauthentication": Reauthentication.BREAK_BEFORE_MAKE,
+    "keepalive_s": 7,
+    "mobike": False,
+    "fragmentation": False,
+    "fragment_octets": 1_400,
+    "unique": UniquePolicy.KEEP,
+    "childless": Childless.NEVER,
+}
+"""Fields of the IKE policy that take effect from now on, each with another value than by default."""
+
+
+def _ike(**changes: object) -> IkePolicy:
+    return replace(_BASE.ike, **changes)  # type: ignore[arg-type]
 
 
 def test_every_field_has_its_row() -> None:
     assert set(_TUNNEL_FATES) == {field.name for field in fields(Tunnel)}
+    assert {"name", *_CHILD_REMAKE, *_CHILD_REKEY, *_CHILD_RETIME} == {field.name for field in fields(Child)}
+    assert {"proposals", *_IKE_RETIME, *_IKE_KEPT} == {field.name for field in fields(IkePolicy)}
 
 
 @pytest.mark.parametrize(
@@ -26,7 +59,8 @@ def test_every_field_has_its_row() -> None:
         ({}, Plan(fate=Fate.KEEP)),
         ({"name": "other", "mtu": 1_300, "add_routes": False}, Plan(fate=Fate.KEEP)),
         ({"connection_type": ConnectionType.RESPONDER_ONLY}, Plan(fate=Fate.KEEP)),
-        ({"ike": replace(_BASE.ike, dpd_interval_s=7)}, Plan(fate=Fate.KEEP)),
+        *(({"ike": _ike(**{name: value})}, Plan(fate=Fate.KEEP)) for name, value in _IKE_KEPT.items()),
+        ({"ike": replace(_BASE.ike, reauth_s=700)}, Plan(fate=Fate.KEEP, retime=True)),
         ({"ike": replace(_BASE.ike, lifetime_s=7_000)}, Plan(fate=Fate.KEEP, retime=True)),
         ({"ike": IkePolicy(proposals=(FAST_IKE, replace(FAST_IKE, group="group-19")))}, Plan(fate=Fate.REKEY)),
         (
@@ -45,7 +79,28 @@ def test_every_field_has_its_row() -> None:
             {"children": (replace(_MAIN, name="other"),)},
             Plan(fate=Fate.KEEP, delete_children=frozenset({"main"})),
         ),
+        *(
+            ({"children": (replace(_MAIN, **change),)}, Plan(fate=Fate.KEEP, rekey_children=frozenset({"main"})))
+            for change in (
+                {"sequence_numbers": SequenceNumbers.EXTENDED},
+                {"ipcomp": True},
+                {"pfs_groups": ("group-31",)},
+                {"replay_window": 128},
+                {"proposals": (IpsecProposal(ah_integrity="hmac-sha1-96"),)},
+            )
+        ),
+        (
+            {"children": (replace(_MAIN, mode=Mode.TRANSPORT, ipcomp=True),)},
+            Plan(fate=Fate.KEEP, remake_children=frozenset({"main"})),
+        ),
         ({"local": endpoint("192.0.2.9")}, Plan(fate=Fate.REAUTHENTICATE)),
+        (
+            {"local_auth": LocalAuthentication(signatures=("ed25519",))},
+            Plan(fate=Fate.REAUTHENTICATE),
+        ),
+        ({"remote_auth": RemoteAuthentication(revocation=Revocation.OFF)}, Plan(fate=Fate.REAUTHENTICATE)),
+        ({"ppk": "quantum"}, Plan(fate=Fate.REAUTHENTICATE)),
+        ({"local": replace(_BASE.local, more_addresses=("192.0.2.8",))}, Plan(fate=Fate.KEEP)),
         ({"force_udp_encapsulation": True}, Plan(fate=Fate.REAUTHENTICATE)),
         ({"enabled": False}, Plan(fate=Fate.DROP)),
     ],
@@ -132,6 +187,29 @@ class TestRunning:
         assert paris.status().children[0].sas[0].encryption == "aes-256-gcm-16"
         assert len(paris.status().children[0].sas) == 1
         assert paris.codes()["ike.sa-established"] == 2
+        assert matched(paris, lyon)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"sequence_numbers": SequenceNumbers.EXTENDED},
+            {"ipcomp": True},
+            {"proposals": (IpsecProposal(ah_integrity="hmac-sha1-96"),)},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_new_terms_by_rekey(self, change: dict[str, object]) -> None:
+        _, paris, lyon = self.edit(children=(replace(_MAIN, **change),))  # type: ignore[arg-type]
+        (sa,) = paris.status().children[0].sas
+        assert sa.esn or sa.ipcomp or sa.ah_integrity
+        assert paris.codes()["child.deleted"] == 0
+        assert matched(paris, lyon)
+
+    def test_new_mode_by_a_new_child(self) -> None:
+        hosts = replace(_MAIN, local_ts=selectors("192.0.2.1/32"), remote_ts=selectors("192.0.2.2/32"))
+        _, paris, lyon = self.edit(children=(replace(hosts, mode=Mode.TRANSPORT),))
+        (sa,) = paris.status().children[0].sas
+        assert sa.mode == "transport"
         assert matched(paris, lyon)
 
     def test_new_ike_suite_by_rekey(self) -> None:

@@ -133,10 +133,7 @@ class Scene:
 
     def act(self, host: Host, what: Act) -> None:
         what(host)
-        host.do(lambda _: None)  # let the engine settle and the world perform
-        for each in self.hosts:
-            each.engine._settle(self.world.now)
-        self.world.drain()
+        host.do(host.engine._settle)
 
     def run(self, seconds: float, promised: bool = True) -> None:
         """Go on event by event; ``promised`` traffic must pass at every instant."""

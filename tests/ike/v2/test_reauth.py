@@ -183,9 +183,7 @@ def test_both_ends_at_once() -> None:
         paris.configure(left.document())
         assert world.run(30, up(paris, lyon))
         for host in (paris, lyon):
-            (runtime,) = host.engine._tunnels.values()
-            runtime.initiate(world.now)
-        world.drain()
+            host.reauthenticate()
         assert watch_states(world, 5, paris, lyon) <= {TunnelState.UP, TunnelState.PARTLY_UP}
         world.run(100)
         assert up(paris, lyon)()
