@@ -112,6 +112,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("child.deleted", _I, "IPsec SA deleted", "", ""),
     ("child.failed", _E, "IPsec SA could not be established", _CHECK_IPSEC, ""),
     ("child.installed", _I, "SA in the data plane", "", ""),
+    ("child.policies-installed", _I, "Policies (filter rules) of the SA are in place", "", ""),
     ("child.install-failed", _E, "The data plane refused the SA", "See the reason; check which data plane the gateway uses.", ""),
     # IKE: refusals, ours or the peer's
     ("ike.no-proposal", _E, "No IKE proposal matches", _CHECK_IKE, "ike.proposals"),
@@ -242,3 +243,21 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         for code, severity, summary, action, field in _ROWS
     }
 )
+
+STEPS: Mapping[str, int] = MappingProxyType(
+    {
+        "ike.initiate": 1,
+        "ike.sa-requested": 2,
+        "ike.sa-established": 3,
+        "ike.sa-failed": 3,
+        "child.requested": 4,
+        "child.established": 5,
+        "child.failed": 5,
+        "child.installed": 6,
+        "child.policies-installed": 7,
+    }
+)
+"""The steps of a negotiation in the order a person expects them (FEATURES A23); a responder begins at the third.
+
+IKE_AUTH asks for IKE SA and first child in one message, so there the events come 1, 2, 4, 3, 5, 6, 7: a page sorts by step.
+"""

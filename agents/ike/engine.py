@@ -23,7 +23,7 @@ from agents.ike.outputs import Entropy, InstallChild, Output, Path, Report, Verd
 from agents.ike.psk import PresharedKeys
 from agents.ike.questions import Continuation, Questions
 from agents.ike.timers import Agenda, Owner
-from agents.ike.v2 import messages, proof, status
+from agents.ike.v2 import messages, proof, status, steps
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.cookie import HalfOpenLimits
 from agents.ike.v2.core import InstallContinuation
@@ -42,7 +42,7 @@ from agents.ike.wire.message import parse_clear
 from agents.ike.wire.registry import Exchange, NotifyType, exchange_name
 
 _FROM_STRANGERS = frozenset(
-    {"ike.peer-initiates", "ike.no-tunnel", "ike.cookie-demanded", "ike.no-proposal", "ike.invalid-ke"}
+    {"ike.peer-initiates", "ike.sa-failed", "ike.no-tunnel", "ike.cookie-demanded", "ike.no-proposal", "ike.invalid-ke"}
 )
 """Reports besides drops that anybody can cause: they come under flood control too."""
 
@@ -581,6 +581,8 @@ class Engine:
             )
             return
         sa.report_error(error)
+        if error.code.startswith("child."):
+            steps.child_failed(sa, None, error)
         if error.fatal and sa.tunnel is not None:
             sa.tunnel.note_error(error)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from agents.contract.config import IkeProposal
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path, Transmit
+from agents.ike.v2 import steps
 from agents.ike.v2.cookie import CookieJar, HalfOpenLimits
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.tally import Count
@@ -71,7 +72,7 @@ class Door:
             raise
         except PeerError as error:
             self._refuse(datagram, header, path, error.notify, error.data)
-            self._report_refusal(error, candidates[0] if len(candidates) == 1 else None)
+            self._report_refusal(error, header, path, candidates[0] if len(candidates) == 1 else None)
 
     def _open(
         self, datagram: bytes, header: Header, path: Path, candidates: tuple[TunnelRuntime, ...], now: float
@@ -97,7 +98,7 @@ class Door:
         self.half_open[address] += 1
         sa.half_open_address = address
         self._core.register(sa)
-        self._core.report("ike.peer-initiates", f"{address} asks for an IKE SA", attributes=sa.attributes())
+        self._core.report("ike.peer-initiates", f"{address} asks for an IKE SA", attributes=steps.attributes(sa))
 
     def _proven(self, message: Message, path: Path, now: float) -> bool:
         """Return whether the request carries a cookie of ours: its sender gets what is sent to its address."""
@@ -115,7 +116,7 @@ class Door:
             raise WireError("drop.cookie", "a cookie that is not ours or too old")
         self._core.report("ike.cookie-demanded", f"A cookie was demanded from {path.remote_address}")
 
-    def _report_refusal(self, error: PeerError, tunnel: TunnelRuntime | None) -> None:
+    def _report_refusal(self, error: PeerError, header: Header, path: Path, tunnel: TunnelRuntime | None) -> None:
         """Report a first request that was refused; ``tunnel`` when it can only have meant this one."""
         self._core.report(
             error.code,
@@ -126,7 +127,21 @@ class Door:
             field=error.field,
             attributes=error.attributes,
         )
-        if tunnel is not None and error.notify != NotifyType.INVALID_KE_PAYLOAD:
+        if error.notify == NotifyType.INVALID_KE_PAYLOAD:
+            return
+        self._core.report(
+            "ike.sa-failed",
+            f"The IKE SA with {path.remote_address} could not be established: {error.message}",
+            tunnel_id=None if tunnel is None else tunnel.config.id,
+            attributes={
+                "ike_sa": f"{header.spi_i.hex()}_{NO_SPI.hex()}",
+                "remote": path.remote_address,
+                "role": "responder",
+                "message": "ike_sa_init 0",
+                "cause": error.code,
+            },
+        )
+        if tunnel is not None:
             tunnel.note_error(error)
 
     def _refuse(self, request: bytes, header: Header, path: Path, notify: int, data: bytes = b"") -> None:

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from agents.ike import selectors
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path, RemoveChild, SwitchOutbound
@@ -21,7 +20,7 @@ from agents.ike.timers import (
     TEMPORARY_FAILURE_S,
     rekey_after_s,
 )
-from agents.ike.v2 import messages, reauth, roam, watch
+from agents.ike.v2 import messages, reauth, roam, steps, watch
 from agents.ike.v2 import path as paths
 from agents.ike.v2.authrecord import AuthRecord
 from agents.ike.v2.child import Agreement, ChildSa
@@ -83,6 +82,8 @@ class IkeSa:
         self.deleted_early: set[tuple[int, int]] = set()
         self.created_at = now
         self.established_at: float | None = None
+        self.cause: str | None = None
+        self.failure_told = False
         self.rekey_at: float | None = None
         self.expire_at: float | None = None if initiator else now + HALF_OPEN_S
         self.delete_at: float | None = None
@@ -196,19 +197,12 @@ class IkeSa:
             received=received,
             configured=configured,
             field=field,
-            attributes={**self.attributes(), **(attributes or {})},
+            attributes={**steps.attributes(self), **(attributes or {})},
         )
-
-    def attributes(self) -> dict[str, str]:
-        """Return what every event of this SA carries: it tells negotiations apart, and the ends of one."""
-        return {
-            "ike_sa": f"{self.spi_i.hex()}_{self.spi_r.hex()}",
-            "remote": self.path.remote_address,
-            "role": "initiator" if self.opener else "responder",
-        }
 
     def report_error(self, error: PeerError) -> None:
         """Report a refusal, ours or the peer's."""
+        self.cause = error.code
         self.report(
             error.code,
             error.message,
@@ -259,6 +253,8 @@ class IkeSa:
         else:
             fatal = error.fatal
         if fatal or self.state is SaState.INIT_RECEIVED:
+            self.cause = error.code
+            steps.failed(self, str(error))
             self.close(now, linger=True)
         self.core.touch(self)
 
@@ -377,6 +373,8 @@ class IkeSa:
         """Delete this SA politely; without keys it just goes."""
         if self.state in (SaState.DELETING, SaState.CLOSED):
             return
+        if notify == NotifyType.AUTHENTICATION_FAILED:
+            steps.failed(self)
         if self.responses.in_progress and self.state in (SaState.INIT_RECEIVED, SaState.AUTHENTICATING):
             self.respond((Notify(type=NotifyType.AUTHENTICATION_FAILED),), now)
             self.close(now, linger=True)
@@ -469,12 +467,7 @@ class IkeSa:
         child.state = ChildState.INSTALLED
         if child.outbound_held:
             child.switch_at = now + SWITCH_OUTBOUND_S
-        agreement = child.agreement
-        self.report(
-            "child.rekeyed" if rekeyed else "child.established",
-            f"Child {child.name}: {selectors.describe_all(agreement.local_ts)} = "
-            f"{selectors.describe_all(agreement.remote_ts)}, SPIs {child.spi_in:08x} in, {child.spi_out:08x} out",
-        )
+        steps.child_in_place(self, child, rekeyed)
         if self.tunnel is not None:
             self.tunnel.child_up(self, child, now)
 
@@ -546,6 +539,8 @@ class IkeSa:
         self.report_error(error)
         if self.tunnel is not None:
             self.tunnel.note_error(error)
+        if error.code != "ike.sa-failed":
+            steps.failed(self, error.message)
         self.close(now)
 
     def postponed(self, now: float) -> float:

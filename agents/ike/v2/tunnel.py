@@ -314,7 +314,7 @@ class TunnelRuntime:
         sa = IkeSa(self.core, initiator=True, opener=True, path=path, now=now)
         sa.adopt(self)
         self.core.register(sa)
-        self.core.report("ike.initiate", f"Negotiation with {path.remote_address}", tunnel_id=self.config.id)
+        sa.report("ike.initiate", f"Negotiation with {path.remote_address}")
         sa.enqueue(InitiateSa(), now)
 
     def start(self, now: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError
 from agents.ike.timers import LINGER_S
-from agents.ike.v2 import messages, path, reauth
+from agents.ike.v2 import messages, path, reauth, steps
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tally import Count
@@ -129,7 +129,9 @@ def _expired(sa: IkeSa, now: float) -> None:
     elif sa.state is SaState.CLOSED:
         sa.core.unregister(sa)
     elif sa.state is SaState.AUTHENTICATING:
-        sa.report("ike.sa-failed", "Signing or checking a certificate took too long")
+        steps.failed(sa, "signing or checking a certificate took too long")
         sa.start_delete(now, NotifyType.AUTHENTICATION_FAILED)
     else:
+        if sa.state is SaState.INIT_RECEIVED:
+            steps.failed(sa, "the peer did not authenticate in time")
         sa.close(now)

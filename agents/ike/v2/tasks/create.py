@@ -21,7 +21,7 @@ from agents.ike import proposals
 from agents.ike.crypto.dh import KeyPair
 from agents.ike.errors import PeerError
 from agents.ike.v2 import key_exchange as ke
-from agents.ike.v2 import negotiation
+from agents.ike.v2 import negotiation, steps
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.negotiation import Accepted
 from agents.ike.v2.pieces import Piece
@@ -80,7 +80,7 @@ class CreateChild(Task):
             old = self.replaced.spi_in.to_bytes(4, "big")
             rekey_sa = (Notify(type=NotifyType.REKEY_SA, protocol=self.replaced.protocol, spi=old),)
         else:
-            sa.report("child.requested", f"Child {self.name} requested")
+            steps.child_requested(sa, self.name)
         return (
             *rekey_sa,
             *request.notifies(),
@@ -221,6 +221,7 @@ class CreateChild(Task):
             return
         if old is None:
             sa.report_error(error)
+            steps.child_failed(sa, self.name, error)
             sa.tunnel.child_refused(self.name, error, now, None if self._request is None else self._request.asked)
             return
         if error.notify == NotifyType.CHILD_SA_NOT_FOUND:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agents.contract.config import Child
 from agents.ike import proposals, selectors
 from agents.ike.errors import PeerError
-from agents.ike.v2 import negotiation
+from agents.ike.v2 import negotiation, steps
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.negotiation import Accepted
 from agents.ike.v2.request import ChildRequest, agree, setting
@@ -44,11 +44,13 @@ class FirstChild:
     """The tunnel's first child as the initiator asks for it. It holds an SPI until it is made or released."""
 
     def __init__(self, sa: IkeSa, config: Child) -> None:
+        self._sa = sa
         self._request = ChildRequest(sa, config, pfs=False)
         sa.first_child = self
 
     def payloads(self) -> tuple[Payload, ...]:
         """Return what the request says about it."""
+        steps.child_requested(self._sa, self._request.config.name)
         return (*self._request.notifies(), self._request.offer(), *self._request.selectors())
 
     def release(self, sa: IkeSa) -> None:
@@ -71,6 +73,7 @@ class FirstChild:
         except PeerError as error:
             self.release(sa)
             sa.report_error(error)
+            steps.child_failed(sa, config.name, error)
             sa.tunnel.child_refused(config.name, error, now)
             if made:
                 sa.enqueue(DeleteUnaccepted(message, self._request.spi_in), now)
@@ -113,6 +116,7 @@ def install_failed(sa: IkeSa, child: ChildSa, problem: str, now: float) -> None:
         NotifyType.TEMPORARY_FAILURE, "child.install-failed", f"The data plane refused child {child.name}: {problem}"
     )
     sa.report_error(error)
+    steps.child_failed(sa, child.name, error)
     sa.tunnel.child_refused(child.name, error, now)
     sa.enqueue(DeleteChildren((child,)), now)
 
@@ -133,6 +137,7 @@ def respond(sa: IkeSa, tunnel: TunnelRuntime, message: Message, answer: Answer, 
             error.notify, error.code = NotifyType.INTERNAL_ADDRESS_FAILURE, "child.configuration-refused"
             error.message = "The peer wants to be given an inner address, and asks for no network that is configured"
         sa.report_error(error)
+        steps.child_failed(sa, None, error)
         tunnel.child_refused(None, error, now)
         answer((Notify(type=error.notify, data=error.data),), now)
         tunnel.sa_established(sa, now)
@@ -153,6 +158,7 @@ def _install(sa: IkeSa, tunnel: TunnelRuntime, child: ChildSa, accepted: Accepte
                 f"The data plane refused child {child.name}: {problem}",
             )
             sa.report_error(error)
+            steps.child_failed(sa, child.name, error)
             tunnel.child_refused(child.name, error, then)
             sa.remove_child(child, then)
             answer((Notify(type=NotifyType.TEMPORARY_FAILURE),), then)

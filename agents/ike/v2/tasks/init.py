@@ -22,7 +22,7 @@ from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import IkeError, PeerError
 from agents.ike.outputs import Path, Transmit
-from agents.ike.v2 import announce, natd
+from agents.ike.v2 import announce, natd, steps
 from agents.ike.v2 import key_exchange as ke
 from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.keymat import derive_ike_keys
@@ -70,6 +70,7 @@ class InitiateSa(Task):
         if self._key_pair is None or self._key_pair.group.slug != group:
             self._key_pair = KeyPair.generate(algorithms.KEY_EXCHANGE[group], sa.core.entropy)
         if not sa.nonce_i:
+            steps.requested(sa)
             sa.nonce_i = sa.core.entropy.octets(_OPENING_NONCE_OCTETS)
         cookie = () if self._cookie is None else (Notify(type=NotifyType.COOKIE, data=self._cookie),)
         additional = any(each.additional_key_exchanges for each in config.proposals)
