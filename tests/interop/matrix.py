@@ -131,10 +131,12 @@ def _lives() -> list[Cell]:
         Cell(
             axis=axis, name="reauthenticated by us, make before break", script=(steps.we_reauthenticate,), limit_s=40,
             policy={"reauth_s": 10, "reauthentication": Reauthentication.MAKE_BEFORE_BREAK},
+            connection={"over_time": "3s"}, tunnel={"connection_type": ConnectionType.BOTH},
         ),
         Cell(
             axis=axis, name="reauthenticated by us, break before make", script=(steps.we_reauthenticate,), limit_s=40,
             policy={"reauth_s": 10, "reauthentication": Reauthentication.BREAK_BEFORE_MAKE},
+            connection={"over_time": "3s"},
         ),
         Cell(
             axis=axis, name="reauthenticated by the peer, make before break", script=(steps.they_reauthenticate,),

@@ -77,7 +77,11 @@ class Proof:
         if self.theirs.key_type:
             anchors = (TrustAnchor(id="theirs", certificate=_text(der(_root("theirs", self.theirs).certificate))),)
             remote = RemoteAuthentication(
-                kind=AuthKind.CERTIFICATE, trust_anchors=("theirs",), revocation=self.revocation, fetch_private=True
+                kind=AuthKind.CERTIFICATE,
+                trust_anchors=("theirs",),
+                signatures=(self.theirs.signature,) if self.theirs.signature else (),
+                revocation=self.revocation,
+                fetch_private=True,
             )
         tunnel = replace(tunnel, local_auth=local, remote_auth=remote)
         return replace(document, certificates=certificates, trust_anchors=anchors, tunnels=(tunnel,))

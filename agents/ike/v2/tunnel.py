@@ -243,10 +243,14 @@ class TunnelRuntime:
         if not self._has_sa() and self.loss.begin_again():
             self.retry_at = now
         elif not self._has_sa() and self.retry_at is None:
-            self.retry_at = now + retry_after_s(self._failures, self.core.entropy.uniform())
-            self._failures += 1
+            self.try_again_later(now)
             self._pieces.forget()
         self.core.touch(self)
+
+    def try_again_later(self, now: float) -> None:
+        """A negotiation came to nothing: wait, longer each time."""
+        self.retry_at = now + retry_after_s(self._failures, self.core.entropy.uniform())
+        self._failures += 1
 
     def negotiating(self) -> bool:
         """Return whether an IKE SA is coming up."""

@@ -235,6 +235,20 @@ class TestRefusals:
         )
         assert self.reason(paris)[0] == "ike.peer-refused-auth"
 
+    def test_a_peer_refused_by_its_initiator_is_not_asked_again_at_once(self) -> None:
+        """RFC 7296 section 2.21.2: the peer is told, and what it has is deleted; the next attempt waits."""
+        world = World()
+        left, right = pair()
+        someone = Identity(type=IdentityType.FQDN, value="*.example")
+        left.change(remote=Endpoint(address="192.0.2.2", identity=someone))
+        paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
+        lyon.configure(right.document())
+        paris.configure(left.document())
+        world.run(10)
+        assert self.reason(paris)[0] == "ike.identity-mismatch"
+        assert 2 <= paris.codes()["ike.initiate"] <= 6
+        assert not lyon.status().ike_sas
+
     def test_no_ike_proposal(self) -> None:
         ike = IkePolicy(proposals=(replace(FAST_IKE, encryption="aes-256-gcm-16"),))
         _, paris, lyon, *_ = self.meet_differing("ike", ike)

@@ -216,6 +216,7 @@ class Authenticate(Task):
         assert sa.tunnel is not None
         sa.report_error(error)
         sa.tunnel.note_error(error)
+        sa.tunnel.try_again_later(now)
         sa.start_delete(now, NotifyType.AUTHENTICATION_FAILED)
 
 
