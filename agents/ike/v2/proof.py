@@ -62,6 +62,7 @@ class Claim:
     data: bytes
     sk_p: bytes
     message: Message
+    with_ppk: bool
 
 
 class Wrap(Protocol):
@@ -204,7 +205,8 @@ def _check_psk(sa: IkeSa, claim: Claim, psk: Secret) -> None:
         raise PeerError(
             NotifyType.AUTHENTICATION_FAILED,
             "ike.psk-mismatch",
-            f"Authentication of {identity.describe(claim.shown)} failed: the pre-shared keys differ",
+            f"Authentication of {identity.describe(claim.shown)} failed: the pre-shared keys differ"
+            + (", or the post-quantum keys do" if claim.with_ppk else ""),
             received=identity.describe(claim.shown),
             field="preshared_keys",
             fatal=True,
@@ -231,7 +233,8 @@ def _check_signature(sa: IkeSa, config: Tunnel, claim: Claim, then: Proven, wrap
             raise PeerError(
                 NotifyType.AUTHENTICATION_FAILED,
                 "ike.signature-mismatch",
-                f"Authentication of {identity.describe(claim.shown)} failed: {error}",
+                f"Authentication of {identity.describe(claim.shown)} failed: {error}"
+                + (", or the post-quantum keys differ" if claim.with_ppk else ""),
                 received=row.slug,
                 field="remote_auth",
                 fatal=True,

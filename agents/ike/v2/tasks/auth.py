@@ -168,7 +168,9 @@ class Authenticate(Task):
         if self._mixed is not None and not with_ppk:
             ppk.report_unused(sa, config, "no PPK_IDENTITY")
         keys = self._mixed if self._mixed is not None and with_ppk else sa.keys
-        claim = Claim(shown=id_r, method=auth.method, data=auth.data, sk_p=keys.sk_pr, message=message)
+        claim = Claim(
+            shown=id_r, method=auth.method, data=auth.data, sk_p=keys.sk_pr, message=message, with_ppk=with_ppk
+        )
 
         def failing(step: Callable[[_Answer, float], None]) -> Callable[[_Answer, float], None]:
             def run(answer: _Answer, then: float) -> None:
@@ -285,7 +287,9 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
         plain = ppk.plain_proof(message)
     keys = sa.keys if mixed is None else mixed
     data = auth.data if plain is None else plain
-    claim = Claim(shown=id_i, method=auth.method, data=data, sk_p=keys.sk_pi, message=message)
+    claim = Claim(
+        shown=id_i, method=auth.method, data=data, sk_p=keys.sk_pi, message=message, with_ppk=mixed is not None
+    )
 
     def with_psk(psk: Secret | None, then: float) -> None:
         if sa.state is not SaState.INIT_RECEIVED:
