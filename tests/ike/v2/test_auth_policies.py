@@ -1,5 +1,5 @@
-"""IKE_AUTH's policies between two engines: childless IKE SAs (RFC 6023), a second SA of one peer (RFC 7296 2.4), partial
-identities, and what is refused: EAP, a second authentication, configuration payloads.
+"""IKE_AUTH's policies between two engines: childless IKE SAs (RFC 6023), a second SA of one peer (RFC 7296 section
+2.4), partial identities, and what is refused: EAP, a second authentication, configuration payloads.
 """
 
 from __future__ import annotations
