@@ -8,7 +8,7 @@ DEMO_PORT ?= 8000
 FUZZ_SECONDS ?= 60
 SEEDS ?= 10000
 
-.PHONY: demo test test-fast lint types fmt bench fuzz seeds interop kernel-test static setup setup-test lock clean
+.PHONY: demo test test-fast lint types fmt bench fuzz seeds soak interop kernel-test static setup setup-test lock clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -36,6 +36,9 @@ bench: setup-test
 
 fuzz: $(VENV)/.dev
 	$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+soak: setup-test
+	$(PY) -m tests.bench.soak
 
 seeds: $(VENV)/.dev
 	$(PY) -m tests.harness.seeds --count $(SEEDS)
