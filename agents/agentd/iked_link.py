@@ -19,7 +19,7 @@ from agents.contract.actions import Verb
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.errors import DocumentError
 from agents.contract.events import Event
-from agents.contract.status import ComponentHealth, DataPlaneStatus, TunnelStatus
+from agents.contract.status import ComponentHealth, DataPlaneStatus, ExchangeCounters, TunnelStatus
 from agents.runtime.rpc import Client, RpcError, RpcUnavailable
 
 FIRST_RETRY_S = 0.1
@@ -37,6 +37,7 @@ class IkedView:
     health: ComponentHealth
     tunnels: Mapping[str, TunnelStatus]
     counters: Mapping[str, int]
+    exchanges: tuple[ExchangeCounters, ...]
 
 
 class IkedLink:
@@ -156,6 +157,7 @@ def _view(plain: Any) -> IkedView:
             health=from_plain(ComponentHealth, plain["health"], "health"),
             tunnels={tunnel.id: tunnel for tunnel in tunnels},
             counters={str(code): int(count) for code, count in plain["counters"].items()},
+            exchanges=tuple(from_plain(ExchangeCounters, each, "exchanges[]") for each in plain["exchanges"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DocumentError):

@@ -69,6 +69,7 @@ class StatusReporter:
             data_plane=view.data_plane if view is not None else DataPlaneStatus(reason=self._link.away_reason),
             components=(self._own_health(), self._iked_health(), espd),
             tunnels=tuple(self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ())) for tunnel in tunnels),
+            exchanges=view.exchanges if view is not None else (),
             last_event=self._journal.last,
         )
 

@@ -1,8 +1,8 @@
 """``ipsecstat``: the fixed report of AIX, with this agent's numbers; what is not counted is said to be not available.
 
-Packet counts are those of the tunnels configured now, since ``iked`` started. There is no AH, no source routing and no
-filter of ours, and nobody counts expired and
-deleted SAs, so those lines hold no numbers.
+After it come the IKE messages by exchange type, which AIX does not count. Packet counts are those of the tunnels
+configured now, since ``iked`` started. There is no AH, no source routing and no filter of ours, and nobody counts
+expired and deleted SAs, so those lines hold no numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from agents.cli.ask import Agentd, CommandError, ask, fail
 from agents.cli.places import take_places
 from agents.contract import algorithms
+from agents.contract.codec import to_plain
 from agents.contract.status import GatewayStatus
 
 NOT_AVAILABLE = "not available"
@@ -31,7 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     except CommandError as error:
         return fail("ipsecstat", error)
     numbers = statistics(status, counts)
-    print(json.dumps(numbers, indent=2) if words else report(status, numbers))
+    if words:
+        print(json.dumps({**numbers, "IKE messages": to_plain(status.exchanges) or None}, indent=2))
+    else:
+        print(report(status, numbers))
     return 0
 
 
@@ -84,7 +88,18 @@ def report(status: GatewayStatus, numbers: Mapping[str, int | None]) -> str:
     lines += [f"{row.slug.upper()} -- {row.label}" for row in algorithms.ENCRYPTION.values()]
     lines += ["", "IP Security Statistics -"]
     lines += [f"{name}: {NOT_AVAILABLE if number is None else number}" for name, number in numbers.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "IKE Messages -", *_exchanges(status)])
+
+
+def _exchanges(status: GatewayStatus) -> list[str]:
+    """Return one line per IKE exchange type: what AIX's report does not have."""
+    lines = [
+        f"{each.exchange}: requests {each.requests_in} in, {each.requests_out} out; "
+        f"answers {each.responses_in} in, {each.responses_out} out; "
+        f"again {each.retransmissions_in} in, {each.retransmissions_out} out; refused {each.refused}"
+        for each in status.exchanges
+    ]
+    return lines or [NOT_AVAILABLE]
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Control:
         return {}
 
     async def status(self, _params: dict[str, Any], _connection: Connection) -> dict[str, Any]:
-        """Return tunnels, data plane, health and event counters."""
+        """Return tunnels, data plane, health, counts of events and of messages."""
         runtime = self._runtime
         tunnels = await runtime.status()
         return {
@@ -54,6 +54,7 @@ class Control:
             "generation": 0 if runtime.document is None else runtime.document.generation,
             "health": to_plain(runtime.health()),
             "counters": runtime.counters(),
+            "exchanges": to_plain(runtime.exchanges()),
         }
 
     async def action(self, params: dict[str, Any], _connection: Connection) -> dict[str, Any]:

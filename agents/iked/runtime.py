@@ -18,7 +18,7 @@ from typing import ParamSpec, assert_never
 from agents import __version__
 from agents.contract.actions import Verb
 from agents.contract.config import GatewayDocument
-from agents.contract.status import ComponentHealth, DataPlaneStatus, TunnelStatus
+from agents.contract.status import ComponentHealth, DataPlaneStatus, ExchangeCounters, TunnelStatus
 from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected, Repaired
 from agents.dataplane.plain import IkeDatagram, PathLimit
 from agents.ike.engine import Engine
@@ -266,6 +266,10 @@ class Runtime:
     def counters(self) -> dict[str, int]:
         """Return how often each event happened, those too many for the ring included."""
         return dict(self.engine.counters + self._own_reports)
+
+    def exchanges(self) -> tuple[ExchangeCounters, ...]:
+        """Return the IKE messages counted by exchange type since this process began."""
+        return self.engine.exchange_counters()
 
     def report(self, event: Report) -> None:
         """Tell of something that happened outside the engine."""

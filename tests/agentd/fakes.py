@@ -41,6 +41,7 @@ from agents.contract.status import (
     ComponentHealth,
     Counters,
     DataPlaneStatus,
+    ExchangeCounters,
     TunnelState,
     TunnelStatus,
 )
@@ -171,6 +172,7 @@ class FakeIked:
             "generation": current.generation if current else 0,
             "health": to_plain(ComponentHealth(name="iked", healthy=True, pid=1)),
             "counters": {"drop.malformed": 3, "esp.replay": 2},
+            "exchanges": to_plain((ExchangeCounters(exchange="ike-auth", requests_in=7, refused=1),)),
         }
 
     async def _action(self, params: dict[str, Any], _connection: Connection) -> Any:

@@ -20,6 +20,7 @@ from agents.contract.status import (
     ComponentHealth,
     Counters,
     DataPlaneStatus,
+    ExchangeCounters,
     GatewayStatus,
     IkeSaStatus,
     Reason,
@@ -85,6 +86,7 @@ STATUS = GatewayStatus(
     data_plane=DataPlaneStatus(driver="userspace", reason="the kernel has no ESP"),
     components=(ComponentHealth(name="iked", healthy=True, pid=7),),
     tunnels=(UP, DOWN),
+    exchanges=(ExchangeCounters(exchange="ike-auth", requests_in=7, responses_out=6, refused=1),),
     last_event=3,
 )
 EVENTS = tuple(
@@ -308,6 +310,7 @@ def test_ipsecstat_prints_real_numbers_or_says_there_are_none(
         "Total outgoing packets dropped: 2",
         "Tunnel cache entries added: 5",
         "Tunnel cache entries deleted: not available",
+        "ike-auth: requests 7 in, 0 out; answers 0 in, 6 out; again 0 in, 0 out; refused 1",
     ):
         assert line in lines
 
@@ -315,7 +318,7 @@ def test_ipsecstat_prints_real_numbers_or_says_there_are_none(
 def test_ipsecstat_invents_nothing_while_iked_is_away(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
     import dataclasses
 
-    agentd.status = dataclasses.replace(STATUS, data_plane=DataPlaneStatus(reason="iked stopped"))
+    agentd.status = dataclasses.replace(STATUS, data_plane=DataPlaneStatus(reason="iked stopped"), exchanges=())
     agentd.counters = {"events": None, "dropped": None}
     assert ipsecstat.main(["--run", str(agentd.run), "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out).values()) == {None}

@@ -137,7 +137,7 @@ class Door:
                 "ike_sa": f"{header.spi_i.hex()}_{NO_SPI.hex()}",
                 "remote": path.remote_address,
                 "role": "responder",
-                "message": "ike_sa_init 0",
+                "message": "ike-sa-init 0",
                 "cause": error.code,
             },
         )

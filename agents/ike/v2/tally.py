@@ -6,7 +6,7 @@ from collections import Counter
 from enum import StrEnum
 
 from agents.contract.status import ExchangeCounters
-from agents.ike.wire.registry import Exchange
+from agents.ike.wire.registry import Exchange, exchange_name
 
 
 class Count(StrEnum):
@@ -40,6 +40,6 @@ class ExchangeTally:
     def counters(self) -> tuple[ExchangeCounters, ...]:
         """Return the counts of every exchange type."""
         return tuple(
-            ExchangeCounters(exchange=Exchange(exchange).name.lower(), **{str(each): counts[each] for each in Count})
+            ExchangeCounters(exchange=exchange_name(exchange), **{str(each): counts[each] for each in Count})
             for exchange, counts in self._counts.items()
         )

@@ -206,5 +206,5 @@ def notify_name(number: int) -> str:
 
 
 def exchange_name(number: int) -> str:
-    """Return the registry's name of an exchange type in lowercase, or its number as text."""
-    return Exchange(number).name.lower() if number in _EXCHANGES else f"exchange {number}"
+    """Return the registry's name of an exchange type as a slug, like ``ike-auth``, or its number as text."""
+    return Exchange(number).name.lower().replace("_", "-") if number in _EXCHANGES else f"exchange {number}"

@@ -143,7 +143,7 @@ class TestAttributes:
             ] or role == "responder"
         established = of(paris, "ike.sa-established")
         assert established.attributes["ike_sa"] == of(lyon, "ike.sa-established").attributes["ike_sa"]
-        assert established.attributes["message"] == "ike_auth 1"
+        assert established.attributes["message"] == "ike-auth 1"
         assert of(paris, "child.requested").attributes["child"] == "main"
 
     @pytest.mark.parametrize("code", STEPS)
