@@ -48,15 +48,13 @@ async def watch(tell: Callable[[frozenset[str]], None]) -> None:
         try:
             async with AsyncIPRoute() as listening, AsyncIPRoute() as asking:
                 await listening.bind(groups=_GROUPS)
-                found = await _look(asking)
-                if found != told:
-                    told = found
-                    tell(found)
-                async for _message in listening.get():
+                while True:
                     found = await _look(asking)
                     if found != told:
                         told = found
                         tell(found)
+                    async for _message in listening.get():
+                        pass  # one batch; what it says is looked up, since batches can be lost
         except (NetlinkError, OSError) as error:
             _log.warning("listening for changes of addresses starts anew: %s", error)
         await asyncio.sleep(_AGAIN_S)

@@ -134,7 +134,8 @@ class IkeSockets:
                     continue
                 number, _, _, _, _, packet_octets, _ = _EXTENDED_ERROR.unpack_from(value)
                 if number == errno.EMSGSIZE and packet_octets:
-                    path = Path(local_address=address, local_port=port, remote_address=target[0], remote_port=target[1])
+                    peer_port = target[1] or port  # the kernel's own refusal names no port
+                    path = Path(local_address=address, local_port=port, remote_address=target[0], remote_port=peer_port)
                     asyncio.get_running_loop().call_soon(self._too_big, path, packet_octets)
 
     def close(self) -> None:
