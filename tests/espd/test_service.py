@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agents.dataplane.base import Direction, Lost, Mapped, Rejected, TunnelLink, UdpEncapsulation
-from agents.dataplane.plain import IkeDatagram
+from agents.dataplane.plain import IkeDatagram, PathLimit
 from agents.runtime.rpc import Client, RpcError
 from tests.espd.pair import (
     INNER_4,
@@ -177,3 +177,33 @@ async def test_no_key_reaches_log_or_answer(one: End) -> None:
     answers = f"{await rpc(one, 'list_sas')} {await rpc(one, 'health')} {caught.value} {caught.value.data} {one.log}"
     for form in (octets.hex(), base64.b64encode(octets).decode(), "c2VjcmV0LWtleS1ieXRlcw"):
         assert form not in answers
+
+
+async def test_a_keepalive_is_one_octet_from_port_4500() -> None:
+    async with espd_pair() as (left, right):
+        with udp_at(right, OUTER_4[1], 40123) as udp:
+            left.driver.keep_alive(OUTER_4[0], OUTER_4[1], 40123)
+            received, sender = await asyncio.wait_for(asyncio.get_running_loop().sock_recvfrom(udp, 100), 10)
+            assert (received, sender) == (b"\xff", (OUTER_4[0], 4500))
+        where = {"local_address": "192.0.2.77", "remote_address": OUTER_4[1], "remote_port": 4500}
+        with pytest.raises(RpcError, match="not bound"):
+            await rpc(left, "keep_alive", where)
+
+
+async def test_an_ike_message_too_big_for_its_path_is_told_and_goes_in_fragments() -> None:
+    async with espd_pair(mtu=900) as (left, right):
+        limits: asyncio.Queue[PathLimit] = asyncio.Queue()
+        left.driver.on_too_big = limits.put_nowait
+        with udp_at(right, OUTER_4[1], 40123) as udp:
+            message = IkeDatagram(
+                local_address=OUTER_4[0], remote_address=OUTER_4[1], remote_port=40123, datagram=b"x" * 1_200
+            )
+            left.driver.send_ike(message)
+            received = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(udp, 2_000), 10)
+            assert received == bytes(4) + b"x" * 1_200
+            assert await asyncio.wait_for(limits.get(), 10) == PathLimit(
+                local_address=OUTER_4[0], remote_address=OUTER_4[1], remote_port=40123, packet_octets=900
+            )
+            left.driver.send_ike(replace(message, datagram=b"short enough"))
+            assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(udp, 2_000), 10)
+        assert limits.empty()

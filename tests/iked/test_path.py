@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import re
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path as FilePath
 
 import pytest
 
-from agents.contract.config import ConnectionType, Endpoint, PresharedKey, Tunnel
+from agents.contract.config import ConnectionType, Endpoint, Identity, IdentityType, PresharedKey, Tunnel
+from agents.contract.secret import Secret
 from agents.contract.status import TunnelStatus
 from agents.ike.outputs import Path
 from agents.iked import addresses
@@ -21,7 +23,7 @@ from deploy.lab.netns import Namespace, connect
 from tests.interop.rig import OUR_HOST, OUR_NET, OURS, THEIR_HOST, THEIR_NET, THEIRS, OurGateway, ping
 from tests.kernel.guest.harness import inside
 
-from .cast import by_address, document, psk, tunnel
+from .cast import by_address, document, psk, tunnel, uid
 from .rig import loopback
 
 ROAD, ROAD_THERE = "198.51.100.1", "198.51.100.2"
@@ -186,14 +188,14 @@ def two_homes() -> tuple[Tunnel, Tunnel, PresharedKey, PresharedKey]:
     )
 
 
-def speaks_from(address: str) -> object:
+def speaks_from(address: str) -> Callable[[TunnelStatus], bool]:
     def check(status: TunnelStatus) -> bool:
         return [sa.local for sa in status.ike_sas] == [f"{address}:4500"]
 
     return check
 
 
-def heard_at(address: str) -> object:
+def heard_at(address: str) -> Callable[[TunnelStatus], bool]:
     def check(status: TunnelStatus) -> bool:
         return [sa.remote for sa in status.ike_sas] == [f"{address}:4500"]
 
@@ -219,8 +221,8 @@ async def test_an_address_that_goes_takes_the_tunnel_to_another_and_back(tmp_pat
             await asyncio.to_thread(ping, left, OUR_HOST, THEIR_HOST)
 
             left.ip("address", "del", f"{OURS}/24", "dev", "wan")
-            after = await ours.until(speaks_from(ROAD), "moved to the road")  # type: ignore[arg-type]
-            await theirs.until(heard_at(ROAD), "seen on the road")  # type: ignore[arg-type]
+            after = await ours.until(speaks_from(ROAD), "moved to the road")
+            await theirs.until(heard_at(ROAD), "seen on the road")
             await asyncio.to_thread(ping, left, OUR_HOST, THEIR_HOST)
             await asyncio.to_thread(ping, right, THEIR_HOST, OUR_HOST)
             assert after.ike_sas[0].spi_i == before.ike_sas[0].spi_i
@@ -231,8 +233,60 @@ async def test_an_address_that_goes_takes_the_tunnel_to_another_and_back(tmp_pat
 
             left.ip("address", "add", f"{OURS}/24", "dev", "wan")
             right.ip("link", "set", "road", "down")
-            await ours.until(speaks_from(OURS), "back home")  # type: ignore[arg-type]
-            await theirs.until(heard_at(OURS), "seen at home")  # type: ignore[arg-type]
+            await ours.until(speaks_from(OURS), "back home")
+            await theirs.until(heard_at(OURS), "seen at home")
             await asyncio.to_thread(ping, left, OUR_HOST, THEIR_HOST)
             (last,) = await ours.tunnels()
             assert last.children[0].sas[0].spi_in == before.children[0].sas[0].spi_in
+
+
+def _keepalives(router: Namespace) -> int:
+    """Return how many datagrams of one octet the router has seen on their way out."""
+    found = re.search(r"counter packets (\d+)", router.run("nft", "list", "chain", "ip", "seen", "out"))
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.mark.lab
+@pytest.mark.timeout(120)
+async def test_keepalives_hold_the_door_of_a_nat_that_forgets_quickly(tmp_path: FilePath) -> None:
+    """The NAT forgets after 2 s; ours sends 0xff every second through espd, so theirs can reach it at any time."""
+    with spaces("nat", "ours", "router", "theirs") as (left, router, right):
+        connect(left, "wan", ["192.168.7.2/24"], router, "lan", ["192.168.7.1/24"])
+        connect(router, "wan", ["192.0.2.9/24"], right, "wan", [f"{THEIRS}/24"])
+        left.ip("address", "add", f"{OUR_HOST}/24", "dev", "lo")
+        right.ip("address", "add", f"{THEIR_HOST}/24", "dev", "lo")
+        left.ip("route", "add", "192.0.2.0/24", "via", "192.168.7.1")
+        router.forward()
+        router.run("nft", "add table ip nat; add chain ip nat out { type nat hook postrouting priority 100; }")
+        router.run("nft", 'add rule ip nat out oifname "wan" ip protocol udp masquerade to :20000-29999 random')
+        router.run("nft", "add table ip seen; add chain ip seen out { type filter hook forward priority 0; }")
+        router.run("nft", "add rule ip seen out udp length 9 @th,64,8 0xff counter")
+        for name in ("nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"):
+            router.sysctl(f"net.netfilter.{name}", 2)
+        async with gateways(left, right, tmp_path) as (ours, theirs):
+            me = Identity(type=IdentityType.FQDN, value="behind.nat.example")
+            one = tunnel("there", "192.168.7.2", THEIRS, local_ts=OUR_NET, remote_ts=THEIR_NET, dpd_interval_s=0)
+            one = dataclasses.replace(
+                one,
+                local=Endpoint(address="192.168.7.2", identity=me),
+                connection_type=INITIATOR,
+                ike=dataclasses.replace(one.ike, keepalive_s=1),
+            )
+            other = tunnel("here", THEIRS, "192.0.2.9", local_ts=THEIR_NET, remote_ts=OUR_NET, dpd_interval_s=0)
+            other = dataclasses.replace(
+                other, remote=Endpoint(address="192.0.2.9", identity=me), connection_type=RESPONDER
+            )
+            secret = Secret(b"for whoever is called so")
+            await theirs.configure(
+                document("theirs", [other], [PresharedKey(id=uid("k"), secret=secret, remote_identity=me)])
+            )
+            await ours.configure(document("ours", [one], [PresharedKey(id=uid("k"), secret=secret, local_identity=me)]))
+            await ours.until_up()
+            await theirs.until_up()
+            async with asyncio.timeout(20):
+                while _keepalives(router) < 5:
+                    await asyncio.sleep(0.2)  # a packet counter in another namespace tells nobody
+            await asyncio.to_thread(ping, right, THEIR_HOST, OUR_HOST, 1)
+            codes = {each.split(":")[0] for each in await theirs.events()}
+            assert not {code for code in codes if code.startswith("drop.")}
