@@ -25,6 +25,16 @@ PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519Public
 MOST_OCTETS = 16_384
 """Of one certificate: a chain of eight must fit into an IKE message of 64 KiB anyway."""
 
+PARSE_ERRORS = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What ``cryptography`` raises for octets that are not what they should be."""
+
 RSA_BITS = range(2048, 8193)
 """Shorter is weak; a longer one makes a peer's signature cost milliseconds."""
 _RSA_EXPONENT_BITS = 33
@@ -99,9 +109,7 @@ def read(octets: bytes) -> Certificate:
             extensions=parsed.extensions,
         )
         _ = parsed.serial_number, parsed.version, parsed.signature, parsed.tbs_certificate_bytes
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise _malformed(error) from None
-    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except PARSE_ERRORS as error:
         raise _malformed(error) from None
     if parsed.version is not x509.Version.v3 and len(certificate.extensions):
         raise CertificateError("ike.certificate-invalid", "A certificate with extensions is not of version 3")

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtensionOID
 
 from agents.pki import names
 from agents.pki.errors import CertificateError
-from agents.pki.reading import Certificate, check_signature
+from agents.pki.reading import PARSE_ERRORS, Certificate, check_signature
 
 MOST_FETCHED_OCTETS = 1_048_576
 SKEW = datetime.timedelta(minutes=5)
@@ -59,7 +58,7 @@ def read(octets: bytes) -> x509.CertificateRevocationList:
     try:
         parsed = load(octets)
         _ = parsed.extensions, parsed.next_update_utc, parsed.last_update_utc, parsed.issuer
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except PARSE_ERRORS:
         raise StatusError("the CRL cannot be read") from None
     return parsed
 
@@ -129,7 +128,7 @@ def _check_signature(crl: x509.CertificateRevocationList, issuer: Certificate) -
         )
     except CertificateError as error:
         raise StatusError(error.message[:1].lower() + error.message[1:]) from None
-    except (UnsupportedAlgorithm, ValueError):
+    except PARSE_ERRORS:
         raise StatusError("the CRL's signature is of an unknown kind") from None
 
 
@@ -143,5 +142,5 @@ def _entry(crl: x509.CertificateRevocationList, certificate: Certificate) -> tup
             if each.critical and each.oid.dotted_string not in ("2.5.29.21", "2.5.29.24"):  # reason, invalidity date
                 raise StatusError("the CRL's entry has an unknown critical extension")
         return True, entry.revocation_date_utc
-    except (ValueError, x509.DuplicateExtension):
+    except PARSE_ERRORS:
         raise StatusError("the CRL's entry cannot be read") from None

@@ -122,14 +122,14 @@ def _meanings(address: Address) -> list[Address]:
 
 
 def _is_own(address: Address) -> bool:
-    """Whether an address is this host's: only then a socket can be bound to it, and that is always up to date."""
+    """Whether an address is this host's: then a datagram to it would come from it. The kernel is always up to date."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind((str(address), 0))
+            probe.connect((str(address), 9))  # sends nothing
         except OSError:
             return False
-    return True
+        return str(probe.getsockname()[0]) == str(address)
 
 
 def shown(url: str) -> str:

@@ -6,7 +6,6 @@ import datetime
 from collections.abc import Iterator
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509 import ocsp
@@ -15,7 +14,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from agents.iked.credentials.crl import SKEW, Status, StatusError
 from agents.pki import names, reading
 from agents.pki.errors import CertificateError
-from agents.pki.reading import Certificate, check_issued, check_signature
+from agents.pki.reading import PARSE_ERRORS, Certificate, check_issued, check_signature
 
 MOST_OCTETS = 65_536
 REQUEST_TYPE = "application/ocsp-request"
@@ -56,7 +55,7 @@ def status(
     """
     try:
         return _status(octets, asked, nonce, certificate, issuer, moment)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except PARSE_ERRORS:
         raise StatusError("the OCSP answer cannot be read") from None
 
 
