@@ -42,7 +42,7 @@ class Lab:
         self.router = Namespace(prefix, "router")
         self.first_event = 0
         self.numbers = 0
-        self._settings = settings
+        self._settings = dict(settings)
         self._stack = AsyncExitStack()
         self._marks: dict[Path, int] = {}
         self.ours: OurGateway
@@ -56,10 +56,10 @@ class Lab:
             stack.enter_context(self._network())
             if self.kind == "direct":
                 self.revocation = stack.enter_context(revocation_server(self.their_space))
-            self.theirs = StrongSwan(self.their_space, directory / "charon", settings=self._settings)
+            self.theirs = self.make_theirs(directory / "charon")
             stack.callback(self.theirs.stop)
             self.theirs.start()
-            self.ours = await stack.enter_async_context(OurGateway(self.our_space, directory / "agent"))
+            self.ours = await stack.enter_async_context(self.make_ours(directory / "agent"))
             await asyncio.to_thread(self.theirs.wait_ready)
             self.vici = stack.enter_context(self.theirs.vici())
             self._stack = stack.pop_all()
@@ -67,6 +67,14 @@ class Lab:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def make_ours(self, directory: Path) -> OurGateway:
+        """Return our daemons, not started."""
+        return OurGateway(self.our_space, directory)
+
+    def make_theirs(self, directory: Path) -> StrongSwan:
+        """Return strongSwan, not started."""
+        return StrongSwan(self.their_space, directory, settings=self._settings)
 
     async def restart_theirs(self) -> None:
         """Start strongSwan again after it was ended."""

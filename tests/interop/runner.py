@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from deploy.lab.netns import LabError
 from deploy.lab.vici import Vici
@@ -17,7 +18,12 @@ Told = Callable[[Result, float, str], None]
 """Takes a result, the seconds it took, and both sides' logs where it failed."""
 
 
-async def run(cells: Sequence[Cell], told: Told, only: Callable[[Cell, str], bool] = lambda *_: True) -> list[Result]:
+async def run(
+    cells: Sequence[Cell],
+    told: Told,
+    only: Callable[[Cell, str], bool] = lambda *_: True,
+    make_lab: Callable[[str, Mapping[str, str], int], Lab] = Lab,
+) -> list[Result]:
     """Run the cells that ``only`` takes and return their results in the order of ``cells``."""
     results: dict[tuple[str, str, str], Result] = {}
     groups = dict.fromkeys(cell.group for cell in cells)
@@ -29,19 +35,17 @@ async def run(cells: Sequence[Cell], told: Told, only: Callable[[Cell, str], boo
                 results[result.key] = result
                 told(result, 0, "")
         possible = [(cell, role) for cell, role in wanted if not cell.impossible]
-        for result in await _run_group(group, possible, number, told):
+        for result in await _run_group(partial(make_lab, group[0], dict(group[1]), number), possible, told):
             results[result.key] = result
     order = [(cell.axis, cell.name, role) for cell in cells for role in cell.roles]
     return [results[key] for key in order if key in results]
 
 
-async def _run_group(
-    group: tuple[str, tuple[tuple[str, str], ...]], wanted: Sequence[tuple[Cell, str]], number: int, told: Told
-) -> list[Result]:
+async def _run_group(make_lab: Callable[[], Lab], wanted: Sequence[tuple[Cell, str]], told: Told) -> list[Result]:
     results: list[Result] = []
     runs = 0
     while len(results) < len(wanted):
-        async with Lab(group[0], dict(group[1]), number) as lab:
+        async with make_lab() as lab:
             offered = offered_names(lab.vici)
             while len(results) < len(wanted):
                 cell, role = wanted[len(results)]

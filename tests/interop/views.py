@@ -28,11 +28,13 @@ def ours(status: TunnelStatus) -> View:
     for child in status.children:
         for sa in child.sas:
             word = ENCRYPTION[sa.encryption] if sa.encryption else None
+            integrity = sa.integrity or sa.ah_integrity
             rows.append(
                 (
-                    "ESP", sa.spi_in, sa.spi_out, word.name if word else "", str(word.bits if word else 0),
-                    INTEGRITY[sa.integrity].name if sa.integrity else "",
+                    "ESP" if word else "AH", sa.spi_in, sa.spi_out, word.name if word else "",
+                    str(word.bits if word else 0), INTEGRITY[integrity].name if integrity else "",
                     KEY_EXCHANGE[sa.group].name if sa.group else "", sa.mode, "esn" if sa.esn else "",
+                    "ipcomp" if sa.ipcomp else "",
                 )
             )  # fmt: skip
     return frozenset(rows)
@@ -53,9 +55,10 @@ def theirs(list_sas: Iterable[Message]) -> View:
             if child["state"] in ("INSTALLED", "REKEYING"):
                 rows.append(
                     (
-                        "ESP", f"{int(child['spi-out'], 16):08x}", f"{int(child['spi-in'], 16):08x}",
-                        child["encr-alg"], _bits(child), child.get("integ-alg", ""), child.get("dh-group", ""),
-                        child["mode"].lower(), "esn" if child.get("esn") == "1" else "",
+                        child["protocol"], f"{int(child['spi-out'], 16):08x}", f"{int(child['spi-in'], 16):08x}",
+                        child.get("encr-alg", ""), _bits(child), child.get("integ-alg", ""),
+                        child.get("dh-group", ""), child["mode"].lower(), "esn" if child.get("esn") == "1" else "",
+                        "ipcomp" if "cpi-in" in child else "",
                     )
                 )  # fmt: skip
     return frozenset(rows)
@@ -69,4 +72,4 @@ def _sections(list_sas: Iterable[Message]) -> Iterator[dict[str, Any]]:
 def _bits(section: dict[str, Any]) -> str:
     """Return the key size where the algorithm has a choice of sizes."""
     sized = {word.name for word in ENCRYPTION.values() if word.bits}
-    return section.get("encr-keysize", "0") if section["encr-alg"] in sized else "0"
+    return section.get("encr-keysize", "0") if section.get("encr-alg") in sized else "0"

@@ -25,6 +25,8 @@ from agents.dataplane.kernel.suites import Attributes
 _UDP_ENCAP_ESPINUDP = 2
 _STATE_AF_UNSPEC = 32
 """The inner family may differ from the outer one, and one SA may carry both; only tunnel mode can."""
+_STATE_ALIGN4 = 64
+"""AH over IPv4 is padded to 4 octets (RFC 4302 section 3.3.3.2.1); left to itself the kernel pads to 8, as for IPv6."""
 _STATE_ESN = 128
 _MAPPING_INTERVAL_S = 10
 """``XFRMA_MTIMER_THRESH``: say once in this time that a peer sends from elsewhere, not for every packet."""
@@ -92,6 +94,8 @@ def _message(spec: SaSpec, name: StateId, mode: Mode, resume: Attributes) -> mes
         "flags": _STATE_AF_UNSPEC if mode is Mode.TUNNEL else 0,
         **(rows.limit_fields(spec.limits) if own else rows.limit_fields()),
     }
+    if name.protocol == rows.PROTOCOL_AH and outer.version == 4:
+        body["flags"] |= _STATE_ALIGN4
     attributes = _keys(spec, name.protocol)
     if name.protocol != rows.PROTOCOL_COMPRESSION:
         if own and spec.direction is Direction.OUT and not spec.extended_sequence_numbers:

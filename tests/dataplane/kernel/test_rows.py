@@ -193,7 +193,7 @@ def test_a_bundle_is_one_state_a_protocol_and_only_the_innermost_is_a_tunnel() -
     whole = spec(ah=header(0xA1), compression_cpi=0x2345, limits=Limits(hard_s=60))
     states = [decoded(state.message) for state in bundles.states(whole)]
     found = [(each["proto"], each["spi"], each["mode"], each["flags"], each["lft_hard_add"]) for each in states]
-    assert found == [(108, 0x2345, 1, 32, 0), (50, 0xC0FFEE01, 0, 0, 60), (51, 0xA1, 0, 0, 0)]
+    assert found == [(108, 0x2345, 1, 32, 0), (50, 0xC0FFEE01, 0, 0, 60), (51, 0xA1, 0, 64, 0)]
     assert states[0].get_attr("XFRMA_ALG_COMP") == b"deflate".ljust(64, b"\0") + struct.pack("I", 0)
     assert struct.unpack_from("II", states[2].get_attr("XFRMA_ALG_AUTH_TRUNC"), 64) == (256, 128)
     assert [row.id for row in map(rows.read_state, states) if row is not None] == list(bundles.state_ids(whole))
@@ -203,7 +203,13 @@ def test_ah_alone_goes_under_the_sas_own_spi() -> None:
     alone = spec(encryption=None, encryption_key=None, ah=header(0xC0FFEE01), mode=Mode.TRANSPORT)
     (state,) = bundles.states(alone)
     assert state.id.sa == alone.id == SaId(spi=0xC0FFEE01, destination="192.0.2.2", protocol=SaProtocol.AH)
-    assert (state.message["proto"], state.message["mode"], state.message["flags"]) == (51, 0, 0)
+    assert (state.message["proto"], state.message["mode"], state.message["flags"]) == (51, 0, 64)
+
+
+@pytest.mark.parametrize(("source", "flags"), [("192.0.2.1", 32 + 64), ("2001:db8::1", 32)])
+def test_ah_is_padded_as_its_outer_version_asks(source: str, flags: int) -> None:
+    alone = spec(encryption=None, encryption_key=None, ah=header(0xC0FFEE01), source=source, destination=source)
+    assert own_message(alone)["flags"] == flags
 
 
 @pytest.mark.parametrize(("direction", "window"), [(Direction.IN, 64), (Direction.OUT, 1)])
