@@ -45,6 +45,7 @@ seeds: $(VENV)/.dev
 
 interop: setup-test
 	$(PY) -m tests.interop
+	$(PY) -m tests.kernel.interop
 
 kernel-test: setup-test
 	$(PY) -m pytest tests/kernel

@@ -93,6 +93,11 @@ class Engine:
         self._now = 0.0
         self._floods: dict[str, tuple[float, float, int]] = {}
 
+    @property
+    def local_addresses(self) -> frozenset[str]:
+        """The addresses that IKE SAs use here, those being deleted included."""
+        return frozenset(sa.path.local_address for sa in self._sas.values())
+
     # --- inputs
 
     def configure(self, document: GatewayDocument, now: float) -> None:

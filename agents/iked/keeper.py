@@ -43,6 +43,7 @@ class Keeper:
         self._settled = asyncio.Event()
         self._applying = asyncio.Lock()
         self._links: dict[str, TunnelLink] = {}
+        self._leaving: frozenset[str] = frozenset()
         self._missing_since: float | None = None
 
     async def configure(self, document: GatewayDocument) -> None:
@@ -81,6 +82,8 @@ class Keeper:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._poll_interval_s())
+            if self._leaving:
+                await self._leave()
             if len(self._runtime.traffic):
                 began = loop.time()
                 await self._runtime.poll_traffic()
@@ -195,15 +198,8 @@ class Keeper:
             document = self._wanted
             if document is None or self._plane is not plane:
                 return
-            runtime, problems = self._runtime, []
-            addresses = own_addresses(document)
-            port_4500 = not plane.features.owns_port_4500
-            problems += runtime.sockets.bind(addresses, port_4500=port_4500, kernel_esp=plane.kernel_esp)
-            if runtime.userspace is not None and not port_4500:
-                try:
-                    await runtime.userspace.bind(addresses)
-                except DataplaneError as error:
-                    problems.append(str(error))
+            runtime = self._runtime
+            problems = await self._bind(plane, document)
             for tunnel in document.tunnels:
                 if tunnel.enabled:
                     problems += await self._open_link(plane, tunnel)
@@ -216,6 +212,28 @@ class Keeper:
             runtime.problems.pop("configuration", None)
             if problems:
                 runtime.problems["configuration"] = problems
+
+    async def _bind(self, plane: Plane, document: GatewayDocument) -> list[str]:
+        """Hold the document's addresses, and those that an IKE SA uses to say that it ends; returns what went wrong."""
+        runtime, addresses = self._runtime, own_addresses(document)
+        self._leaving = runtime.engine.local_addresses - addresses
+        addresses |= self._leaving
+        port_4500 = not plane.features.owns_port_4500
+        problems = runtime.sockets.bind(addresses, port_4500=port_4500, kernel_esp=plane.kernel_esp)
+        if runtime.userspace is not None and not port_4500:
+            try:
+                await runtime.userspace.bind(addresses)
+            except DataplaneError as error:
+                problems.append(str(error))
+        return problems
+
+    async def _leave(self) -> None:
+        """Give back addresses that no tunnel names and no IKE SA uses any more."""
+        async with self._applying:
+            gone = self._leaving - self._runtime.engine.local_addresses
+            if gone and self._plane is not None and self._wanted is not None:
+                for problem in await self._bind(self._plane, self._wanted):
+                    _log.warning("%s", problem)
 
     async def _open_link(self, plane: Plane, tunnel: Tunnel) -> list[str]:
         link = tunnel_link(tunnel)

@@ -20,6 +20,7 @@ from agents.dataplane.base import Direction, SaId, SaSpec
 from agents.dataplane.fake import FakeDriver
 from agents.iked.planes import Planes
 from agents.iked.runtime import Runtime
+from agents.iked.sockets import IkeSockets
 from agents.runtime.paths import Paths
 from agents.runtime.rpc import RpcError
 
@@ -217,11 +218,24 @@ async def test_a_polite_end_deletes_the_peers_sas_and_everything_here(alpha: Dae
     await alpha.start()
 
 
-async def test_an_end_without_words_is_healed_by_initial_contact(alpha: Daemon, beta: Daemon, tmp_path: Path) -> None:
+async def test_the_peer_hears_of_the_last_tunnels_end(alpha: Daemon, beta: Daemon) -> None:
+    """Nothing in the document names the address any more, yet the delete goes out from it and is answered there."""
+    await bring_up(alpha, beta)
+    await alpha.configure(document("alpha", [], [], generation=2))
+    gone = await beta.until("alpha", lambda now: not now.ike_sas)
+    assert gone.reason is None or gone.reason.code != "ike.timeout"
+    assert beta.driver.sas == {}
+
+
+async def test_an_end_without_words_is_healed_by_initial_contact(
+    alpha: Daemon, beta: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second ``iked`` takes over the address of one that vanished; the peer keeps only the new SAs."""
     status = await bring_up(alpha, beta)
     old = status.ike_sas[0].spi_i
-    await alpha.configure(document("alpha", [], [], generation=2))  # frees the address ...
+    with monkeypatch.context() as silenced:
+        silenced.setattr(IkeSockets, "send", lambda *_: True)
+        await alpha.stop()
     beta_before = (await beta.tunnel("alpha")).ike_sas
     async with Daemon(tmp_path / "successor") as successor:
         await successor.configure(alpha_document())

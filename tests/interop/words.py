@@ -107,5 +107,6 @@ def legacy(ike: tuple[IkeProposal, ...], esp: tuple[IpsecProposal, ...], groups:
     suites = [(each.encryption, each.integrity) for each in ike] + [(each.encryption, each.integrity) for each in esp]
     rows += [algorithms.ENCRYPTION[encryption] for encryption, _ in suites if encryption]
     rows += [algorithms.INTEGRITY[integrity] for _, integrity in suites if integrity]
+    rows += [algorithms.INTEGRITY[each.ah_integrity] for each in esp if each.ah_integrity]
     rows += [algorithms.KEY_EXCHANGE[group] for group in groups]
     return any(row.legacy for row in rows)
