@@ -4,28 +4,34 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from agents.contract.config import (
+    AuthKind,
     Childless,
     ConnectionType,
     Identity,
     IdentityType,
     IkePolicy,
+    PostquantumKey,
+    RemoteAuthentication,
     TrafficSelector,
     UniquePolicy,
 )
+from agents.contract.secret import Secret
 from agents.contract.status import TunnelState
 from agents.ike.outputs import Path
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.tasks.auth import Authenticate
 from agents.ike.wire.header import Header, classify
 from agents.ike.wire.message import Message, parse_clear, seal_message
-from agents.ike.wire.payloads import Auth, Cert, CertReq, IdR, Notify, Opaque, Payload
+from agents.ike.wire.payloads import Auth, Cert, CertReq, IdI, IdR, Notify, Opaque, Payload
 from agents.ike.wire.registry import NotifyType, PayloadType
 from tests.harness.documents import FAST_IKE, Side, child, endpoint, key, pair, tunnel
+from tests.harness.pki import anchor, root
 from tests.harness.world import Host, World, matched, up
 
 Pair = tuple[World, Host, Host, Side, Side]
@@ -85,6 +91,7 @@ class TestChildless:
         world, paris, lyon, *_ = meet(policy(childless=left), policy(childless=right))
         assert world.run(8, up(paris, lyon))
         assert matched(paris, lyon)
+        assert paris.status().ike_sas[0].mobike, "agreed on with the proof, child or not"
         auth = [("paris", 34), ("lyon", 34), ("paris", 35), ("lyon", 35)]
         assert exchanges(world) == [*auth, *([("paris", 36), ("lyon", 36)] if childless else [])]
 
@@ -480,3 +487,74 @@ class TestRefused:
         _, paris, lyon = self.crafted(Cert(encoding=4, data=b"junk"), CertReq(encoding=4, data=b"odd"))
         assert up(paris, lyon)()
         assert lyon.shell.log == []
+
+
+class TestHostile:
+    """A peer that has the keys of IKE_SA_INIT, and sends what it likes in IKE_AUTH."""
+
+    @pytest.mark.parametrize("seed", range(40))
+    def test_nothing_of_a_proof_makes_an_input_raise(self, seed: int) -> None:
+        """Identities, certificates, requests for them, proofs, PPK ids, hashes: cut, altered, repeated, made up."""
+        chance = random.Random(f"hostile {seed}")
+        plain = Authenticate.start
+        made_up: tuple[Payload, ...] = (
+            Cert(encoding=chance.choice([1, 4, 4, 12, 13]), data=chance.randbytes(chance.choice([0, 1, 30, 900]))),
+            CertReq(encoding=chance.choice([4, 12]), data=chance.randbytes(chance.choice([0, 19, 20, 65]))),
+            Auth(method=chance.choice([0, 1, 2, 3, 9, 10, 11, 13, 14]), data=chance.randbytes(chance.randrange(80))),
+            Notify(type=NotifyType.PPK_IDENTITY, data=chance.randbytes(chance.randrange(4))),
+            Notify(type=NotifyType.NO_PPK_AUTH, data=chance.randbytes(chance.randrange(40))),
+            Notify(type=NotifyType.SIGNATURE_HASH_ALGORITHMS, data=chance.randbytes(chance.randrange(7))),
+            Notify(type=NotifyType.INITIAL_CONTACT, data=b"x"),
+            Opaque(type=PayloadType.CP, data=chance.randbytes(chance.randrange(9))),
+            IdI(id_type=chance.choice([1, 2, 3, 5, 9, 9, 9, 10, 11, 77]), data=chance.randbytes(chance.randrange(40))),
+            IdR(id_type=chance.choice([1, 2, 9]), data=chance.randbytes(chance.randrange(20))),
+        )
+
+        def start(self: Authenticate, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
+            made = list(plain(self, sa, now) or ())
+            for each in chance.sample(made_up, chance.randrange(1, 5)):
+                same = [index for index, other in enumerate(made) if type(other) is type(each)]
+                if same and chance.random() < 0.8:
+                    made[same[0]] = each
+                else:
+                    made.append(each)
+            return tuple(made)
+
+        expected = chance.choice(
+            [
+                named(IdentityType.ANY, "*"),
+                named(IdentityType.DN, "CN=*,O=Example"),
+                named(IdentityType.FQDN, "*.example.org"),
+                named(IdentityType.IPV4, "192.0.2.1"),
+            ]
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Authenticate, "start", start)
+            world = World(seed)
+            left, right = pair()
+            right.change(remote=endpoint("192.0.2.1", expected))
+            right.keys = [key(b"a shared secret of both")]
+            if chance.random() < 0.5:
+                right.ppks = left.ppks = [PostquantumKey(id="one", secret=Secret(b"secret"))]
+                right.change(ppk="one")
+                left.change(ppk="one")
+            if chance.random() < 0.5:
+                right.anchors = [anchor("root", root())]
+                right.change(remote_auth=RemoteAuthentication(kind=AuthKind.CERTIFICATE))
+            paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
+            lyon.configure(right.document())
+            paris.configure(left.document())
+            world.run(4)
+            left.change(enabled=False)
+            paris.configure(left.document())
+            world.run(120)
+        assert lyon.codes()["ike.bug"] == paris.codes()["ike.bug"] == 0
+        for host in (paris, lyon):
+            assert host.engine._sas == {}
+            assert host.engine._esp_spis == set()
+            assert host.engine.questions.pending() == 0
+            assert host.data_plane.sas == {}
+            assert all(report.message.isprintable() and report.message.isascii() for report in host.reports)
+            for report in host.reports:
+                assert len(report.received or "") < 1_000
+                assert (report.received or "").isascii()

@@ -88,9 +88,9 @@ def begin(sa: IkeSa, now: float) -> None:
             sa.expire_at = None
             sa.enqueue(Authenticate(shown, own, psk, mixed), at)
 
-        sa.expire_at = then + HALF_OPEN_S  # for a shell that never answers
         proof.prove(sa, sk_ps, shown, psk, proven, then, failing)
 
+    sa.expire_at = now + HALF_OPEN_S  # for a shell that never answers
     if proof.needs_psk(config):
         sa.core.questions.find_psk(sa, sa.tunnel, failing(with_psk))
     else:

@@ -29,7 +29,7 @@ from agents.ike.v2.states import SaState
 from agents.ike.v2.tasks.base import Task
 from agents.ike.v2.tasks.delete import Liveness
 from agents.ike.wire.message import Message
-from agents.ike.wire.payloads import Auth, Delete, Notify, Payload, SecurityAssociation
+from agents.ike.wire.payloads import Auth, Delete, Notify, Payload
 from agents.ike.wire.registry import Exchange, NotifyType, notify_name
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ _CONCERNS = frozenset(
 
 
 def offer(sa: IkeSa, payloads: tuple[Payload, ...]) -> tuple[Payload, ...]:
-    """Return what goes into an IKE_AUTH request beside these payloads: MOBIKE where the first child is asked for."""
+    """Return what goes into an IKE_AUTH request beside these payloads: MOBIKE beside our proof."""
     assert sa.tunnel is not None
-    wanted = sa.tunnel.config.ike.mobike and _carries(payloads, SecurityAssociation)
+    wanted = sa.tunnel.config.ike.mobike and _carries(payloads, Auth)
     return _supported(sa) if wanted else ()
 
 
