@@ -92,12 +92,12 @@ class _LibraryExponent:
 
     def __init__(self, number: int, exponent: int) -> None:
         self._numbers = _parameters(number)
+        generator, generator_key = _generator(number)
         with _deprecation_silenced():
-            generator = dh.DHPublicNumbers(self._numbers.g, self._numbers)
             # The library wants a public value beside the exponent but derives nothing from it; exchanging with the
             # generator itself yields ours in constant time, which pow() would not.
             self._key = dh.DHPrivateNumbers(exponent, generator).private_key()
-            self.public = self._key.exchange(generator.public_key())
+            self.public = self._key.exchange(generator_key)
 
     def shared(self, peer_public: bytes) -> bytes:
         value = _in_range(peer_public, self._numbers.p)
@@ -127,6 +127,15 @@ def _parameters(number: int) -> dh.DHParameterNumbers:
     group = GROUPS[number]
     with _deprecation_silenced():
         return dh.DHParameterNumbers(group.p, group.g, group.q)
+
+
+@functools.cache
+def _generator(number: int) -> tuple[dh.DHPublicNumbers, dh.DHPublicKey]:
+    """Return the generator as if it were a peer's public value; making the object takes a tenth of its use."""
+    numbers = _parameters(number)
+    with _deprecation_silenced():
+        generator = dh.DHPublicNumbers(numbers.g, numbers)
+        return generator, generator.public_key()
 
 
 def _safe_prime(bits: int, constant: int) -> int:
