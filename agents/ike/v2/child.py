@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 NAT_PORT = 4500
 _UNNATTED_PORT = 500
+_MOST_PACKETS = 2**32 - 1
+"""Sequence numbers of 32 bits must not begin again (RFC 4303 section 3.3.3): a new SA is there before."""
+
 _SA_PROTOCOLS = {Protocol.ESP: SaProtocol.ESP, Protocol.AH: SaProtocol.AH}
 
 
@@ -181,6 +184,9 @@ def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaS
     assert sa.tunnel is not None
     config, path = agreement.config, sa.esp_path
     tunnel_id = sa.tunnel.config.id
+    packets = config.lifetime_packets
+    if not agreement.esn:
+        packets = min(packets or _MOST_PACKETS, _MOST_PACKETS)
     base = SaSpec(
         tunnel_id=tunnel_id,
         direction=Direction.IN,
@@ -197,8 +203,8 @@ def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaS
             hard_s=config.lifetime_s,
             soft_bytes=soft_limit(config.lifetime_bytes, uniform),
             hard_bytes=config.lifetime_bytes,
-            soft_packets=soft_limit(config.lifetime_packets, uniform),
-            hard_packets=config.lifetime_packets,
+            soft_packets=soft_limit(packets, uniform),
+            hard_packets=packets,
         ),
     )
     inbound, outbound = _directions(sa, agreement, base)

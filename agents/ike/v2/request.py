@@ -83,8 +83,7 @@ class ChildRequest:
 
         ``nonces`` are the initiator's and the responder's. Raises PeerError where the child cannot be made here.
         """
-        assert sa.tunnel is not None
-        slot = slots.find(sa.tunnel, accepted, replaced)
+        slot = slots.find(sa, accepted, replaced)
         slots.check_free(sa, accepted, slot)
         agreement = _agreement(
             accepted,
@@ -116,8 +115,7 @@ def agree(
     replaced: ChildSa | None = None,
 ) -> Agreement:
     """Return the agreement of an accepted request, as its responder. Raises PeerError, and then nothing is taken."""
-    assert sa.tunnel is not None
-    slot = slots.find(sa.tunnel, accepted, replaced)
+    slot = slots.find(sa, accepted, replaced)
     slots.check_free(sa, accepted, slot)
     return _agreement(
         accepted,

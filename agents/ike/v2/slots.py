@@ -16,37 +16,47 @@ from typing import TYPE_CHECKING
 from agents.dataplane.base import Direction, PolicySpec, Selector
 from agents.ike import selectors
 from agents.ike.errors import PeerError
+from agents.ike.v2 import identity
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.negotiation import Accepted
 from agents.ike.wire.registry import NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
-    from agents.ike.v2.tunnel import TunnelRuntime
 
 MOST_SLOTS = 64
 MOST_SAS = 2 * MOST_SLOTS
 
 
-def find(tunnel: TunnelRuntime, accepted: Accepted, replaced: ChildSa | None) -> int:
-    """Return the slot of a child to be made. Raises PeerError (NO_ADDITIONAL_SAS) when there are too many."""
+def find(sa: IkeSa, accepted: Accepted, replaced: ChildSa | None) -> int:
+    """Return the slot of a child to be made: that of the same peer's with these selectors, or a free one.
+
+    Raises PeerError (NO_ADDITIONAL_SAS) when there are too many.
+    """
+    assert sa.tunnel is not None
     name = accepted.config.name
-    children = [child for sa in tunnel.sas for child in sa.children if child.name == name]
+    children = [(other, child) for other in sa.tunnel.sas for child in other.children if child.name == name]
     if len(children) >= MOST_SAS:
         raise _too_many(name, MOST_SAS)
     if replaced is not None:
         return replaced.agreement.slot
     wanted = (set(accepted.local_ts), set(accepted.remote_ts))
     taken = set()
-    for child in children:
+    for other, child in children:
         agreement = child.agreement
-        if (set(agreement.local_ts), set(agreement.remote_ts)) == wanted:
+        if (set(agreement.local_ts), set(agreement.remote_ts)) == wanted and _same_peer(sa, other):
             return agreement.slot
         taken.add(agreement.slot)
     slot = next((each for each in range(MOST_SLOTS) if each not in taken), None)
     if slot is None:
         raise _too_many(name, MOST_SLOTS)
     return slot
+
+
+def _same_peer(one: IkeSa, other: IkeSa) -> bool:
+    """Whether both are of one peer: the configured identity may be a partial one, which several peers have."""
+    shown = (one.auth.identity, other.auth.identity)
+    return one is other or None in shown or identity.same(*shown)  # type: ignore[arg-type]
 
 
 class Protected:

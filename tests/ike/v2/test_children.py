@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from agents.contract.config import Child, IpsecProposal, Mode, SequenceNumbers, TrafficSelector
+from agents.contract.config import (
+    Child,
+    ConnectionType,
+    Endpoint,
+    Identity,
+    IdentityType,
+    IpsecProposal,
+    Mode,
+    SequenceNumbers,
+    TrafficSelector,
+)
 from agents.contract.status import TunnelState
 from agents.dataplane.base import Direction, Features, SaProtocol, SaSpec
 from agents.ike import proposals, selectors
@@ -18,6 +28,7 @@ from agents.ike.wire.message import Message
 from agents.ike.wire.payloads import Nonce, Notify, Payload, SecurityAssociation, SelectorRange, TsI, TsR
 from agents.ike.wire.registry import Exchange, NotifyType, Protocol, TransformType
 from tests.harness.documents import FAST_ESP, Side, child, endpoint, key, mirrored, pair, tunnel
+from tests.harness.nat import NatBox
 from tests.harness.world import Host, World, matched, up
 
 AH = IpsecProposal(ah_integrity="hmac-sha2-256-128")
@@ -177,6 +188,17 @@ class TestSequenceNumbers:
         assert outbound(paris).extended_sequence_numbers is agreed
         assert paris.status().children[0].sas[0].esn is agreed
         stands(meeting)
+
+    @pytest.mark.parametrize(("extended", "configured", "most"), [
+        (False, 0, 2**32 - 1), (False, 2**40, 2**32 - 1), (False, 1_000, 1_000), (True, 0, 0), (True, 2**40, 2**40),
+    ])  # fmt: skip
+    def test_short_ones_do_not_begin_again(self, extended: bool, configured: int, most: int) -> None:
+        """RFC 4303 section 3.3.3: a new SA is there before 2^32 packets were sent."""
+        numbers = SequenceNumbers.EXTENDED if extended else SequenceNumbers.NORMAL
+        _, paris, _ = meet(child(sequence_numbers=numbers, lifetime_packets=configured))
+        limits = outbound(paris).limits
+        assert limits.hard_packets == most
+        assert limits.soft_packets < most or not most
 
     def test_only_preferred_is_left_out_where_the_data_plane_cannot(self) -> None:
         world = World()
@@ -384,6 +406,30 @@ class TestSelectors:
         assert lyon.codes()["child.too-many"] == 2
         outward = [each for each in lyon.data_plane.sas.values() if each.direction is Direction.OUT]
         assert len({each.reqid for each in outward}) == len(outward) == 4
+
+    def test_two_peers_of_one_partial_identity_may_not_take_each_others_traffic(self) -> None:
+        """Both are let in by *.example; the second one's child would draw the traffic of the first one's."""
+        world = World()
+        here, there = "192.0.2.9", "198.51.100.9"
+        hub = world.host("hub", here)
+        any_of = Endpoint(address=there, identity=Identity(type=IdentityType.FQDN, value="*.example"))
+        waits = ConnectionType.RESPONDER_ONLY
+        ours = child(local=("10.0.0.0/8",), remote=("172.16.0.0/16",))
+        one = tunnel(endpoint(here), any_of, name="branches", children=(ours,), connection_type=waits)
+        hub.configure(Side(name="hub", tunnels=[one], keys=[key(b"secret")]).document())
+        inside = {"paris": "10.9.9.1", "lyon": "10.9.9.2"}
+        world.network.rewrite = NatBox(world=world, inside=frozenset(inside.values()), outside=there)
+        for name, address in inside.items():
+            host = world.host(name, address)
+            end = Endpoint(address=address, identity=Identity(type=IdentityType.FQDN, value=f"{name}.example"))
+            theirs = tunnel(
+                end, endpoint(here), children=(mirrored(ours),), connection_type=ConnectionType.INITIATOR_ONLY
+            )
+            host.configure(Side(name=name, tunnels=[theirs], keys=[key(b"secret")]).document())
+            world.run(5)
+        assert hub.codes()["ike.sa-established"] == 2
+        assert hub.codes()["child.selectors-taken"] >= 1
+        assert len(hub.data_plane.sas) == 2
 
     def test_two_tunnels_may_not_protect_the_same_traffic(self) -> None:
         """The second one would take the traffic of the first away, or lose its own."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
-from agents.contract.config import ConnectionType, IkePolicy
+from agents.contract.config import ConnectionType, IkePolicy, IkeProposal
 from agents.ike.outputs import Transmit
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.tasks.create import CreateChild
@@ -106,11 +106,11 @@ def carries(sender: Host, receiver: Host) -> bool:
 class Scene:
     """Two ends with main up, and voice still missing."""
 
-    def __init__(self, seed: object = 0) -> None:
+    def __init__(self, seed: object = 0, suite: IkeProposal = FAST_IKE) -> None:
         self.world = World(seed)
         left, right = pair(
             types=(ConnectionType.BOTH, ConnectionType.RESPONDER_ONLY),
-            ike=IkePolicy(proposals=(FAST_IKE,), dpd_interval_s=0),
+            ike=IkePolicy(proposals=(suite,), dpd_interval_s=0),
             children=(child(), VOICE),
         )
         self.paris, self.lyon = self.world.host("paris", _PARIS), self.world.host("lyon", "192.0.2.2")
@@ -464,6 +464,13 @@ class TestIkeRekeys:
     @lost
     def test_rekey_child_with_delete_ike(self, loss: Loss) -> None:
         Scene().collide(rekey_child, delete_ike, loss, promised=False)
+
+    @pytest.mark.parametrize("theirs", [rekey_ike, rekey_child, create_child, delete_ike, delete_child])
+    @pytest.mark.parametrize("loss", LOSSES[:5], ids=_name)
+    def test_with_additional_key_exchanges(self, theirs: Act, loss: Loss) -> None:
+        """A rekey of the IKE SA with IKE_FOLLOWUP_KE (RFC 9370 section 2.2.4) collides as one without."""
+        scene = Scene(suite=replace(FAST_IKE, additional_key_exchanges=("group-32",)))
+        scene.collide(rekey_ike, theirs, loss, promised=theirs not in (delete_ike, delete_child))
 
     @pytest.mark.parametrize("whose", [_PARIS, "192.0.2.2"])
     def test_a_child_asked_for_on_the_old_ike_sa_after_its_rekey(self, whose: str) -> None:
