@@ -17,11 +17,13 @@ from django.utils import timezone
 
 from agents.contract.codec import from_plain
 from agents.contract.errors import DocumentError
+from agents.contract.events import STEPS
 from agents.contract.status import ChildSaStatus, GatewayStatus, Reason, TunnelState, TunnelStatus
 from vpnconsole.gateways import queries as gateway_queries
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.monitor.choices import PROBLEMS, ConsoleState
 from vpnconsole.monitor.models import ActionJob, EventRecord, GatewayObservation, TunnelObservation
+from vpnconsole.monitor.negotiation import MOST_EVENTS, Negotiation, last_negotiation
 from vpnconsole.monitor.state import EndFacts, Report, TunnelFacts, Verdict, judge
 from vpnconsole.monitor.traffic import Point as Point
 from vpnconsole.monitor.traffic import series as series
@@ -147,6 +149,7 @@ class TunnelDetail:
     tunnel: Tunnel
     pairs: tuple[PairRow, ...]
     events: tuple[EventRecord, ...]
+    negotiations: tuple[Negotiation, ...]
     jobs: tuple[ActionJob, ...]
 
 
@@ -240,8 +243,21 @@ def tunnel_detail(tunnel_id: UUID) -> TunnelDetail:
         tunnel=tunnel,
         pairs=_pairs(tunnel, row),
         events=tuple(events(tunnel_id=tunnel_id)[:20]),
+        negotiations=_negotiations(tunnel),
         jobs=tuple(tunnel.actions.select_related("gateway", "requested_by")[:5]),
     )
+
+
+def _negotiations(tunnel: Tunnel) -> tuple[Negotiation, ...]:
+    """Return the last negotiation as each managed end saw it, end A first."""
+    found = []
+    for end in (tunnel.end_a, tunnel.end_b):
+        if end.gateway.is_managed:
+            steps = EventRecord.objects.filter(tunnel=tunnel, gateway=end.gateway, code__in=STEPS).order_by("-id")
+            negotiation = last_negotiation(end.gateway.name, steps[:MOST_EVENTS])
+            if negotiation is not None:
+                found.append(negotiation)
+    return tuple(found)
 
 
 def gateway_rows() -> list[GatewayRow]:

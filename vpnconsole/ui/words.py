@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from agents.contract.algorithms import SIGNATURE
@@ -110,6 +110,14 @@ def span(seconds: float | None) -> str:
             following = parts[index + 1] if index + 1 < len(parts) else (0, "")
             return f"{value} {unit}" + (f" {following[0]} {following[1]}" if following[0] and index < 3 else "")
     return "0 s"
+
+
+def lapse(length: timedelta) -> str:
+    """Return a short length of time: ``12 ms``, ``1.3 s``, from a minute on as :func:`span`."""
+    seconds = max(0.0, length.total_seconds())
+    if seconds >= 60:
+        return span(seconds)
+    return f"{seconds * 1_000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 def age(moment: datetime, now: datetime) -> str:

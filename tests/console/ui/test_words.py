@@ -80,3 +80,10 @@ def test_details_of_a_record_in_one_line() -> None:
 )
 def test_how_an_end_proved_itself(how: str | None, expected: str) -> None:
     assert words.proof(how) == expected
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(0.0124, "12 ms"), (1.25, "1.2 s"), (59.9, "59.9 s"), (75, "1 min 15 s"), (-1, "0 ms")]
+)
+def test_a_short_length_of_time(length: float, expected: str) -> None:
+    assert words.lapse(timedelta(seconds=length)) == expected

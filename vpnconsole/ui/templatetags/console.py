@@ -23,6 +23,7 @@ register.filter("bits", words.bits)
 register.filter("count", words.count)
 register.filter("span", words.span)
 register.filter("proof", words.proof)
+register.filter("lapse", words.lapse)
 
 
 @register.simple_tag
