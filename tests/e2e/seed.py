@@ -271,10 +271,10 @@ def _report(gateway: Gateway, tunnels: dict[str, Tunnel], names: Sequence[str]) 
             )
             for name, refused in (("ike-sa-init", 3), ("ike-auth", 1), ("create-child-sa", 0), ("informational", 0))
         ),
-        last_event=6,
+        last_event=30,
     )
     observation, _ = GatewayObservation.objects.get_or_create(gateway=gateway)
-    journal = polling._Journal(epoch=0, events=tuple(_events(gateway.name, tunnels)), last=6, missed=0)
+    journal = polling._Journal(epoch=0, events=tuple(_events(gateway.name, tunnels)), last=30, missed=0)
     polling._record_success(observation, status, journal)
     TunnelObservation.objects.filter(gateway=gateway, state="up").update(
         rate_in_bps=3_812_000.0, rate_out_bps=14_201_000.0
@@ -300,6 +300,34 @@ def _events(here: str, tunnels: dict[str, Tunnel]) -> list[Event]:
         )
     else:
         rows.append(("esp.replay", "paris-madrid" if here == "madrid" else "paris-lyon", None, None))
+    return [*_told(rows, tunnels), *_negotiated(here, tunnels, len(rows))]
+
+
+def _negotiated(here: str, tunnels: dict[str, Tunnel], told: int) -> list[Event]:
+    """Return the steps of one negotiation that came to its end and, at paris, of one that was refused."""
+    in_place = ("ike.sa-established", "child.established", "child.installed", "child.policies-installed")
+    asked = ("ike.initiate", "ike.sa-requested", "child.requested")
+    role = "initiator" if here == "paris" else "responder"
+    rows = [("paris-lyon", code) for code in ((*asked, *in_place) if here == "paris" else in_place)]
+    if here == "paris":
+        rows += [("paris-extranet", code) for code in (*asked[:2], "ike.sa-failed")]
+    if here == "madrid":
+        return []
+    return [
+        Event(
+            sequence=told + number,
+            time=time.time() - 640 + 0.013 * number,
+            code=code,
+            severity=KINDS[code].severity,
+            message=KINDS[code].summary,
+            tunnel_id=str(tunnels[name].pk),
+            attributes={"role": role} | ({"cause": "ike.peer-refused-proposal"} if code == "ike.sa-failed" else {}),
+        )
+        for number, (name, code) in enumerate(rows, 1)
+    ]
+
+
+def _told(rows: list[tuple[str, str | None, str | None, str | None]], tunnels: dict[str, Tunnel]) -> list[Event]:
     return [
         Event(
             sequence=number,
