@@ -54,7 +54,7 @@ def load(octets: bytes, passphrase: bytes | None = None) -> PrivateKey:
     try:
         key = kind(octets, passphrase)
         if isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-            reading.usable(key.public_key(), "of this file")
+            reading.usable(key.public_key())
     except TypeError:
         raise KeyFileError("the key is encrypted" if passphrase is None else "the key is not encrypted") from None
     except (ValueError, UnsupportedAlgorithm):

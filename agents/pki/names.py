@@ -27,4 +27,4 @@ def text(name: x509.Name) -> str:
 def _folded(value: str | bytes) -> str | bytes:
     if isinstance(value, bytes):
         return value
-    return " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+    return " ".join((value if value.isascii() else unicodedata.normalize("NFKC", value)).casefold().split())

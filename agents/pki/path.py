@@ -256,12 +256,12 @@ def _moment(moment: datetime.datetime) -> str:
 
 
 def _check_extensions(certificate: Certificate) -> None:
-    for each in certificate.extensions:
-        if each.critical and each.oid not in _UNDERSTOOD:
+    for each in certificate.critical:
+        if each not in _UNDERSTOOD:
             raise CertificateError(
                 "ike.certificate-invalid",
                 f"Certificate {certificate.text} has a critical extension this gateway does not know",
-                received=each.oid.dotted_string,
+                received=each.dotted_string,
             )
     policies = certificate.extension(x509.PolicyConstraints)
     if policies is not None and policies.require_explicit_policy is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
-from cryptography.x509.extensions import Extensions
+from cryptography.x509 import ExtensionType, ObjectIdentifier
 
 from agents.pki import names
 from agents.pki.errors import CertificateError
@@ -62,15 +63,13 @@ class Certificate:
     not_after: datetime.datetime
     public_key: PublicKey
     spki: bytes
-    extensions: Extensions
+    critical: tuple[ObjectIdentifier, ...]
+    extensions: Mapping[type[ExtensionType], ExtensionType]
 
     def extension(self, kind: type[_E]) -> _E | None:
         """Return the value of an extension, None where there is none."""
-        try:
-            value: _E = self.extensions.get_extension_for_class(kind).value
-        except x509.ExtensionNotFound:
-            return None
-        return value
+        value = self.extensions.get(kind)
+        return value if isinstance(value, kind) else None
 
     @property
     def text(self) -> str:
@@ -104,9 +103,10 @@ def read(octets: bytes) -> Certificate:
             issuer=names.normal(parsed.issuer),
             not_before=parsed.not_valid_before_utc,
             not_after=parsed.not_valid_after_utc,
-            public_key=usable(key, names.text(parsed.subject)),
+            public_key=usable(key, parsed.subject),
             spki=spki(key),
-            extensions=parsed.extensions,
+            critical=tuple(each.oid for each in parsed.extensions if each.critical),
+            extensions={type(each.value): each.value for each in parsed.extensions},
         )
         _ = parsed.serial_number, parsed.version, parsed.signature, parsed.tbs_certificate_bytes
     except PARSE_ERRORS as error:
@@ -151,7 +151,7 @@ def describe_key(key: object) -> str:
             return "another kind of key"
 
 
-def usable(key: object, owner: str) -> PublicKey:
+def usable(key: object, owner: x509.Name | None = None) -> PublicKey:
     """Return the key when its kind and size are good enough; raises CertificateError ``ike.certificate-weak``."""
     match key:
         case rsa.RSAPublicKey():
@@ -168,7 +168,7 @@ def usable(key: object, owner: str) -> PublicKey:
     ):
         raise CertificateError(
             "ike.certificate-weak",
-            f"The key of certificate {owner} is not taken",
+            f"The key{'' if owner is None else ' of certificate ' + names.text(owner)} is not taken",
             received=describe_key(key),
             configured="RSA of 2048 to 8192 bits, ECDSA on P-256 to P-521 or Brainpool from 256 bits, Ed25519, Ed448",
         )
@@ -183,7 +183,8 @@ def check_issued(certificate: Certificate, issuer: Certificate) -> None:
     parsed = certificate.x509
     if not _algorithms_agree(parsed):
         raise CertificateError(
-            "ike.certificate-invalid", f"Certificate {certificate.text} names two signature algorithms"
+            "ike.certificate-invalid",
+            f"Certificate {certificate.text} names two signature algorithms, or part of an octet as signature",
         )
     try:
         parameters, hash_ = parsed.signature_algorithm_parameters, parsed.signature_hash_algorithm
@@ -236,7 +237,10 @@ def check_signature(
 
 
 def _algorithms_agree(parsed: x509.Certificate) -> bool:
-    """Whether the algorithm inside the signed part is the one outside (RFC 5280 section 4.1.2.3), octet by octet."""
+    """Whether the algorithm inside the signed part is the one outside (RFC 5280 section 4.1.2.3), octet by octet.
+
+    And whether the signature is whole octets: its count of unused bits is outside what is signed.
+    """
     signed = parsed.tbs_certificate_bytes
     whole = parsed.public_bytes(serialization.Encoding.DER)
     outer_at, _ = _element(whole, 0)
@@ -247,7 +251,8 @@ def _algorithms_agree(parsed: x509.Certificate) -> bool:
         _, at = _element(signed, at)
     _, at = _element(signed, at)  # the serial number
     _, after_inner = _element(signed, at)
-    return signed[at:after_inner] == whole[after_signed:after_outer]
+    signature_at, _ = _element(whole, after_outer)
+    return signed[at:after_inner] == whole[after_signed:after_outer] and whole[signature_at] == 0
 
 
 def _element(octets: bytes, at: int) -> tuple[int, int]:
