@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agents.contract import algorithms
 from agents.contract.algorithms import KeyExchange
@@ -116,7 +116,8 @@ def choose_ike(configured: Sequence[IkeProposal], offer: SecurityAssociation, sp
 
 
 @functools.lru_cache(maxsize=1024)
-def _suite(proposal: IpsecProposal) -> _Suite:
+def suite_of(proposal: IpsecProposal) -> _Suite:
+    """Return the protocols of an IPsec suite, ESP first, with the transforms of each."""
     parts: list[tuple[Protocol, tuple[Transform, ...]]] = []
     if proposal.encryption is not None:
         parts.append((Protocol.ESP, _suite_transforms(proposal.encryption, proposal.integrity)))
@@ -137,7 +138,7 @@ def offer_ipsec(child: Child, spi: bytes, pfs: bool, extended: bool = True) -> S
         proposals=tuple(
             Proposal(number=index, protocol=protocol, spi=spi, transforms=(*transforms, *groups, *esn))
             for index, each in enumerate(child.proposals, 1)
-            for protocol, transforms in _suite(each)
+            for protocol, transforms in suite_of(each)
         )
     )
 
@@ -150,7 +151,7 @@ def answer_ipsec(choice: IpsecChoice, spi: bytes) -> SecurityAssociation:
             Proposal(
                 number=choice.number, protocol=protocol, spi=spi, transforms=(*transforms, *group, _ESN[choice.esn])
             )
-            for protocol, transforms in _suite(choice.proposal)
+            for protocol, transforms in suite_of(choice.proposal)
         )
     )
 
@@ -187,10 +188,15 @@ def _sequence_numbers(child: Child, extended: bool) -> tuple[bool, ...]:
     return _ESN_ORDER[wish]
 
 
+def sequence_number_transforms(child: Child) -> tuple[Transform, ...]:
+    """Return the transforms of the sequence numbers a child takes."""
+    return tuple(_ESN[each] for each in _sequence_numbers(child, True))
+
+
 def _match(
     proposal: IpsecProposal, together: Sequence[Proposal], group: KeyExchange | None, esn: bool
 ) -> IpsecChoice | None:
-    suite = _suite(proposal)
+    suite = suite_of(proposal)
     offered = {each.protocol: each for each in together}
     if len(together) != len(suite) or set(offered) != {protocol for protocol, _ in suite}:
         return None
@@ -206,26 +212,6 @@ def _match(
         peer_spi=offered[suite[0][0]].spi,
         peer_ah_spi=offered[Protocol.AH].spi if len(suite) > 1 else None,
         esn=esn,
-    )
-
-
-def differs_in_pfs_only(child: Child, offer: SecurityAssociation) -> bool:
-    """Return whether the offer would do if nobody looked at key exchange groups."""
-    return choose_ipsec(child, _without(offer, TransformType.KE), pfs=False) is not None
-
-
-def differs_in_esn_only(child: Child, offer: SecurityAssociation, pfs: bool) -> bool:
-    """Return whether the offer would do if nobody looked at extended sequence numbers."""
-    blind = replace(child, sequence_numbers=SequenceNumbers.NORMAL)
-    return choose_ipsec(blind, _without(offer, TransformType.ESN), pfs) is not None
-
-
-def _without(offer: SecurityAssociation, type_: TransformType) -> SecurityAssociation:
-    return SecurityAssociation(
-        proposals=tuple(
-            replace(each, transforms=tuple(item for item in each.transforms if item.type != type_))
-            for each in offer.proposals
-        )
     )
 
 
@@ -258,7 +244,7 @@ def _holds(offered: Proposal, wanted: tuple[Transform, ...]) -> bool:
 def describe_offer(offer: SecurityAssociation) -> str:
     """Return the offered suites as text for people, of bounded length."""
     suites = [
-        ("ah " if each.protocol == Protocol.AH else "") + " ".join(_name(transform) for transform in each.transforms)
+        ("ah " if each.protocol == Protocol.AH else "") + " ".join(name_of(transform) for transform in each.transforms)
         for each in offer.proposals
     ]
     return _bounded("; ".join(suites))
@@ -266,7 +252,7 @@ def describe_offer(offer: SecurityAssociation) -> str:
 
 def describe_ike(proposals: Sequence[IkeProposal]) -> str:
     """Return configured IKE suites as text for people."""
-    return _bounded("; ".join(" ".join(_name(each) for each in ike_transforms(proposal)) for proposal in proposals))
+    return _bounded("; ".join(" ".join(name_of(each) for each in ike_transforms(proposal)) for proposal in proposals))
 
 
 def describe_ipsec(child: Child) -> str:
@@ -309,7 +295,8 @@ _NAMES = _names()
 _TYPE_NAMES = {int(each): each.name.lower() for each in TransformType}
 
 
-def _name(transform: Transform) -> str:
+def name_of(transform: Transform) -> str:
+    """Return a transform's slug, or type and number of one this version does not know."""
     if TransformType.ADDKE1 <= transform.type <= TransformType.ADDKE7:
         name = _NAMES.get((TransformType.KE, transform.id, transform.key_length), str(transform.id))
         return f"{_TYPE_NAMES[transform.type]}:{name}"

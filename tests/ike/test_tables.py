@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.contract.config import IkeProposal, IpsecProposal, Retransmission, TrafficSelector
-from agents.ike import proposals, selectors
+from agents.ike import mismatch, proposals, selectors
 from agents.ike.errors import PeerError
 from agents.ike.timers import Agenda, rekey_after_s, retransmit_after_s, retry_after_s, soft_limit
 from agents.ike.v2 import negotiation
@@ -78,7 +78,9 @@ class TestEspProposals:
         plain, with_group = child(), child(pfs_groups=("group-31",))
         assert proposals.choose_ipsec(plain, self.offer(pfs_groups=("group-31",)), True) is None
         assert proposals.choose_ipsec(with_group, self.offer(), True) is None
-        assert proposals.differs_in_pfs_only(plain, self.offer(pfs_groups=("group-31",)))
+        found = mismatch.describe_ipsec(plain, self.offer(pfs_groups=("group-31",)), True)
+        assert found is not None
+        assert (found.code, found.received, found.configured) == ("child.pfs-mismatch", "group-31", "none")
 
     def test_the_group_of_the_key_exchange_goes_first(self) -> None:
         both = child(pfs_groups=("group-19", "group-31"))

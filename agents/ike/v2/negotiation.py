@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from agents.contract.config import Child, Mode
 from agents.dataplane.base import Features
-from agents.ike import proposals, selectors
+from agents.ike import mismatch, proposals, selectors
 from agents.ike.errors import PeerError
 from agents.ike.proposals import IpsecChoice
 from agents.ike.wire.message import Message
@@ -283,18 +283,16 @@ def _check_key_exchange(choice: IpsecChoice, message: Message) -> None:
 
 
 def _no_proposal(config: Child, offer: SecurityAssociation, pfs: bool) -> PeerError:
-    code, field = "child.no-proposal", "children.proposals"
-    if pfs and proposals.differs_in_pfs_only(config, offer):
-        code, field = "child.pfs-mismatch", "children.pfs_groups"
-    elif proposals.differs_in_esn_only(config, offer, pfs):
-        code, field = "child.esn-mismatch", "children.sequence_numbers"
+    found = mismatch.describe_ipsec(config, offer, pfs)
+    text = f"No IPsec proposal of child {config.name} matches what the peer offers"
     return PeerError(
         NotifyType.NO_PROPOSAL_CHOSEN,
-        code,
-        f"No IPsec proposal of child {config.name} matches what the peer offers",
+        "child.no-proposal" if found is None else found.code,
+        text if found is None else f"{text}: {found.sentence}",
         received=proposals.describe_offer(offer),
         configured=proposals.describe_ipsec(config),
-        field=field,
+        field="children.proposals" if found is None else found.field,
+        attributes={} if found is None else found.attributes,
     )
 
 

@@ -143,7 +143,7 @@ class TestProtocols:
     def test_a_bundle_is_taken_only_where_it_is_configured(self, ours: IpsecProposal, theirs: IpsecProposal) -> None:
         alone = replace(BUNDLE, ah_integrity=None) if theirs is FAST_ESP else theirs
         _, _paris, lyon = meet(child(proposals=(ours,)), mirrored(child(proposals=(alone,))))
-        assert lyon.codes()["child.no-proposal"]
+        assert lyon.codes()["child.protocols-mismatch"]
         assert lyon.data_plane.sas == {}
 
     def test_the_first_that_both_have(self) -> None:

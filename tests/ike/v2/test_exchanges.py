@@ -264,7 +264,7 @@ class TestRefusals:
     def test_no_esp_proposal_leaves_the_ike_sa(self) -> None:
         esp = (IpsecProposal(encryption="aes-256-gcm-16"),)
         _, paris, lyon, *_ = self.meet_differing("proposals", esp, of_child=True)
-        assert self.reason(lyon)[:3] == ("child.no-proposal", "chacha20-poly1305 no-esn", "aes-256-gcm-16")
+        assert self.reason(lyon)[:3] == ("child.encryption-mismatch", "chacha20-poly1305 no-esn", "aes-256-gcm-16")
         assert self.reason(paris)[0] == "child.peer-refused-proposal"
         assert paris.status().ike_sas[0].state == "established"
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from agents.contract import algorithms
 from agents.contract.config import IkeProposal
-from agents.ike import proposals
+from agents.ike import mismatch, proposals
 from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import IkeError, PeerError
@@ -147,10 +147,10 @@ class InitiateSa(Task):
         configured = _possible(sa.tunnel.config.ike.proposals, message)
         choice = proposals.choose_ike(configured, offer, 0) if proposals.is_answer(offer) else None
         if choice is None or proposals.group_by_number(key_exchange.group) is not self._key_pair.group:
-            raise _no_proposal(configured, offer)
+            raise mismatch.ike_refusal(configured, offer)
         suite = IkeSuite.from_proposal(choice.proposal)
         if suite.group is not self._key_pair.group:
-            raise _no_proposal(configured, offer)
+            raise mismatch.ike_refusal(configured, offer)
         sa.spi_peer = header.spi_r
         sa.fragmentation = sa.tunnel.config.ike.fragmentation and message.notify(_FRAGMENTATION.type) is not None
         sa.nonce_r = nonce.data
@@ -195,7 +195,7 @@ def respond(
     assert nonce is not None
     choice = proposals.choose_ike(_possible(configured, message), offer, 0)
     if choice is None:
-        raise _no_proposal(configured, offer)
+        raise mismatch.ike_refusal(configured, offer)
     suite = IkeSuite.from_proposal(choice.proposal)
     if key_exchange.group != suite.group.number:
         raise PeerError(
@@ -268,14 +268,3 @@ def _possible(configured: tuple[IkeProposal, ...], message: Message) -> tuple[Ik
     if message.notify(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED) is not None:
         return configured
     return tuple(each for each in configured if not each.additional_key_exchanges)
-
-
-def _no_proposal(configured: tuple[IkeProposal, ...], offer: SecurityAssociation) -> PeerError:
-    return PeerError(
-        NotifyType.NO_PROPOSAL_CHOSEN,
-        "ike.no-proposal",
-        "No IKE proposal matches what the peer offers",
-        received=proposals.describe_offer(offer),
-        configured=proposals.describe_ike(configured),
-        field="ike.proposals",
-    )

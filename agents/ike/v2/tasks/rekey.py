@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from agents.contract import algorithms
 from agents.contract.config import IkeProposal
-from agents.ike import proposals
+from agents.ike import mismatch, proposals
 from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
@@ -224,14 +224,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     configured = sa.tunnel.config.ike.proposals
     choice = proposals.choose_ike(configured, offer, 8)
     if choice is None:
-        raise PeerError(
-            NotifyType.NO_PROPOSAL_CHOSEN,
-            "ike.no-proposal",
-            "No IKE proposal matches what the peer offers",
-            received=proposals.describe_offer(offer),
-            configured=proposals.describe_ike(configured),
-            field="ike.proposals",
-        )
+        raise mismatch.ike_refusal(configured, offer)
     suite = IkeSuite.from_proposal(choice.proposal)
     if key_exchange.group != suite.group.number:
         raise PeerError(
