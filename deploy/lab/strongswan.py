@@ -169,3 +169,13 @@ class StrongSwan:
         path = self.directory / name
         path.touch(mode=0o600)
         path.write_text(text)
+
+
+class FastStrongSwan(StrongSwan):
+    """The fastest ciphers of Debian's packages in front, as Debian's own order has them: for measuring against."""
+
+    def _strongswan_conf(self) -> str:
+        plugins = " ".join(
+            name for name in ("aesni", "openssl") if Path(f"/usr/lib/ipsec/plugins/libstrongswan-{name}.so").exists()
+        )
+        return super()._strongswan_conf().replace("load = random nonce aes", f"load = {plugins} random nonce aes", 1)

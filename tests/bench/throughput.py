@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.lab.netns import Namespace, connect
-from deploy.lab.strongswan import StrongSwan
+from deploy.lab.strongswan import FastStrongSwan, StrongSwan
 from tests.espd import pair
 from tests.needs import BY_MARKER, why_not
 
@@ -64,16 +64,6 @@ secrets {{
 """
 
 
-class _FastStrongSwan(StrongSwan):
-    """The lab's runner with the fastest ciphers of Debian's packages in front, as Debian's own order has them."""
-
-    def _strongswan_conf(self) -> str:
-        plugins = " ".join(
-            name for name in ("aesni", "openssl") if Path(f"/usr/lib/ipsec/plugins/libstrongswan-{name}.so").exists()
-        )
-        return super()._strongswan_conf().replace("load = random nonce aes", f"load = {plugins} random nonce aes", 1)
-
-
 Ends = tuple[Namespace, Namespace, Callable[[], float]]
 """Where the client and the server of iperf3 run, and how many seconds of CPU the daemons have used so far."""
 
@@ -108,7 +98,7 @@ async def strongswan_tunnel() -> AsyncIterator[Ends]:
                 local_ts=f"{_INNER[index]}/32",
                 remote_ts=f"{_INNER[1 - index]}/32",
             )
-            daemon: StrongSwan = _FastStrongSwan(space, directory / space.role, text, log_level=0)
+            daemon: StrongSwan = FastStrongSwan(space, directory / space.role, text, log_level=0)
             daemon.start()
             daemons.append(daemon)
         for daemon in daemons:

@@ -6,8 +6,10 @@ import argparse
 import asyncio
 import datetime
 import re
+import signal
 import sys
 import time
+from collections.abc import Callable
 
 from deploy.lab.netns import run as command
 from tests.interop import results, runner
@@ -41,13 +43,21 @@ def main() -> int:
         print(f"interop: not run: {reason}")
         return 77
     began = time.monotonic()
-    found = asyncio.run(runner.run(matrix, _tell, only))
+    found = asyncio.run(_until_done_or_told(matrix, only))
     if not arguments.only and not arguments.quick:
         results.write(_suite(), found)
         results.render()
     counts = {outcome.value: sum(1 for each in found if each.outcome is outcome) for outcome in Outcome}
     print(f"{', '.join(f'{count} {word}' for word, count in counts.items())} in {time.monotonic() - began:.0f} s")
     return 1 if counts[Outcome.FAILED.value] else 0
+
+
+async def _until_done_or_told(matrix: list[Cell], only: Callable[[Cell, str], bool]) -> list[Result]:
+    """Run the cells; SIGTERM ends the run like Ctrl-C, with everything cleared away."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await runner.run(matrix, _tell, only)
 
 
 def _tell(result: Result, seconds: float, logs: str) -> None:
