@@ -28,12 +28,19 @@ from agents.iked.daemon import serve, settle_memory
 from agents.iked.planes import Planes
 from agents.runtime import logs
 from agents.runtime.paths import Paths
-from tests.bench.handshakes import RESPONDER, address, call, cpu_s, rss_octets
+from tests.bench.handshakes import call, cpu_s, rss_octets
 from tests.iked.cast import document, psk, tunnel
 
+RESPONDER = "127.1.0.1"
 _ROOT = Path(__file__).resolve().parents[2]
 _ENDS = ("ike.dpd-failed", "ike.sa-deleted", "ike.sa-failed", "child.deleted", "child.install-failed", "ike.bug")
 """What must not be reported: tunnels that end, and bugs."""
+
+
+def address(number: int) -> str:
+    """Return the loopback address of the initiator with this number."""
+    return f"127.2.{number // 250}.{number % 250 + 1}"
+
 
 _RETRANSMISSION = Retransmission(initial_ms=200, factor=1.5, tries=10)
 """Quick enough to get through between the rekey and the end of a lifetime of 30 s."""
