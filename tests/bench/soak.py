@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,13 @@ def peer(directory: Path) -> None:
 
 
 async def _tell_sizes(driver: FakeDriver, file: Path) -> None:
+    """Say each second what is there, and how late the latest of these seconds was: how long the process stood still."""
+    late_s, due = 0.0, time.monotonic()
     while True:
-        text = json.dumps({"sas": len(driver.sas), "policies": len(driver.policies)})
+        late_s = max(late_s, time.monotonic() - due)
+        due = time.monotonic() + 1
+        sizes = {"sas": len(driver.sas), "policies": len(driver.policies), "late_ms": round(1_000 * late_s)}
+        text = json.dumps(sizes)
         fresh = file.with_suffix(".new")
         fresh.write_text(text)
         fresh.replace(file)
@@ -91,11 +96,22 @@ class Gateway:
     cpu_before_s: float = 0.0
     most_sas: int = 0
     down_seen: int = 0
-    rss: list[int] | None = None
+    last_event: int = 0
+    boot_id: str = ""
+    ends: list[str] = field(default_factory=list)
+    rss: list[int] = field(default_factory=list)
 
     def plane(self) -> dict[str, int]:
         sizes: dict[str, int] = json.loads((self.directory / "plane.json").read_text())
         return sizes
+
+    def note_ends(self) -> None:
+        """Keep the first words of every event that must not be."""
+        page = asyncio.run(call(self.directory / "run", "events", {"after": self.last_event, "boot_id": self.boot_id}))
+        self.boot_id, self.last_event = page["boot_id"], page["last"]
+        for event in page["events"]:
+            if event["code"] in _ENDS and len(self.ends) < 20:
+                self.ends.append(f"{time.strftime('%H:%M:%S', time.localtime(event['time']))} {event['message']}")
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = asyncio.run(call(self.directory / "run", "status"))
@@ -141,7 +157,7 @@ def gateways() -> Iterator[list[Gateway]]:
             process = subprocess.Popen([sys.executable, "-m", "tests.bench.soak", "--peer", str(directory)], cwd=_ROOT)
             stack.callback(process.wait, 30)
             stack.callback(process.terminate)
-            found.append(Gateway(name=role, pid=process.pid, directory=directory, rss=[]))
+            found.append(Gateway(name=role, pid=process.pid, directory=directory))
         yield found
 
 
@@ -196,6 +212,7 @@ def _look(both: list[Gateway], until: float) -> None:
         time.sleep(min(5.0, max(0.1, until - time.monotonic())))
         for gateway in both:
             gateway.down_seen += _down(gateway.status())
+            gateway.note_ends()
             gateway.most_sas = max(gateway.most_sas, gateway.plane()["sas"])
 
 
@@ -206,12 +223,12 @@ def _rekeys(counters: dict[str, int]) -> int:
 def _print_minute(gateway: Gateway, minute: int, rekeys_before: int, cpu_before_s: float) -> tuple[int, float]:
     counters, plane = gateway.status()["counters"], gateway.plane()
     rekeys, used_s, resident = _rekeys(counters), cpu_s(gateway.pid), rss_octets(gateway.pid)
-    assert gateway.rss is not None
     gateway.rss.append(resident)
     print(
         f"minute {minute:2} {gateway.name}: {(rekeys - rekeys_before) / 60:.1f} rekeys/s, "
         f"{100 * (used_s - cpu_before_s) / 60:.0f} % of a core, {resident / 2**20:.1f} MiB, "
-        f"{plane['sas']} SAs, {plane['policies']} policies, {counters.get('ike.retransmit', 0)} sent again",
+        f"{plane['sas']} SAs, {plane['policies']} policies, {counters.get('ike.retransmit', 0)} sent again, "
+        f"stood still {plane['late_ms']} ms at most",
         flush=True,
     )
     return rekeys, used_s
@@ -223,6 +240,7 @@ def _verdict(gateway: Gateway, before: dict[str, int], count: int) -> list[str]:
         more = counters.get(code, 0) - before.get(code, 0)
         if more:
             problems.append(f"{more} times {code}")
+    problems += gateway.ends
     if counters.get("ike.sa-established", 0) != before.get("ike.sa-established", 0):
         problems.append("negotiated anew")
     if gateway.down_seen:
@@ -231,7 +249,7 @@ def _verdict(gateway: Gateway, before: dict[str, int], count: int) -> list[str]:
         problems.append(f"{plane['policies']} policies of {count} tunnels")
     if gateway.most_sas > 4 * count:
         problems.append(f"{gateway.most_sas} SAs of {count} tunnels")
-    resident = gateway.rss or []
+    resident = gateway.rss
     if len(resident) > 2 and resident[-1] > resident[1] * (1 + _MOST_GROWTH):
         problems.append(f"memory grew from {resident[1] / 2**20:.1f} to {resident[-1] / 2**20:.1f} MiB")
     return problems

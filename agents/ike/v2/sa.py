@@ -427,6 +427,7 @@ class IkeSa:
     def hand_over(self, successor: IkeSa, now: float) -> None:
         """Give children and open business to the SA that a rekey made; this one waits for its Delete (2.8)."""
         assert self.tunnel is not None
+        delete_at = self.delete_at
         self.supersede(now)
         self.successor = successor
         paths.inherit(successor, self)
@@ -438,6 +439,9 @@ class IkeSa:
         if successor.state is not SaState.ESTABLISHED:
             successor.establish(now)
         successor.crossed = None
+        if delete_at is not None:  # superfluous beside another one, and so is its successor
+            successor.delete_at = delete_at
+            successor.rekey_at = None
         successor.queue.extend(moved)
         successor.start_next(now)
         self.report("ike.sa-rekeyed", "The IKE SA was rekeyed")
@@ -543,6 +547,9 @@ class IkeSa:
             steps.failed(self, error.message)
         self.close(now)
 
-    def postponed(self, now: float) -> float:
-        """Return when to try again after TEMPORARY_FAILURE."""
-        return now + TEMPORARY_FAILURE_S * (0.5 + self.core.entropy.uniform())
+    def postponed(self, now: float, expire_at: float | None = None) -> float:
+        """Return when to try again after TEMPORARY_FAILURE: several times before ``expire_at``, where that is near."""
+        pause_s = TEMPORARY_FAILURE_S
+        if expire_at is not None:
+            pause_s = min(pause_s, max(0.1, (expire_at - now) / 8))
+        return now + pause_s * (0.5 + self.core.entropy.uniform())

@@ -10,6 +10,7 @@ from agents.contract.config import ConnectionType, IkePolicy, Reauthentication
 from agents.contract.status import TunnelState
 from agents.ike.outputs import InstallChild, RemoveChild
 from agents.ike.v2 import reauth
+from agents.ike.v2.tasks.rekey import RekeyIke
 from agents.ike.wire.payloads import Auth, Notify
 from agents.ike.wire.registry import AuthMethod, NotifyType
 from tests.harness.documents import FAST_IKE, Side, child, key, pair
@@ -188,6 +189,28 @@ def test_both_ends_at_once() -> None:
         world.run(100)
         assert up(paris, lyon)()
         one_set(world, paris, lyon)
+
+
+@pytest.mark.parametrize("whose", ["paris", "lyon"])
+@pytest.mark.parametrize("later_s", [0.0, 0.01, 0.02, 0.03, 0.05])
+def test_the_old_one_is_rekeyed_meanwhile(whose: str, later_s: float) -> None:
+    """Its successor is as superfluous as itself.
+
+    ::
+
+        HDR, SAi1, KEi, Ni                  -->            a new IKE SA
+        HDR(old), SK {SA, Ni, KEi}          -->  or  <--   a rekey of the old one
+    """
+    world, paris, lyon, *_ = meet()
+    (old,) = (paris if whose == "paris" else lyon).engine._sas.values()
+    paris.reauthenticate()
+    world.run(later_s)
+    starter = paris if whose == "paris" else lyon
+    old.enqueue(RekeyIke(), world.now)
+    starter.do(starter.engine._settle)
+    world.run(120)
+    assert up(paris, lyon)()
+    one_set(world, paris, lyon)
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0\0", b"\0\0\0\1\0"])

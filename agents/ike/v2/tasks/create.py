@@ -245,7 +245,7 @@ class CreateChild(Task):
         elif old.state is ChildState.REKEYING:
             superseded = self.redundant is not None and self.redundant in sa.children
             old.state = ChildState.REPLACED if superseded else ChildState.INSTALLED
-            old.rekey_at = None if superseded else sa.postponed(now)
+            old.rekey_at = None if superseded else sa.postponed(now, old.expire_at)
 
 
 _REKEYABLE = frozenset({ChildState.INSTALLED})
@@ -320,7 +320,7 @@ def _install(
             sa.remove_child(child, then)
             if old is not None and old.state is ChildState.REPLACED:
                 old.state = ChildState.INSTALLED
-                old.rekey_at = sa.postponed(then)
+                old.rekey_at = sa.postponed(then, old.expire_at)
             raise PeerError(
                 NotifyType.TEMPORARY_FAILURE,
                 "child.install-failed",

@@ -187,7 +187,7 @@ class RekeyIke(Task):
         if self._leave_to_peer(sa, now) or sa.state is not SaState.ESTABLISHED:
             return
         if error.notify == NotifyType.TEMPORARY_FAILURE:
-            sa.rekey_at = sa.postponed(now)
+            sa.rekey_at = sa.postponed(now, sa.expire_at)
             return
         sa.report_error(error)
         sa.rekey_at = now + _AGAIN_S * (0.75 + 0.5 * sa.core.entropy.uniform())
