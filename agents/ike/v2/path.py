@@ -11,7 +11,7 @@ import dataclasses
 import ipaddress
 from typing import TYPE_CHECKING
 
-from agents.contract.config import Endpoint, Tunnel
+from agents.contract.config import Endpoint, Mode, Tunnel
 from agents.ike.outputs import Keepalive, MoveChild, Path
 from agents.ike.v2.child import NAT_PORT, ChildSa
 from agents.ike.v2.states import SaState
@@ -41,6 +41,11 @@ def pairs_of(config: Tunnel) -> set[tuple[str, str]]:
         for remote in addresses_of(config.remote)
         if _same_version(local, remote)
     }
+
+
+def may_move(config: Tunnel) -> bool:
+    """Return whether MOBIKE is wanted; in transport mode the outer addresses are the inner ones (RFC 4555 1.1)."""
+    return config.ike.mobike and all(child.mode is Mode.TUNNEL for child in config.children)
 
 
 def own_addresses(tunnel: TunnelRuntime) -> tuple[str, ...]:

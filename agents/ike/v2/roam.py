@@ -43,11 +43,12 @@ def _address_is_there(sa: IkeSa, own: tuple[str, ...], now: float) -> None:
         sa.requests.hurry(now)
         sa.core.touch(sa)
     sa.mobility.lost_address = None
-    esp = sa.esp_path
-    if sa.mobility.detour and esp.local_address in own:
-        sa.mobility.detour = False
-        paths.take(sa, esp, now)  # the address that ESP still has, and the opener still knows, is back
+    left = sa.mobility.detour
+    if left is not None and left.local_address in own:
+        sa.mobility.detour = None
+        paths.take(sa, left, now)  # the address that the opener may still have is back
         sa.use_for_esp(None)
+        paths.move_children(sa)
     mobike.announce_addresses(sa, now)
 
 
@@ -62,8 +63,22 @@ def _address_is_gone(sa: IkeSa, now: float) -> None:
         sa.mobility.lost_address = None
         mobike.move(sa, others[0], now)
     elif others:
-        # Only the opener moves the SA; it hears from elsewhere that this address is no more (RFC 4555 section 3.6).
-        sa.mobility.detour = True
-        sa.use_for_esp(sa.esp_path)
-        paths.take(sa, others[0], now)
-        mobike.announce_addresses(sa, now)
+        _detour(sa, others[0], now)
+
+
+def _detour(sa: IkeSa, path: Path, now: float) -> None:
+    """Speak from another address meanwhile: only the opener moves the SA (RFC 4555 section 3.6).
+
+    ESP goes along where the peer's end stays the same, since that is proven: what left from the lost address would be
+    lost. Some openers (strongSwan) take the new address without a word.
+    """
+    old = sa.esp_path
+    sa.mobility.detour = sa.mobility.detour or old
+    paths.take(sa, path, now)
+    if (path.remote_address, path.remote_port) == (old.remote_address, old.remote_port):
+        sa.use_for_esp(None)
+        paths.move_children(sa)
+        paths.report_move(sa, old, path)
+    else:
+        sa.use_for_esp(old)
+    mobike.announce_addresses(sa, now)

@@ -57,13 +57,15 @@ _CONCERNS = frozenset(
 def offer(sa: IkeSa, payloads: tuple[Payload, ...]) -> tuple[Payload, ...]:
     """Return what goes into an IKE_AUTH request beside these payloads: MOBIKE beside our proof."""
     assert sa.tunnel is not None
-    wanted = sa.tunnel.config.ike.mobike and _carries(payloads, Auth)
+    wanted = path.may_move(sa.tunnel.config) and _carries(payloads, Auth)
     return _supported(sa) if wanted else ()
 
 
 def accept(sa: IkeSa, payloads: tuple[Payload, ...]) -> tuple[Payload, ...]:
     """Return what goes into an IKE_AUTH answer beside these payloads: MOBIKE with the proof, if the peer offered it."""
-    if sa.tunnel is None or not sa.mobility.offered or not sa.tunnel.config.ike.mobike or not _carries(payloads, Auth):
+    if sa.tunnel is None or not sa.mobility.offered or not path.may_move(sa.tunnel.config):
+        return ()
+    if not _carries(payloads, Auth):
         return ()
     sa.mobility.enabled = True
     return _supported(sa)
@@ -79,7 +81,7 @@ def take_offer(sa: IkeSa, message: Message) -> PeerError | None:
 
 def take_answer(sa: IkeSa, message: Message) -> None:
     """Note what an IKE_AUTH answer says of MOBIKE."""
-    if sa.tunnel is not None and sa.tunnel.config.ike.mobike and message.notify(NotifyType.MOBIKE_SUPPORTED):
+    if sa.tunnel is not None and path.may_move(sa.tunnel.config) and message.notify(NotifyType.MOBIKE_SUPPORTED):
         sa.mobility.enabled = True
         _take_addresses(sa, message)
 
@@ -340,11 +342,11 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
 def _follow(sa: IkeSa, came: Path, found: natd.NatDetection, now: float) -> None:
     """The opener is elsewhere: IKE goes there at once, ESP when the peer has answered from there."""
     old = sa.esp_path
+    sa.mobility.detour = None
     if came == sa.path == old and found == sa.nat:
         return
     path.take(sa, came, now)
     sa.use_for_esp(old)
-    sa.mobility.detour = False
     before, sa.nat = sa.nat, found
     if before.encapsulates != found.encapsulates:
         words = "in use" if found.encapsulates else "over"
