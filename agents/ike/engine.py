@@ -29,7 +29,7 @@ from agents.ike.v2.cookie import HalfOpenLimits
 from agents.ike.v2.core import InstallContinuation
 from agents.ike.v2.credentials import Credentials
 from agents.ike.v2.door import Door
-from agents.ike.v2.path import pairs_of
+from agents.ike.v2.path import addresses_of, pairs_of
 from agents.ike.v2.roam import own_addresses_changed
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.slots import Protected
@@ -95,8 +95,10 @@ class Engine:
 
     @property
     def local_addresses(self) -> frozenset[str]:
-        """The addresses that IKE SAs use here, those being deleted included."""
-        return frozenset(sa.path.local_address for sa in self._sas.values())
+        """The addresses that IKE SAs use here or may move to, those being deleted included."""
+        used = {sa.path.local_address for sa in self._sas.values()}
+        tunnels = {sa.tunnel.config.id: sa.tunnel for sa in self._sas.values() if sa.tunnel is not None}
+        return frozenset(used.union(*(addresses_of(tunnel.config.local) for tunnel in tunnels.values())))
 
     # --- inputs
 
