@@ -150,7 +150,7 @@ class TestNoAmplification:
         assert lyon.codes()["drop.cookie"] == 1
 
     def test_our_own_requests_leave_room_for_the_answer(self) -> None:
-        world, paris, lyon = standing()
+        world, _, lyon = standing()
         assert lyon.codes()["ike.cookie-demanded"] == 0
         request, answer = (each.octets for each in world.log[:2])
         assert len(answer) <= len(request)
