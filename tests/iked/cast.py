@@ -6,41 +6,30 @@ import uuid
 from collections.abc import Sequence
 
 from agents.contract.config import (
-    Child,
     ConnectionType,
     DataPlane,
-    Endpoint,
     GatewayDocument,
-    Identity,
-    IdentityType,
     IkePolicy,
     IkeProposal,
     IpsecProposal,
     PresharedKey,
     Retransmission,
-    TrafficSelector,
     Tunnel,
 )
 from agents.contract.secret import Secret
 from agents.dataplane.base import REQID_BASE, Direction, PolicySpec, SaSpec, Selector
+from tests.harness import documents
 
 GCM = IkeProposal(encryption="aes-128-gcm-16", prf="prf-hmac-sha2-256", group="group-31")
 ESP_GCM = IpsecProposal(encryption="aes-128-gcm-16")
+
+ipv4 = documents.ipv4_identity
+by_address = documents.endpoint
 
 
 def uid(name: str) -> str:
     """Return the same UUID for the same name."""
     return str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
-
-
-def ipv4(address: str) -> Identity:
-    return Identity(type=IdentityType.IPV4, value=address)
-
-
-def by_address(address: str) -> Endpoint:
-    """Return an end that shows its address as its identity."""
-    kind = IdentityType.IPV6 if ":" in address else IdentityType.IPV4
-    return Endpoint(address=address, identity=Identity(type=kind, value=address))
 
 
 def tunnel(
@@ -59,29 +48,22 @@ def tunnel(
     mtu: int | None = None,
     identity: str | None = None,
 ) -> Tunnel:
-    return Tunnel(
-        id=uid(identity or name),
+    net = documents.child("net", (local_ts,), (remote_ts,), proposals=tuple(esp), pfs_groups=tuple(pfs))
+    return documents.tunnel(
+        by_address(local),
+        by_address(remote),
         name=name,
-        local=by_address(local),
-        remote=by_address(remote),
+        children=(net,),
         ike=IkePolicy(proposals=tuple(proposals), dpd_interval_s=dpd_interval_s),
-        children=(
-            Child(
-                name="net",
-                local_ts=(TrafficSelector(network=local_ts),),
-                remote_ts=(TrafficSelector(network=remote_ts),),
-                proposals=tuple(esp),
-                pfs_groups=tuple(pfs),
-            ),
-        ),
         connection_type=connection_type,
+        id=uid(identity or name),
         enabled=enabled,
         mtu=mtu,
     )
 
 
 def psk(local: str | None, remote: str | None, secret: bytes = b"a shared secret", name: str = "psk") -> PresharedKey:
-    return PresharedKey(id=uid(name), secret=Secret(secret), local_address=local, remote_address=remote)
+    return documents.key(secret, local, remote, id=uid(name))
 
 
 def document(

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from agents.contract.config import Child, Mode
-from agents.dataplane.base import Features
+from agents.contract.config import Child, IpsecProposal, Mode
+from agents.dataplane.base import Features, SaProtocol
 from agents.ike import mismatch, proposals, selectors
 from agents.ike.errors import PeerError
 from agents.ike.proposals import IpsecChoice
@@ -45,6 +45,23 @@ class Setting:
     def compression(self) -> bool:
         """Whether packets can be compressed."""
         return self.features is None or self.features.compression
+
+    def feasible(self, config: Child) -> Child:
+        """Return the child with those of its proposals that the data plane can do; with all of them where it can none.
+
+        Then the data plane says what it is that it cannot.
+        """
+        fit = tuple(each for each in config.proposals if self._can(each))
+        return config if len(fit) in (0, len(config.proposals)) else replace(config, proposals=fit)
+
+    def _can(self, proposal: IpsecProposal) -> bool:
+        features = self.features
+        if features is None:
+            return True
+        if proposal.ah_integrity is not None and SaProtocol.AH not in features.protocols:
+            return False
+        integrities = {proposal.integrity, proposal.ah_integrity} - {None}
+        return proposal.encryption in {None, *features.encryptions} and integrities <= features.integrities
 
     def ranges(self, config: Child) -> tuple[Ranges, Ranges]:
         """Return the child's local and remote selectors; in transport mode only what the two hosts can send."""
@@ -260,7 +277,7 @@ def _can_meet(local_ts: Sequence[SelectorRange], remote_ts: Sequence[SelectorRan
 def _choose(config: Child, offer: SecurityAssociation, message: Message, pfs: bool, setting: Setting) -> IpsecChoice:
     key_exchange = message.find(KeyExchangeData)
     prefer = None if key_exchange is None else key_exchange.group
-    choice = proposals.choose_ipsec(config, offer, pfs, prefer, setting.extended)
+    choice = proposals.choose_ipsec(setting.feasible(config), offer, pfs, prefer, setting.extended)
     if choice is None:
         raise _no_proposal(config, offer, pfs)
     return choice

@@ -42,6 +42,7 @@ class ChildRequest:
         self.asked = asked
         self._offered = asked or here.ranges(config)
         self._extended = here.extended
+        self._feasible = here.feasible(config)
         self._pfs = pfs
         self._taken = True
 
@@ -51,7 +52,7 @@ class ChildRequest:
 
     def offer(self) -> SecurityAssociation:
         """Return the SA payload."""
-        return proposals.offer_ipsec(self.config, self.spi_in.to_bytes(4, "big"), self._pfs, self._extended)
+        return proposals.offer_ipsec(self._feasible, self.spi_in.to_bytes(4, "big"), self._pfs, self._extended)
 
     def selectors(self) -> tuple[TsI, TsR]:
         """Return the TS payloads; in transport mode only what the hosts send, if the child has anything of that."""

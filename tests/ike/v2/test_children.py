@@ -150,6 +150,20 @@ class TestProtocols:
         _, paris, _ = meet(child(proposals=(BUNDLE, AH, FAST_ESP)), mirrored(child(proposals=(FAST_ESP, AH))))
         assert outbound(paris).encryption == "chacha20-poly1305"
 
+    @pytest.mark.parametrize("whose", ["paris", "lyon"])
+    def test_what_the_data_plane_cannot_is_left_out(self, whose: str) -> None:
+        world = World()
+        cbc = IpsecProposal(encryption="camellia-128-cbc", integrity="hmac-sha1-96")
+        left, right = pair(children=(child(proposals=(AH, cbc, FAST_ESP)),))
+        paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
+        (paris if whose == "paris" else lyon).engine.features = Features(
+            driver="userspace", available=True, reason="", encryptions=frozenset({"chacha20-poly1305"})
+        )
+        lyon.configure(right.document())
+        paris.configure(left.document())
+        assert world.run(5, up(paris, lyon))
+        assert outbound(paris).encryption == "chacha20-poly1305"
+
     def test_a_fixed_key_has_no_length_and_one_with_it_is_not_taken(self) -> None:
         """RFC 7296 section 3.3.5."""
         offer = proposals.offer_ipsec(child(), b"\1\2\3\4", pfs=False)
