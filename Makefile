@@ -45,6 +45,7 @@ seeds: $(VENV)/.dev
 
 interop: setup-test
 	$(PY) -m tests.interop
+	@sh deploy/setup/libreswan.sh || true
 	$(PY) -m tests.kernel.interop
 
 kernel-test: setup-test

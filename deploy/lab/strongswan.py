@@ -7,6 +7,7 @@ TUN ``ipsec0``, tunnel mode, always in UDP, so no ESP in the kernel is needed; `
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -48,6 +49,12 @@ charon-systemd {{
 }}
 swanctl {{ load = random openssl pem pkcs1 x509 }}
 """
+
+
+def version() -> str:
+    """Return the version of the installed strongSwan: ``swanctl`` names it in its help, without asking a daemon."""
+    found = re.search(r"strongSwan (\S+) swanctl", run("swanctl", "--help"))
+    return found[1] if found is not None else "of unknown version"
 
 
 class StrongSwan:

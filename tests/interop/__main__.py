@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from deploy.lab.netns import run as command
+from deploy.lab import strongswan
 from tests.interop import results, runner
 from tests.interop.cells import Cell
 from tests.interop.matrix import cells
@@ -70,10 +70,9 @@ def _tell(result: Result, seconds: float, logs: str) -> None:
 
 
 def _suite() -> Suite:
-    version = command("swanctl", "--version").split()[-1]
     return Suite(
         name=SUITE,
-        peer=f"strongSwan {version}",
+        peer=f"strongSwan {strongswan.version()}",
         data_planes="Userspace ESP here, kernel-libipsec there (tunnel mode, always in UDP)",
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         notes=(),

@@ -11,8 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from deploy.lab import uml
-from deploy.lab.netns import run as command
+from deploy.lab import libreswan, strongswan, uml
 from tests.interop import results
 from tests.interop.results import Outcome, Result, Suite
 
@@ -27,11 +26,16 @@ class Guest:
     name: str
     module: str
     peer: Callable[[], str]
+    missing: Callable[[], str | None] = lambda: None
     notes: tuple[str, ...] = ()
 
 
 def _strongswan() -> str:
-    return f"strongSwan {command('swanctl', '--version').split()[-1]} (kernel-netlink)"
+    return f"strongSwan {strongswan.version()} (kernel-netlink)"
+
+
+def _libreswan() -> str:
+    return f"Libreswan {libreswan.version()}"
 
 
 STRONGSWAN = Guest(
@@ -44,7 +48,17 @@ STRONGSWAN = Guest(
         "ESP inside AH is proven between two of our daemons in `tests/kernel`.",
     ),
 )
-SUITES: Sequence[Guest] = (STRONGSWAN,)
+LIBRESWAN = Guest(
+    name="libreswan-kernel",
+    module="tests.kernel.guest.libreswan_cells",
+    peer=_libreswan,
+    missing=libreswan.missing,
+    notes=(
+        "Each cell then rekeys the child by us and by the peer, lets the peer and then us delete the IKE SA, and "
+        "compares the states of both kernels, keys included.",
+    ),
+)
+SUITES: Sequence[Guest] = (STRONGSWAN, LIBRESWAN)
 
 
 def run(guest: Guest, arguments: Sequence[str] = (), echo: Callable[[str], None] | None = None) -> list[Result]:
@@ -67,6 +81,9 @@ def main() -> int:
     failed = 0
     for guest in SUITES:
         if arguments.suite in (None, guest.name):
+            if (reason := guest.missing()) is not None:
+                print(f"{guest.name}: not run: {reason}")
+                continue
             found = run(guest, [arguments.only] if arguments.only else [], lambda line: print(line, flush=True))
             failed += sum(1 for each in found if each.outcome is Outcome.FAILED)
             if not arguments.only:

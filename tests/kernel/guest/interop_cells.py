@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deploy.lab.uml import RESULT_VARIABLE
@@ -16,22 +17,31 @@ from tests.interop.cells import Cell
 from tests.interop.results import Result
 
 
-def _tell(result: Result, seconds: float, logs: str) -> None:
+def tell(result: Result, seconds: float, logs: str) -> None:
+    """Print a result, and the logs of one that failed."""
     reason = f": {result.reason}" if result.reason else ""
-    print(
-        f"{result.outcome.value:12} {seconds:5.1f} s  {result.axis}: {result.cell} ({result.role}){reason}", flush=True
-    )
+    name = f"{result.axis}: {result.cell} ({result.role})"
+    print(f"{result.outcome.value:12} {seconds:5.1f} s  {name}{reason}", flush=True)
     if logs:
         print(logs, flush=True)
 
 
-def _only(cell: Cell, role: str) -> bool:
-    (wanted,) = sys.argv[1:] or [""]
+def chosen(cell: Cell, role: str, arguments: Sequence[str]) -> bool:
+    """Whether a cell is to be run in a role."""
+    (wanted,) = arguments or [""]
     if wanted == "--quick":
         return cell.quick
     return re.search(wanted, f"{cell.axis}: {cell.name} ({role})") is not None
 
 
+def leave(results: Iterable[Result]) -> None:
+    """Leave the results for the host."""
+    Path(os.environ[RESULT_VARIABLE]).write_text(json.dumps([dataclasses.asdict(each) for each in results]))
+
+
 if __name__ == "__main__":
-    found = asyncio.run(runner.run(kernel.cells(), _tell, _only, kernel.KernelLab))
-    Path(os.environ[RESULT_VARIABLE]).write_text(json.dumps([dataclasses.asdict(each) for each in found]))
+    leave(
+        asyncio.run(
+            runner.run(kernel.cells(), tell, lambda cell, role: chosen(cell, role, sys.argv[1:]), kernel.KernelLab)
+        )
+    )
