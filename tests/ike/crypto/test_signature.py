@@ -196,6 +196,23 @@ def test_no_signature_or_key_does_more_than_be_refused(octets: bytes, slug: str)
     assert usable(octets, _ALL) == ()
 
 
+@given(
+    st.sampled_from(["rsa", "secp256r1", "brainpoolP384r1", "ed25519", "ed448"]),
+    st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255), st.sampled_from("=+-")), min_size=1, max_size=4),
+    st.binary(max_size=300),
+)
+def test_a_changed_public_key_verifies_nothing(kind: str, changes: list[tuple[int, int, str]], bare: bytes) -> None:
+    """It may still be a key: of whatever kind it then is, refusing is all that happens."""
+    spki = bytearray(_spki(_key(kind)))
+    for at, octet, change in changes:
+        here = at % len(spki)
+        spki[here : here + (change != "+")] = b"" if change == "-" else bytes((octet,))
+    slugs = usable(bytes(spki), _ALL)
+    for slug in slugs or SIGNATURE:
+        with pytest.raises(SignatureError):
+            verify(bytes(spki), SIGNATURE[slug], bare, _OCTETS)
+
+
 @pytest.mark.parametrize("method", [0, 2, 3, 12, 13, 15, 255])
 def test_a_method_without_a_signature_is_refused(method: int) -> None:
     with pytest.raises(SignatureError, match=f"method {method} "):
