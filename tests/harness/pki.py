@@ -10,17 +10,29 @@ import base64
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from agents.contract import algorithms
-from agents.contract.config import Certificate, GatewayDocument, TrustAnchor
+from agents.contract.config import (
+    AuthKind,
+    Certificate,
+    GatewayDocument,
+    LocalAuthentication,
+    RemoteAuthentication,
+    TrustAnchor,
+)
 from agents.ike.crypto import signature
 from agents.ike.outputs import Sign, Validate, Verdict
 from agents.ike.v2 import identity
 from tests import pki
 from tests.pki import Authority, Leaf
+
+if TYPE_CHECKING:
+    from tests.harness.documents import Side
+    from tests.harness.world import Host
 
 MOST_DEPTH = 8
 
@@ -52,12 +64,28 @@ def anchor(id_: str, authority: Authority) -> TrustAnchor:
     return TrustAnchor(id=id_, certificate=base64.b64encode(pki.der(authority.certificate)).decode("ascii"))
 
 
+def certify(side: Side, host: Host) -> None:
+    """Let this end prove itself by a certificate of the root and ask for one of the peer, whatever their identities."""
+    own = leaf(side.name)
+    side.certificates, side.anchors = [certificate("own", own)], [anchor("root", root())]
+    host.shell.keys["own"] = own.key
+    side.change(
+        local_auth=LocalAuthentication(kind=AuthKind.CERTIFICATE, certificate="own"),
+        remote_auth=RemoteAuthentication(kind=AuthKind.CERTIFICATE, validate_identity=False),
+    )
+
+
 @dataclass
 class Shell:
-    """A host's private keys by certificate id. With ``answers`` False requests pile up in ``asked`` instead."""
+    """A host's private keys by certificate id.
+
+    It takes ``delay_s`` (least and most) to answer, nothing where that is None. With ``answers`` False requests pile up
+    in ``asked`` instead.
+    """
 
     keys: dict[str, pki.PrivateKey] = field(default_factory=dict)
     answers: bool = True
+    delay_s: tuple[float, float] | None = None
     asked: list[Sign | Validate] = field(default_factory=list)
     log: list[Sign | Validate] = field(default_factory=list)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from agents.contract.config import (
     Child,
+    Childless,
     ConnectionType,
     Endpoint,
     Identity,
@@ -31,6 +32,7 @@ from agents.ike.errors import LocalError
 from agents.ike.v2.cookie import HalfOpenLimits
 from tests.harness.documents import FAST_ESP, FAST_IKE, Side, child, key, pair
 from tests.harness.nat import NatBox
+from tests.harness.pki import anchor, certify, root
 from tests.harness.world import Host, Network, World, matched
 
 PARIS, LYON, OUTSIDE, SECOND = "192.0.2.1", "192.0.2.2", "198.51.100.9", "192.0.2.11"
@@ -49,6 +51,7 @@ _KINDS: tuple[Callable[[], Child], ...] = (
     lambda: child(sequence_numbers=SequenceNumbers.EXTENDED, pfs_groups=("group-31",)),
     lambda: child(local=(f"{PARIS}/32",), remote=(f"{LYON}/32",), mode=Mode.TRANSPORT),
 )
+_ODDITIES = ("cookies", "nat", "roams", "exchanges", "fragments", "reauth", "certificates", "childless")
 _VERBS = ("rekey_child", "rekey_ike", "clear_ipsec", "clear_ike", "terminate", "initiate", "restart", "reauthenticate")
 
 
@@ -71,13 +74,15 @@ class Cast:
 def build(seed: int, choose: random.Random) -> Cast:
     """Return the cast of this seed; every fifth has something uncommon about the path or the IKE SA."""
     world = World(seed, Network(loss=_LOSS, duplicates=_DUPLICATES, delay_s=_DELAY_S))
-    odd = choose.choice(("cookies", "nat", "roams", "exchanges", "fragments", "reauth")) if seed % 5 == 4 else ""
+    odd = choose.choice(_ODDITIES) if seed % 5 == 4 else ""
     ike = IkePolicy(proposals=(FAST_IKE,), dpd_interval_s=20)
     if odd == "exchanges":
         ike = replace(ike, proposals=(replace(FAST_IKE, additional_key_exchanges=("group-32",)),))
     elif odd == "fragments":
         hybrid = replace(FAST_IKE, additional_key_exchanges=("ml-kem-768",))
         ike = replace(ike, proposals=(hybrid,), fragment_octets=576)
+    elif odd == "childless":
+        ike = replace(ike, childless=Childless.PREFER)
     elif odd == "reauth":
         order = choose.choice((Reauthentication.MAKE_BEFORE_BREAK, Reauthentication.BREAK_BEFORE_MAKE))
         ike = replace(ike, reauth_s=60, reauthentication=order)
@@ -100,14 +105,14 @@ def build(seed: int, choose: random.Random) -> Cast:
         right.keys = [key(b"another secret")]
     left.retransmission = right.retransmission = Retransmission(initial_ms=500, factor=1.6, tries=6)
     limits = HalfOpenLimits(cookie_threshold=0) if odd == "cookies" else None
-    return Cast(
-        world=world,
-        paris=world.host("paris", PARIS, limits=limits),
-        lyon=world.host("lyon", LYON, limits=limits),
-        sides=(left, right),
-        nat=nat,
-        roams=odd == "roams",
-    )
+    paris, lyon = world.host("paris", PARIS, limits=limits), world.host("lyon", LYON, limits=limits)
+    if odd == "certificates":  # and a shell that takes its time
+        for side, host in ((left, paris), (right, lyon)):
+            certify(side, host)
+            host.shell.delay_s = choose.choice(((0.0, 0.1), (0.0, 4.0), (0.5, 12.0)))
+        if seed % 20 == 19:
+            right.anchors = [anchor("root", root("Somebody Else"))]
+    return Cast(world=world, paris=paris, lyon=lyon, sides=(left, right), nat=nat, roams=odd == "roams")
 
 
 def run_seed(seed: int) -> Cast:

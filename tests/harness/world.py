@@ -150,9 +150,10 @@ class Host:
                     self.engine.psk_found(output.request_id, secret, self.world.now)
             case Sign() | Validate():
                 self.shell.log.append(output)
-                self.shell.asked.append(output)
                 if self.shell.answers:
-                    self.answer_shell()
+                    self._answer_later(output)
+                else:
+                    self.shell.asked.append(output)
             case Keepalive():
                 self.world.keep_alive(output)
             case InstallChild():
@@ -180,14 +181,29 @@ class Host:
 
     def answer_shell(self) -> None:
         """Answer every Sign and Validate asked so far."""
-        assert self.document is not None
         asked, self.shell.asked = self.shell.asked, []
         for request in asked:
-            if isinstance(request, Sign):
-                self.engine.signed(request.request_id, self.shell.sign(request), self.world.now)
-            else:
-                verdict = self.shell.judge(request, self.document)
-                self.engine.validated(request.request_id, verdict, self.world.now)
+            self._answer(request)
+
+    def _answer_later(self, request: Sign | Validate) -> None:
+        engine = self.engine
+
+        def answer() -> None:
+            if self.engine is engine:  # a host that starts anew has forgotten what it asked
+                self._answer(request)
+
+        if self.shell.delay_s is None:
+            answer()
+        else:
+            self.world.later(self.shell.delay_s, answer)
+
+    def _answer(self, request: Sign | Validate) -> None:
+        assert self.document is not None
+        if isinstance(request, Sign):
+            self.engine.signed(request.request_id, self.shell.sign(request), self.world.now)
+        else:
+            verdict = self.shell.judge(request, self.document)
+            self.engine.validated(request.request_id, verdict, self.world.now)
 
     def _install(self, output: InstallChild) -> None:
         plane = self.data_plane
@@ -218,6 +234,7 @@ class World:
         self.keepalives: list[Datagram] = []
         self._random = random.Random(repr(("network", seed)))
         self._flying: list[tuple[float, int, Host, bytes, Path]] = []
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
         self._draining = False
 
@@ -264,6 +281,11 @@ class World:
                 self._sequence += 1
                 heapq.heappush(self._flying, (self.now + delay_s, self._sequence, host, transmit.datagram, seen))
 
+    def later(self, delay_s: tuple[float, float], action: Callable[[], None]) -> None:
+        """Do something after a while."""
+        self._sequence += 1
+        heapq.heappush(self._later, (self.now + self._random.uniform(*delay_s), self._sequence, action))
+
     def drain(self) -> None:
         """Perform outputs until no engine has any."""
         if self._draining:
@@ -282,6 +304,8 @@ class World:
         times = [due for host in self.hosts if (due := host.engine.next_deadline()) is not None]
         if self._flying:
             times.append(self._flying[0][0])
+        if self._later:
+            times.append(self._later[0][0])
         return min(times, default=None)
 
     def step(self) -> bool:
@@ -293,6 +317,9 @@ class World:
         while self._flying and self._flying[0][0] <= self.now:
             _, _, host, octets, path = heapq.heappop(self._flying)
             host.engine.receive(octets, path, self.now)
+            self.drain()
+        while self._later and self._later[0][0] <= self.now:
+            heapq.heappop(self._later)[2]()
             self.drain()
         for host in self.hosts:
             deadline = host.engine.next_deadline()

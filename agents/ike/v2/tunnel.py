@@ -104,9 +104,9 @@ class TunnelRuntime:
             self.sas.append(sa)
         self.core.touch(self)
 
-    def is_alone(self, sa: IkeSa) -> bool:
-        """Return whether the tunnel has no other SA."""
-        return all(other is sa for other in self.sas)
+    def starts_anew(self, sa: IkeSa) -> bool:
+        """Return whether to say INITIAL_CONTACT: the tunnel has no other SA, nor is another one welcome."""
+        return self.config.ike.unique is not UniquePolicy.NEVER and all(other is sa for other in self.sas)
 
     def established(self) -> list[IkeSa]:
         """Return the SAs that stand."""

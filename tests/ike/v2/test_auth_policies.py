@@ -149,9 +149,9 @@ class TestUnique:
     """paris opens a second IKE SA beside the one that stands, saying INITIAL_CONTACT or not."""
 
     @staticmethod
-    def second(unique: UniquePolicy, *, contact: bool = False, reauth_s: int = 0) -> Pair:
+    def second(unique: UniquePolicy, *, contact: bool = False, mine: UniquePolicy | None = None) -> Pair:
         world, paris, lyon, left, right = meet(
-            policy(unique=unique, dpd_interval_s=0), policy(unique=unique, dpd_interval_s=0, reauth_s=reauth_s)
+            policy(unique=mine or unique, dpd_interval_s=0), policy(unique=unique, dpd_interval_s=0)
         )
         assert world.run(8, up(paris, lyon))
         if contact:
@@ -213,7 +213,8 @@ class TestUnique:
 
     @pytest.mark.parametrize("contact", [False, True])
     def test_never_lets_both_stand(self, contact: bool) -> None:
-        world, paris, lyon, *_ = self.second(UniquePolicy.NEVER, contact=contact)
+        mine = UniquePolicy.REPLACE if contact else None
+        world, paris, lyon, *_ = self.second(UniquePolicy.NEVER, contact=contact, mine=mine)
         world.run(60)
         assert up(paris, lyon)()
         if contact:  # paris knows nothing of the first any more, and lyon does not believe that

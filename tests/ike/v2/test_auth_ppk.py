@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from agents.contract import algorithms
-from agents.contract.config import AuthKind, IkeProposal, LocalAuthentication, PostquantumKey, RemoteAuthentication
+from agents.contract.config import IkeProposal, PostquantumKey
 from agents.contract.secret import Secret
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.outputs import Sign, Transmit
@@ -19,7 +19,7 @@ from agents.ike.wire.header import classify
 from agents.ike.wire.message import parse_clear
 from agents.ike.wire.registry import NotifyType
 from tests.harness.documents import FAST_IKE, Side, pair
-from tests.harness.pki import anchor, certificate, leaf, root
+from tests.harness.pki import certify
 from tests.harness.world import Host, Network, World, matched, up
 
 Pair = tuple[World, Host, Host, Side, Side]
@@ -44,13 +44,7 @@ def meet(
             side.ppks = [own]
             side.change(ppk=own.id, ppk_required=must)
         if certificates:
-            side.certificates = [certificate("own", leaf(side.name))]
-            side.anchors = [anchor("root", root())]
-            host.shell.keys["own"] = leaf(side.name).key
-            side.change(
-                local_auth=LocalAuthentication(kind=AuthKind.CERTIFICATE, certificate="own"),
-                remote_auth=RemoteAuthentication(kind=AuthKind.CERTIFICATE, validate_identity=False),
-            )
+            certify(side, host)
     lyon.configure(right.document())
     paris.configure(left.document())
     return world, paris, lyon, left, right

@@ -53,3 +53,9 @@ def test_an_hour_of_short_lifetimes(seed: int) -> None:
     cast = Cast(world=world, paris=paris, lyon=lyon, sides=(left, right))
     assert world.run(250, lambda: up(paris, lyon)() and verdict(cast) is None), verdict(cast)
     assert paris.codes()["child.rekeyed"] > 100
+
+
+@pytest.mark.parametrize("seed", [41424, 52969, 73949])
+def test_a_rekey_that_crosses_a_reauthentication(seed: int) -> None:
+    """An IKE SA that another one replaces is rekeyed before it goes: what the rekey makes goes in its place."""
+    assert check(seed) == (seed, None)

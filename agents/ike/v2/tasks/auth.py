@@ -133,7 +133,7 @@ class Authenticate(Task):
         return (
             self._shown,
             *self._own.certificates,
-            *((Notify(type=NotifyType.INITIAL_CONTACT),) if sa.tunnel.is_alone(sa) else ()),
+            *((Notify(type=NotifyType.INITIAL_CONTACT),) if sa.tunnel.starts_anew(sa) else ()),
             *announce.certificate_requests(sa, (config,)),
             *((identity.to_id_r(config.remote.identity),) if _can_be_asked_for(config) else ()),
             self._own.auth,
