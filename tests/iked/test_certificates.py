@@ -24,6 +24,7 @@ from agents.contract.config import (
     Tunnel,
 )
 from agents.pki.keys import KeyFolder
+from agents.runtime.rpc import RpcError
 from tests import pki
 from tests.pki import Authority, Leaf, RevocationServer, der
 
@@ -175,6 +176,19 @@ async def test_a_key_that_comes_later_is_used_without_a_restart(pair: tuple[Daem
     keep(alpha, own[0])
     assert (await alpha.act("initiate", (await alpha.tunnel("beta")).id))["accepted"]
     await alpha.until("beta", is_up)
+
+
+async def test_a_certificate_that_cannot_be_read_is_refused_and_the_rest_goes_on(pair: tuple[Daemon, Daemon]) -> None:
+    alpha, _ = pair
+    root = Authority.root()
+    own = leaves(root)[0]
+    good = certified("alpha", own, root)
+    await alpha.configure(good)
+    broken = dataclasses.replace(good, generation=2, trust_anchors=(TrustAnchor(id="root", certificate="AAAA"),))
+    with pytest.raises(RpcError) as refused:
+        await alpha.configure(broken)
+    assert (refused.value.code, refused.value.data["path"]) == ("invalid", "trust_anchors[0].certificate")
+    assert (await alpha.status())["generation"] == 1
 
 
 async def test_a_stranger_with_a_certificate_of_another_ca_is_not_let_in(pair: tuple[Daemon, Daemon]) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import aiohttp
@@ -44,9 +46,23 @@ class Question:
 
 
 async def system_resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a host; raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
+    """Return the addresses of a host; raises OSError, and UnicodeError for what cannot be a host name.
+
+    In a thread nobody waits for at the end: the system's resolver may take half a minute to give up.
+    """
+    answer: Future[list[str]] = Future()
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(list(dict.fromkeys(str(each[4][0]) for each in found)))
+
+    answer.set_running_or_notify_cancel()
+    threading.Thread(target=look_up, name="resolve", daemon=True).start()
+    return await asyncio.wrap_future(answer)
 
 
 class Fetcher:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import threading
@@ -17,6 +18,7 @@ from agents.iked.credentials import crl
 from agents.iked.credentials.crl import StatusError
 
 _V = TypeVar("_V")
+_log = logging.getLogger(__name__)
 _LONGEST_KEPT_S = 86_400.0
 _MOST_FILES = 64
 _MOST_FILE_OCTETS = 8 * 1_048_576
@@ -105,5 +107,6 @@ class LocalLists:
                 return nothing
             try:
                 return _File(stamp=stamp, list=crl.read(file.read(_MOST_FILE_OCTETS)))
-            except StatusError:
+            except StatusError as error:
+                _log.warning("%s is not used: %s", self._directory / name, error)
                 return _File(stamp=stamp, list=None)

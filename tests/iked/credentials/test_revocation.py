@@ -136,7 +136,9 @@ async def test_ocsp_comes_first_and_the_crl_when_that_fails(counter: Counter, se
     assert server.asked == ["/ocsp", "/ocsp", "/crl"]
 
 
-async def test_an_operators_crl_is_the_last_word_and_needs_no_network(counter: Counter) -> None:
+async def test_an_operators_crl_is_the_last_word_and_needs_no_network(
+    counter: Counter, caplog: pytest.LogCaptureFixture
+) -> None:
     root = Authority.root("Root")
     counter.trust(root)
     fine, stolen = alpha(root), alpha(root)
@@ -151,6 +153,20 @@ async def test_an_operators_crl_is_the_last_word_and_needs_no_network(counter: C
     pem = x509.load_der_x509_crl(root.crl()).public_bytes(serialization.Encoding.PEM)
     (counter.where.crls / "root.crl").write_bytes(pem)
     assert (await counter.validate(fine)).code == REVOKED
+    assert caplog.text.count("junk.crl is not used") == 1
+
+
+async def test_names_are_resolved_by_the_system() -> None:
+    assert "127.0.0.1" in await fetch.system_resolve("localhost", 80)
+    for wrong in ("nobody.invalid", "x" * 70 + ".example"):
+        with pytest.raises((OSError, UnicodeError)):
+            await fetch.system_resolve(wrong, 80)
+
+
+async def test_a_name_that_cannot_be_resolved_is_unknown(counter: Counter) -> None:
+    root = Authority.root("Root", crl_url="http://" + "x" * 70 + ".invalid/root.crl")
+    counter.trust(root)
+    assert (await counter.validate(alpha(root))).code == UNKNOWN
 
 
 # Hard-fail, soft-fail, off
