@@ -239,6 +239,12 @@ class TestTimers:
         assert rekey_after_s(100, False, uniform) < 100
         assert soft_limit(1_000, uniform) < 1_000
 
+    @pytest.mark.parametrize(("lifetime_s", "first", "last"), [(3_600, 2_880, 3_168), (30, 20, 24), (10, 6.67, 8)])
+    def test_short_lifetimes_leave_time_to_send_again(self, lifetime_s: int, first: float, last: float) -> None:
+        assert rekey_after_s(lifetime_s, True, 0.0) == pytest.approx(first, abs=0.01)
+        assert rekey_after_s(lifetime_s, True, 1.0) == pytest.approx(last, abs=0.01)
+        assert last < rekey_after_s(lifetime_s, False, 0.0) < rekey_after_s(lifetime_s, False, 1.0) < lifetime_s
+
     def test_retries_are_bounded(self) -> None:
         assert retry_after_s(0, 0.0) == 0.75
         assert retry_after_s(1_000, 0.999) < 76
