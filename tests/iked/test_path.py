@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import re
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -13,7 +14,16 @@ from pathlib import Path as FilePath
 
 import pytest
 
-from agents.contract.config import ConnectionType, Endpoint, Identity, IdentityType, PresharedKey, Tunnel
+from agents.contract.config import (
+    ConnectionType,
+    DpdAction,
+    Endpoint,
+    Identity,
+    IdentityType,
+    PresharedKey,
+    Retransmission,
+    Tunnel,
+)
 from agents.contract.secret import Secret
 from agents.contract.status import TunnelStatus
 from agents.ike.outputs import Path
@@ -290,3 +300,39 @@ async def test_keepalives_hold_the_door_of_a_nat_that_forgets_quickly(tmp_path: 
             await asyncio.to_thread(ping, right, THEIR_HOST, OUR_HOST, 1)
             codes = {each.split(":")[0] for each in await theirs.events()}
             assert not {code for code in codes if code.startswith("drop.")}
+
+
+@pytest.mark.lab
+@pytest.mark.timeout(120)
+async def test_held_policies_ask_for_the_tunnel_when_a_packet_needs_it(tmp_path: FilePath) -> None:
+    """``dpd_action`` hold: the peer dies, nothing begins by itself; the first packet towards its network does it."""
+    with spaces("hold", "ours", "theirs") as (left, right):
+        left.ip("address", "add", f"{OUR_HOST}/24", "dev", "lo")
+        right.ip("address", "add", f"{THEIR_HOST}/24", "dev", "lo")
+        connect(left, "wan", [f"{OURS}/24"], right, "wan", [f"{THEIRS}/24"])
+        async with gateways(left, right, tmp_path) as (ours, theirs):
+            one = tunnel("there", OURS, THEIRS, local_ts=OUR_NET, remote_ts=THEIR_NET, connection_type=INITIATOR,
+                         dpd_interval_s=1)  # fmt: skip
+            one = dataclasses.replace(one, ike=dataclasses.replace(one.ike, dpd_action=DpdAction.HOLD))
+            other = tunnel("here", THEIRS, OURS, local_ts=THEIR_NET, remote_ts=OUR_NET, connection_type=RESPONDER)
+            their_document = document("theirs", [other], [psk(THEIRS, OURS)])
+            await theirs.configure(their_document)
+            quick = Retransmission(initial_ms=100, tries=3)
+            await ours.configure(
+                dataclasses.replace(document("ours", [one], [psk(OURS, THEIRS)]), retransmission=quick)
+            )
+            await ours.until_up()
+            await theirs.disconnect()
+            for name in ("iked", "espd"):
+                theirs.stop(name, signal.SIGKILL)
+            await ours.until(lambda now: not now.ike_sas, "noticed")
+            theirs.start("espd")
+            theirs.start("iked")
+            await theirs.connect()
+            await theirs.configure(their_document)
+            codes = [each.split(":")[0] for each in await ours.events()]
+            assert (codes.count("ike.dpd-hold"), codes.count("ike.initiate")) == (1, 1)
+            await asyncio.to_thread(left.run, "ping", "-c", "1", "-W", "1", "-I", OUR_HOST, THEIR_HOST, check=False)
+            await ours.until_up()
+            await theirs.until_up()
+            await asyncio.to_thread(ping, left, OUR_HOST, THEIR_HOST)
