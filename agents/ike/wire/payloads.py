@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from agents.ike.errors import WireError
+from agents.ike.wire import opaque
 from agents.ike.wire.buffer import Reader, malformed
 from agents.ike.wire.registry import (
     ATTRIBUTE_KEY_LENGTH,
@@ -620,9 +621,9 @@ def parse_payload(type_: int, critical: bool, body: bytes) -> Payload:
     if parser is not None:
         return parser(body)
     if type_ == PayloadType.CP:
-        _check_configuration(body)
+        opaque.check_configuration(body)
     elif type_ == PayloadType.EAP:
-        _check_eap(body)
+        opaque.check_eap(body)
     elif critical and type_ != PayloadType.SKF:
         raise WireError(
             "drop.critical-payload",
@@ -632,40 +633,3 @@ def parse_payload(type_: int, critical: bool, body: bytes) -> Payload:
             received=f"payload type {type_}, critical",
         )
     return Opaque(type=type_, data=body)
-
-
-def _check_configuration(body: bytes) -> None:
-    """Check type and lengths of a CP payload (section 3.15); which attributes there are is not read."""
-    reader = Reader(body, "CP payload", "wire.cp-payload")
-    kind, _reserved = reader.number(1), reader.take(3)
-    if not 1 <= kind <= 4:
-        raise malformed(f"a CP payload of type {kind}", "wire.invalid-attribute", received=kind, expected="1 to 4")
-    while reader.left:
-        if reader.left < 4:
-            raise malformed(
-                "a configuration attribute ends within its header",
-                "wire.incomplete-attribute",
-                received=f"{reader.left} octets",
-                expected="4 octets",
-            )
-        _attribute, length = reader.number(2), reader.number(2)
-        if length > reader.left:
-            raise malformed(
-                "a configuration attribute longer than its payload",
-                "wire.incomplete-attribute",
-                received=f"{reader.left} octets",
-                expected=f"{length} octets",
-            )
-        reader.take(length)
-
-
-def _check_eap(body: bytes) -> None:
-    """Check code and length of an EAP packet (section 3.16, RFC 3748 section 4)."""
-    reader = Reader(body, "EAP payload", "wire.eap-payload")
-    code, _identifier, length = reader.number(1), reader.number(1), reader.number(2)
-    if not 1 <= code <= 4:
-        raise malformed(f"an EAP packet of code {code}", "wire.eap-payload", received=code, expected="1 to 4")
-    if length != len(body) or (code in (1, 2) and length < 5):
-        raise malformed(
-            "an EAP packet of a wrong length", "wire.eap-payload", received=len(body), expected=max(length, 5)
-        )

@@ -240,3 +240,34 @@ class TestHalfOpen:
         world.run(60)
         assert not lyon.engine.door.half_open
         assert not lyon.engine._sas
+
+
+class TestInvalidSpi:
+    """The peer has no SA for our packets (RFC 7296 section 1.5), said with its keys: the child is made anew."""
+
+    def told(self, seconds: float, spi: int | None = None) -> tuple[int, int, bool]:
+        world, paris, lyon = standing()
+        world.run(seconds)
+        (sa,) = lyon.engine._sas.values()
+        before = sa.children[0].spi_out
+        data = (before if spi is None else spi).to_bytes(4, "big")
+        give(lyon, forge(paris, (Notify(type=NotifyType.INVALID_SPI, data=data),)))
+        (theirs,) = paris.engine._sas.values()
+        theirs.requests.next_id += 1  # for what was forged
+        world.run(30)
+        return before, sa.children[0].spi_out, up(paris, lyon)()
+
+    def test_a_settled_child_is_made_anew(self) -> None:
+        before, after, fine = self.told(20)
+        assert fine
+        assert before != after
+
+    def test_a_child_just_made_stays(self) -> None:
+        before, after, fine = self.told(1)
+        assert fine
+        assert before == after
+
+    def test_another_spi_means_nothing(self) -> None:
+        before, after, fine = self.told(20, spi=0x12345678)
+        assert fine
+        assert before == after

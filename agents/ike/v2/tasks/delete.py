@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
 
 _CHILD_PROTOCOLS = (Protocol.ESP, Protocol.AH)
+_SETTLED_S = 10.0
+"""Age from which a child is certainly known to both ends."""
 
 
 class Liveness(Task):
@@ -123,6 +125,9 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
         sa.respond((), now)
         _deleted_by_peer(sa, now, refused=fatal)
         return
+    lost = [each.data for each in message.notifies(NotifyType.INVALID_SPI) if len(each.data) == 4]
+    for spi in lost:
+        _unknown_to_peer(sa, int.from_bytes(spi, "big"), now)
     gone: list[ChildSa] = []
     for delete in deletes:
         if delete.protocol in _CHILD_PROTOCOLS:
@@ -141,6 +146,16 @@ def _delete_child(sa: IkeSa, protocol: int, spi: int, now: float) -> list[ChildS
     simultaneous = child.state is ChildState.DELETING
     sa.remove_child(child, now, by_peer=True)
     return [] if simultaneous else [child]
+
+
+def _unknown_to_peer(sa: IkeSa, spi: int, now: float) -> None:
+    """The peer has no SA for packets that we send (INVALID_SPI, section 1.5): delete the child, to have it made anew.
+
+    Of a child just made that is no news: our packets may overtake the message that makes it.
+    """
+    for child in tuple(sa.children):
+        if child.spi_out == spi and child.state is ChildState.INSTALLED and now >= child.installed_at + _SETTLED_S:
+            sa.enqueue(DeleteChildren((child,)), now)
 
 
 def _deleted_by_peer(sa: IkeSa, now: float, refused: bool) -> None:
