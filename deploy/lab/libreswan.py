@@ -75,8 +75,8 @@ class Libreswan:
             time.sleep(0.05)  # a Unix socket's appearance is no event without inotify
         self.whack("--listen")
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """End the daemon; it deletes its SAs first. Harmless when it does not run."""
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """End the daemon, which is given a moment to delete its SAs. Harmless when it does not run."""
         if self._process is not None:
             self._process.terminate()
             try:

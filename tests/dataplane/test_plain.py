@@ -4,8 +4,21 @@ import json
 
 import pytest
 
+from agents.contract.config import Mode
 from agents.contract.errors import DocumentError
-from agents.dataplane.base import Acquired, Expired, Features, Lost, Mapped, Notice, Rejected, Repaired, SaId, Selector
+from agents.dataplane.base import (
+    Acquired,
+    Expired,
+    Features,
+    Lost,
+    Mapped,
+    Notice,
+    Rejected,
+    Repaired,
+    SaId,
+    SaProtocol,
+    Selector,
+)
 from agents.dataplane.plain import (
     IkeDatagram,
     features_from_plain,
@@ -40,7 +53,15 @@ def test_an_unknown_notice_is_refused() -> None:
 
 def test_features_survive_the_wire() -> None:
     features = Features(
-        driver="userspace", available=True, reason="because", encryptions=frozenset({"a", "b"}), owns_port_4500=True
+        driver="userspace",
+        available=True,
+        reason="because",
+        encryptions=frozenset({"a", "b"}),
+        modes=frozenset(Mode),
+        protocols=frozenset({SaProtocol.AH}),
+        extended_sequence_numbers=True,
+        compression=True,
+        owns_port_4500=True,
     )
     assert features_from_plain(json.loads(json.dumps(features_to_plain(features)))) == features
 

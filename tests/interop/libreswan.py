@@ -93,11 +93,12 @@ def _case(
     lines: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Case:
+    # Libreswan's delete of an AH child names its SPI of ESP, which is none: after its own rekey the old SAs would stay.
     look = both_kernels_show(*shown)
     script: tuple[Step, ...] = (
         look,
         steps.we_rekey_the_child,
-        steps.they_rekey_the_child,
+        *(() if esp.encryption is None else (steps.they_rekey_the_child,)),
         look,
         steps.they_delete_the_ike_sa,
         steps.we_delete_the_ike_sa,
@@ -222,15 +223,21 @@ def _states(space: Namespace) -> dict[tuple[str, str], tuple[str, ...]]:
 
 
 async def run(wanted: Sequence[tuple[Case, str]], told: Told) -> list[Result]:
-    """Run cases in roles, each with daemons of its own, and return their results."""
-    results = []
-    for number, (case, role) in enumerate(wanted, 1):
-        began = time.monotonic()
-        async with LibreswanLab("direct", {}, number) as lab:
-            outcome, reason = await _run_one(lab, case, role, number)
-            result = Result(axis=case.cell.axis, cell=case.cell.name, role=role, outcome=outcome, reason=reason)
-            told(result, time.monotonic() - began, lab.logs() if outcome is Outcome.FAILED else "")
-        results.append(result)
+    """Run cases in roles and return their results; after one that failed the daemons are new ones."""
+    results: list[Result] = []
+    while len(results) < len(wanted):
+        async with LibreswanLab("direct", {}, len(results)) as lab:
+            while len(results) < len(wanted):
+                case, role = wanted[len(results)]
+                began = time.monotonic()
+                await lab.mark()
+                outcome, reason = await _run_one(lab, case, role, len(results) + 1)
+                result = Result(axis=case.cell.axis, cell=case.cell.name, role=role, outcome=outcome, reason=reason)
+                failed = outcome is Outcome.FAILED
+                told(result, time.monotonic() - began, lab.logs() if failed else "")
+                results.append(result)
+                if failed:
+                    break
     return results
 
 
