@@ -188,13 +188,18 @@ class OurGateway:
 
     async def events_since(self, after: int) -> list[str]:
         """Return the codes and texts of the events after this number of the present process."""
-        page = await self.client.call("events", {"after": 0, "boot_id": None})
-        return [f"{event['code']}: {event['message']}" for event in page["events"] if event["sequence"] > after]
+        boot_id, _ = await self._ring()
+        page = await self.client.call("events", {"after": after, "boot_id": boot_id})
+        return [f"{event['code']}: {event['message']}" for event in page["events"]]
 
     async def last_event(self) -> int:
         """Return the number of the latest event."""
+        return (await self._ring())[1]
+
+    async def _ring(self) -> tuple[str, int]:
+        """Return which run of ``iked`` this is and the number of its latest event."""
         page = await self.client.call("events", {"after": 0, "boot_id": None})
-        return int(page["last"])
+        return page["boot_id"], int(page["last"])
 
     async def _listen(self, client: Client) -> None:
         async for method, _params in client.notifications():
