@@ -229,7 +229,7 @@ def _nat() -> list[Cell]:
     cells.append(
         Cell(
             axis="NAT", name="mapping in front of the peer changes, with MOBIKE", lab="nat-theirs", roles=(RESPONDER,),
-            script=(steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS), connection={"dpd_delay": "2s"},
+            script=(steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS), connection={"dpd_delay": "4s"},
         )
     )  # fmt: skip
     return cells
