@@ -14,6 +14,7 @@ from collections.abc import Callable
 from deploy.lab import strongswan
 from tests.interop import results, runner
 from tests.interop.cells import Cell
+from tests.interop.lab import Lab
 from tests.interop.matrix import cells
 from tests.interop.results import Outcome, Result, Suite
 from tests.needs import BY_MARKER, why_not
@@ -45,7 +46,7 @@ def main() -> int:
     began = time.monotonic()
     found = asyncio.run(_until_done_or_told(matrix, only))
     if not arguments.only and not arguments.quick:
-        results.write(_suite(), found)
+        results.write(asyncio.run(_suite()), found)
         results.render()
     counts = {outcome.value: sum(1 for each in found if each.outcome is outcome) for outcome in Outcome}
     print(f"{', '.join(f'{count} {word}' for word, count in counts.items())} in {time.monotonic() - began:.0f} s")
@@ -69,13 +70,18 @@ def _tell(result: Result, seconds: float, logs: str) -> None:
         print(logs, flush=True)
 
 
-def _suite() -> Suite:
+async def _suite() -> Suite:
+    async with Lab("direct", {}) as lab:
+        theirs_only = runner.unknown_names(lab.vici)
     return Suite(
         name=SUITE,
         peer=f"strongSwan {strongswan.version()}",
         data_planes="Userspace ESP here, kernel-libipsec there (tunnel mode, always in UDP)",
         date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
-        notes=(),
+        notes=(
+            f"The peer has these too, which we have not: {', '.join(theirs_only)}.",
+            "Transport mode, ESN, AH and IPComp need ESP in the kernel: see the suites under User Mode Linux.",
+        ),
     )
 
 

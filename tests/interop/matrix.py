@@ -229,7 +229,10 @@ def _nat() -> list[Cell]:
     cells.append(
         Cell(
             axis="NAT", name="mapping in front of the peer changes, with MOBIKE", lab="nat-theirs", roles=(RESPONDER,),
-            script=(steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS), connection={"dpd_delay": "4s"},
+            connection={"dpd_delay": "3s"}, limit_s=35,
+            script=(
+                steps_path.the_peer_has_looked_once, steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS,
+            ),
         )
     )  # fmt: skip
     return cells

@@ -9,6 +9,7 @@ from functools import partial
 
 from deploy.lab.netns import LabError
 from deploy.lab.vici import Vici
+from tests.interop import words
 from tests.interop.cells import Cell
 from tests.interop.lab import Lab
 from tests.interop.results import Outcome, Result
@@ -94,6 +95,15 @@ def offered_names(vici: Vici) -> frozenset[str]:
     """Return the names of every algorithm the peer has, as ``swanctl --list-algs`` would."""
     sections = vici.request("get-algorithms")
     return frozenset(name for names in sections.values() if isinstance(names, dict) for name in names)
+
+
+def unknown_names(vici: Vici) -> list[str]:
+    """Return the names of transforms that the peer has and our tables do not."""
+    sections = vici.request("get-algorithms")
+    tables = (words.ENCRYPTION, words.INTEGRITY, words.PSEUDO_RANDOM, words.KEY_EXCHANGE)
+    known = {word.name for table in tables for word in table.values()}
+    kinds = ("encryption", "aead", "integrity", "prf", "dh")
+    return sorted({name for kind in kinds for name in sections.get(kind, {})} - known)
 
 
 def _result(cell: Cell, role: str, outcome: Outcome, reason: str = "") -> Result:

@@ -86,6 +86,11 @@ def _without(namespace: Namespace, address: str) -> Iterator[None]:
         namespace.ip("address", "add", f"{address}/24", "dev", "wan")
 
 
+async def the_peer_has_looked_once(session: Session) -> None:
+    """strongSwan compares what its liveness checks find with what the first one found, so that must be over."""
+    await asyncio.sleep(float(session.cell.connection["dpd_delay"].removesuffix("s")) + 0.3)  # it tells nobody
+
+
 async def mapping_in_front_of_the_peer_changes(session: Session) -> None:
     """The translator forgets the peer's mapping; its next ESP packet comes from another port."""
     router, (sa,) = session.lab.router, (await session.status()).ike_sas
