@@ -244,7 +244,11 @@ def _tunnel(tunnel_id: str, here: Site, there: Site, esp: IpsecProposal, connect
         name=f"{here.name}-{there.name}",
         local=_endpoint(here),
         remote=_endpoint(there),
-        ike=IkePolicy(proposals=(IkeProposal(encryption="aes-128-gcm-16", prf="prf-hmac-sha2-256", group="group-31"),)),
+        # With MOBIKE (RFC 4555) the opener tells where it is; without, a NAT's changes are followed from its packets.
+        ike=IkePolicy(
+            proposals=(IkeProposal(encryption="aes-128-gcm-16", prf="prf-hmac-sha2-256", group="group-31"),),
+            mobike=False,
+        ),
         children=(
             Child(
                 name="lan",
