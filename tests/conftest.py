@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.needs import BY_MARKER, why_not
 
@@ -13,21 +15,36 @@ from tests.needs import BY_MARKER, why_not
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+_ONE_WORKER = {"tests/kernel/": "kernel", "tests/lab/": "demo", "tests/e2e/test_main_job.py": "demo"}
+"""Where tests are that share something machine-wide: User Mode Linux, the demo's network."""
+
 ROOT = Path(__file__).resolve().parents[1]
 ARTEFACTS = ROOT / "test-artefacts"
 
 
+class ByFile(LoadScopeScheduling):
+    """Gives a worker whole files, so that what a file starts is started once, and one worker what must not meet.
+
+    xdist's groups would do, but this version of pytest does not let it mark tests with them.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return next((group for start, group in _ONE_WORKER.items() if file.startswith(start)), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    """Distribute tests over workers by file."""
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, visibly; keep tests that share a machine-wide thing on one worker."""
+    """Skip what this machine cannot run, visibly."""
     for item in items:
         names = [name for mark in item.iter_markers("needs") for name in mark.args]
         names += [name for marker, brought in BY_MARKER.items() if item.get_closest_marker(marker) for name in brought]
         if (reason := why_not(names)) is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
-        if item.get_closest_marker("kernel"):
-            item.add_marker(pytest.mark.xdist_group("kernel"))
-        elif item.get_closest_marker("browser") and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(f"browser-{item.path.stem}"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -20,7 +20,7 @@ from tests.e2e import steps
 from tests.e2e.browser import DESKTOP, shoot
 from tests.lab.demos import RunningDemo
 
-pytestmark = [pytest.mark.browser, pytest.mark.lab, pytest.mark.slow, pytest.mark.xdist_group("demo")]
+pytestmark = [pytest.mark.browser, pytest.mark.lab, pytest.mark.slow]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,6 @@ pytestmark = [
     pytest.mark.needs("strongswan", "tcpdump"),
     pytest.mark.slow,
     pytest.mark.timeout(420),
-    pytest.mark.xdist_group("demo"),
 ]
 
 

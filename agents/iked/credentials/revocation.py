@@ -7,6 +7,7 @@ then CRLs, each from what is kept or from the network. What many handshakes want
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import hashlib
 from collections.abc import Callable, Coroutine
@@ -170,13 +171,17 @@ class RevocationCheck:
             status: Status = await self._run(crl.status, kept, certificate, issuer, self._moment())
             return status
 
-        async def load() -> tuple[x509.CertificateRevocationList, int]:
+        async def load() -> x509.CertificateRevocationList:
             octets = await self._fetch(Question(url=url, most_octets=crl.MOST_FETCHED_OCTETS, allow_private=private))
-            return await self._run(crl.read, octets), len(octets)
+            fetched: x509.CertificateRevocationList = await self._run(crl.read, octets)
+            # Kept before the sharing ends, or somebody between the two would fetch again; and only if it proves itself.
+            with contextlib.suppress(StatusError):  # every asker judges it once more, and is told
+                found: Status = await self._run(crl.status, fetched, certificate, issuer, self._moment())
+                self._lists.put(key, fetched, found.until.timestamp(), len(octets))
+            return fetched
 
-        fetched, weight = await self._shared((*key, private), load)
+        fetched = await self._shared((*key, private), load)
         status = await self._run(crl.status, fetched, certificate, issuer, self._moment())
-        self._lists.put(key, fetched, status.until.timestamp(), weight)  # only one that proved itself is kept
         return status
 
     async def _fetch(self, question: Question) -> bytes:

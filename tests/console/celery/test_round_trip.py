@@ -14,7 +14,7 @@ import redis
 from agents.contract.status import Counters
 from tests.console.celery.whole_console import Console, until
 
-pytestmark = [pytest.mark.celery, pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("whole-console")]
+pytestmark = [pytest.mark.celery, pytest.mark.slow, pytest.mark.timeout(240)]
 
 PLANTED = "planted-in-the-whole-console-77"
 

@@ -166,10 +166,11 @@ async def esp_inside_ah(pair: Pair) -> None:
     await right.driver.list_sas()
     refused = await right.hears(Rejected)
     assert (refused.code, refused.id) == ("esp.replay", SaId(spi=0x1001, destination=right.outer))
-    for spi, source, target in ((0x1003, left, right), (0x1004, right, left)):
-        await pair.both(sa(spi, source.outer, target.outer, "aes-256-gcm-16", ah="hmac-sha2-256-128"))
+    # Of two SAs made within one second the kernel may take either (it knows their age in seconds): one at a time.
+    await _clear(pair)
+    await pair.tunnel("aes-256-gcm-16", ah="hmac-sha2-256-128")
     assert await left.ping(right.inner, left.inner) == 3
-    await pair.agree(0x1003, 3, 3 * ECHO_OCTETS)
+    await pair.agree(0x1001, 3, 3 * ECHO_OCTETS)
     await _clear(pair)
 
 
