@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 from agents.dataplane.base import Direction, PolicySpec, Selector
 from agents.ike import selectors
 from agents.ike.errors import PeerError
+from agents.ike.timers import DUPLICATE_GRACE_S
 from agents.ike.v2 import identity
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.negotiation import Accepted
+from agents.ike.v2.states import ChildState
 from agents.ike.wire.registry import NotifyType
 
 if TYPE_CHECKING:
@@ -51,6 +53,24 @@ def find(sa: IkeSa, accepted: Accepted, replaced: ChildSa | None) -> int:
     if slot is None:
         raise _too_many(name, MOST_SLOTS)
     return slot
+
+
+def doubled(children: Iterable[ChildSa]) -> tuple[ChildSa, float] | None:
+    """Return a child that is ours to delete because both ends asked for the same one and both stayed, and from when on.
+
+    The end that answers a request for a child it has deletes the older one at once; where that was being rekeyed, both
+    stay. Then, as with rekeys (RFC 7296 section 2.8.1), the one with the lowest nonce goes, by the end that asked for
+    it; of two that the peer asked for none does.
+    """
+    settled: dict[tuple[str, int], list[ChildSa]] = {}
+    for child in children:
+        if child.state is ChildState.INSTALLED:
+            settled.setdefault((child.name, child.agreement.slot), []).append(child)
+    for twins in settled.values():
+        loser = min(twins, key=ChildSa.lowest_nonce)
+        if loser.agreement.initiator and not all(each.agreement.initiator for each in twins):
+            return loser, max(each.installed_at for each in twins) + DUPLICATE_GRACE_S
+    return None
 
 
 def _same_peer(one: IkeSa, other: IkeSa) -> bool:

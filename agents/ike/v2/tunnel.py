@@ -26,7 +26,7 @@ from agents.ike.change import Fate, Plan
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
 from agents.ike.timers import DUPLICATE_GRACE_S, REPLACED_GRACE_S, retry_after_s
-from agents.ike.v2 import identity, reauth
+from agents.ike.v2 import identity, reauth, slots
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.loss import Loss
 from agents.ike.v2.path import addresses_of, first_path
@@ -460,6 +460,9 @@ class TunnelRuntime:
                     for name, (_, at) in self._child_retries.items()
                     if name not in asked and (config := self.child_config(name)) is not None and self.lacks(config)
                 ]
+        for sa in self.established():
+            if sa.current is None and not sa.queue and (doubled := slots.doubled(sa.children)) is not None:
+                times.append(doubled[1])
         return min(times, default=None)
 
     def handle_timer(self, now: float) -> None:
@@ -475,7 +478,16 @@ class TunnelRuntime:
             else:
                 self._ask_for_children(now)
         self._delete_replaced(now)
+        self._delete_doubled(now)
         self._note_state(now)
+
+    def _delete_doubled(self, now: float) -> None:
+        """Delete our one of two children that crossing requests have made, once nothing is under way."""
+        for sa in self.established():
+            found = None if sa.current is not None or sa.queue else slots.doubled(sa.children)
+            if found is not None and now >= found[1]:
+                sa.report("ike.simultaneous", f"Both ends asked for child {found[0].name}; ours is deleted")
+                sa.enqueue(DeleteChildren((found[0],)), now)
 
     @staticmethod
     def _asked(sa: IkeSa) -> set[str] | None:

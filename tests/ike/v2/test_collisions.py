@@ -74,6 +74,12 @@ def rekey_child(host: Host) -> None:
             sa.rekey_child(each, host.world.now)
 
 
+def rekey_voice(host: Host) -> None:
+    sa = sa_of(host)
+    (voice,) = [each for each in sa.children if each.name == "voice"]
+    sa.rekey_child(voice, host.world.now)
+
+
 def delete_child(host: Host) -> None:
     sa = sa_of(host)
     sa.enqueue(DeleteChildren(tuple(each for each in sa.children if each.name == "main")), host.world.now)
@@ -324,6 +330,33 @@ class TestChildren:
                               <--  H2 resp: SA, Nr, TSi, TSr
         """
         Scene().collide(create_child, create_child, loss)
+
+    def test_a_late_request_for_a_child_that_is_being_rekeyed(self) -> None:
+        """H2's request comes again when H1's child stands and is being rekeyed: both stay; one end deletes its own.
+
+        ::
+
+            H1 req1: SA, Ni1, TSi, TSr  -->
+                              <--  H2 req1: SA, Ni2, TSi, TSr      lost, and sent again
+                              <--  H2 resp: SA, Nr, TSi, TSr
+            H1 req2: N(REKEY_SA), ...   -->
+            H1 resp: SA, Nr, TSi, TSr   -->                        to H2 req1
+        """
+        winners = set()
+        for seed in range(8):  # either nonce may be the lower one
+            scene = Scene(seed)
+            scene.world.network.rewrite = Loss((("192.0.2.2", False),)).rewrite()
+            scene.act(scene.paris, create_child)
+            scene.act(scene.lyon, create_child)
+            scene.run(1.005)
+            scene.act(scene.paris, rekey_voice)
+            scene.run(5)
+            assert [len(host.data_plane.sas) for host in scene.hosts] == [6, 6]
+            scene.settled()
+            deleted = [any("ours is deleted" in each.message for each in host.reports) for host in scene.hosts]
+            assert deleted.count(True) == 1
+            winners.add(deleted.index(True))
+        assert winners == {0, 1}
 
     @lost
     def test_create_child_with_rekey_child(self, loss: Loss) -> None:
