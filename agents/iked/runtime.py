@@ -95,13 +95,7 @@ class Runtime:
 
     def receive_from_espd(self, came: IkeDatagram) -> None:
         """A datagram came on UDP 4500 where ``espd`` holds that port."""
-        path = Path(
-            local_address=came.local_address,
-            local_port=NAT_T_PORT,
-            remote_address=came.remote_address,
-            remote_port=came.remote_port,
-        )
-        self.receive(came.datagram, path)
+        self.receive(came.datagram, _espd_path(came))
 
     def too_big(self, path: Path, packet_octets: int) -> None:
         """A path takes IP packets of at most so many octets."""
@@ -110,13 +104,7 @@ class Runtime:
 
     def too_big_for_espd(self, limit: PathLimit) -> None:
         """The same of UDP 4500 where ``espd`` holds that port."""
-        path = Path(
-            local_address=limit.local_address,
-            local_port=NAT_T_PORT,
-            remote_address=limit.remote_address,
-            remote_port=limit.remote_port,
-        )
-        self.too_big(path, limit.packet_octets)
+        self.too_big(_espd_path(limit), limit.packet_octets)
 
     def addresses_changed(self, there: frozenset[str]) -> None:
         """The host has these addresses now."""
@@ -384,3 +372,13 @@ class Runtime:
 
     def _interface(self, tunnel_id: str) -> str | None:
         return link_name(tunnel_id) if self.data_plane.driver == "userspace" else None
+
+
+def _espd_path(told: IkeDatagram | PathLimit) -> Path:
+    """Return the path that ``espd`` tells of: it holds UDP 4500."""
+    return Path(
+        local_address=told.local_address,
+        local_port=NAT_T_PORT,
+        remote_address=told.remote_address,
+        remote_port=told.remote_port,
+    )

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from deploy.lab.netns import LabError, Namespace
+from deploy.lab.netns import LabError, Namespace, end_process
 
 FOLDER = Path(__file__).resolve().parents[2] / ".cache" / "libreswan"
 _PROGRAMS = FOLDER / "usr/libexec/ipsec"
@@ -78,12 +78,7 @@ class Libreswan:
     def stop(self, timeout_s: float = 2.0) -> None:
         """End the daemon, which is given a moment to delete its SAs. Harmless when it does not run."""
         if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end_process(self._process, timeout_s)
             self._process = None
         if self._output is not None:
             self._output.close()

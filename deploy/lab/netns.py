@@ -24,6 +24,16 @@ class LabError(Exception):
     """The lab could not be built; the text is one sentence for the person at the terminal."""
 
 
+def end_process(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """Ask a process to end, and end it when it has not within ``timeout_s``."""
+    process.terminate()
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def run(*arguments: str, check: bool = True, input_text: str | None = None) -> str:
     """Run a command to its end and return what it printed; raises :class:`LabError` with its own words."""
     done = subprocess.run(arguments, capture_output=True, text=True, input=input_text, check=False)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from deploy.lab.netns import LabError, Namespace, run
+from deploy.lab.netns import LabError, Namespace, end_process, run
 from deploy.lab.vici import Vici
 
 _DAEMON = "/usr/sbin/charon-systemd"
@@ -128,12 +128,7 @@ class StrongSwan:
     def stop(self, timeout_s: float = 10.0) -> None:
         """End the daemon; it deletes its SAs first. Harmless when it does not run."""
         if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end_process(self._process, timeout_s)
             self._process = None
         for closable in (self._ready, self._output):
             if closable is not None:

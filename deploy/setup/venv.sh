@@ -1,5 +1,8 @@
 #!/bin/sh
 # venv.sh PYTHON VENV REQUIREMENTS...: make the virtual environment and install the hash-locked requirements into it.
+#
+# The files name everything that is needed, so nothing is resolved: with its resolver pip looks at releases newer than the
+# locked ones for requirements with extras and then refuses them for having no hash.
 set -eu
 python=$1 venv=$2
 shift 2
@@ -15,4 +18,5 @@ files=""
 for file in "$@"; do files="$files -r $file"; done
 echo "Installing Python packages into $venv"
 # shellcheck disable=SC2086
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes $files
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $files
+"$venv/bin/python" -m pip check --disable-pip-version-check >/dev/null || { "$venv/bin/python" -m pip check >&2; exit 1; }
