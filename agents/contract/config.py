@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agents.contract import algorithms, check
+from agents.contract import algorithms, check, ikev1
 from agents.contract.errors import FieldError
+from agents.contract.psk import PresharedKeys
 from agents.contract.secret import Secret
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class DataPlane(StrEnum):
@@ -48,9 +50,28 @@ class ConnectionType(StrEnum):
 
 
 class IkeVersion(StrEnum):
-    """IKE versions a tunnel may ask for."""
+    """IKE versions a tunnel may ask for; ``v2-else-v1`` begins with IKEv2 and takes a peer that speaks either."""
 
+    V1 = "v1"
     V2 = "v2"
+    V2_ELSE_V1 = "v2-else-v1"
+
+    @property
+    def allows_v1(self) -> bool:
+        """Whether IKEv1 may be spoken."""
+        return self is not IkeVersion.V2
+
+    @property
+    def allows_v2(self) -> bool:
+        """Whether IKEv2 may be spoken."""
+        return self is not IkeVersion.V1
+
+
+class ExchangeMode(StrEnum):
+    """Phase 1 of IKEv1 (RFC 2409 sections 5.1 to 5.4): Main Mode hides the identities, Aggressive Mode does not."""
+
+    MAIN = "main"
+    AGGRESSIVE = "aggressive"
 
 
 class AuthKind(StrEnum):
@@ -307,11 +328,14 @@ class IkePolicy:
     """How the IKE SA is negotiated and kept.
 
     ``dpd_interval_s`` 0 turns liveness checks off, ``reauth_s`` 0 reauthentication, ``keepalive_s`` 0 NAT keepalives.
-    ``fragment_octets`` bounds the IP packets of a fragmented message (RFC 7383 section 2.5.1).
+    ``fragment_octets`` bounds the IP packets of a fragmented message (RFC 7383 section 2.5.1). ``exchange_mode`` and
+    ``lifetime_kilobytes`` (0: none) are IKEv1's; reauthentication, MOBIKE, unique and childless policy are IKEv2's.
     """
 
     proposals: tuple[IkeProposal, ...]
     lifetime_s: int = 86_400
+    lifetime_kilobytes: int = 0
+    exchange_mode: ExchangeMode = ExchangeMode.MAIN
     dpd_interval_s: int = 30
     dpd_action: DpdAction = DpdAction.RESTART
     reauth_s: int = 0
@@ -326,6 +350,7 @@ class IkePolicy:
     def __post_init__(self) -> None:
         check.count("proposals", self.proposals, 16)
         check.bounded("lifetime_s", self.lifetime_s, 10, 99_999_999)
+        check.bounded("lifetime_kilobytes", self.lifetime_kilobytes, 0, 2**32 - 1)
         check.bounded("dpd_interval_s", self.dpd_interval_s, 0, 86_400)
         if self.reauth_s:
             check.bounded("reauth_s", self.reauth_s, 10, 99_999_999)
@@ -475,6 +500,8 @@ class Tunnel:
             raise FieldError("remote", "must have another address than local")
         if self.mtu is not None:
             check.bounded("mtu", self.mtu, 256, 65_535)
+        if self.version.allows_v1:
+            _check_v1(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -539,6 +566,57 @@ class GatewayDocument:
                 raise FieldError(f"{at}.ppk", "is not one of the document's post-quantum keys")
             if not self.allow_legacy:
                 _refuse_legacy(at, tunnel)
+        _refuse_indistinct_keys(self)
+
+
+def _check_v1(tunnel: Tunnel) -> None:
+    """Refuse what IKEv1 cannot do; with ``v2-else-v1`` one proposal of each kind must be fit for it."""
+    if tunnel.local_auth.kind is not tunnel.remote_auth.kind:
+        raise FieldError("remote_auth.kind", "must be that of local_auth: IKEv1 has one method for both ends")
+    obstacles = [ikev1.ike_obstacle(each) for each in tunnel.ike.proposals]
+    _refuse_obstacle("ike.proposals", obstacles, tunnel.version)
+    for number, child in enumerate(tunnel.children):
+        at = f"children[{number}]"
+        _refuse_obstacle(f"{at}.proposals", [ikev1.ipsec_obstacle(each) for each in child.proposals], tunnel.version)
+        if child.pfs_groups and not ikev1.GROUPS.intersection(child.pfs_groups):
+            raise FieldError(f"{at}.pfs_groups", "must have a group that IKEv1 has a number for")
+    if tunnel.version is not IkeVersion.V1:
+        return
+    if tunnel.ppk is not None:
+        raise FieldError("ppk", "must be absent: IKEv1 has no post-quantum keys")
+    for number, child in enumerate(tunnel.children):
+        if not ikev1.GROUPS.issuperset(child.pfs_groups):
+            raise FieldError(f"children[{number}].pfs_groups", "must all have a number in IKEv1")
+
+
+def _refuse_obstacle(field: str, obstacles: Sequence[tuple[str, str] | None], version: IkeVersion) -> None:
+    if version is IkeVersion.V2_ELSE_V1 and None in obstacles:
+        return
+    for index, obstacle in enumerate(obstacles):
+        if obstacle is not None:
+            raise FieldError(f"{field}[{index}].{obstacle[0]}", obstacle[1])
+
+
+def _refuse_indistinct_keys(document: GatewayDocument) -> None:
+    """Refuse two pre-shared keys that Main Mode could not tell apart.
+
+    There the key decrypts the identities (RFC 2409 section 5.4), so only the pair of addresses can choose it.
+    """
+    keys = PresharedKeys(document.preshared_keys)
+    first: dict[tuple[str, str], Tunnel] = {}
+    for index, tunnel in enumerate(document.tunnels):
+        if not tunnel.enabled or not tunnel.version.allows_v1 or tunnel.ike.exchange_mode is not ExchangeMode.MAIN:
+            continue
+        if tunnel.local_auth.kind is not AuthKind.PSK:
+            continue
+        other = first.setdefault((tunnel.local.address, tunnel.remote.address), tunnel)
+        if keys.find_for(tunnel.local, tunnel.remote) != keys.find_for(other.local, other.remote):
+            raise FieldError(
+                f"tunnels[{index}].ike.exchange_mode",
+                f"tunnel {other.name} has another pre-shared key between {tunnel.local.address} and "
+                f"{tunnel.remote.address}: in Main Mode of IKEv1 only the two addresses choose the key. Use another "
+                "local address, Aggressive Mode, certificates, or one key for both",
+            )
 
 
 def _refuse_legacy(at: str, tunnel: Tunnel) -> None:

@@ -66,6 +66,8 @@ class EventPage:
 
 
 _CHECK_IKE = "Compare the IKE policies of both ends."
+_RESET = "Reset the VPN connection (clear the IKE SA); if it persists, contact support."
+_SUPPORT = "Contact support with this event: the peer sends what no IKEv1 daemon should."
 _PEER_SOFTWARE = "Contact the peer's operator: its IKE daemon sends what this one cannot read."
 _CHECK_IPSEC = "Compare the IPsec policies of both ends."
 
@@ -146,7 +148,8 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("ike.peer-refused-auth", _E, "The peer refused our authentication", "Compare identities and pre-shared key or certificates on both ends.", "preshared_keys"),
     ("ike.peer-refused-proposal", _E, "The peer accepts none of our IKE proposals", _CHECK_IKE, "ike.proposals"),
     ("ike.peer-notify", _W, "The peer reported an error", "See the notify type.", ""),
-    ("ike.version-unsupported", _W, "The peer speaks another IKE version", "Set the peer to IKEv2.", ""),
+    ("ike.version-unsupported", _W, "The peer speaks another IKE version", "Set the same IKE version on both ends.", "version"),
+    ("ike.version-fallback", _I, "The peer does not answer by one IKE version; the other is tried", "", "version"),
     ("ike.invalid-ke", _W, "The key exchange value is not valid", "Contact the peer's operator.", ""),
     ("child.no-proposal", _E, "No IPsec proposal matches", _CHECK_IPSEC, "children.proposals"),
     ("child.protocols-mismatch", _E, "One end wants ESP, AH or both, the other does not", _CHECK_IPSEC, "children.proposals"),
@@ -187,6 +190,51 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("wire.invalid-attribute", _W, "A value that the protocol does not have", _PEER_SOFTWARE, ""),
     ("wire.mismatched-attribute", _W, "A proposal without or with too many transforms", _PEER_SOFTWARE, ""),
     ("wire.ts-attribute", _W, "Incomplete traffic selector", _PEER_SOFTWARE, ""),
+    # IKEv1: what is refused, and what the peer refuses (FEATURES A20, in its order; agents.ike.v1.families is the table)
+    ("ikev1.psk-mismatch", _E, "Possibly mismatching pre-shared keys", _CHECK_IKE, "preshared_keys"),
+    ("ikev1.group-mismatch", _E, "The Diffie-Hellman groups differ", _CHECK_IKE, "ike.proposals"),
+    ("ikev1.exchange-mode-mismatch", _E, "One end uses Main Mode, the other Aggressive Mode", _CHECK_IKE, "ike.exchange_mode"),
+    ("ikev1.hash-mismatch", _E, "The authentication (hash) algorithms differ", _CHECK_IKE, "ike.proposals"),
+    ("ikev1.encryption-mismatch", _E, "The encryption algorithms differ", _CHECK_IKE, "ike.proposals"),
+    ("ikev1.auth-method-mismatch", _E, "The authentication methods differ", _CHECK_IKE, "remote_auth.kind"),
+    ("ikev1.certificate-identity-mismatch", _E, "The identity of the peer's certificate is not the configured one", _CHECK_IKE, "remote.identity"),
+    ("ikev1.no-tunnel-for-identity", _E, "No tunnel is configured for the identity of the peer's certificate", _CHECK_IKE, "remote.identity"),
+    ("ikev1.psk-identity-mismatch", _E, "The peer's identity is not the configured one", _CHECK_IKE, "remote.identity"),
+    ("ikev1.identity-not-in-certificate", _E, "The identity the peer shows is not that of its certificate", _CHECK_IKE, "remote_auth.validate_identity"),
+    ("ikev1.identity-refused-by-peer", _E, "The peer refuses our identity", _CHECK_IKE, "local.identity"),
+    ("ikev1.next-payload", _W, "Invalid next payload", _CHECK_IKE, ""),
+    ("ikev1.doi", _W, "Domain of interpretation other than IPsec", _SUPPORT, ""),
+    ("ikev1.situation", _W, "Situation other than identity only", _SUPPORT, ""),
+    ("ikev1.initiator-cookie", _W, "Invalid initiator cookie", _RESET, ""),
+    ("ikev1.major-version", _W, "Invalid major version", _SUPPORT, ""),
+    ("ikev1.minor-version", _W, "Invalid minor version", _SUPPORT, ""),
+    ("ikev1.exchange-without-sa", _W, "Exchange for an IKE SA that does not exist", _RESET, ""),
+    ("ikev1.flags", _W, "Invalid flags", _RESET, ""),
+    ("ikev1.message-id", _W, "Invalid message ID", _SUPPORT, ""),
+    ("ikev1.protocol-id", _W, "Invalid protocol ID", _SUPPORT, ""),
+    ("ikev1.transform-id", _W, "Invalid transform ID", _CHECK_IKE, ""),
+    ("ikev1.attribute", _W, "Unsupported attribute", _CHECK_IKE, ""),
+    ("ikev1.proposal-mismatch", _E, "No IKE proposal matches", _CHECK_IKE, "ike.proposals"),
+    ("ikev1.reserved-field", _W, "A reserved field is not zero", _SUPPORT, ""),
+    ("ikev1.payload-malformed", _W, "Malformed payload", _SUPPORT, ""),
+    ("ikev1.exchange-unsupported", _W, "Exchange type that is not supported", _CHECK_IKE, ""),
+    ("ikev1.sa-length", _W, "The length of the SA payload is not that of its parts", _SUPPORT, ""),
+    ("ikev1.pfs-mismatch", _E, "The PFS groups of phase 2 differ", _CHECK_IPSEC, "children.pfs_groups"),
+    ("ikev1.child-integrity-mismatch", _E, "The authentication algorithms of phase 2 differ", _CHECK_IPSEC, "children.proposals"),
+    ("ikev1.child-encryption-mismatch", _E, "The encryption algorithms of phase 2 differ", _CHECK_IPSEC, "children.proposals"),
+    ("ikev1.selectors-sent", _I, "Traffic selectors sent", "", ""),
+    ("ikev1.selectors-received", _I, "Traffic selectors received", "", ""),
+    ("ikev1.selectors-mismatch", _E, "No IPsec policy for the traffic selectors received", _CHECK_IPSEC, "children.local_ts"),
+    ("ikev1.protocols-mismatch", _E, "The security protocols (AH, ESP) differ", _CHECK_IPSEC, "children.proposals"),
+    ("ikev1.lifetime-seconds", _I, "The lifetime in seconds was brought down to the shorter one", "", ""),
+    ("ikev1.lifetime-kilobytes", _I, "The lifetime in kilobytes was brought down to the smaller one", "", ""),
+    ("ikev1.delete-received", _I, "The peer deleted an SA", "", ""),
+    # IKEv1: the rest
+    ("ikev1.proposal-refused-by-peer", _E, "The peer refuses our proposal", _CHECK_IKE, "ike.proposals"),
+    ("ikev1.weak-aggressive-psk", _W, "Aggressive Mode shows a hash of a short pre-shared key: it can be guessed offline", "Use Main Mode, IKEv2 or certificates, or a random key of 20 octets or more.", "ike.exchange_mode"),
+    ("ikev1.unprotected-notify", _I, "An unprotected notify of the peer; it is not acted on", "", ""),
+    ("ikev1.peer-vendor", _I, "The peer says what it is", "", ""),
+    ("ikev1.dpd-unsupported", _I, "The peer answers no liveness checks (RFC 3706)", "", ""),
     # IKE: silent drops, each with its name
     ("drop.malformed", _W, "Malformed datagram dropped", "", ""),
     ("drop.version", _W, "Datagram of an unknown major version", "", ""),
@@ -202,7 +250,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("drop.cookie", _W, "Wrong or missing cookie", "", ""),
     ("drop.half-open-limit", _W, "Too many half-open negotiations", "", ""),
     ("drop.fragment", _W, "Fragment of a message dropped", "", ""),
-    ("drop.ikev1", _W, "IKEv1 message dropped: this gateway speaks IKEv2 only", "", ""),
+    ("drop.ikev1", _W, "IKEv1 message dropped: no tunnel of this gateway speaks it", "", ""),
     # Certificates
     ("ike.certificate-weak", _E, "The peer's certificate uses a key or hash that is too weak", "Let its CA issue one with a key and a hash named.", "remote_auth"),
     ("ike.certificate-usage", _E, "The peer's certificate is not for this use", "Let its CA issue one whose key usages allow IKE.", "remote_auth"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-STATUS_SCHEMA_VERSION = 2
+STATUS_SCHEMA_VERSION = 3
 
 
 class TunnelState(StrEnum):
@@ -56,7 +56,8 @@ class Reason:
 class IkeSaStatus:
     """One IKE SA; SPIs are 16 hexadecimal digits, ``local`` and ``remote`` are address:port in use now.
 
-    ``local_auth`` and ``remote_auth`` say how each end proved itself: ``psk`` or a signature's slug.
+    ``local_auth`` and ``remote_auth`` say how each end proved itself: ``psk`` or a signature's slug. ``version`` is
+    ``v1`` or ``v2``; ``exchange_mode`` is IKEv1's (``main``, ``aggressive``). SPIs are IKEv1's cookies there.
     """
 
     spi_i: str
@@ -81,6 +82,8 @@ class IkeSaStatus:
     fragmentation: bool = False
     mobike: bool = False
     ppk: bool = False
+    version: str = "v2"
+    exchange_mode: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +136,11 @@ class TunnelStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComponentHealth:
-    """One process of the agent: ``agentd``, ``iked`` or ``espd``; ``detail`` is for people."""
+    """One process of the agent (``agentd``, ``iked``, ``espd``) or one part of ``iked``; ``detail`` is for people.
+
+    The parts are ``iked.router``, ``iked.v1``, ``iked.v2``, ``iked.credentials`` and ``iked.tunnels``; only those that
+    the document needs are listed. ``log_level`` is the least level that the component logs.
+    """
 
     name: str
     healthy: bool
@@ -141,6 +148,7 @@ class ComponentHealth:
     pid: int | None = None
     started_at: float | None = None
     detail: str = ""
+    log_level: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

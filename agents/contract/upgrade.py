@@ -18,7 +18,12 @@ def _to_2(plain: dict[str, Any]) -> dict[str, Any]:
     return {**plain, "schema": 2}
 
 
-STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2}
+def _to_3(plain: dict[str, Any]) -> dict[str, Any]:
+    """Schema 3 adds IKEv1; the defaults of its fields are what schema 2 did."""
+    return {**plain, "schema": 3}
+
+
+STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2, 2: _to_3}
 
 
 def load_document(octets: bytes) -> GatewayDocument:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from agents.contract.config import GatewayDocument, Retransmission
 from agents.contract.events import KINDS
+from agents.contract.psk import PresharedKeys
 from agents.contract.secret import Secret
 from agents.contract.status import ExchangeCounters, TunnelStatus
 from agents.dataplane.base import REQID_BASE, Features, PolicySpec, SaId
@@ -20,7 +21,6 @@ from agents.ike import change
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
 from agents.ike.outputs import Entropy, InstallChild, Output, Path, Report, Verdict
-from agents.ike.psk import PresharedKeys
 from agents.ike.questions import Continuation, Questions
 from agents.ike.timers import Agenda, Owner
 from agents.ike.v2 import messages, proof, status, steps

@@ -18,6 +18,7 @@ from typing import ParamSpec, assert_never
 from agents import __version__
 from agents.contract.actions import Verb
 from agents.contract.config import GatewayDocument
+from agents.contract.psk import PresharedKeys
 from agents.contract.status import ComponentHealth, DataPlaneStatus, ExchangeCounters, TunnelStatus
 from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected, Repaired
 from agents.dataplane.plain import IkeDatagram, PathLimit
@@ -38,7 +39,6 @@ from agents.ike.outputs import (
     Validate,
     Verdict,
 )
-from agents.ike.psk import PresharedKeys
 from agents.iked import trace
 from agents.iked.addresses import own_addresses, present
 from agents.iked.credentials.desk import Desk

@@ -30,7 +30,7 @@ from agents.ike.outputs import (
     Transmit,
     Validate,
 )
-from agents.ike.psk import PresharedKeys
+from agents.contract.psk import PresharedKeys
 from agents.ike.v2.cookie import HalfOpenLimits
 from tests.harness.entropy import SeededEntropy
 from tests.harness.pki import Shell

@@ -7,7 +7,7 @@ import pytest
 from agents.contract.config import Identity, IdentityType, PresharedKey
 from agents.contract.secret import Secret
 from agents.ike.outputs import FindPsk
-from agents.ike.psk import PresharedKeys
+from agents.contract.psk import PresharedKeys
 
 from .cast import ipv4, psk, uid
 

@@ -10,17 +10,34 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
 
-from agents.contract.config import Endpoint, Identity, PresharedKey, Tunnel
 from agents.contract.secret import Secret
-from agents.ike.outputs import FindPsk
 
-_Key = tuple[Identity | None, Identity | None, str | None, str | None]
+if TYPE_CHECKING:
+    from agents.contract.config import Endpoint, Identity, PresharedKey, Tunnel
+
+_Key = tuple["Identity | None", "Identity | None", str | None, str | None]
 
 # Which of the four fields are present, the most specific combination first.
 _PRECEDENCE = tuple(
     sorted(itertools.product((True, False), repeat=4), key=lambda present: (sum(present), present), reverse=True)
 )
+
+
+class _Question(Protocol):
+    """Which pair a key is asked for; ``shown_identity`` is what the peer calls itself where it is known."""
+
+    @property
+    def local_address(self) -> str: ...
+    @property
+    def remote_address(self) -> str: ...
+    @property
+    def local_identity(self) -> Identity: ...
+    @property
+    def remote_identity(self) -> Identity: ...
+    @property
+    def shown_identity(self) -> Identity | None: ...
 
 
 class PresharedKeys:
@@ -35,13 +52,12 @@ class PresharedKeys:
         shapes = {tuple(field is not None for field in key) for key in self._rows}
         self._shapes = tuple(present for present in _PRECEDENCE if present in shapes)
 
-    def find(self, request: FindPsk) -> Secret | None:
+    def find(self, asked: _Question) -> Secret | None:
         """Return the key of the most specific matching row, None when no row matches."""
-        return self.find_for(
-            Endpoint(address=request.local_address, identity=request.local_identity),
-            Endpoint(address=request.remote_address, identity=request.remote_identity),
-            request.shown_identity,
+        names = (
+            (asked.remote_identity,) if asked.shown_identity is None else (asked.shown_identity, asked.remote_identity)
         )
+        return self._find(names, asked.local_identity, asked.remote_address, asked.local_address)
 
     def gives_same(self, old: PresharedKeys, before: Tunnel, after: Tunnel) -> bool:
         """Return whether a tunnel's key is what it was; for a partial identity any changed row counts as a change."""
@@ -52,14 +68,19 @@ class PresharedKeys:
     def find_for(self, local: Endpoint, remote: Endpoint, shown: Identity | None = None) -> Secret | None:
         """Return the key of this pair of ends, None when no row matches."""
         names = (remote.identity,) if shown is None else (shown, remote.identity)
+        return self._find(names, local.identity, remote.address, local.address)
+
+    def _find(
+        self, names: tuple[Identity, ...], local_identity: Identity, remote_address: str, local_address: str
+    ) -> Secret | None:
         for with_remote_id, with_local_id, with_remote, with_local in self._shapes:
             for name in names if with_remote_id else (None,):
                 secret = self._rows.get(
                     (
                         name,
-                        local.identity if with_local_id else None,
-                        remote.address if with_remote else None,
-                        local.address if with_local else None,
+                        local_identity if with_local_id else None,
+                        remote_address if with_remote else None,
+                        local_address if with_local else None,
                     )
                 )
                 if secret is not None:
