@@ -485,6 +485,11 @@ class Tunnel:
     ppk: str | None = None
     ppk_required: bool = False
 
+    @property
+    def needs_psk(self) -> bool:
+        """Whether either end proves itself by pre-shared key."""
+        return AuthKind.PSK in (self.local_auth.kind, self.remote_auth.kind)
+
     def __post_init__(self) -> None:
         check.slug("name", self.name)
         check.uuid("id", self.id)

@@ -24,9 +24,9 @@ from agents.contract.config import (
     RemoteAuthentication,
     TrustAnchor,
 )
+from agents.ike import identity
 from agents.ike.crypto import signature
 from agents.ike.outputs import Sign, Validate, Verdict
-from agents.ike.v2 import identity
 from tests import pki
 from tests.pki import Authority, Leaf
 

@@ -19,10 +19,10 @@ from agents.dataplane.base import (
     SaId,
     SaProtocol,
     SaSpec,
-    UdpEncapsulation,
 )
 from agents.ike import selectors
 from agents.ike.outputs import Path
+from agents.ike.paths import encapsulation
 from agents.ike.timers import rekey_after_s, soft_limit
 from agents.ike.v2.keymat import derive_child_keys
 from agents.ike.v2.states import ChildState
@@ -32,8 +32,6 @@ from agents.ike.wire.registry import Protocol
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
 
-NAT_PORT = 4500
-_UNNATTED_PORT = 500
 _MOST_PACKETS = 2**32 - 1
 """Sequence numbers of 32 bits must not begin again (RFC 4303 section 3.3.3): a new SA is there before."""
 
@@ -101,7 +99,7 @@ class ChildSa:
         self.switch_at: float | None = None
         self.installed_at = now
         lifetime_s = agreement.config.lifetime_s
-        uniform = sa.core.entropy.uniform()
+        uniform = sa.core.hub.entropy.uniform()
         self.rekey_at: float | None = now + rekey_after_s(lifetime_s, agreement.initiator, uniform)
         self.expire_at = now + lifetime_s
         self.inbound, self.outbound, self.policies = _specs(sa, agreement, uniform)
@@ -171,15 +169,6 @@ class ChildSa:
         self.expire_at = self.installed_at + lifetime_s
 
 
-def encapsulation(path: Path, direction: Direction) -> UdpEncapsulation:
-    """Return the UDP ports of ESP on this path; where IKE stayed on 500, ESP still uses 4500 (RFC 3948)."""
-    local = NAT_PORT if path.local_port == _UNNATTED_PORT else path.local_port
-    remote = NAT_PORT if path.remote_port == _UNNATTED_PORT else path.remote_port
-    if direction is Direction.OUT:
-        return UdpEncapsulation(source_port=local, destination_port=remote)
-    return UdpEncapsulation(source_port=remote, destination_port=local)
-
-
 def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaSpec, tuple[PolicySpec, ...]]:
     assert sa.tunnel is not None
     config, path = agreement.config, sa.esp_path
@@ -193,7 +182,7 @@ def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaS
         spi=agreement.spi_in,
         source=path.remote_address,
         destination=path.local_address,
-        reqid=sa.core.reqid(tunnel_id, config.name, agreement.slot),
+        reqid=sa.core.hub.reqid(tunnel_id, config.name, agreement.slot),
         encryption=agreement.proposal.encryption,
         integrity=agreement.proposal.integrity,
         mode=agreement.mode,

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from agents.contract.algorithms import SIGNATURE
 from agents.contract.config import GatewayDocument
+from agents.ike import identity
 from agents.ike.crypto.signature import sign
 from agents.ike.outputs import Report, Sign, Validate, Verdict
-from agents.ike.v2 import identity
 from agents.ike.wire.payloads import Identification
 from agents.iked.credentials.fetch import Fetcher
 from agents.iked.credentials.revocation import RevocationCheck

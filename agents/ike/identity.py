@@ -14,7 +14,7 @@ from cryptography import x509
 
 from agents.contract.config import Identity, IdentityType
 from agents.contract.errors import FieldError
-from agents.ike.v2 import names
+from agents.ike import names
 from agents.ike.wire.payloads import Identification, IdI, IdR
 from agents.ike.wire.registry import IdType
 
