@@ -1,6 +1,6 @@
 """Documents of older schema versions, brought up one step at a time.
 
-``STEPS[n]`` turns the plain form of schema ``n`` into that of ``n + 1``. Version 1 is the first, so the table is empty;
+``STEPS[n]`` turns the plain form of schema ``n`` into that of ``n + 1``; version 1 is the first, and
 a golden file per version in ``tests/golden/contract`` must load for ever.
 """
 
