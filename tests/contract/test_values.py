@@ -401,6 +401,31 @@ def test_ikev1_has_one_method_for_both_ends_and_no_post_quantum_keys() -> None:
     v1_tunnel(version=IkeVersion.V2_ELSE_V1, ppk="ppk-1")
 
 
+@pytest.mark.parametrize("side", ["local_ts", "remote_ts"])
+@pytest.mark.parametrize(
+    ("ports", "said"),
+    [((0, 65_535), True), ((443, 443), True), ((0, 0), False), ((80, 443), False), ((1, 65_535), False)],
+)
+def test_ikev1_can_say_one_port_or_all_of_them(side: str, ports: tuple[int, int], said: bool) -> None:
+    odd = TrafficSelector(network="fd03::/64", protocol=6, start_port=ports[0], end_port=ports[1])
+    plain = v1_tunnel().children[0]
+
+    def tunnel(version: IkeVersion, *selectors: TrafficSelector) -> Tunnel:
+        changed: dict[str, Any] = {side: selectors}
+        return v1_tunnel(version=version, children=(dataclasses.replace(plain, **changed),))
+
+    refused = [(IkeVersion.V1, (*plain.local_ts, odd)), (IkeVersion.V2_ELSE_V1, (odd,))]
+    for version, selectors in refused:
+        if said:
+            tunnel(version, *selectors)
+            continue
+        with pytest.raises(FieldError, match="IKEv1 has no way to say port") as caught:
+            tunnel(version, *selectors)
+        assert caught.value.field == f"children[0].{side}"
+    tunnel(IkeVersion.V2, odd)
+    tunnel(IkeVersion.V2_ELSE_V1, *plain.local_ts, odd)
+
+
 def with_two_keys(**changes: Any) -> GatewayDocument:
     """Return a document with two tunnels between the same two hosts whose identities have a key of their own each."""
     first = v1_tunnel()
