@@ -20,6 +20,7 @@ from agents.ike.wire.isakmp.payloads import (
     Payload,
     SecurityAssociation,
     check_size,
+    may_stand,
     parse_payload,
     payload_type,
 )
@@ -134,6 +135,8 @@ def _parse_chain(header: Header, octets: bytes, offset: int) -> tuple[Message, i
         if len(payloads) >= MOST_PAYLOADS:
             raise faults.malformed("Too many payloads", expected=f"at most {MOST_PAYLOADS}")
         try:
+            if not may_stand(next_payload):
+                raise faults.next_payload(next_payload)
             following, body = _take_payload(next_payload, octets, offset)
             payloads.append(parse_payload(next_payload, body))
         except WireError as error:

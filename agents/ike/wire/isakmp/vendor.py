@@ -47,8 +47,8 @@ NAT_T = (NAT_T_RFC, NAT_T_DRAFT_03, NAT_T_DRAFT_02_N, NAT_T_DRAFT_02)
 
 _DRAFT = "draft-ietf-ipsec-nat-t-ike"
 
-# Of the drafts, 00 and 01 stay on port 500 and 04 to 08 number their payloads in yet another way: nobody needs those who
-# has the RFC, 03 or 02.
+# Of the drafts, 00 and 01 stay on port 500, and 04 to 08 number their payloads in yet another way: no peer needs those
+# that has the RFC, 03 or 02.
 _SPOKEN_DRAFTS = (f"{_DRAFT}-02", f"{_DRAFT}-02\n", f"{_DRAFT}-03")
 _NAMES = (
     *(_DRAFT if number is None else f"{_DRAFT}-{number:02}" for number in (None, 0, 1, 4, 5, 6, 7, 8, 9)),
