@@ -20,10 +20,10 @@ from agents.ike.credentials import Credentials
 from agents.ike.errors import LocalError, WireError
 from agents.ike.fallback import Turns
 from agents.ike.hub import Hub
+from agents.ike.limits import HalfOpenLimits
 from agents.ike.machine import Machine, MachineTunnel
 from agents.ike.outputs import Entropy, Output, Path, Verdict
 from agents.ike.v1.machine import Machine as MachineV1
-from agents.ike.v2.cookie import HalfOpenLimits
 from agents.ike.v2.machine import Machine as MachineV2
 from agents.ike.wire.header import classify
 from agents.ike.wire.registry import NotifyType

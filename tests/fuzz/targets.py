@@ -15,7 +15,7 @@ from agents.contract.config import ConnectionType
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import WireError
 from agents.ike.outputs import Path, Transmit
-from agents.ike.v2.cookie import HalfOpenLimits
+from agents.ike.limits import HalfOpenLimits
 from agents.ike.wire.fragments import is_fragment, open_fragment, seal_fragment
 from agents.ike.wire.header import Header, classify
 from agents.ike.wire.message import Message, is_protected, open_message, parse_clear, seal_message, serialize_clear

@@ -29,7 +29,7 @@ from agents.contract.config import (
 )
 from agents.contract.status import TunnelState
 from agents.ike.errors import LocalError
-from agents.ike.v2.cookie import HalfOpenLimits
+from agents.ike.limits import HalfOpenLimits
 from tests.harness.documents import FAST_ESP, FAST_IKE, Side, child, key, pair
 from tests.harness.nat import NatBox
 from tests.harness.pki import anchor, certify, root

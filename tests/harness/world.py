@@ -31,7 +31,7 @@ from agents.ike.outputs import (
     Transmit,
     Validate,
 )
-from agents.ike.v2.cookie import HalfOpenLimits
+from agents.ike.limits import HalfOpenLimits
 from tests.harness.entropy import SeededEntropy
 from tests.harness.pki import Shell
 

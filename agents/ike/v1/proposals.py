@@ -245,3 +245,8 @@ def bounded(parts: Iterable[str]) -> str:
         if len(text) > _TEXT_LIMIT:
             return text[: _TEXT_LIMIT - 1] + "…"
     return text
+
+
+def first_group(policy: IkePolicy) -> KeyExchange:
+    """Return the group that Aggressive Mode sends a public value of: that of the first suite."""
+    return algorithms.KEY_EXCHANGE[configured(policy)[0].group]

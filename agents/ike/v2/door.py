@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from agents.contract.config import IkeProposal
 from agents.ike.errors import PeerError, WireError
+from agents.ike.limits import HalfOpenLimits
 from agents.ike.outputs import Path, Transmit
 from agents.ike.tally import Count
 from agents.ike.v2 import steps
-from agents.ike.v2.cookie import CookieJar, HalfOpenLimits
+from agents.ike.v2.cookie import CookieJar
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.tasks import init
 from agents.ike.wire.header import HEADER_OCTETS, NO_SPI, Header

@@ -13,13 +13,13 @@ from agents.contract.status import ExchangeCounters, TunnelStatus
 from agents.ike import change
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
+from agents.ike.limits import HalfOpenLimits
 from agents.ike.machine import START, SecretChanged, drop_attributes
 from agents.ike.outputs import Path
 from agents.ike.paths import pairs_of
 from agents.ike.tally import Count, ExchangeTally
 from agents.ike.v2 import messages, status, steps
 from agents.ike.v2.child import ChildSa
-from agents.ike.v2.cookie import HalfOpenLimits
 from agents.ike.v2.door import Door
 from agents.ike.v2.roam import own_addresses_changed
 from agents.ike.v2.sa import IkeSa
