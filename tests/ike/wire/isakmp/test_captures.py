@@ -20,13 +20,14 @@ from agents.ike.wire.isakmp.payloads import (
     Nonce,
     SecurityAssociation,
     VendorId,
+    parse_payload,
     payload_type,
 )
 from agents.ike.wire.isakmp.registry import CertEncoding, Exchange, Flag, IdType, Phase1Attribute, payload_name
 from agents.ike.wire.isakmp.vendor import Kind, recognise
 from tests.ike.wire.captures import ike
 from tests.ike.wire.isakmp.samples import header_of
-from tests.vectors import FOLDER, needs_vectors
+from tests.vectors import FOLDER, load, needs_vectors
 
 pytestmark = needs_vectors
 
@@ -136,6 +137,14 @@ def test_scanner_packets(name: str, outcome: str) -> None:
     except WireError as error:
         found = error.code
     assert found == outcome
+
+
+def test_bodies_that_hashes_cover_are_written_as_they_came() -> None:
+    """SAi_b and IDir_b of Aggressive Modes whose hash is known (RFC 2409 section 5)."""
+    for row in load("ike-scan/aggressive_psk_vectors.json"):
+        for kind, field in ((SecurityAssociation, "sai_b"), (Identification, "idir_b")):
+            body = bytes.fromhex(row[field])
+            assert parse_payload(kind.TYPE, body).serialize() == body
 
 
 def _md5(octets: bytes) -> bytes:

@@ -12,6 +12,7 @@ from agents.ike.errors import WireError
 from agents.ike.wire.isakmp import message as isakmp
 from agents.ike.wire.isakmp.message import (
     MOST_PAYLOADS,
+    MOST_SA_OCTETS,
     encode,
     encrypted_body,
     parse_clear,
@@ -132,6 +133,15 @@ def test_payloads_are_bounded() -> None:
     with pytest.raises(WireError, match="Too many payloads"):
         _clear(serialize_clear(header(), (VendorId(data=b"x"),) * (MOST_PAYLOADS + 1)))
     assert len(_clear(serialize_clear(header(), (VendorId(data=b"x"),) * MOST_PAYLOADS)).payloads) == MOST_PAYLOADS
+
+
+def test_what_is_costly_to_read_is_bounded() -> None:
+    offer = replace(IKE_SA, proposals=IKE_SA.proposals * 32)
+    octets = len(offer.serialize())
+    fit = MOST_SA_OCTETS // octets
+    assert len(_clear(serialize_clear(header(), (offer,) * fit)).payloads) == fit
+    with pytest.raises(WireError, match="The SA payloads have"):
+        _clear(serialize_clear(header(), (offer,) * (fit + 1)))
 
 
 @pytest.mark.parametrize(("padding", "accepted"), [(b"\0", True), (bytes(3), True), (bytes(4), False), (b"\1", False)])
