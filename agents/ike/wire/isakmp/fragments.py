@@ -138,7 +138,7 @@ def _check(fragment: Fragment, waiting: _Waiting) -> None:
     if fragment.number in waiting.pieces:
         raise _dropped(f"Fragment {fragment.number} comes a second time and is another")
     if total is not None and (fragment.number > total or (fragment.last and fragment.number != total)):
-        raise _dropped(f"Fragment {fragment.number} follows the last, {total}", fragment.number, f"at most {total}")
+        raise _dropped(f"Fragment {fragment.number} contradicts the last, {total}", fragment.number, f"at most {total}")
     if fragment.last and fragment.number < highest:
         raise _dropped(f"Fragment {fragment.number} is the last, yet there is {highest}", fragment.number, highest)
     octets = waiting.octets + len(fragment.data)
