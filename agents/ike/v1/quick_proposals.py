@@ -455,3 +455,8 @@ def describe_terms(protocol: int, said: QuickTerms) -> str:
     if said.encapsulation is not None:
         words.append(names.mode(said.encapsulation))
     return " ".join(words) + ("" if said.fault is None else f" ({said.fault})")
+
+
+def group_of(child: Child) -> KeyExchange | None:
+    """Return the group of a request of ours: the first that IKEv1 has a number for; None without PFS."""
+    return next((algorithms.KEY_EXCHANGE[slug] for slug in child.pfs_groups if slug in ikev1.GROUPS), None)
