@@ -18,6 +18,7 @@ from agents.ike.v1.terms import Lifetimes
 from agents.ike.wire.isakmp.attributes import Attribute
 from agents.ike.wire.isakmp.payloads import MOST_PROPOSALS, Proposal, SecurityAssociation, Transform
 from agents.ike.wire.isakmp.registry import EncapsulationMode, LifeType, Protocol
+from tests.vectors import FOLDER, needs_vectors
 
 from .cast import (
     AH_SHA1,
@@ -312,6 +313,29 @@ class TestAnswerPhase1:
         assert self.read(offer(lifetime_s=300, lifetime_kilobytes=5)).lifetime_kilobytes == 5
         bare = with_attributes(with_attributes(offer(), without=11), without=12)
         assert self.read(bare).lifetime_s == 86_400
+
+
+def _captured(name: str) -> SecurityAssociation:
+    """Return the SA payload that stands first in one of ike-scan's packets."""
+    octets = (FOLDER / "ike-scan" / f"pkt-{name}.dat").read_bytes()
+    return SecurityAssociation.parse(octets[32 : 28 + int.from_bytes(octets[30:32], "big")])
+
+
+@needs_vectors
+def test_what_ike_scan_captured() -> None:
+    """Its default offer, and what responders answered to such offers."""
+    suites = (
+        ike(encryption="des-cbc", group="group-1"),
+        ike(encryption="3des-cbc", group="group-2"),
+    )
+    choice = proposals.choose_phase1(policy(*suites), _captured("default-proposal"), PSK_ONLY)
+    assert choice is not None
+    assert (choice.suite.proposal, choice.lifetime_s) == (suites[0], 28_800)
+    assert choice.answer.proposals[0].transforms[0].number == 7
+    ours = policy(*suites, lifetime_s=28_800)
+    for name, method in (("aggr-mode-response", PSK), ("main-mode-response", RSA)):
+        read = proposals.read_answer_phase1(ours, method, proposals.offer_phase1(ours, method), _captured(name))
+        assert (read.suite.proposal, read.lifetime_s) == (suites[1], 28_800)
 
 
 _IKE_SUITES = [
