@@ -1,7 +1,7 @@
 """The 38 families of refused IKEv1 messages: which event code, notify and recommended action each has. One table.
 
 The families are those an operator knows from the log messages of another IKEv1 gateway, in its order; the code is
-stable, the text is not. Every such event says what was received and what is configured, in which message of which phase.
+stable, the text is not. Every such event says what was received, what is configured, and in which message.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def reserved(what: str, value: int, notify: NotifyType) -> WireError:
     )
 
 
-def next_payload(number: int, expected: str) -> WireError:
+def next_payload(number: int, expected: str = "a payload type of IKEv1") -> WireError:
     """Return the error of a next payload field that names nothing that can stand there."""
     return WireError(
         "ikev1.next-payload",

@@ -23,8 +23,8 @@ MOST_FRAGMENTS = 255
 """The number is one octet, and counts from 1."""
 MOST_IDS = 2
 """Messages of one SA that may be incomplete at a time; a third takes the place of the older."""
-MOST_OCTETS = 65_535
-"""Of all that waits for one SA: no datagram is longer."""
+MOST_OCTETS = 32_768
+"""Of one message, so that a forged one takes no room from a real one: no IKEv1 message comes near."""
 LIFETIME = 30.0
 """Seconds that the first fragment of a message waits for the others."""
 _NEXT_PAYLOAD_AT = 16
@@ -36,8 +36,11 @@ def is_fragment(header: Header) -> bool:
 
 
 def read(datagram: bytes, header: Header) -> Fragment:
-    """Return the fragment that a datagram carries, alone. Raises WireError."""
-    payloads = parse_clear(datagram, header).payloads
+    """Return the fragment that a datagram carries, alone. Raises WireError.
+
+    Some leave the whole's flag ENCRYPTED in the header of its pieces; they are in clear nevertheless.
+    """
+    payloads = parse_clear(datagram, _in_clear(header)).payloads
     if len(payloads) != 1 or not isinstance(payloads[0], Fragment):
         raise faults.malformed("A fragment stands among other payloads", received=len(payloads), expected=1)
     return payloads[0]
@@ -52,11 +55,15 @@ def cut(datagram: bytes, header: Header, fragment_id: int, most_octets: int) -> 
     pieces = [datagram[at : at + octets] for at in range(0, len(datagram), octets)] if octets > 0 else []
     if not 1 <= len(pieces) <= MOST_FRAGMENTS:
         raise ValueError(f"{len(datagram)} octets do not go into {MOST_FRAGMENTS} fragments of {most_octets} octets")
-    clear = dataclasses.replace(header, flags=header.flags & ~Flag.ENCRYPTED)
+    clear = _in_clear(header)
     return tuple(
         serialize_clear(clear, (Fragment(id=fragment_id, number=number, last=number == len(pieces), data=piece),))
         for number, piece in enumerate(pieces, start=1)
     )
+
+
+def _in_clear(header: Header) -> Header:
+    return dataclasses.replace(header, flags=header.flags & ~Flag.ENCRYPTED)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +73,16 @@ class _Waiting:
     deadline: float
     pieces: dict[int, bytes] = dataclasses.field(default_factory=dict)
     total: int | None = None
+
+    @property
+    def octets(self) -> int:
+        """Octets of all pieces."""
+        return sum(map(len, self.pieces.values()))
+
+    def holds(self, fragment: Fragment) -> bool:
+        """Return whether exactly this piece is there."""
+        last = self.total == fragment.number
+        return self.pieces.get(fragment.number) == fragment.data and last == fragment.last
 
 
 class Reassembly:
@@ -79,7 +96,7 @@ class Reassembly:
     @property
     def octets(self) -> int:
         """Octets that wait."""
-        return sum(len(piece) for each in self._waiting.values() for piece in each.pieces.values())
+        return sum(each.octets for each in self._waiting.values())
 
     def add(self, fragment: Fragment, now: float) -> bytes | None:
         """Take a fragment and return the datagram that it completes, or None.
@@ -88,19 +105,13 @@ class Reassembly:
         one that does not go with those before it, or that is too much; what waits then stays as it was.
         """
         self.expire(now)
-        waiting = self._waiting.get(fragment.id)
-        if waiting is None:
-            _check_number(fragment, None, 0)
-            self._make_room()
-            waiting = self._waiting[fragment.id] = _Waiting(deadline=now + LIFETIME)
-        elif waiting.pieces.get(fragment.number) == fragment.data:
+        waiting = self._waiting.get(fragment.id) or _Waiting(deadline=now + LIFETIME)
+        if waiting.holds(fragment):
             return None
-        else:
-            _check_number(fragment, waiting.total, max(waiting.pieces, default=0))
-            if fragment.number in waiting.pieces:
-                raise _dropped(f"Fragment {fragment.number} comes a second time with another content")
-        if self.octets + len(fragment.data) > MOST_OCTETS:
-            raise _dropped("Too many octets of fragments wait", expected=f"at most {MOST_OCTETS} octets")
+        _check(fragment, waiting)
+        if fragment.id not in self._waiting:
+            self._make_room()
+            self._waiting[fragment.id] = waiting
         waiting.pieces[fragment.number] = fragment.data
         if fragment.last:
             waiting.total = fragment.number
@@ -119,13 +130,20 @@ class Reassembly:
             del self._waiting[min(self._waiting, key=lambda id_: self._waiting[id_].deadline)]
 
 
-def _check_number(fragment: Fragment, total: int | None, highest: int) -> None:
+def _check(fragment: Fragment, waiting: _Waiting) -> None:
+    """Raise WireError unless the fragment goes with those that wait."""
+    total, highest = waiting.total, max(waiting.pieces, default=0)
     if not 1 <= fragment.number <= MOST_FRAGMENTS:
         raise _dropped(f"A fragment has number {fragment.number}", fragment.number, f"1 to {MOST_FRAGMENTS}")
+    if fragment.number in waiting.pieces:
+        raise _dropped(f"Fragment {fragment.number} comes a second time and is another")
     if total is not None and (fragment.number > total or (fragment.last and fragment.number != total)):
-        raise _dropped(f"Fragment {fragment.number} follows the last, {total}", fragment.number, f"at most {total}")
+        raise _dropped(f"Fragment {fragment.number} contradicts the last, {total}", fragment.number, f"at most {total}")
     if fragment.last and fragment.number < highest:
         raise _dropped(f"Fragment {fragment.number} is the last, yet there is {highest}", fragment.number, highest)
+    octets = waiting.octets + len(fragment.data)
+    if octets > MOST_OCTETS:
+        raise _dropped(f"A message has {octets} octets in its fragments", octets, f"at most {MOST_OCTETS}")
 
 
 def _joined(waiting: _Waiting) -> bytes:

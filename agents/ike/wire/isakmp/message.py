@@ -20,6 +20,7 @@ from agents.ike.wire.isakmp.payloads import (
     Payload,
     SecurityAssociation,
     check_size,
+    may_stand,
     parse_payload,
     payload_type,
 )
@@ -28,6 +29,8 @@ from agents.ike.wire.isakmp.registry import FIRST_STATUS_NOTIFY, Flag, NotifyTyp
 GENERIC = struct.Struct(">BBH")
 """The generic payload header (section 3.2): next payload, reserved, length."""
 MOST_PAYLOADS = 64
+MOST_SA_OCTETS = 8_192
+"""Of all SA payloads of a message, 200 transforms and more: reading them is what costs, and anyone may send them."""
 
 _AnyPayload = TypeVar("_AnyPayload", bound=Payload)
 
@@ -129,12 +132,17 @@ def _parse_chain(header: Header, octets: bytes, offset: int) -> tuple[Message, i
     """Return the message and where its chain ends."""
     payloads: list[Payload] = []
     bodies: list[bytes] = []
-    next_payload, second = header.next_payload, 0
+    next_payload, second, sa_octets = header.next_payload, 0, 0
     while next_payload != PayloadType.NONE:
         if len(payloads) >= MOST_PAYLOADS:
             raise faults.malformed("Too many payloads", expected=f"at most {MOST_PAYLOADS}")
         try:
+            if not may_stand(next_payload):
+                raise faults.next_payload(next_payload)
             following, body = _take_payload(next_payload, octets, offset)
+            if next_payload == PayloadType.SA:
+                sa_octets += len(body)
+                _check_sa_octets(sa_octets)
             payloads.append(parse_payload(next_payload, body))
         except WireError as error:
             error.payload = payload_name(next_payload)
@@ -144,6 +152,13 @@ def _parse_chain(header: Header, octets: bytes, offset: int) -> tuple[Message, i
         next_payload, second = following, second or offset
     protected = octets[second:offset] if second else b""
     return Message(header=header, payloads=tuple(payloads), bodies=tuple(bodies), protected=protected), offset
+
+
+def _check_sa_octets(octets: int) -> None:
+    if octets > MOST_SA_OCTETS:
+        raise faults.malformed(
+            f"The SA payloads have {octets} octets", received=octets, expected=f"at most {MOST_SA_OCTETS}"
+        )
 
 
 def _take_payload(type_: int, octets: bytes, offset: int) -> tuple[int, bytes]:

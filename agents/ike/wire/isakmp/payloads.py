@@ -31,8 +31,7 @@ _TRANSFORM = struct.Struct(">BBHBBH")
 _IDENTIFICATION = struct.Struct(">BBH")
 _NOTIFY = struct.Struct(">IBBH")
 _FRAGMENT = struct.Struct(">HBB")
-_SA_HEADER_OCTETS = 12
-"""Generic header, DOI and situation: what of an SA payload's length is not proposals."""
+_GENERIC_OCTETS = 4
 _SPI_OCTETS: dict[int, tuple[int, ...]] = {
     Protocol.ISAKMP: tuple(range(17)),  # any, and ignored (RFC 2408 section 3.5)
     Protocol.AH: (4,),
@@ -130,7 +129,7 @@ class SecurityAssociation:
                 received=f"{situation:#x}",
                 expected=f"{SITUATION_IDENTITY_ONLY:#x}",
             )
-        check_size(_SA_HEADER_OCTETS - 8 + len(body), body)
+        check_size(_GENERIC_OCTETS + len(body), body)
         proposals: list[Proposal] = []
         offset, more = _ASSOCIATION.size, True
         while more:
@@ -160,7 +159,7 @@ def check_size(length: int, body: bytes) -> None:
         if octets < _PROPOSAL.size:
             return
         offset += octets
-    parts = offset - _ASSOCIATION.size + _SA_HEADER_OCTETS
+    parts = _GENERIC_OCTETS + offset
     if (marker == PayloadType.NONE or offset > len(body)) and parts != length:
         raise faults.sa_length(length, parts)
 
@@ -234,7 +233,7 @@ def _parse_transform(body: bytes, start: int, stop: int, last: bool) -> tuple[Tr
             received=f"{length} octets",
             expected=f"{_TRANSFORM.size} to {stop - start} octets",
         )
-    return Transform.parse(body[start + 4 : start + length]), start + length
+    return Transform.parse(body[start + _GENERIC_OCTETS : start + length]), start + length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -639,7 +638,7 @@ def parse_payload(type_: int, body: bytes) -> Payload:
     if parser is None:
         if type_ in CARRIED_PAYLOADS:
             return Opaque(type=type_, data=body)
-        raise faults.next_payload(type_, "a payload type of IKEv1")
+        raise faults.next_payload(type_)
     try:
         return parser(body)
     except WireError as error:

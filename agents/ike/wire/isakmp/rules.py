@@ -35,12 +35,12 @@ _MANY = 64
 
 Bounds = Mapping[int, tuple[int, int]]
 
-_ANYWHERE: dict[int, tuple[int, int]] = {_P.NOTIFY: (0, _MANY), _P.VENDOR_ID: (0, _MANY)}
-_PHASE_1_ANYWHERE = {**_ANYWHERE, _P.CERTREQ: (0, _MANY)}
-_NAT_D = {_P.NAT_D: (0, _MANY), _P.NAT_D_DRAFT: (0, _MANY)}
-_PROOF = {_P.HASH: (0, 1), _P.SIGNATURE: (0, 1), _P.CERT: (0, _MANY)}
-_KEYS = {_P.KE: (1, 1), _P.NONCE: (1, 1)}
-_QUICK = {
+_ANYWHERE: Bounds = {_P.NOTIFY: (0, _MANY), _P.VENDOR_ID: (0, _MANY)}
+_PHASE_1_ANYWHERE: Bounds = {**_ANYWHERE, _P.CERTREQ: (0, _MANY)}
+_NAT_D: Bounds = {_P.NAT_D: (0, _MANY), _P.NAT_D_DRAFT: (0, _MANY)}
+_PROOF: Bounds = {_P.HASH: (0, 1), _P.SIGNATURE: (0, 1), _P.CERT: (0, _MANY)}
+_KEYS: Bounds = {_P.KE: (1, 1), _P.NONCE: (1, 1)}
+_QUICK: Bounds = {
     **_ANYWHERE,
     _P.HASH: (1, 1),
     _P.SA: (1, _MANY),
@@ -92,7 +92,7 @@ def check_header(header: Header) -> None:
             expected="8 octets that are not all zero",
         )
     if not may_stand(header.next_payload) and header.next_payload != PayloadType.NONE:
-        raise faults.next_payload(header.next_payload, "a payload type of IKEv1")
+        raise faults.next_payload(header.next_payload)
     if header.exchange not in SPOKEN:
         raise WireError(
             "ikev1.exchange-unsupported",
@@ -132,7 +132,12 @@ def _check_version(version: int) -> None:
 
 
 def _check_message_id(header: Header) -> None:
-    """An Informational in clear belongs to phase 1 or to nothing, and its senders differ about its message ID."""
+    """An Informational in clear belongs to phase 1 or to nothing, and its senders differ about its message ID.
+
+    So they do about that of a fragment, which counts for nothing: the whole has a header of its own.
+    """
+    if header.next_payload == PayloadType.FRAGMENT:
+        return
     if header.exchange in _PHASE_1:
         wrong, expected = header.message_id != 0, "0x0 in phase 1"
     elif header.exchange == Exchange.QUICK or header.flags & Flag.ENCRYPTED:

@@ -47,8 +47,8 @@ NAT_T = (NAT_T_RFC, NAT_T_DRAFT_03, NAT_T_DRAFT_02_N, NAT_T_DRAFT_02)
 
 _DRAFT = "draft-ietf-ipsec-nat-t-ike"
 
-# Of the drafts, 00 and 01 stay on port 500 and 04 to 08 number their payloads in yet another way: nobody needs those who
-# has the RFC, 03 or 02.
+# Of the drafts, 00 and 01 stay on port 500, and 04 to 08 number their payloads in yet another way: no peer needs those
+# that has the RFC, 03 or 02.
 _SPOKEN_DRAFTS = (f"{_DRAFT}-02", f"{_DRAFT}-02\n", f"{_DRAFT}-03")
 _NAMES = (
     *(_DRAFT if number is None else f"{_DRAFT}-{number:02}" for number in (None, 0, 1, 4, 5, 6, 7, 8, 9)),
@@ -71,24 +71,33 @@ _NAMES = (
 """Names whose MD5 is the whole vendor ID. A strongSwan that says its version does so too, in a name for each."""
 
 _STRONGSWAN = tuple(
-    f"strongSwan {version}"
-    for major, patches in (
-        ("4.3", 8),
-        ("4.4", 2),
-        ("4.5", 4),
-        ("4.6", 5),
-        ("5.0", 5),
-        ("5.1", 4),
-        ("5.2", 3),
-        ("5.3", 6),
-    )
-    for version in (f"{major}.{patch}" for patch in range(patches))
+    f"{series}.{patch}"
+    for series, patches in {
+        "4.0": 8,
+        "4.1": 12,
+        "4.2": 10,
+        "4.3": 8,
+        "4.4": 2,
+        "4.5": 4,
+        "4.6": 5,
+        "5.0": 5,
+        "5.1": 4,
+        "5.2": 3,
+        "5.3": 6,
+    }.items()
+    for patch in range(patches)
 )
+_QUICKSEC = ("0.9.0", "1.1.0", "1.1.1", "1.1.2", "1.1.3", "2.1.0")
 
 _WHOLE: dict[bytes, Vendor] = {
     NAT_T_RFC: Vendor(name="RFC 3947 NAT-T", kind=Kind.NAT_T_RFC),
     **{_md5(name): Vendor(name=name.strip(), kind=Kind.NAT_T_DRAFT) for name in _SPOKEN_DRAFTS},
-    **{_md5(name): Vendor(name=name.strip()) for name in (*_STRONGSWAN, *_NAMES)},
+    **{_md5(f"strongSwan {version}"): Vendor(name=f"strongSwan {version}") for version in _STRONGSWAN},
+    **{
+        _md5(f"SSH Communications Security QuickSec {version}"): Vendor(name=f"SSH QuickSec {version}")
+        for version in _QUICKSEC
+    },
+    **{_md5(name): Vendor(name=name.strip()) for name in _NAMES},
     _md5("Vid-Initial-Contact"): Vendor(name="Microsoft Initial-Contact"),
     _md5("ALTIGA NETWORKS"): Vendor(name="VPN-3000-client"),
 }
@@ -125,7 +134,7 @@ _STARTS: tuple[tuple[bytes, Vendor], ...] = (
     (b"BNES\x00\x00\x00", Vendor(name="Nortel Contivity")),
     (b"TIMESTEP", Vendor(name="Timestep")),
     (b"Raptor PowerVpn Server", Vendor(name="Symantec-Raptor")),
-    (b"Mac OS 10.x", Vendor(name="MacOS 10.x")),
+    (b"Mac OSX 10.x", Vendor(name="MacOS 10.x")),
     (b"OpenPGP", Vendor(name="OpenPGP")),
     (b"OE-Libreswan-", Vendor(name="Libreswan")),
 )
