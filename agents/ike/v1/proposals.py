@@ -23,7 +23,7 @@ from agents.ike.wire.isakmp import attributes
 from agents.ike.wire.isakmp.payloads import Proposal, SecurityAssociation, Transform
 from agents.ike.wire.isakmp.registry import TRANSFORM_KEY_IKE, LifeType, NotifyType, Phase1Attribute, Protocol
 
-MOST_TRANSFORMS = 128
+MOST_TRANSFORMS = 64
 """Transforms of an offer that are looked at. Nobody has shown who they are yet, and each costs time."""
 
 _LIFE = (Phase1Attribute.LIFE_TYPE, Phase1Attribute.LIFE_DURATION)
