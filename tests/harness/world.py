@@ -17,6 +17,7 @@ from agents.contract.psk import PresharedKeys
 from agents.contract.status import TunnelState, TunnelStatus
 from agents.dataplane.base import PolicySpec, SaId, SaSpec
 from agents.ike.engine import Engine
+from agents.ike.limits import HalfOpenLimits
 from agents.ike.outputs import (
     FindPsk,
     InstallChild,
@@ -31,7 +32,6 @@ from agents.ike.outputs import (
     Transmit,
     Validate,
 )
-from agents.ike.limits import HalfOpenLimits
 from tests.harness.entropy import SeededEntropy
 from tests.harness.pki import Shell
 
