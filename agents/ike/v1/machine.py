@@ -208,8 +208,8 @@ class Machine:
         if sa.standing:
             sa.report_error(error)
             info.refuse(sa, error, now)
-            if sa.tunnel is not None and not error.attributes.get("child_told"):
-                steps.child_failed(sa, None, error)
+            steps.child_failed(sa, None, error)
+            if sa.tunnel is not None:
                 sa.tunnel.note_error(error)
             return
         self._tell(sa, error.notify, now)
