@@ -218,7 +218,7 @@ _SMARTEDGE = Profile(
         "It answers liveness checks only where its context has ike keepalive, which is off by default.",
         "An IKEv1 policy there takes only IKEv1 proposals, Main Mode unless told otherwise; lifetimes are 300 to "
         "99,999,999 s.",
-        "It carries tunnel mode only.",
+        "With IKEv1 both ends need the same cipher, hash, group, method and lifetime; it carries tunnel mode only.",
     ),
     version=IkeVersion.V1,
     ike=IkeLimits(

@@ -471,6 +471,7 @@ def test_exchange_mode_and_kilobytes_of_an_ike_policy(client: Client) -> None:
     client.post(reverse("vpn:policy-create", args=["ike-policy"]), values)
     policy = IKEPolicy.objects.get(name="p")
     assert (policy.exchange_mode, policy.lifetime_kilobytes) == ("aggressive", 5_000)
+    assert "Aggressive Mode with IKEv1" in client.get(reverse("vpn:policies")).content.decode()
     page = client.get(reverse("vpn:policy-edit", args=["ike-policy", policy.pk]))
     assert page.context["form"].initial["lifetime_kilobytes"] == 5_000
     assert "For IKEv1 only" in page.content.decode()

@@ -194,13 +194,16 @@ class IKEPolicyForm(_PolicyForm):
         initial=ReauthenticationChoice.MAKE_BEFORE_BREAK,
     )
     unique = forms.ChoiceField(
-        label="Second IKE SA of the same peer", choices=UniquePolicyChoice.choices, initial=UniquePolicyChoice.REPLACE
+        label="Second IKE SA of the same peer",
+        choices=UniquePolicyChoice.choices,
+        initial=UniquePolicyChoice.REPLACE,
+        help_text="IKEv2 only.",
     )
     mobike = forms.BooleanField(
         label="Follow address changes (MOBIKE)",
         required=False,
         initial=True,
-        help_text="The tunnel moves with the gateway's address instead of being negotiated anew.",
+        help_text="The tunnel moves with the gateway's address instead of being negotiated anew. IKEv2 only.",
     )
     fragmentation = forms.BooleanField(
         label="Fragment large IKE messages",
