@@ -16,6 +16,7 @@ from vpnconsole.vpn.choices import (
     INTEGRITY_CHOICES,
     PRF_CHOICES,
     DpdActionChoice,
+    ExchangeModeChoice,
     ModeChoice,
     ReauthenticationChoice,
     SequenceNumbersChoice,
@@ -185,7 +186,7 @@ class IKEPolicyForm(_PolicyForm):
     reauth_s = forms.IntegerField(
         label="Reauthenticate every (s)",
         initial=0,
-        help_text="Beyond fresh keys: both ends prove anew who they are. 0 means never.",
+        help_text="Beyond fresh keys: both ends prove anew who they are. 0 means never. IKEv1 does so at each rekey.",
     )
     reauthentication = forms.ChoiceField(
         label="How to reauthenticate",
@@ -193,13 +194,16 @@ class IKEPolicyForm(_PolicyForm):
         initial=ReauthenticationChoice.MAKE_BEFORE_BREAK,
     )
     unique = forms.ChoiceField(
-        label="Second IKE SA of the same peer", choices=UniquePolicyChoice.choices, initial=UniquePolicyChoice.REPLACE
+        label="Second IKE SA of the same peer",
+        choices=UniquePolicyChoice.choices,
+        initial=UniquePolicyChoice.REPLACE,
+        help_text="IKEv2 only.",
     )
     mobike = forms.BooleanField(
         label="Follow address changes (MOBIKE)",
         required=False,
         initial=True,
-        help_text="The tunnel moves with the gateway's address instead of being negotiated anew.",
+        help_text="The tunnel moves with the gateway's address instead of being negotiated anew. IKEv2 only.",
     )
     fragmentation = forms.BooleanField(
         label="Fragment large IKE messages",
@@ -207,12 +211,34 @@ class IKEPolicyForm(_PolicyForm):
         initial=True,
         help_text="So that certificates and post-quantum keys pass paths that drop IP fragments.",
     )
+    exchange_mode = forms.ChoiceField(
+        label="Exchange mode (IKEv1)",
+        choices=ExchangeModeChoice.choices,
+        initial=ExchangeModeChoice.MAIN,
+        required=False,
+        help_text="For IKEv1 only; IKEv2 has no modes. Main Mode hides the identities and finds a pre-shared key by "
+        "the two addresses; Aggressive Mode finds it by the identity, and shows a hash made with it.",
+    )
+    lifetime_kilobytes = forms.IntegerField(
+        label="Lifetime (kB, IKEv1)",
+        initial=0,
+        required=False,
+        help_text="For IKEv1 only: traffic of the negotiation itself. 0 means no limit by volume.",
+    )
 
     @classmethod
     def initial_of(cls, row: IKEPolicy) -> dict[str, Any]:
         """Return what the form shows of an existing policy."""
-        names = ("name", "description", "lifetime_s", "dpd_interval_s", "dpd_action", "keepalive_s", "reauth_s")
-        return {name: getattr(row, name) for name in (*names, "reauthentication", "unique", "mobike", "fragmentation")}
+        names = ("name", "description", "lifetime_s", "exchange_mode", "lifetime_kilobytes", "dpd_interval_s")
+        more = ("dpd_action", "keepalive_s", "reauth_s", "reauthentication", "unique", "mobike", "fragmentation")
+        return {name: getattr(row, name) for name in (*names, *more)}
+
+    def values(self) -> dict[str, Any]:
+        """Return everything but the proposals, with IKEv1's fields as they are by default where they were left out."""
+        values = super().values()
+        values["exchange_mode"] = values["exchange_mode"] or ExchangeModeChoice.MAIN
+        values["lifetime_kilobytes"] = values["lifetime_kilobytes"] or 0
+        return values
 
 
 class IPsecPolicyForm(_PolicyForm):
