@@ -1,4 +1,4 @@
-"""Two daemons on loopback that speak IKEv1 to each other: real sockets, keys and certificates, a data plane in memory."""
+"""Two daemons on loopback that speak IKEv1: real sockets, keys and certificates, a data plane in memory."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_a_tunnel_comes_up_by_certificates(
         await daemon.configure(by_certificate(name, leaf, root, mode=mode))
     status = await alpha.until_up("beta")
     await beta.until_up("alpha")
-    assert status.ike_sas[0].remote_identity == "beta.example"
+    assert status.ike_sas[0].remote_identity == "fqdn beta.example"
     assert (status.ike_sas[0].local_auth or "").startswith("ikev1-")
     assert same_keys(alpha, beta)
 
@@ -169,4 +169,8 @@ async def test_keys_that_differ_are_told_at_both_ends(pair: tuple[Daemon, Daemon
     await alpha.configure(by_psk("alpha"))
     event = await beta.until_event("ikev1.psk-mismatch")
     assert event.tunnel_id == uid("alpha")
-    assert (await alpha.tunnel("beta")).state is not TunnelState.UP
+    told = await beta.until("alpha", lambda now: now.reason is not None)
+    assert told.reason is not None
+    assert (told.state, told.reason.code) == (TunnelState.DOWN, "ikev1.psk-mismatch")
+    ours = await alpha.until("beta", lambda now: now.reason is not None)
+    assert ours.state is not TunnelState.UP

@@ -130,6 +130,13 @@ class IsakmpSa:
         """Whether both ends cut large messages."""
         return self.peer.fragmentation and (self.tunnel is None or self.tunnel.config.ike.fragmentation)
 
+    @property
+    def takes_fragments(self) -> bool:
+        """Whether the peer may cut messages; it may cut the very answer that says so, to an initiator who offered."""
+        if self.initiator and self.cookie_peer == NO_SPI and self.tunnel is not None:
+            return self.tunnel.config.ike.fragmentation
+        return self.fragmenting
+
     def adopt(self, tunnel: TunnelRuntime) -> None:
         """Belong to this tunnel from now on."""
         self.tunnel = tunnel
