@@ -24,7 +24,7 @@ from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
 from agents.ike.change import Fate, Plan
 from agents.ike.crypto.errors import IntegrityError
-from agents.ike.errors import PeerError, WireError
+from agents.ike.errors import LocalError, PeerError, WireError
 from agents.ike.loss import Loss
 from agents.ike.outputs import Path
 from agents.ike.paths import IKE_PORT
@@ -160,13 +160,17 @@ class TunnelRuntime:
         self.hub.touch(loser)
 
     def initial_contact(self, sa: IsakmpSa, now: float) -> None:
-        """The peer says that it has nothing else with us: what stood before its negotiation began is gone."""
+        """The peer says that it has nothing else with us: what was there when it can first have said so is gone.
+
+        That is when it began the negotiation, or when we sent the last message that it has answered.
+        """
+        then = sa.exchange.sent_at if sa.initiator else sa.created_at
         old = [
             other
             for other in self.sas
-            if other is not sa and other.established_at is not None and other.established_at <= sa.created_at
+            if other is not sa and other.established_at is not None and other.established_at < then
         ]
-        children = [child for child in self.children if child.installed_at <= sa.created_at]
+        children = [child for child in self.children if child.agreement.began_at < then]
         if old or children:
             self.hub.report("ike.initial-contact", "The peer starts anew", tunnel_id=self.config.id)
         for other in old:
@@ -338,9 +342,11 @@ class TunnelRuntime:
         self.hub.touch(self)
 
     def rekey_ike(self, now: float) -> bool:
-        """Begin a new phase 1; False when there is none to replace."""
+        """Begin a new phase 1; False when there is none to replace. Raises LocalError when this end may not."""
         if self.primary() is None:
             return False
+        if not self.may_initiate:
+            raise LocalError("this end may not start the negotiation that renews an IKE SA of version 1")
         if not any(sa.initiated for sa in self.sas):
             self.initiate(now)
         return True

@@ -423,9 +423,9 @@ def _confirmed(
 
 
 def _unconfirmed(sa: IsakmpSa, child: ChildSa, now: float) -> None:
-    """The third message never came: nobody sends on these SAs."""
+    """The third message never came. It may have gone out, so the peer hears that nothing became of it."""
     if child.state is ChildState.INSTALLING and sa.tunnel is not None:
-        sa.tunnel.children.remove(child, now)
+        sa.tunnel.children.delete((child,), now)
 
 
 # --- both
