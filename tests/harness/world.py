@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from agents.contract.config import GatewayDocument
+from agents.contract.psk import PresharedKeys
 from agents.contract.status import TunnelState, TunnelStatus
 from agents.dataplane.base import PolicySpec, SaId, SaSpec
 from agents.ike.engine import Engine
@@ -30,7 +31,6 @@ from agents.ike.outputs import (
     Transmit,
     Validate,
 )
-from agents.contract.psk import PresharedKeys
 from agents.ike.v2.cookie import HalfOpenLimits
 from tests.harness.entropy import SeededEntropy
 from tests.harness.pki import Shell

@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from agents.contract.config import Identity, IdentityType, PresharedKey
+from agents.contract.psk import PresharedKeys
 from agents.contract.secret import Secret
 from agents.ike.outputs import FindPsk
-from agents.contract.psk import PresharedKeys
 
 from .cast import ipv4, psk, uid
 
