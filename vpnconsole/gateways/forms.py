@@ -8,6 +8,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
+from vpnconsole.gateways import profiles
 from vpnconsole.gateways.choices import DataPlaneChoice, GatewayKind
 from vpnconsole.gateways.models import Gateway, GatewayAddress
 from vpnconsole.gateways.services import AddressInput, GatewayInput, identity_text
@@ -69,10 +70,18 @@ class GatewayForm(forms.Form):
         "refused otherwise.",
     )
 
+    profile = forms.ChoiceField(
+        label="Make",
+        required=False,
+        choices=profiles.CHOICES,
+        initial=profiles.GENERIC,
+        help_text="What is known to be fixed at such a peer is then kept to by its tunnels, and said where it matters.",
+    )
+
     @classmethod
     def initial_of(cls, gateway: Gateway) -> dict[str, Any]:
         """Return what the form shows of an existing gateway."""
-        names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane", "allow_legacy")
+        names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane", "allow_legacy", "profile")
         values: dict[str, Any] = {name: getattr(gateway, name) for name in names}
         values["addresses"] = "\n".join(_address_line(row) for row in gateway.addresses.all())
         values["protected_networks"] = "\n".join(row.prefix for row in gateway.protected_networks.all())
@@ -90,9 +99,18 @@ class GatewayForm(forms.Form):
             agent_port=values["agent_port"],
             data_plane=values["data_plane"],
             allow_legacy=values["allow_legacy"],
+            # What is hidden for a gateway we run is not its operator's mistake.
+            profile=(values["profile"] or profiles.GENERIC)
+            if values["kind"] == GatewayKind.EXTRANET
+            else profiles.GENERIC,
             addresses=addresses,
             protected_networks=_lines(values["protected_networks"]),
         )
+
+    @property
+    def makes(self) -> list[profiles.Profile]:
+        """The makes of which something is known, for the page to say it."""
+        return [row for row in profiles.PROFILES.values() if row.fixed]
 
     def place(self, error: ValidationError) -> None:
         """Put what the service refused beside its field, with the line it stands on."""

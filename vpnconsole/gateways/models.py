@@ -17,6 +17,7 @@ from django.utils import timezone
 from agents.contract.config import Identity, IdentityType
 from agents.contract.errors import FieldError
 from vpnconsole.accounts.models import User
+from vpnconsole.gateways import profiles
 from vpnconsole.gateways.choices import DataPlaneChoice, GatewayKind, IdentityTypeChoice
 from vpnconsole.lib.fields import SLUG_VALIDATOR, PrefixField
 from vpnconsole.lib.sealed import SealedField
@@ -45,6 +46,7 @@ class Gateway(models.Model):
     agent_port = models.PositiveIntegerField(default=8470, validators=[MinValueValidator(1), MaxValueValidator(65_535)])
     data_plane = models.CharField(max_length=16, choices=DataPlaneChoice.choices, default=DataPlaneChoice.AUTO)
     allow_legacy = models.BooleanField("Allow legacy algorithms", default=False)
+    profile = models.CharField("Make", max_length=32, choices=profiles.CHOICES, default=profiles.GENERIC)
     enrolled_at = models.DateTimeField(null=True, blank=True, editable=False)
     certificate_pem = models.TextField(blank=True, editable=False)
     certificate_serial = models.CharField(max_length=40, blank=True, editable=False)
@@ -61,8 +63,11 @@ class Gateway(models.Model):
         return f"gateway {self.name}"
 
     def clean(self) -> None:
-        """Refuse what nobody could dial."""
+        """Refuse what nobody could dial, and a foreign make for a gateway that runs our agent."""
         super().clean()
+        if self.is_managed and self.profile != profiles.GENERIC:
+            message = "A gateway we run has no make of its own: this is for extranet gateways."
+            raise ValidationError({"profile": message}, code="managed")
         if self.agent_host and not _is_host(self.agent_host):
             message = f"{self.agent_host!r} is neither an address nor a host name; the port has a field of its own."
             raise ValidationError({"agent_host": message}, code="host")
@@ -71,6 +76,11 @@ class Gateway(models.Model):
     def is_managed(self) -> bool:
         """Whether our agent runs there."""
         return self.kind == GatewayKind.MANAGED
+
+    @property
+    def peer(self) -> profiles.Profile:
+        """What is known of its make."""
+        return profiles.get(self.profile)
 
     @property
     def is_enrolled(self) -> bool:

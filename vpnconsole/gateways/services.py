@@ -23,7 +23,8 @@ from vpnconsole.accounts.models import User
 from vpnconsole.gateways import fleet
 from vpnconsole.gateways.choices import GatewayKind, IdentityTypeChoice
 from vpnconsole.gateways.models import EnrolmentToken, Gateway, GatewayAddress, ProtectedNetwork
-from vpnconsole.gateways.signals import addresses_leaving, kind_changing, legacy_ending
+from vpnconsole.gateways.profiles import GENERIC
+from vpnconsole.gateways.signals import addresses_leaving, kind_changing, legacy_ending, profile_changing
 from vpnconsole.lib.deletion import delete_unused
 from vpnconsole.lib.errors import FieldErrors
 
@@ -57,6 +58,7 @@ class GatewayInput:
     agent_port: int = 8470
     data_plane: str = "auto"
     allow_legacy: bool = False
+    profile: str = GENERIC
     addresses: Sequence[AddressInput] = ()
     protected_networks: Sequence[str] = ()
 
@@ -87,6 +89,8 @@ def update_gateway(actor: User | None, gateway: Gateway, data: GatewayInput) -> 
         kind_changing.send(sender=Gateway, gateway=gateway, kind=data.kind)
     if gateway.allow_legacy and not data.allow_legacy:
         legacy_ending.send(sender=Gateway, gateway=gateway)
+    if data.profile != gateway.profile:
+        profile_changing.send(sender=Gateway, gateway=gateway, profile=data.profile)
     before = _facts(gateway)
     _fill(gateway, data)
     after = _facts(gateway)
@@ -103,7 +107,7 @@ def delete_gateway(actor: User | None, gateway: Gateway) -> None:
 
 
 def _facts(gateway: Gateway) -> dict[str, object]:
-    names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane", "allow_legacy")
+    names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane", "allow_legacy", "profile")
     facts: dict[str, object] = {name: getattr(gateway, name) for name in names}
     facts["addresses"] = list(gateway.addresses.values_list("address", "label", "identity_type", "identity_value"))
     facts["protected_networks"] = list(gateway.protected_networks.values_list("prefix", flat=True))
@@ -118,6 +122,7 @@ def _fill(gateway: Gateway, data: GatewayInput) -> None:
     gateway.agent_port = data.agent_port
     gateway.data_plane = data.data_plane
     gateway.allow_legacy = data.allow_legacy
+    gateway.profile = data.profile
     addresses = [_address(row) for row in data.addresses]
     networks = [ProtectedNetwork(prefix=prefix) for prefix in data.protected_networks]
     errors = FieldErrors()

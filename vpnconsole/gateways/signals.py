@@ -10,5 +10,8 @@ addresses_leaving = Signal()
 kind_changing = Signal()
 """Sent with ``gateway`` and ``kind`` before a gateway becomes that kind; a receiver refuses by ValidationError."""
 
+profile_changing = Signal()
+"""Sent with ``gateway`` and ``profile`` (a slug) before it gets that make; a receiver refuses by ValidationError."""
+
 legacy_ending = Signal()
 """Sent with ``gateway`` before legacy algorithms are forbidden on it; a receiver refuses by ValidationError."""

@@ -80,12 +80,14 @@ class EndRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelRow:
-    """One configured tunnel as a list shows it."""
+    """One configured tunnel as a list shows it; ``exchange_mode`` is empty without IKEv1."""
 
     id: UUID
     name: str
     description: str
     enabled: bool
+    version: str
+    exchange_mode: str
     verdict: Verdict
     end_a: EndRow
     end_b: EndRow
@@ -119,6 +121,13 @@ class TunnelRow:
                 if sa.nat_local or sa.nat_remote:
                     return f"before {(end if sa.nat_local else other).gateway_name}"
         return ""
+
+    @property
+    def reason_side(self) -> str:
+        """The side whose gateway gave the verdict's reason, or an empty text."""
+        reason = self.verdict.reason
+        same = (end.side for end in self.ends if end.facts.report and end.facts.report.reason == reason)
+        return next(same, "") if reason else ""
 
     @property
     def stale(self) -> bool:
@@ -357,6 +366,8 @@ def _tunnel_row(tunnel: Tunnel, world: _World) -> TunnelRow:
         name=tunnel.name,
         description=tunnel.description,
         enabled=tunnel.enabled,
+        version=tunnel.version,
+        exchange_mode=tunnel.exchange_mode,
         verdict=verdict,
         end_a=end_a,
         end_b=end_b,

@@ -27,7 +27,7 @@ from vpnconsole.monitor.tables import GATEWAY_COLUMNS, TUNNEL_COLUMNS, EventFilt
 from vpnconsole.rollout import queries as rollout_queries
 from vpnconsole.rollout import services as rollout_services
 from vpnconsole.rollout.changes import Change
-from vpnconsole.vpn import match
+from vpnconsole.vpn import match, places
 from vpnconsole.vpn import queries as vpn_queries
 from vpnconsole.vpn.models import Tunnel
 
@@ -105,6 +105,7 @@ def tunnel(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
         "row": detail.row,
         "tunnel": detail.tunnel,
         "reason_kind": KINDS.get(reason.code) if reason else None,
+        "reason_place": places.of(detail.tunnel, reason.field or "", detail.row.reason_side) if reason else None,
         "points": points[-_TABLE_POINTS:][::-1],
         "operations": OPERATIONS,
     }

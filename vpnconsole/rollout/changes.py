@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agents.contract.codec import to_plain
-from agents.contract.config import GatewayDocument, PresharedKey, Tunnel
+from agents.contract.config import AuthKind, GatewayDocument, PresharedKey, Tunnel
+from vpnconsole.vpn.ikev1 import key_note
 
 _WORDS = {
     "local": "this end",
@@ -17,6 +18,9 @@ _WORDS = {
     "force_udp_encapsulation": "forced UDP encapsulation",
     "add_routes": "adding of routes",
     "mtu": "MTU",
+    "version": "IKE version",
+    "exchange_mode": "exchange mode (IKEv1)",
+    "lifetime_kilobytes": "lifetime (kB, IKEv1)",
     "local_ts": "local network",
     "remote_ts": "remote network",
     "pfs_groups": "PFS groups",
@@ -38,12 +42,16 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One changed thing: a tunnel, or the gateway's own settings; ``details`` are lines like ``mtu: none -> 1400``."""
+    """One changed thing: a tunnel, or the gateway's own settings; ``details`` are lines like ``mtu: none -> 1400``.
+
+    ``remark`` is what a person should know of it before it is deployed.
+    """
 
     action: Literal["added", "removed", "changed"]
     subject: str
     tunnel_id: str | None = None
     details: tuple[str, ...] = ()
+    remark: str = ""
 
     def __str__(self) -> str:
         return f"{self.subject} {self.action}" + (f": {'; '.join(self.details)}" if self.details else "")
@@ -59,15 +67,25 @@ def differences(old: GatewayDocument | None, new: GatewayDocument) -> tuple[Chan
     for tunnel_id in sorted(before.keys() | after.keys(), key=lambda key: (before | after)[key].name):
         was, now = before.get(tunnel_id), after.get(tunnel_id)
         if was is None and now is not None:
-            changes.append(Change(action="added", subject=f"tunnel {now.name}", tunnel_id=tunnel_id))
+            subject = f"tunnel {now.name}"
+            changes.append(Change(action="added", subject=subject, tunnel_id=tunnel_id, remark=_remark(now)))
         elif now is None and was is not None:
             changes.append(Change(action="removed", subject=f"tunnel {was.name}", tunnel_id=tunnel_id))
         elif was is not None and now is not None:
             details = _tunnel_details(was, now, keys_before.get(tunnel_id), keys_after.get(tunnel_id))
             if details:
                 subject = f"tunnel {now.name}"
-                changes.append(Change(action="changed", subject=subject, tunnel_id=tunnel_id, details=details))
+                changes.append(
+                    Change(action="changed", subject=subject, tunnel_id=tunnel_id, details=details, remark=_remark(now))
+                )
     return (*_gateway_changes(old, new), *changes)
+
+
+def _remark(tunnel: Tunnel) -> str:
+    """How IKEv1 finds the tunnel's pre-shared key; nothing without IKEv1."""
+    if not tunnel.version.allows_v1 or tunnel.local_auth.kind is not AuthKind.PSK:
+        return ""
+    return key_note(tunnel.ike.exchange_mode, tunnel.local.address, tunnel.remote.address)
 
 
 def _gateway_changes(old: GatewayDocument | None, new: GatewayDocument) -> tuple[Change, ...]:

@@ -64,6 +64,7 @@ def _tunnel(tunnel: TunnelSnapshot, here: EndSnapshot, there: EndSnapshot) -> co
         remote=config.Endpoint(address=there.address, identity=_identity(there)),
         ike=_ike(tunnel.ike),
         children=tuple(_child(pair, tunnel.ipsec, here.side) for pair in tunnel.selectors),
+        version=config.IkeVersion(tunnel.version),
         connection_type=config.ConnectionType(here.connection_type),
         enabled=tunnel.enabled,
         force_udp_encapsulation=tunnel.force_udp_encapsulation,
@@ -108,6 +109,8 @@ def _ike(policy: IkePolicySnapshot) -> config.IkePolicy:
         mobike=policy.mobike,
         fragmentation=policy.fragmentation,
         unique=config.UniquePolicy(policy.unique),
+        exchange_mode=config.ExchangeMode(policy.exchange_mode),
+        lifetime_kilobytes=policy.lifetime_kilobytes,
     )
 
 

@@ -69,6 +69,8 @@ class IkePolicySnapshot:
     mobike: bool = True
     fragmentation: bool = True
     unique: str = "replace"
+    exchange_mode: str = "main"
+    lifetime_kilobytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,7 @@ class TunnelSnapshot:
     ipsec: IpsecPolicySnapshot
     selectors: tuple[SelectorSnapshot, ...]
     psk: Secret
+    version: str = "v2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +180,7 @@ def _tunnel(tunnel: vpn.Tunnel) -> TunnelSnapshot:
             for pair in sorted(tunnel.selectors.all(), key=lambda pair: pair.seq)
         ),
         psk=tunnel.psk.secret,
+        version=tunnel.version,
     )
 
 
@@ -212,6 +216,8 @@ def _ike(policy: vpn.IKEPolicy) -> IkePolicySnapshot:
         mobike=policy.mobike,
         fragmentation=policy.fragmentation,
         unique=policy.unique,
+        exchange_mode=policy.exchange_mode,
+        lifetime_kilobytes=policy.lifetime_kilobytes,
     )
 
 

@@ -129,6 +129,13 @@ def age(moment: datetime, now: datetime) -> str:
     return f"{seconds} s ago"
 
 
+def ike_version(version: str, exchange_mode: str | None) -> str:
+    """Return a status's IKE version and mode in words: ``IKEv1, Main Mode``."""
+    word = {"v1": "IKEv1", "v2": "IKEv2"}.get(version, version)
+    mode = {"main": "Main Mode", "aggressive": "Aggressive Mode"}.get(exchange_mode or "", exchange_mode or "")
+    return f"{word}, {mode}" if mode else word
+
+
 def proof(how: str | None) -> str:
     """Return how an end proved itself, a status's ``psk`` or signature slug, in words; a dash for None."""
     if how is None:

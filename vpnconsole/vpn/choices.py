@@ -29,6 +29,21 @@ class ConnectionTypeChoice(models.TextChoices):
     RESPONDER_ONLY = "responder-only", "Answer only"
 
 
+class IkeVersionChoice(models.TextChoices):
+    """Which IKE versions may be spoken; the values are the contract's."""
+
+    V2 = "v2", "IKEv2"
+    V2_ELSE_V1 = "v2-else-v1", "IKEv2, else IKEv1"
+    V1 = "v1", "IKEv1"
+
+
+class ExchangeModeChoice(models.TextChoices):
+    """Phase 1 of IKEv1; the values are the contract's."""
+
+    MAIN = "main", "Main Mode"
+    AGGRESSIVE = "aggressive", "Aggressive Mode"
+
+
 class DpdActionChoice(models.TextChoices):
     """What happens when the peer stops answering; the values are the contract's."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vpnconsole.gateways.models import Gateway
-from vpnconsole.vpn.choices import ConnectionTypeChoice
+from vpnconsole.vpn.choices import ConnectionTypeChoice, IkeVersionChoice
 from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, PresharedKey, SelectorPair, Tunnel, TunnelEnd
 
 
@@ -69,6 +69,7 @@ class TunnelInput:
     ike_policy: IKEPolicy | None
     ipsec_policy: IPsecPolicy | None
     psk: PresharedKey | None
+    version: str = IkeVersionChoice.V2
     description: str = ""
     enabled: bool = True
     mtu: int | None = None
@@ -87,6 +88,7 @@ class TunnelInput:
             ike_policy=tunnel.ike_policy,
             ipsec_policy=tunnel.ipsec_policy,
             psk=tunnel.psk,
+            version=tunnel.version,
             enabled=tunnel.enabled,
             mtu=tunnel.mtu,
             force_udp_encapsulation=tunnel.force_udp_encapsulation,

@@ -52,19 +52,23 @@ def labels(policy: IKEPolicy | IPsecPolicy) -> list[str]:
 
 def check_tunnel(errors: FieldErrors, tunnel: Tunnel, ends: Iterable[TunnelEnd]) -> None:
     """Note policies that a managed gateway of the tunnel would refuse."""
-    refusing = [end.gateway.name for end in ends if _refuses(end.gateway)]
-    if not refusing:
-        return
+    gateways = [end.gateway for end in ends]
     for field in ("ike_policy", "ipsec_policy"):
-        policy = getattr(tunnel, field)
-        if found := labels(policy):
-            errors.add(
-                field,
-                f"Policy {policy.name} has {', '.join(found)}, which {' and '.join(refusing)} "
-                f"{'does' if len(refusing) == 1 else 'do'} not allow: choose another policy, or allow legacy "
-                "algorithms on the gateway.",
-                "legacy",
-            )
+        if found := problem(getattr(tunnel, field), gateways):
+            errors.add(field, found, "legacy")
+
+
+def problem(policy: IKEPolicy | IPsecPolicy, gateways: Iterable[Gateway]) -> str:
+    """Return why managed gateways among these would refuse a policy, or nothing."""
+    refusing = [gateway.name for gateway in gateways if _refuses(gateway)]
+    found = labels(policy) if refusing else []
+    if not found:
+        return ""
+    return (
+        f"Policy {policy.name} has {', '.join(found)}, which {' and '.join(refusing)} "
+        f"{'does' if len(refusing) == 1 else 'do'} not allow: choose another policy, or allow legacy algorithms on the "
+        "gateway."
+    )
 
 
 def check_policies(errors: FieldErrors, field: str, policies: Iterable[IKEPolicy | IPsecPolicy]) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agents.contract import algorithms
-from vpnconsole.vpn import keys, rules
+from vpnconsole.vpn import ikev1, keys, peers, rules
+from vpnconsole.vpn.choices import ExchangeModeChoice
 from vpnconsole.vpn.models import IKEPolicy, IKEProposal, IPsecPolicy, IPsecProposal, Tunnel
 
 
@@ -75,10 +76,31 @@ def tunnel_advice(tunnel: Tunnel, others: Iterable[Tunnel] = ()) -> list[Advice]
     if shared:
         message = f"The key is used by {', '.join(shared[:3])} as well: a key of its own keeps a leak to one tunnel."
         advice.append(Advice(code="shared-psk", message=message, field="psk"))
+    advice += _aggressive(tunnel)
     advice += policy_advice(tunnel.ike_policy, "ike_policy")
     advice += policy_advice(tunnel.ipsec_policy, "ipsec_policy")
+    advice += _peers(tunnel)
     advice += _outer_inside(tunnel)
     advice += _nested(tunnel, [other for other in others if other.pk != tunnel.pk])
+    return advice
+
+
+def _aggressive(tunnel: Tunnel) -> list[Advice]:
+    guessable = ikev1.guessable(tunnel.psk.length_octets)
+    if not guessable or tunnel.exchange_mode != ExchangeModeChoice.AGGRESSIVE:
+        return []
+    return [Advice(code="guessable-psk", message=guessable, field="psk")]
+
+
+def _peers(tunnel: Tunnel) -> list[Advice]:
+    """What the make of an end makes of the tunnel, beyond what is refused."""
+    advice = []
+    for end in (tunnel.end_a, tunnel.end_b):
+        for code, found in (
+            ("offered-in-vain", peers.proposals_in_vain(tunnel, end.gateway)),
+            ("peer-habit", peers.habits(tunnel, end.gateway)),
+        ):
+            advice += [Advice(code=code, message=message, field=field) for field, message in found]
     return advice
 
 

@@ -28,6 +28,8 @@ from vpnconsole.vpn.choices import (
     PRF_CHOICES,
     ConnectionTypeChoice,
     DpdActionChoice,
+    ExchangeModeChoice,
+    IkeVersionChoice,
     ModeChoice,
     ReauthenticationChoice,
     SecretEncoding,
@@ -153,6 +155,12 @@ class IKEPolicy(models.Model):
     name = models.CharField(max_length=100, unique=True)
     description = models.CharField(max_length=255, blank=True)
     lifetime_s = models.PositiveIntegerField("Lifetime (s)", default=86_400, validators=_between(60, 99_999_999))
+    lifetime_kilobytes = models.PositiveBigIntegerField(
+        "Lifetime (kB, IKEv1)", default=0, validators=_between(0, 2**32 - 1), help_text="0 means no limit by volume"
+    )
+    exchange_mode = models.CharField(
+        "Exchange mode (IKEv1)", max_length=16, choices=ExchangeModeChoice.choices, default=ExchangeModeChoice.MAIN
+    )
     dpd_interval_s = models.PositiveIntegerField(
         "Liveness check every (s)", default=30, validators=_between(0, 86_400), help_text="0 turns the checks off"
     )
@@ -285,6 +293,9 @@ class Tunnel(models.Model):
     enabled = models.BooleanField(default=True)
     disabled_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     disabled_at = models.DateTimeField(null=True, blank=True)
+    version = models.CharField(
+        "IKE version", max_length=16, choices=IkeVersionChoice.choices, default=IkeVersionChoice.V2
+    )
     ike_policy = models.ForeignKey(
         IKEPolicy, on_delete=models.PROTECT, related_name="tunnels", verbose_name="IKE policy"
     )
@@ -305,6 +316,16 @@ class Tunnel(models.Model):
 
     def __str__(self) -> str:
         return f"tunnel {self.name}"
+
+    @property
+    def allows_v1(self) -> bool:
+        """Whether IKEv1 may be spoken."""
+        return self.version != IkeVersionChoice.V2
+
+    @property
+    def exchange_mode(self) -> str:
+        """The mode of phase 1 where IKEv1 may be spoken, else an empty text."""
+        return self.ike_policy.exchange_mode if self.allows_v1 else ""
 
     @property
     def end_a(self) -> TunnelEnd:

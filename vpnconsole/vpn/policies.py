@@ -15,9 +15,11 @@ from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.lib.deletion import delete_unused
 from vpnconsole.lib.errors import FieldErrors
-from vpnconsole.vpn import legacy, queries, rules
+from vpnconsole.vpn import ikev1, legacy, peers, queries, rules
 from vpnconsole.vpn.choices import (
     DpdActionChoice,
+    ExchangeModeChoice,
+    IkeVersionChoice,
     ModeChoice,
     ReauthenticationChoice,
     SequenceNumbersChoice,
@@ -30,6 +32,7 @@ from vpnconsole.vpn.models import (
     IPsecPolicy,
     IPsecPolicyProposal,
     IPsecProposal,
+    Tunnel,
 )
 
 MOST_PROPOSALS = 16
@@ -55,7 +58,7 @@ def save_ike_proposal(
     row.encryption, row.integrity, row.prf, row.group = encryption, integrity or None, prf, group
     row.additional_key_exchange = additional_key_exchange or None
     saved = _saved(actor, row)
-    _refuse_legacy("", queries.ike_policies().filter(proposals=saved))
+    _refuse_unfit("", queries.ike_policies().filter(proposals=saved))
     return saved
 
 
@@ -75,7 +78,7 @@ def save_ipsec_proposal(
     row.name, row.description = name, description
     row.encryption, row.integrity, row.ah_integrity = encryption or None, integrity or None, ah_integrity or None
     saved = _saved(actor, row)
-    _refuse_legacy("", queries.ipsec_policies().filter(proposals=saved))
+    _refuse_unfit("", queries.ipsec_policies().filter(proposals=saved))
     return saved
 
 
@@ -87,6 +90,8 @@ def save_ike_policy(
     name: str,
     proposals: Sequence[IKEProposal],
     lifetime_s: int = 86_400,
+    lifetime_kilobytes: int = 0,
+    exchange_mode: str = ExchangeModeChoice.MAIN,
     dpd_interval_s: int = 30,
     dpd_action: str = DpdActionChoice.RESTART,
     reauth_s: int = 0,
@@ -101,13 +106,16 @@ def save_ike_policy(
     row = IKEPolicy.objects.get(pk=policy.pk) if policy else IKEPolicy()
     row.name, row.description = name, description
     row.lifetime_s, row.dpd_interval_s, row.dpd_action = lifetime_s, dpd_interval_s, dpd_action
+    row.lifetime_kilobytes, row.exchange_mode = lifetime_kilobytes, exchange_mode
     row.reauth_s, row.reauthentication, row.unique = reauth_s, reauthentication, unique
     row.keepalive_s, row.mobike, row.fragmentation = keepalive_s, mobike, fragmentation
     saved = _saved(actor, row, proposals)
     saved.proposal_links.all().delete()
     for seq, proposal in enumerate(proposals, 1):
         IKEPolicyProposal.objects.create(policy=saved, proposal=proposal, seq=seq)
-    _refuse_legacy("proposals", [saved])
+    _refuse_unfit("proposals", [saved])
+    if saved.exchange_mode == ExchangeModeChoice.MAIN:
+        _refuse_indistinct_keys(saved)
     return saved
 
 
@@ -137,16 +145,44 @@ def save_ipsec_policy(
     saved.proposal_links.all().delete()
     for seq, proposal in enumerate(proposals, 1):
         IPsecPolicyProposal.objects.create(policy=saved, proposal=proposal, seq=seq)
-    _refuse_legacy("proposals", [saved])
+    _refuse_unfit("proposals", [saved])
     if saved.mode == ModeChoice.TRANSPORT:
         _refuse_transport(saved)
     return saved
 
 
-def _refuse_legacy(field: str, policies: Iterable[IKEPolicy | IPsecPolicy]) -> None:
-    """Raise ValidationError where a gateway of a tunnel in use would refuse the policies as stored now."""
+def _refuse_unfit(field: str, changed: Iterable[IKEPolicy | IPsecPolicy]) -> None:
+    """Raise ValidationError where a tunnel in use could not use the policies as stored now, or a gateway would not."""
     errors = FieldErrors()
-    legacy.check_policies(errors, field, policies)
+    changed = list(changed)
+    legacy.check_policies(errors, field, changed)
+    for policy in changed:
+        for tunnel in queries.tunnels().filter(pk__in=policy.tunnels.values("pk")):
+            if problem := _unfit(tunnel):
+                errors.add(field, f"Tunnel {tunnel.name} uses it. {problem}", "unfit")
+                break
+    errors.raise_any()
+
+
+def _unfit(tunnel: Tunnel) -> str:
+    """Return why a tunnel cannot use its policies, or nothing."""
+    for policy in (tunnel.ike_policy, tunnel.ipsec_policy):
+        if problem := ikev1.policy_problem(policy, tunnel.version):
+            return problem
+    for end in tunnel.ends.all():
+        if problem := peers.ike_policy_problem(end.gateway, tunnel.ike_policy, tunnel.version):
+            return problem
+        if problem := peers.ipsec_policy_problem(end.gateway, tunnel.ipsec_policy):
+            return problem
+    return ""
+
+
+def _refuse_indistinct_keys(policy: IKEPolicy) -> None:
+    """Raise ValidationError where Main Mode could not tell the keys of the policy's tunnels from those of others."""
+    if not policy.tunnels.exclude(version=IkeVersionChoice.V2).exists():
+        return
+    errors = FieldErrors()
+    ikev1.check_keys_of_policy(errors, queries.tunnels())
     errors.raise_any()
 
 

@@ -20,7 +20,7 @@ from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.errors import FieldErrors
-from vpnconsole.vpn import legacy, queries, rules
+from vpnconsole.vpn import ikev1, legacy, peers, queries, rules
 from vpnconsole.vpn.choices import Side
 from vpnconsole.vpn.inputs import SelectorInput, TunnelInput
 from vpnconsole.vpn.models import SelectorPair, Tunnel, TunnelEnd
@@ -56,7 +56,7 @@ def clone_tunnel(actor: User | None, tunnel: Tunnel, *, name: str, **changes: An
 
 @transaction.atomic
 def set_enabled(actor: User | None, tunnel: Tunnel, enabled: bool) -> Tunnel:
-    """Switch a tunnel on or off; raises ValidationError where it would now claim another one's packets."""
+    """Switch a tunnel on or off; raises ValidationError where it would now claim another one's packets or key."""
     tunnel = queries.get_tunnel(tunnel.pk)
     if tunnel.enabled == enabled:
         return tunnel
@@ -65,6 +65,8 @@ def set_enabled(actor: User | None, tunnel: Tunnel, enabled: bool) -> Tunnel:
         ends = [tunnel.end_a, tunnel.end_b]
         others = _neighbours(tunnel, [end.gateway for end in ends])
         rules.check_traffic_unique(errors, ends, list(tunnel.selectors.all()), others)
+        ikev1.check_keys(errors, tunnel, ends, others)
+        peers.check(errors, tunnel, ends, others)
         errors.raise_any()
     _switch(actor, tunnel, enabled)
     tunnel.save(update_fields=["enabled", "disabled_by", "disabled_at", "updated_at"])
@@ -99,10 +101,8 @@ def _store(actor: User | None, tunnel: Tunnel, data: TunnelInput) -> Tunnel:
         rules.check_endpoints_unique(errors, draft.ends, others)
         if data.enabled and not errors.any_below("selectors"):
             rules.check_traffic_unique(errors, draft.ends, draft.pairs, others)
-        if not errors.any_below("ike_policy", "ipsec_policy"):
-            legacy.check_tunnel(errors, draft.tunnel, draft.ends)
-            if not errors.any_below("selectors"):
-                rules.check_mode(errors, draft.tunnel.ipsec_policy, draft.ends, draft.pairs)
+        if not errors.any_below("version", "ike_policy", "ipsec_policy"):
+            _check_policies(errors, draft, others)
     errors.raise_any()
     draft.tunnel.save()
     _save_ends(draft.tunnel, draft.ends)
@@ -110,9 +110,22 @@ def _store(actor: User | None, tunnel: Tunnel, data: TunnelInput) -> Tunnel:
     return queries.get_tunnel(draft.tunnel.pk)
 
 
+def _check_policies(errors: FieldErrors, draft: _Draft, others: Sequence[Tunnel]) -> None:
+    """Note what ends, policies and IKE version rule out of each other."""
+    legacy.check_tunnel(errors, draft.tunnel, draft.ends)
+    ikev1.check_policies(errors, draft.tunnel)
+    if not errors.any_below("selectors"):
+        rules.check_mode(errors, draft.tunnel.ipsec_policy, draft.ends, draft.pairs)
+        ikev1.check_ports(errors, draft.tunnel, draft.pairs)
+    has_key = "psk" not in errors
+    rivals = others if has_key and draft.tunnel.enabled else ()
+    ikev1.check_keys(errors, draft.tunnel, draft.ends, rivals)
+    peers.check(errors, draft.tunnel, draft.ends, rivals)
+
+
 def _draft(errors: FieldErrors, actor: User | None, tunnel: Tunnel, data: TunnelInput) -> _Draft:
     tunnel.name, tunnel.description = data.name, data.description
-    tunnel.mtu, tunnel.add_routes = data.mtu, data.add_routes
+    tunnel.mtu, tunnel.add_routes, tunnel.version = data.mtu, data.add_routes, data.version
     tunnel.force_udp_encapsulation = data.force_udp_encapsulation
     missing = []
     for field, label in (("ike_policy", "an IKE policy"), ("ipsec_policy", "an IPsec policy"), ("psk", "a key")):
@@ -206,6 +219,23 @@ def refuse_address_in_use(gateway: Gateway, addresses: set[str], **_kwargs: obje
     if ends:
         used = ", ".join(sorted({f"{end.address} by {end.tunnel}" for end in ends})[:5])
         raise ValidationError({"addresses": f"Still in use: {used}. Change the tunnel first."}, code="in_use")
+
+
+def refuse_unfit_profile(gateway: Gateway, profile: str, **_kwargs: object) -> None:
+    """Receiver: refuse a make that rules out how a tunnel of the gateway is defined, naming the first such tunnel."""
+    tunnels = list(queries.tunnels_of_gateway(gateway.pk))
+    for tunnel in tunnels:
+        for end in tunnel.ends.all():
+            if end.gateway_id == gateway.pk:
+                end.gateway.profile = profile
+    for tunnel in tunnels:
+        errors = FieldErrors()
+        peers.check(errors, tunnel, [tunnel.end_a, tunnel.end_b], [row for row in tunnels if row.pk != tunnel.pk])
+        try:
+            errors.raise_any()
+        except ValidationError as error:
+            message = f"Tunnel {tunnel.name} does not go with it. {error.messages[0]}"
+            raise ValidationError({"profile": message}, code="in_use") from None
 
 
 def refuse_kind_in_use(gateway: Gateway, kind: str, **_kwargs: object) -> None:

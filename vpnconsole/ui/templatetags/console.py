@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from agents.contract.status import IkeSaStatus
 from vpnconsole.ui import words
 
 register = template.Library()
@@ -24,6 +25,12 @@ register.filter("count", words.count)
 register.filter("span", words.span)
 register.filter("proof", words.proof)
 register.filter("lapse", words.lapse)
+
+
+@register.filter
+def version(sa: IkeSaStatus) -> str:
+    """IKE version and mode of an IKE SA."""
+    return words.ike_version(sa.version, sa.exchange_mode)
 
 
 @register.simple_tag

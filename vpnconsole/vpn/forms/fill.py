@@ -1,4 +1,4 @@
-"""What the tunnel form fills in by itself when a gateway is chosen: address, identity, networks, name. Pure.
+"""What the tunnel form fills in by itself when a gateway is chosen: address, identity, networks, name, policies. Pure.
 
 Only what is empty, or was filled in by itself and not touched since, is replaced: nothing typed is ever lost.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from vpnconsole.gateways.choices import IdentityTypeChoice
+from vpnconsole.vpn.choices import IkeVersionChoice
 
 _MOST_FILLED = 16
 _BY_ADDRESS = ("", IdentityTypeChoice.IPV4, IdentityTypeChoice.IPV6)
@@ -18,12 +20,17 @@ _BY_ADDRESS = ("", IdentityTypeChoice.IPV4, IdentityTypeChoice.IPV6)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What is known of one gateway; ``identities``: type and value by address, where it is not the address itself."""
+    """What is known of one gateway; ``identities``: type and value by address, where it is not the address itself.
+
+    ``make`` is the slug of its make, empty for any other peer; ``version`` the IKE version that goes with it.
+    """
 
     name: str
     addresses: tuple[str, ...] = ()
     identities: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     networks: tuple[str, ...] = ()
+    make: str = ""
+    version: str = IkeVersionChoice.V2
 
     def identity(self, address: str) -> tuple[str, str]:
         """Return type and value of what this gateway shows from ``address``."""
@@ -32,7 +39,7 @@ class Known:
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """The form's values as text; ``auto`` holds the name and pairs that were filled in last."""
+    """The form's values as text; ``auto`` holds what was filled in last: name, pairs, version and policies."""
 
     main: dict[str, Any]
     ends: dict[str, dict[str, Any]]
@@ -40,20 +47,41 @@ class State:
     auto: dict[str, str]
 
 
-def fill(state: State, gateways: Mapping[str, Known]) -> None:
-    """Fill ``state`` in place; ``gateways`` by id as text."""
+def fill(
+    state: State, gateways: Mapping[str, Known], policies: Mapping[str, tuple[str, str]] = MappingProxyType({})
+) -> None:
+    """Fill ``state`` in place; ``gateways`` by id as text.
+
+    ``policies`` are the ids of an IKE and an IPsec policy by ``v2``, ``v1`` or a make, for what suits each.
+    """
     chosen = {side: gateways.get(str(values.get("gateway") or "")) for side, values in state.ends.items()}
     every_default = {known.identity(address) for known in gateways.values() for address in known.addresses}
     for side, known in chosen.items():
         if known is not None:
             other = next(values for name, values in state.ends.items() if name != side)
             _fill_end(state.ends[side], known, str(other.get("address") or ""), every_default)
+    _fill_policies(state, [known for known in chosen.values() if known is not None], policies)
     known_a, known_b = chosen["end_a"], chosen["end_b"]
     _fill_pairs(state, known_a.networks if known_a else (), known_b.networks if known_b else ())
     if known_a is not None and known_b is not None:
         name = state.main.get("name") or ""
         if name in ("", state.auto.get("name", "")):
             state.main["name"] = state.auto["name"] = f"{known_a.name}-{known_b.name}"[:63]
+
+
+def _fill_policies(state: State, chosen: Sequence[Known], policies: Mapping[str, tuple[str, str]]) -> None:
+    make = next((known for known in chosen if known.make), None)
+    _replace(state, "version", make.version if make else IkeVersionChoice.V2)
+    usual = IkeVersionChoice.V2 if state.main["version"] == IkeVersionChoice.V2 else IkeVersionChoice.V1
+    ids = policies.get(make.make if make else "") or policies.get(usual, ("", ""))
+    for name, value in zip(("ike_policy", "ipsec_policy"), ids, strict=True):
+        if value:
+            _replace(state, name, value)
+
+
+def _replace(state: State, name: str, value: str) -> None:
+    if str(state.main.get(name) or "") in ("", state.auto.get(name, "")):
+        state.main[name] = state.auto[name] = value
 
 
 def _fill_end(end: dict[str, Any], known: Known, other_address: str, every_default: set[tuple[str, str]]) -> None:

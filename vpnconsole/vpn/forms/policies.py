@@ -16,6 +16,7 @@ from vpnconsole.vpn.choices import (
     INTEGRITY_CHOICES,
     PRF_CHOICES,
     DpdActionChoice,
+    ExchangeModeChoice,
     ModeChoice,
     ReauthenticationChoice,
     SequenceNumbersChoice,
@@ -169,6 +170,20 @@ class IKEPolicyForm(_PolicyForm):
     lifetime_s = forms.IntegerField(
         label="Lifetime (s)", initial=86_400, help_text="The IKE SA is rekeyed before this; 86400 is one day."
     )
+    exchange_mode = forms.ChoiceField(
+        label="Exchange mode (IKEv1)",
+        choices=ExchangeModeChoice.choices,
+        initial=ExchangeModeChoice.MAIN,
+        required=False,
+        help_text="For IKEv1 only; IKEv2 has no modes. Main Mode hides the identities and finds a pre-shared key by "
+        "the two addresses; Aggressive Mode finds it by the identity, and shows a hash made with it.",
+    )
+    lifetime_kilobytes = forms.IntegerField(
+        label="Lifetime (kB, IKEv1)",
+        initial=0,
+        required=False,
+        help_text="For IKEv1 only: traffic of the negotiation itself. 0 means no limit by volume.",
+    )
     dpd_interval_s = forms.IntegerField(
         label="Liveness check every (s)",
         initial=30,
@@ -185,7 +200,7 @@ class IKEPolicyForm(_PolicyForm):
     reauth_s = forms.IntegerField(
         label="Reauthenticate every (s)",
         initial=0,
-        help_text="Beyond fresh keys: both ends prove anew who they are. 0 means never.",
+        help_text="Beyond fresh keys: both ends prove anew who they are. 0 means never. IKEv1 does so at each rekey.",
     )
     reauthentication = forms.ChoiceField(
         label="How to reauthenticate",
@@ -211,8 +226,16 @@ class IKEPolicyForm(_PolicyForm):
     @classmethod
     def initial_of(cls, row: IKEPolicy) -> dict[str, Any]:
         """Return what the form shows of an existing policy."""
-        names = ("name", "description", "lifetime_s", "dpd_interval_s", "dpd_action", "keepalive_s", "reauth_s")
-        return {name: getattr(row, name) for name in (*names, "reauthentication", "unique", "mobike", "fragmentation")}
+        names = ("name", "description", "lifetime_s", "exchange_mode", "lifetime_kilobytes", "dpd_interval_s")
+        more = ("dpd_action", "keepalive_s", "reauth_s", "reauthentication", "unique", "mobike", "fragmentation")
+        return {name: getattr(row, name) for name in (*names, *more)}
+
+    def values(self) -> dict[str, Any]:
+        """Return everything but the proposals, with IKEv1's fields as they are by default where they were left out."""
+        values = super().values()
+        values["exchange_mode"] = values["exchange_mode"] or ExchangeModeChoice.MAIN
+        values["lifetime_kilobytes"] = values["lifetime_kilobytes"] or 0
+        return values
 
 
 class IPsecPolicyForm(_PolicyForm):

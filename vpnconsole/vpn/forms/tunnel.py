@@ -16,16 +16,21 @@ from django.core.exceptions import NON_FIELD_ERRORS
 from vpnconsole.gateways import queries as gateway_queries
 from vpnconsole.gateways.choices import IdentityTypeChoice
 from vpnconsole.gateways.models import Gateway
+from vpnconsole.gateways.profiles import Profile
 from vpnconsole.lib.forms import NamedChoiceField
-from vpnconsole.vpn import match, queries
-from vpnconsole.vpn.choices import ConnectionTypeChoice
+from vpnconsole.vpn import presets, queries
+from vpnconsole.vpn.choices import ConnectionTypeChoice, IkeVersionChoice
+from vpnconsole.vpn.forms import offers
 from vpnconsole.vpn.forms.keys import ENTER, GENERATE, encoding_field, secret_field
 from vpnconsole.vpn.inputs import EndInput, SelectorInput, TunnelInput
 from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, PresharedKey
 
 EXISTING = "existing"
 SIDES = ("end_a", "end_b")
+AUTO = ("name", "pairs", "version", "ike_policy", "ipsec_policy")
+"""What the form fills in by itself and may replace again as long as nobody changed it."""
 MOST_PAIRS = 64
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PORTS = re.compile(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?")
 _ALL_PORTS = (0, 65_535)
 _PROTOCOLS = [(0, "any"), (1, "ICMP"), (6, "TCP"), (17, "UDP"), (47, "GRE"), (58, "ICMPv6"), (132, "SCTP")]
@@ -199,6 +204,13 @@ class TunnelForm(forms.Form):
         widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
     description = forms.CharField(required=False, max_length=255)
+    version = forms.ChoiceField(
+        label="IKE version",
+        required=False,
+        choices=IkeVersionChoice.choices,
+        initial=IkeVersionChoice.V2,
+        help_text="IKEv2 wherever the peer knows it. The exchange mode of IKEv1 stands in the IKE policy.",
+    )
     ike_policy = NamedChoiceField(
         queryset=IKEPolicy.objects.none(),
         required=False,
@@ -252,6 +264,11 @@ class TunnelForm(forms.Form):
     )
 
     optional = ("description", "mtu")
+    #: What to know of the choices made so far, and what is risky about them; filled by :meth:`settle`.
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    makes: Sequence[Profile] = ()
+    remarks: Mapping[str, Sequence[str]] = {}
     #: The services' fields for a new key, where they differ.
     key_aliases = {"name": "key_name", "value": "key_value", "encoding": "key_encoding"}
 
@@ -266,18 +283,46 @@ class TunnelForm(forms.Form):
             assert isinstance(field, forms.ModelChoiceField)
             field.queryset = rows
 
-    def advice(self) -> dict[str, list[str]]:
-        """Return what is weak about the chosen policies, by field."""
-        found: dict[str, list[str]] = {}
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Where an error about the key stands: the list of stored ones is hidden while a new one is made."""
+        return {} if self["key_how"].value() == EXISTING else {"psk": "key_how"}
+
+    def settle(self, ends: Sequence[EndForm]) -> None:
+        """Offer what goes with the chosen ends, and say what is to be known of the choices made so far."""
+        gateways = [end.chosen for end in ends if end.chosen is not None]
+        version = str(self["version"].value() or IkeVersionChoice.V2)
+        widget = self.fields["version"].widget
+        assert isinstance(widget, forms.Select)
+        widget.choices = offers.versions(gateways, version)
+        chosen, remarks = {}, {}
         for name in ("ike_policy", "ipsec_policy"):
-            field, value = self.fields[name], self[name].value()
+            field = self.fields[name]
             assert isinstance(field, forms.ModelChoiceField)
-            rows = field.queryset
-            assert rows is not None
-            policy = rows.filter(pk=value).first() if str(value or "").isdecimal() else None
+            rows = list(field.queryset or ())
+            field.widget.choices = offers.policies(rows, gateways, version, str(field.empty_label))
+            policy = next((row for row in rows if str(row.pk) == str(self[name].value() or "")), None)
+            chosen[name] = policy
             if policy is not None:
-                found[name] = [remark.message for remark in match.policy_advice(policy, name)]
-        return found
+                remarks[name] = offers.remarks(policy, gateways, version, name)
+        addresses = [str(end["address"].value() or "") for end in ends]
+        self.notes, self.warnings = offers.key_notes(chosen["ike_policy"], version, addresses, self._stored_key())
+        self.remarks, self.makes = remarks, offers.makes(gateways)
+
+    def _stored_key(self) -> PresharedKey | None:
+        value = str(self["psk"].value() or "")
+        if self["key_how"].value() != EXISTING or not _UUID.fullmatch(value):
+            return None
+        return queries.preshared_keys().filter(pk=value).first()
+
+    @property
+    def missing_defaults(self) -> list[tuple[str, str]]:
+        """Slug and name of the makes among the ends whose policies were not made yet."""
+        return [
+            (make.slug, presets.policy_name(make))
+            for make in self.makes
+            if make.defaults is not None and None in presets.existing(make)
+        ]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -289,6 +334,9 @@ class TunnelForms:
     pairs: list[SelectorForm]
     auto: dict[str, str]
 
+    def __post_init__(self) -> None:
+        self.main.settle(list(self.ends.values()))
+
     @classmethod
     def bound(cls, data: Mapping[str, Any]) -> TunnelForms:
         """Return the forms over a submission."""
@@ -297,7 +345,7 @@ class TunnelForms:
             main=TunnelForm(data),
             ends={side: EndForm(gateways, data, prefix=side) for side in SIDES},
             pairs=[SelectorForm(data, prefix=f"selectors-{index}") for index in range(pair_count(data))],
-            auto={name: data.get(f"auto_{name}", "") for name in ("name", "pairs")},
+            auto={name: data.get(f"auto_{name}", "") for name in AUTO},
         )
 
     @classmethod
@@ -326,6 +374,7 @@ class TunnelForms:
         main = {
             "name": f"{data.name}-copy" if copy else data.name,
             "description": data.description,
+            "version": data.version,
             "ike_policy": data.ike_policy.pk,
             "ipsec_policy": data.ipsec_policy.pk,
             "key_how": GENERATE if copy else EXISTING,
@@ -373,6 +422,7 @@ class TunnelForms:
             ike_policy=values["ike_policy"],
             ipsec_policy=values["ipsec_policy"],
             psk=psk,
+            version=values["version"] or IkeVersionChoice.V2,
             enabled=values["enabled"],
             mtu=values["mtu"],
             force_udp_encapsulation=values["force_udp_encapsulation"],

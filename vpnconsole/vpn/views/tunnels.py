@@ -16,8 +16,10 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from vpnconsole.accounts.http import UserRequest
 from vpnconsole.gateways import queries as gateway_queries
+from vpnconsole.gateways.profiles import PROFILES
 from vpnconsole.lib.forms import place_errors, place_errors_by_prefix
-from vpnconsole.vpn import keys, queries, services
+from vpnconsole.vpn import keys, presets, queries, services
+from vpnconsole.vpn.choices import IkeVersionChoice
 from vpnconsole.vpn.forms.fill import Known, State, fill
 from vpnconsole.vpn.forms.keys import GENERATE
 from vpnconsole.vpn.forms.tunnel import EXISTING, MOST_PAIRS, SIDES, TunnelForms
@@ -65,7 +67,8 @@ def edit(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
 def refill(request: UserRequest) -> HttpResponse:
     """Return the form with what the chosen gateways tell filled in; also adds and removes selector pairs.
 
-    A fragment for htmx, the whole page for a browser without scripts. Nothing is saved or judged.
+    A fragment for htmx, the whole page for a browser without scripts. Nothing of the form is saved or judged; on
+    request the policies of a make are made and chosen.
     """
     bound = TunnelForms.bound(request.POST)
     state = State(
@@ -79,6 +82,8 @@ def refill(request: UserRequest) -> HttpResponse:
         del state.pairs[int(removed)]
     elif "add_pair" in request.POST and len(state.pairs) < MOST_PAIRS:
         state.pairs.append({})
+    elif make := request.POST.get("make_defaults", ""):
+        _choose_defaults(request, state, make)
     else:
         fill(
             state,
@@ -92,15 +97,38 @@ def refill(request: UserRequest) -> HttpResponse:
                         if each.identity_value
                     },
                     networks=tuple(each.prefix for each in row.protected_networks.all()),
+                    make=row.peer.slug if row.peer.fixed else "",
+                    version=row.peer.version,
                 )
                 for row in gateway_queries.gateways()
             },
+            _usual_policies(),
         )
     forms = TunnelForms.showing(state.main, state.ends, state.pairs or [{}], state.auto)
     tunnel = _edited(request)
     if request.htmx:
         return render(request, "vpn/parts/tunnel_fields.html", {"forms": forms, "tunnel": tunnel})
     return _page(request, forms, tunnel)
+
+
+def _choose_defaults(request: UserRequest, state: State, make: str) -> None:
+    """Make what is known to suit a make of peer and choose it."""
+    try:
+        ike_policy, ipsec_policy = presets.make(request.user, make)
+    except ValidationError as error:
+        messages.error(request, " ".join(error.messages))
+    else:
+        for name, row in (("ike_policy", ike_policy), ("ipsec_policy", ipsec_policy)):
+            state.main[name] = state.auto[name] = str(row.pk)
+
+
+def _usual_policies() -> dict[str, tuple[str, str]]:
+    """Return the ids of the policies that suit a version or a make, as far as there are any."""
+    names = {"v2": "default", "v1": "compatible"}
+    names |= {make.slug: presets.policy_name(make) for make in PROFILES.values() if make.defaults is not None}
+    ike = dict(queries.ike_policies().filter(name__in=names.values()).values_list("name", "pk"))
+    ipsec = dict(queries.ipsec_policies().filter(name__in=names.values()).values_list("name", "pk"))
+    return {key: (str(ike[name]), str(ipsec[name])) for key, name in names.items() if name in ike and name in ipsec}
 
 
 def _edited(request: UserRequest) -> Tunnel | None:
@@ -143,10 +171,12 @@ def _fresh(request: UserRequest) -> TunnelForms:
     ike_policy = queries.ike_policies().filter(name="default").first() or queries.ike_policies().first()
     ipsec_policy = queries.ipsec_policies().filter(name="default").first() or queries.ipsec_policies().first()
     main = {
+        "version": IkeVersionChoice.V2.value,
         "ike_policy": ike_policy.pk if ike_policy else None,
         "ipsec_policy": ipsec_policy.pk if ipsec_policy else None,
     }
-    return TunnelForms.showing(main, {side: {} for side in SIDES}, [{}])
+    auto = {name: str(value) for name, value in main.items() if value}
+    return TunnelForms.showing(main, {side: {} for side in SIDES}, [{}], auto)
 
 
 def _page(request: UserRequest, forms: TunnelForms, tunnel: Tunnel | None, status: int = 200) -> HttpResponse:
