@@ -6,8 +6,8 @@ from agents.agentd.errors import InvalidError
 from agents.agentd.host import Host
 from agents.contract.config import DataPlane, GatewayDocument, Identity, IdentityType
 from agents.dataplane.kernel import KernelDriver
+from agents.ike import names
 from agents.ike.crypto.signature import HASH_NUMBERS, usable
-from agents.ike.v2 import names
 from agents.pki import documents
 from agents.pki.documents import DocumentCertificateError
 

@@ -485,6 +485,11 @@ class Tunnel:
     ppk: str | None = None
     ppk_required: bool = False
 
+    @property
+    def needs_psk(self) -> bool:
+        """Whether either end proves itself by pre-shared key."""
+        return AuthKind.PSK in (self.local_auth.kind, self.remote_auth.kind)
+
     def __post_init__(self) -> None:
         check.slug("name", self.name)
         check.uuid("id", self.id)
@@ -580,6 +585,8 @@ def _check_v1(tunnel: Tunnel) -> None:
         _refuse_obstacle(f"{at}.proposals", [ikev1.ipsec_obstacle(each) for each in child.proposals], tunnel.version)
         if child.pfs_groups and not ikev1.GROUPS.intersection(child.pfs_groups):
             raise FieldError(f"{at}.pfs_groups", "must have a group that IKEv1 has a number for")
+        _refuse_ports(f"{at}.local_ts", child.local_ts, tunnel.version)
+        _refuse_ports(f"{at}.remote_ts", child.remote_ts, tunnel.version)
     if tunnel.version is not IkeVersion.V1:
         return
     if tunnel.ppk is not None:
@@ -595,6 +602,16 @@ def _refuse_obstacle(field: str, obstacles: Sequence[tuple[str, str] | None], ve
     for index, obstacle in enumerate(obstacles):
         if obstacle is not None:
             raise FieldError(f"{field}[{index}].{obstacle[0]}", obstacle[1])
+
+
+def _refuse_ports(field: str, selectors: Sequence[TrafficSelector], version: IkeVersion) -> None:
+    """Refuse ports that IKEv1 cannot say; with ``v2-else-v1`` it needs one selector it can, and leaves out the rest."""
+    obstacles = [ikev1.ports_obstacle(each.start_port, each.end_port) for each in selectors]
+    if version is IkeVersion.V2_ELSE_V1 and None in obstacles:
+        return
+    for obstacle in obstacles:
+        if obstacle is not None:
+            raise FieldError(field, obstacle)
 
 
 def _refuse_indistinct_keys(document: GatewayDocument) -> None:

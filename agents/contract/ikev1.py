@@ -135,6 +135,18 @@ def ipsec_obstacle(suite: _IpsecSuite) -> tuple[str, str] | None:
     return None
 
 
+def ports_obstacle(start_port: int, end_port: int) -> str | None:
+    """Return what keeps a selector's ports from phase 2, None where nothing does.
+
+    An identity has one port field and 0 in it is every port (RFC 2407 section 4.6.2): a range, and port 0 alone, it
+    cannot say.
+    """
+    if (start_port, end_port) == (0, 65535) or start_port == end_port != 0:
+        return None
+    ports = str(start_port) if start_port == end_port else f"{start_port}-{end_port}"
+    return f"IKEv1 has no way to say port {ports}: choose one port from 1 on, or all of them"
+
+
 SIGNATURE: Mapping[str, int] = MappingProxyType(
     {"ikev1-rsa": 3, "ikev1-ecdsa-p256": 9, "ikev1-ecdsa-p384": 10, "ikev1-ecdsa-p521": 11}
 )

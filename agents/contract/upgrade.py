@@ -1,7 +1,7 @@
 """Documents of older schema versions, brought up one step at a time.
 
-``STEPS[n]`` turns the plain form of schema ``n`` into that of ``n + 1``. Version 1 is the first, so the table is empty;
-a golden file per version in ``tests/golden/contract`` must load for ever.
+``STEPS[n]`` turns the plain form of schema ``n`` into that of ``n + 1``; version 1 is the first. A golden file per
+version in ``tests/golden/contract`` must load for ever.
 """
 
 from __future__ import annotations

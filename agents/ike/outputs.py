@@ -82,7 +82,9 @@ class Sign:
     """Answer with ``signed(request_id, ...)``: ``octets`` signed with the key of this certificate of the document.
 
     ``signature`` is a slug of :data:`agents.contract.algorithms.SIGNATURE`; what comes back is the bare signature
-    (ECDSA: DER for method 14, r and s side by side for methods 9 to 11).
+    (ECDSA: DER for method 14, r and s side by side for methods 9 to 11). With IKEv1 it is one of
+    :data:`agents.contract.ikev1.SIGNATURE`, and ``octets`` is HASH_I or HASH_R, which is not hashed again (ECDSA: r and
+    s side by side).
     """
 
     request_id: int

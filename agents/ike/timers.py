@@ -9,6 +9,7 @@ import heapq
 from typing import Protocol
 
 from agents.contract.config import Retransmission
+from agents.ike.questions import Reactor
 
 HALF_OPEN_S = 30.0
 """How long a responder waits for IKE_AUTH: longer than five transmissions of an ordinary initiator need."""
@@ -33,8 +34,8 @@ TEMPORARY_FAILURE_S = 3.0
 """RFC 7296 section 2.25 leaves the wait after TEMPORARY_FAILURE open; half of this is jitter."""
 
 
-class Owner(Protocol):
-    """Something with one next deadline."""
+class Owner(Reactor, Protocol):
+    """Something with one next deadline: an SA, or a tunnel."""
 
     scheduled_at: float | None
 
@@ -44,6 +45,10 @@ class Owner(Protocol):
 
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
+        ...
+
+    def maintain(self, now: float) -> None:
+        """Start what is missing and due; called after every input that touched it."""
         ...
 
 

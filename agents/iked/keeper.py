@@ -203,8 +203,7 @@ class Keeper:
             for tunnel in document.tunnels:
                 if tunnel.enabled:
                     problems += await self._open_link(plane, tunnel)
-            runtime.engine.require_udp_encapsulation = not plane.features.plain_esp
-            runtime.engine.features = plane.features
+            runtime.engine.set_data_plane(plane.features, not plane.features.plain_esp)
             runtime.configure(document)
             self._close_links(plane, document)
             for problem in problems:

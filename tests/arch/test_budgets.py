@@ -15,7 +15,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 LONG_FILES: dict[str, str] = {}
 
 BROAD_EXCEPTS: dict[str, str] = {
-    "agents/ike/engine.py": "the receive funnel: a bug becomes an event, never a dead daemon",
+    "agents/ike/hub.py": "the receive funnel: a bug becomes an event, never a dead daemon",
     "agents/runtime/rpc.py": "handler dispatch: the caller gets code `internal`, the log the traceback",
     "agents/agentd/reconciler.py": "the reconcile loop: a pass returns status, not errors",
     "vpnconsole/lib/tasks.py": "the task base: counts and logs the unexpected before it goes on",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.contract.codec import decode, digest, encode, from_plain, to_plain
-from agents.contract.config import GatewayDocument
+from agents.contract.config import SCHEMA_VERSION, GatewayDocument
 from agents.contract.errors import ContractError, DocumentError
 from agents.contract.events import Event, Severity
 from agents.contract.secret import Secret
@@ -188,7 +188,7 @@ def test_what_is_encoded_comes_back_equal(event: Event) -> None:
 
 def test_a_later_schema_is_refused_with_what_to_do() -> None:
     with pytest.raises(DocumentError, match="upgrade the agent") as caught:
-        load_document(json.dumps({**DOCUMENT, "schema": 3}).encode())
+        load_document(json.dumps({**DOCUMENT, "schema": SCHEMA_VERSION + 1}).encode())
     assert caught.value.path == "schema"
 
 

@@ -17,6 +17,8 @@ from tests.contract.values import EARLIER, GOLDEN
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "golden/contract"
 DIGESTS = {
+    "gateway-document-v3": "2fd16b813d6b18d0a0ce30e5e77855edb91dfee19beaa6b1fbc21b511f48fd7b",
+    "gateway-status-v3": "dffb9e79918e1a2c303de7d46d62a609ec125dc6a9799a14d86ac900a3b93710",
     "gateway-document-v2": "b26eebd5c24b1870fbd311996961cd66d80eb68c5aa0c6ba39c7f807776f8cd9",
     "gateway-status-v2": "01c88269212fd074b174297cd0c8bb8a753d70a03fc1a01b73779e9496614d81",
     "gateway-document-v1": "e2c3b7c9283453b20f18b990fe787dd9aeb5acbb3b7d86cfaddac54ef8b0329c",

@@ -15,13 +15,18 @@ from agents.contract.config import (
     Certificate,
     Child,
     Endpoint,
+    ExchangeMode,
+    GatewayDocument,
     Identity,
     IdentityType,
+    IkePolicy,
     IkeProposal,
+    IkeVersion,
     IpsecProposal,
     LocalAuthentication,
     PostquantumKey,
     PresharedKey,
+    RemoteAuthentication,
     Retransmission,
     TrafficSelector,
     TrustAnchor,
@@ -38,6 +43,7 @@ TUNNEL = GATEWAY_DOCUMENT.tunnels[0]
 CHILD = TUNNEL.children[0]
 MODERN = dataclasses.replace(
     TUNNEL,
+    version=IkeVersion.V2,
     ike=dataclasses.replace(
         TUNNEL.ike, proposals=(IkeProposal(encryption="aes-256-gcm-16", prf="prf-hmac-sha2-256", group="group-31"),)
     ),
@@ -306,6 +312,159 @@ def test_what_a_tunnel_names_must_be_in_the_document(path: str, changes: dict[st
     with pytest.raises(FieldError) as caught:
         dataclasses.replace(GATEWAY_DOCUMENT, **changes)
     assert caught.value.field == path
+
+
+CBC = IkeProposal(encryption="aes-128-cbc", integrity="hmac-sha1-96", prf="prf-hmac-sha1", group="group-14")
+GCM = IkeProposal(encryption="aes-256-gcm-16", prf="prf-hmac-sha2-256", group="group-14")
+ESP_CBC = IpsecProposal(encryption="aes-128-cbc", integrity="hmac-sha1-96")
+ESP_CHACHA = IpsecProposal(encryption="chacha20-poly1305")
+
+
+def v1_tunnel(
+    *ike: IkeProposal,
+    version: IkeVersion = IkeVersion.V1,
+    esp: tuple[IpsecProposal, ...] = (ESP_CBC,),
+    pfs: tuple[str, ...] = (),
+    **changes: Any,
+) -> Tunnel:
+    """Return a tunnel that speaks IKEv1 and has nothing that keeps it from doing so, but for the changes."""
+    plain: dict[str, Any] = {
+        "version": version,
+        "ike": IkePolicy(proposals=ike or (CBC,)),
+        "children": (dataclasses.replace(GATEWAY_DOCUMENT.tunnels[1].children[0], proposals=esp, pfs_groups=pfs),),
+    }
+    return dataclasses.replace(GATEWAY_DOCUMENT.tunnels[1], **{**plain, **changes})
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"),
+    [
+        ("encryption", {"encryption": "aes-128-ctr"}),
+        ("encryption", {"encryption": "chacha20-poly1305", "integrity": None}),
+        ("prf", {"prf": "prf-aes128-xcbc", "integrity": "aes-xcbc-96"}),
+        ("integrity", {"integrity": "hmac-sha2-256-128"}),
+        ("integrity", {"encryption": "aes-128-cbc", "prf": "prf-hmac-sha2-512"}),
+        ("group", {"group": "group-31"}),
+        ("additional_key_exchanges", {"additional_key_exchanges": ("ml-kem-768",)}),
+    ],
+)
+def test_a_suite_that_ikev1_has_no_number_for_is_refused_in_phase_1(field: str, changes: dict[str, Any]) -> None:
+    odd = dataclasses.replace(CBC, **changes)
+    for version, ike, index in ((IkeVersion.V1, (CBC, odd), 1), (IkeVersion.V2_ELSE_V1, (odd,), 0)):
+        with pytest.raises(FieldError) as caught:
+            v1_tunnel(*ike, version=version)
+        assert caught.value.field == f"ike.proposals[{index}].{field}"
+    v1_tunnel(odd, version=IkeVersion.V2)
+    v1_tunnel(odd, CBC, version=IkeVersion.V2_ELSE_V1)
+
+
+@pytest.mark.parametrize(
+    ("field", "odd"),
+    [
+        ("encryption", ESP_CHACHA),
+        ("integrity", IpsecProposal(encryption="aes-128-cbc", integrity="aes-cmac-96")),
+        ("ah_integrity", IpsecProposal(ah_integrity="aes-cmac-96")),
+    ],
+)
+def test_a_suite_that_ikev1_has_no_number_for_is_refused_in_phase_2(field: str, odd: IpsecProposal) -> None:
+    for version, esp, index in ((IkeVersion.V1, (ESP_CBC, odd), 1), (IkeVersion.V2_ELSE_V1, (odd,), 0)):
+        with pytest.raises(FieldError) as caught:
+            v1_tunnel(version=version, esp=esp)
+        assert caught.value.field == f"children[0].proposals[{index}].{field}"
+    v1_tunnel(version=IkeVersion.V2, esp=(odd,))
+    v1_tunnel(version=IkeVersion.V2_ELSE_V1, esp=(odd, ESP_CBC))
+
+
+def test_pfs_groups_need_a_number_in_ikev1() -> None:
+    for version, groups in (
+        (IkeVersion.V1, ("group-14", "group-31")),
+        (IkeVersion.V1, ("group-31",)),
+        (IkeVersion.V2_ELSE_V1, ("group-31", "group-32")),
+    ):
+        with pytest.raises(FieldError) as caught:
+            v1_tunnel(version=version, pfs=groups)
+        assert caught.value.field == "children[0].pfs_groups"
+    v1_tunnel(version=IkeVersion.V2_ELSE_V1, pfs=("group-31", "group-14"))
+    v1_tunnel(version=IkeVersion.V2, pfs=("group-31",))
+
+
+def test_ikev1_has_one_method_for_both_ends_and_no_post_quantum_keys() -> None:
+    mixed = RemoteAuthentication(kind=AuthKind.CERTIFICATE)
+    for version in (IkeVersion.V1, IkeVersion.V2_ELSE_V1):
+        with pytest.raises(FieldError) as caught:
+            v1_tunnel(version=version, remote_auth=mixed)
+        assert caught.value.field == "remote_auth.kind"
+    v1_tunnel(version=IkeVersion.V2, remote_auth=mixed)
+    with pytest.raises(FieldError) as caught:
+        v1_tunnel(ppk="ppk-1")
+    assert caught.value.field == "ppk"
+    v1_tunnel(version=IkeVersion.V2_ELSE_V1, ppk="ppk-1")
+
+
+@pytest.mark.parametrize("side", ["local_ts", "remote_ts"])
+@pytest.mark.parametrize(
+    ("ports", "said"),
+    [((0, 65_535), True), ((443, 443), True), ((0, 0), False), ((80, 443), False), ((1, 65_535), False)],
+)
+def test_ikev1_can_say_one_port_or_all_of_them(side: str, ports: tuple[int, int], said: bool) -> None:
+    odd = TrafficSelector(network="fd03::/64", protocol=6, start_port=ports[0], end_port=ports[1])
+    plain = v1_tunnel().children[0]
+
+    def tunnel(version: IkeVersion, *selectors: TrafficSelector) -> Tunnel:
+        changed: dict[str, Any] = {side: selectors}
+        return v1_tunnel(version=version, children=(dataclasses.replace(plain, **changed),))
+
+    refused = [(IkeVersion.V1, (*plain.local_ts, odd)), (IkeVersion.V2_ELSE_V1, (odd,))]
+    for version, selectors in refused:
+        if said:
+            tunnel(version, *selectors)
+            continue
+        with pytest.raises(FieldError, match="IKEv1 has no way to say port") as caught:
+            tunnel(version, *selectors)
+        assert caught.value.field == f"children[0].{side}"
+    tunnel(IkeVersion.V2, odd)
+    tunnel(IkeVersion.V2_ELSE_V1, *plain.local_ts, odd)
+
+
+def with_two_keys(**changes: Any) -> GatewayDocument:
+    """Return a document with two tunnels between the same two hosts whose identities have a key of their own each."""
+    first = v1_tunnel()
+    remote = dataclasses.replace(first.remote, identity=Identity(type=IdentityType.FQDN, value="two.example.org"))
+    second = dataclasses.replace(
+        first, id="c3d4e5f6-7a8b-4c9d-8e1f-2a3b4c5d6e7f", name="paris-two", **{"remote": remote, **changes}
+    )
+    keys = (
+        PresharedKey(id="one", secret=Secret(b"one"), remote_identity=first.remote.identity),
+        PresharedKey(id="two", secret=Secret(b"two"), remote_identity=remote.identity),
+    )
+    return dataclasses.replace(GATEWAY_DOCUMENT, preshared_keys=keys, tunnels=(first, second))
+
+
+def test_two_keys_between_the_same_two_addresses_are_refused_in_main_mode() -> None:
+    with pytest.raises(FieldError, match="tunnel paris-six has another pre-shared key") as caught:
+        with_two_keys()
+    assert caught.value.field == "tunnels[1].ike.exchange_mode"
+    with pytest.raises(FieldError):
+        with_two_keys(version=IkeVersion.V2_ELSE_V1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"enabled": False},
+        {"version": IkeVersion.V2},
+        {"ike": IkePolicy(proposals=(CBC,), exchange_mode=ExchangeMode.AGGRESSIVE)},
+        {"local": dataclasses.replace(GATEWAY_DOCUMENT.tunnels[1].local, address="2001:db8::9")},
+        {"remote": GATEWAY_DOCUMENT.tunnels[1].remote},
+        {
+            "local_auth": LocalAuthentication(kind=AuthKind.CERTIFICATE, certificate="gateway-2026"),
+            "remote_auth": RemoteAuthentication(kind=AuthKind.CERTIFICATE),
+        },
+    ],
+    ids=["disabled", "v2", "aggressive", "another-address", "same-key", "certificates"],
+)
+def test_two_keys_between_two_addresses_are_taken_where_something_tells_them_apart(changes: dict[str, Any]) -> None:
+    assert len(with_two_keys(**changes).tunnels) == 2
 
 
 def test_every_error_says_what_to_do() -> None:

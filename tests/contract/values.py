@@ -14,11 +14,13 @@ from agents.contract.config import (
     DataPlane,
     DpdAction,
     Endpoint,
+    ExchangeMode,
     GatewayDocument,
     Identity,
     IdentityType,
     IkePolicy,
     IkeProposal,
+    IkeVersion,
     IpsecProposal,
     LocalAuthentication,
     Mode,
@@ -142,7 +144,7 @@ FIRST_DOCUMENT = GatewayDocument(
 
 _FIRST_TUNNEL, _SECOND_TUNNEL = FIRST_DOCUMENT.tunnels
 
-GATEWAY_DOCUMENT = replace(
+SECOND_DOCUMENT = replace(
     FIRST_DOCUMENT,
     allow_legacy=True,
     postquantum_keys=(PostquantumKey(id="ppk-1", secret=Secret(b"a post-quantum key")),),
@@ -196,6 +198,20 @@ GATEWAY_DOCUMENT = replace(
             ),
             ppk="ppk-1",
             ppk_required=True,
+        ),
+        _SECOND_TUNNEL,
+    ),
+)
+
+_LATER_TUNNEL = SECOND_DOCUMENT.tunnels[0]
+
+GATEWAY_DOCUMENT = replace(
+    SECOND_DOCUMENT,
+    tunnels=(
+        replace(
+            _LATER_TUNNEL,
+            version=IkeVersion.V2_ELSE_V1,
+            ike=replace(_LATER_TUNNEL.ike, lifetime_kilobytes=4_608_000, exchange_mode=ExchangeMode.AGGRESSIVE),
         ),
         _SECOND_TUNNEL,
     ),
@@ -278,7 +294,7 @@ FIRST_STATUS = GatewayStatus(
 _TUNNEL_STATUS = FIRST_STATUS.tunnels[0]
 _CHILD_STATUS = _TUNNEL_STATUS.children[0]
 
-GATEWAY_STATUS = replace(
+SECOND_STATUS = replace(
     FIRST_STATUS,
     exchanges=(
         ExchangeCounters(
@@ -327,6 +343,19 @@ GATEWAY_STATUS = replace(
     ),
 )
 
+_LATER_TUNNEL_STATUS = SECOND_STATUS.tunnels[0]
+
+GATEWAY_STATUS = replace(
+    SECOND_STATUS,
+    components=(replace(SECOND_STATUS.components[0], log_level="info"),),
+    tunnels=(
+        replace(
+            _LATER_TUNNEL_STATUS,
+            ike_sas=(replace(_LATER_TUNNEL_STATUS.ike_sas[0], version="v1", exchange_mode="aggressive"),),
+        ),
+    ),
+)
+
 EVENT_PAGE = EventPage(
     events=(
         Event(
@@ -364,8 +393,8 @@ SIGNED_GRANT = SignedGrant(
 )
 
 GOLDEN: dict[str, object] = {
-    "gateway-document-v2": GATEWAY_DOCUMENT,
-    "gateway-status-v2": GATEWAY_STATUS,
+    "gateway-document-v3": GATEWAY_DOCUMENT,
+    "gateway-status-v3": GATEWAY_STATUS,
     "event-page-v1": EVENT_PAGE,
     "action-v1": ACTION,
     "action-result-v1": ACTION_RESULT,
@@ -377,5 +406,7 @@ GOLDEN: dict[str, object] = {
 EARLIER: dict[str, object] = {
     "gateway-document-v1": FIRST_DOCUMENT,
     "gateway-status-v1": replace(FIRST_STATUS, schema=1),
+    "gateway-document-v2": SECOND_DOCUMENT,
+    "gateway-status-v2": replace(SECOND_STATUS, schema=2),
 }
 """Golden files of earlier schemas to what they are read as today."""

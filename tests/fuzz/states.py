@@ -33,7 +33,7 @@ class Scene:
     exchanges: tuple[int, ...]
 
     def sa_of(self, host: Host) -> IkeSa | None:
-        return next(iter(host.engine._sas.values()), None)
+        return next(iter(host.engine.v2.sas.values()), None)
 
     def path(self) -> Path:
         sa = self.sa_of(self.victim)

@@ -15,7 +15,7 @@ from agents.contract.config import ConnectionType
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import WireError
 from agents.ike.outputs import Path, Transmit
-from agents.ike.v2.cookie import HalfOpenLimits
+from agents.ike.limits import HalfOpenLimits
 from agents.ike.wire.fragments import is_fragment, open_fragment, seal_fragment
 from agents.ike.wire.header import Header, classify
 from agents.ike.wire.message import Message, is_protected, open_message, parse_clear, seal_message, serialize_clear
@@ -83,7 +83,7 @@ def _opened(world: World, datagram: bytes) -> bytes:
     if not is_protected(header.exchange):
         return datagram
     for host in world.hosts:
-        for sa in host.engine._sas.values():
+        for sa in host.engine.v2.sas.values():
             if sa.initiator != header.from_initiator and (sa.spi_i, sa.spi_r) == (header.spi_i, header.spi_r):
                 cipher = sa.protection.cipher_in
                 try:
@@ -169,13 +169,13 @@ def door(messages: list[bytes]) -> Target:
 
 
 def _knock(world: World, lyon: Host, octets: bytes, path: Path) -> None:
-    since, before = len(world.log), len(lyon.engine._sas)
+    since, before = len(world.log), len(lyon.engine.v2.sas)
     lyon.do(lyon.engine.receive, octets, path)
     sent = [each.octets for each in world.log[since:]]
     if lyon.codes()["ike.bug"]:
         raise AssertionError(f"a bug by {octets.hex()}: {lyon.reports[-1]}")
-    if len(sent) > 1 or len(lyon.engine._sas) - before > len(sent):
-        raise AssertionError(f"{len(sent)} answers, SAs {before} to {len(lyon.engine._sas)}: {octets.hex()}")
+    if len(sent) > 1 or len(lyon.engine.v2.sas) - before > len(sent):
+        raise AssertionError(f"{len(sent)} answers, SAs {before} to {len(lyon.engine.v2.sas)}: {octets.hex()}")
     if sent and len(sent[0]) > len(octets) and not _has_cookie(octets):
         raise AssertionError(f"an answer of {len(sent[0])} octets to {octets.hex()}")
 
@@ -230,11 +230,11 @@ def _heal(held: Scene) -> None:
 
 def _check_empty(host: Host, world: World, most_sas: int) -> None:
     engine = host.engine
-    left = (len(engine._sas), dict(engine.door.half_open), len(engine.door.requests), len(engine._installs))
-    if left[0] > most_sas or left[1] or left[2] > left[0] or left[3] or engine.questions.pending():
-        raise AssertionError(f"seed {world.seed}: {host.name} keeps {left}, {engine._sas}")
-    if len(engine._esp_spis) > 4 * most_sas:
-        raise AssertionError(f"seed {world.seed}: {host.name} keeps SPIs {engine._esp_spis}")
+    left = (len(engine.v2.sas), dict(engine.v2.door.half_open), len(engine.v2.door.requests), len(engine.hub.installs))
+    if left[0] > most_sas or left[1] or left[2] > left[0] or left[3] or engine.hub.questions.pending():
+        raise AssertionError(f"seed {world.seed}: {host.name} keeps {left}, {engine.v2.sas}")
+    if len(engine.hub.esp_spis) > 4 * most_sas:
+        raise AssertionError(f"seed {world.seed}: {host.name} keeps SPIs {engine.hub.esp_spis}")
 
 
 def conversation(messages: list[bytes]) -> Target:
@@ -283,7 +283,7 @@ def _authentic(world: World, datagram: bytes, messages: list[bytes], chance: ran
     if not is_protected(header.exchange):
         return None
     for host in world.hosts:
-        for sa in host.engine._sas.values():
+        for sa in host.engine.v2.sas.values():
             if sa.initiator == header.from_initiator and (sa.spi_i, sa.spi_r) == (header.spi_i, header.spi_r):
                 if not sa.keyed:
                     return None

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from agents.contract import algorithms
 from agents.contract.config import (
     AuthKind,
     Certificate,
@@ -24,9 +23,9 @@ from agents.contract.config import (
     RemoteAuthentication,
     TrustAnchor,
 )
-from agents.ike.crypto import signature
+from agents.ike import identity
+from agents.ike.crypto.hash_signature import sign_by_slug
 from agents.ike.outputs import Sign, Validate, Verdict
-from agents.ike.v2 import identity
 from tests import pki
 from tests.pki import Authority, Leaf
 
@@ -95,7 +94,7 @@ class Shell:
         if key is None:
             return None
         try:
-            return signature.sign(key, algorithms.SIGNATURE[request.signature], request.octets)
+            return sign_by_slug(key, request.signature, request.octets)
         except ValueError:
             return None
 

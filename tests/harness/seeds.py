@@ -29,7 +29,7 @@ from agents.contract.config import (
 )
 from agents.contract.status import TunnelState
 from agents.ike.errors import LocalError
-from agents.ike.v2.cookie import HalfOpenLimits
+from agents.ike.limits import HalfOpenLimits
 from tests.harness.documents import FAST_ESP, FAST_IKE, Side, child, key, pair
 from tests.harness.nat import NatBox
 from tests.harness.pki import anchor, certify, root
@@ -134,7 +134,7 @@ def run_seed(seed: int) -> Cast:
     for side in cast.sides:  # reauthentication would go on for ever, and so would attempts with the wrong secret
         policy = side.tunnels[0].ike
         side.change(enabled=seed % 20 != 19, ike=replace(policy, reauth_s=0, reauthentication=policy.reauthentication))
-    if seed % 20 == 19 or left.tunnels[0].ike != cast.paris.engine._tunnels[left.tunnels[0].id].config.ike:
+    if seed % 20 == 19 or left.tunnels[0].ike != cast.paris.engine.v2.tunnels[left.tunnels[0].id].config.ike:
         for host, side in zip(cast.hosts, cast.sides, strict=True):
             host.configure(side.document())
     world.run(160)
@@ -162,7 +162,7 @@ def _try(host: Host, verb: str) -> None:
         host.configure(document)
         return
     if verb == "reauthenticate":
-        (tunnel,) = host.engine._tunnels.values()
+        (tunnel,) = host.engine.v2.tunnels.values()
         if tunnel.may_initiate and tunnel.established() and not tunnel.negotiating():
             host.reauthenticate()
         return
@@ -191,17 +191,17 @@ def verdict(cast: Cast) -> str | None:
 def _left_behind(host: Host) -> str | None:
     if host.codes()["ike.bug"]:
         return f"{[report.message for report in host.reports if report.code == 'ike.bug']}"
-    lingering = [str(sa) for sa in host.engine._sas.values() if sa.state != "established"]
+    lingering = [str(sa) for sa in host.engine.v2.sas.values() if sa.state != "established"]
     if lingering and host.state is TunnelState.UP:
         return f"half-open or lingering {lingering}"
-    if host.engine.door.half_open:
-        return f"counts half-open SAs {host.engine.door.half_open}"
-    children = [child for sa in host.engine._sas.values() for child in sa.children]
-    if host.engine._esp_spis != {child.spi_in for child in children}:
-        return f"{len(host.engine._esp_spis)} SPIs taken for {len(children)} children"
-    if host.engine._cpis != {child.agreement.cpi_in for child in children} - {None}:
-        return f"{len(host.engine._cpis)} CPIs taken for {len(children)} children"
-    if host.engine.questions.pending() or host.engine._installs:
+    if host.engine.v2.door.half_open:
+        return f"counts half-open SAs {host.engine.v2.door.half_open}"
+    children = [child for sa in host.engine.v2.sas.values() for child in sa.children]
+    if host.engine.hub.esp_spis != {child.spi_in for child in children}:
+        return f"{len(host.engine.hub.esp_spis)} SPIs taken for {len(children)} children"
+    if host.engine.hub.cpis != {child.agreement.cpi_in for child in children} - {None}:
+        return f"{len(host.engine.hub.cpis)} CPIs taken for {len(children)} children"
+    if host.engine.hub.questions.pending() or host.engine.hub.installs:
         return "waits for effects"
     return None
 
@@ -218,7 +218,7 @@ def _states(cast: Cast, standing: bool) -> str | None:
         return f"states differ: {states}"
     if paris.data_plane.sas or paris.data_plane.policies or lyon.data_plane.policies:
         return "down with SAs in the data plane"
-    held = [host for host in cast.hosts if any(each.held for each in host.engine._tunnels.values())]
+    held = [host for host in cast.hosts if any(each.held for each in host.engine.v2.tunnels.values())]
     mismatch = lyon.engine.counters["ike.psk-mismatch"] + paris.engine.counters["ike.peer-refused-auth"]
     return None if held or mismatch else f"down for no reason: {paris.status()} {lyon.status()}"
 

@@ -17,6 +17,7 @@ from agents.contract.psk import PresharedKeys
 from agents.contract.status import TunnelState, TunnelStatus
 from agents.dataplane.base import PolicySpec, SaId, SaSpec
 from agents.ike.engine import Engine
+from agents.ike.limits import HalfOpenLimits
 from agents.ike.outputs import (
     FindPsk,
     InstallChild,
@@ -31,7 +32,6 @@ from agents.ike.outputs import (
     Transmit,
     Validate,
 )
-from agents.ike.v2.cookie import HalfOpenLimits
 from tests.harness.entropy import SeededEntropy
 from tests.harness.pki import Shell
 
@@ -135,9 +135,9 @@ class Host:
 
     def reauthenticate(self) -> None:
         """Open another IKE SA beside what every tunnel has, as when its authentication is to be renewed."""
-        for tunnel in self.engine._tunnels.values():
+        for tunnel in self.engine.v2.tunnels.values():
             tunnel.initiate(self.world.now)
-        self.do(self.engine._settle)
+        self.do(self.engine.hub.settle)
 
     def perform(self, output: Output) -> None:
         match output:
@@ -344,7 +344,7 @@ class World:
     def restart(self, host: Host) -> None:
         """Lose everything this host knew, as after kill -9; its data plane is emptied as the driver does."""
         self._sequence += 1
-        host.engine = Engine(SeededEntropy((self.seed, host.name, self._sequence)), host.engine.door.limits)
+        host.engine = Engine(SeededEntropy((self.seed, host.name, self._sequence)), host.engine.v2.door.limits)
         host.data_plane = DataPlane()
 
 

@@ -11,6 +11,7 @@ from agents.contract.config import (
     Childless,
     ConnectionType,
     DpdAction,
+    ExchangeMode,
     IkePolicy,
     IpsecProposal,
     LocalAuthentication,
@@ -39,6 +40,8 @@ _IKE_KEPT: dict[str, object] = {
     "fragment_octets": 1_400,
     "unique": UniquePolicy.KEEP,
     "childless": Childless.NEVER,
+    "exchange_mode": ExchangeMode.AGGRESSIVE,
+    "lifetime_kilobytes": 4_000,
 }
 """Fields of the IKE policy that take effect from now on, each with another value than by default."""
 
@@ -326,7 +329,7 @@ class TestRunning:
         world.run(30)
         assert len(paris.engine.snapshot(world.now)) == 1
         assert len(paris.data_plane.sas) == 2
-        assert len(paris.engine._sas) == 1
+        assert len(paris.engine.v2.sas) == 1
         assert lyon.status(1).state is TunnelState.UP
 
     def test_moved_address(self) -> None:

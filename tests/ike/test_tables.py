@@ -206,6 +206,15 @@ class _Owner:
     def handle_timer(self, now: float) -> None:
         """Not called here."""
 
+    def maintain(self, now: float) -> None:
+        """Not called here."""
+
+    def react(self, error: Exception, now: float) -> None:
+        """Not called here."""
+
+    def abandon(self) -> None:
+        """Not called here."""
+
 
 class TestTimers:
     def test_agenda_follows_changes(self) -> None:

@@ -29,8 +29,12 @@ __all__ = [
     "PublicKey",
     "SignatureError",
     "auth_data",
+    "der_of_raw",
     "parse_auth",
+    "public_key",
+    "raw_of_der",
     "sign",
+    "unfit",
     "usable",
     "verify",
 ]
@@ -149,32 +153,26 @@ def _why_not(identifier: bytes) -> str:
 
 def sign(private_key: PrivateKey, row: Signature, octets: bytes) -> bytes:
     """Return the bare signature of ``octets``. Raises ValueError when the key cannot sign as ``row`` says."""
-    reason = _unfit(private_key.public_key(), row)
+    reason = unfit(private_key.public_key(), row)
     if reason:
         raise ValueError(reason)
     if isinstance(private_key, rsa.RSAPrivateKey):
         return private_key.sign(octets, _padding(row), _HASHES[row.hash])
     if isinstance(private_key, ec.EllipticCurvePrivateKey):
         der = private_key.sign(octets, ec.ECDSA(_HASHES[row.hash]))
-        if row.method == _DIGITAL_SIGNATURE:
-            return der
-        half = _RAW_HALF_OCTETS[row.key]
-        return b"".join(number.to_bytes(half, "big") for number in decode_dss_signature(der))
+        return der if row.method == _DIGITAL_SIGNATURE else raw_of_der(row, der)
     return private_key.sign(octets)
 
 
 def verify(spki_der: bytes, row: Signature, bare: bytes, octets: bytes) -> None:
     """Check the bare signature of ``octets`` with the key of a SubjectPublicKeyInfo. Raises SignatureError."""
-    key = _load(spki_der)
-    reason = _unfit(key, row) or _restricted(spki_der, row)
-    if reason:
-        raise SignatureError(reason)
+    key = public_key(spki_der, row)
     try:
         if isinstance(key, rsa.RSAPublicKey):
             key.verify(bare, octets, _padding(row), _HASHES[row.hash])
         elif isinstance(key, ec.EllipticCurvePublicKey):
             if row.method != _DIGITAL_SIGNATURE:
-                bare = _der_of_raw(row, bare)
+                bare = der_of_raw(row, bare)
             key.verify(bare, octets, ec.ECDSA(_HASHES[row.hash]))
         else:
             key.verify(bare, octets)
@@ -195,7 +193,7 @@ def usable(key: bytes | PublicKey | PrivateKey, peer_hashes: frozenset[int] | No
         return ()
     if isinstance(public, PrivateKey):
         public = public.public_key()
-    rows = [row for row in SIGNATURE.values() if not _unfit(public, row)]
+    rows = [row for row in SIGNATURE.values() if not unfit(public, row)]
     if isinstance(key, bytes):
         rows = [row for row in rows if not _restricted(key, row)]
     modern = [row for row in rows if row.method == _DIGITAL_SIGNATURE and HASH_NUMBERS[row.hash] in (peer_hashes or ())]
@@ -203,6 +201,15 @@ def usable(key: bytes | PublicKey | PrivateKey, peer_hashes: frozenset[int] | No
         bits = min(public.key_size, 512)
         modern.sort(key=lambda row: ((size := _HASHES[row.hash].digest_size * 8) < bits, abs(size - bits)))
     return tuple(row.slug for row in (*modern, *(row for row in rows if row.method != _DIGITAL_SIGNATURE)))
+
+
+def public_key(spki_der: bytes, row: Signature) -> PublicKey:
+    """Return the key of a SubjectPublicKeyInfo, which must go with ``row``. Raises SignatureError."""
+    key = _load(spki_der)
+    reason = unfit(key, row) or _restricted(spki_der, row)
+    if reason:
+        raise SignatureError(reason)
+    return key
 
 
 def _load(spki_der: bytes) -> PublicKey:
@@ -215,8 +222,8 @@ def _load(spki_der: bytes) -> PublicKey:
     return key
 
 
-def _unfit(key: PublicKey, row: Signature) -> str:
-    """Why this key does not go with ``row``; empty where it does."""
+def unfit(key: PublicKey, row: Signature) -> str:
+    """Return why this key does not go with ``row``, by its kind or its size; empty where it does."""
     match key:
         case rsa.RSAPublicKey():
             if row.key != "rsa":
@@ -249,7 +256,14 @@ def _padding(row: Signature) -> padding.AsymmetricPadding:
     return padding.PSS(mgf=padding.MGF1(algorithm), salt_length=algorithm.digest_size)
 
 
-def _der_of_raw(row: Signature, bare: bytes) -> bytes:
+def raw_of_der(row: Signature, der: bytes) -> bytes:
+    """Return r and s side by side, each as long as the curve's field (RFC 4754 section 7)."""
+    half = _RAW_HALF_OCTETS[row.key]
+    return b"".join(number.to_bytes(half, "big") for number in decode_dss_signature(der))
+
+
+def der_of_raw(row: Signature, bare: bytes) -> bytes:
+    """Return the DER of r and s side by side. Raises SignatureError for another length."""
     half = _RAW_HALF_OCTETS[row.key]
     if len(bare) != 2 * half:
         raise SignatureError(f"a signature of method {row.method} takes {2 * half} octets, not {len(bare)}")

@@ -73,7 +73,7 @@ def certificate_requests(sa: IkeSa, tunnels: Iterable[Tunnel], most: int = _MOST
     policies = [each.remote_auth for each in tunnels if each.remote_auth.kind is AuthKind.CERTIFICATE]
     if not policies:
         return ()
-    found = dict.fromkeys(each for policy in policies for each in sa.core.credentials.anchor_hashes(policy))
+    found = dict.fromkeys(each for policy in policies for each in sa.core.hub.credentials.anchor_hashes(policy))
     data = b"".join(found) if len(found) <= most else b""
     return (CertReq(encoding=CertEncoding.X509_SIGNATURE, data=data),)
 

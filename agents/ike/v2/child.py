@@ -10,20 +10,10 @@ from typing import TYPE_CHECKING
 
 from agents.contract import algorithms
 from agents.contract.config import Child, IpsecProposal, Mode
-from agents.contract.secret import Secret
-from agents.dataplane.base import (
-    AuthenticationHeader,
-    Direction,
-    Limits,
-    PolicySpec,
-    SaId,
-    SaProtocol,
-    SaSpec,
-    UdpEncapsulation,
-)
-from agents.ike import selectors
+from agents.dataplane.base import PolicySpec, SaId, SaSpec
+from agents.ike import specs
 from agents.ike.outputs import Path
-from agents.ike.timers import rekey_after_s, soft_limit
+from agents.ike.timers import rekey_after_s
 from agents.ike.v2.keymat import derive_child_keys
 from agents.ike.v2.states import ChildState
 from agents.ike.wire.payloads import SelectorRange
@@ -31,13 +21,6 @@ from agents.ike.wire.registry import Protocol
 
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
-
-NAT_PORT = 4500
-_UNNATTED_PORT = 500
-_MOST_PACKETS = 2**32 - 1
-"""Sequence numbers of 32 bits must not begin again (RFC 4303 section 3.3.3): a new SA is there before."""
-
-_SA_PROTOCOLS = {Protocol.ESP: SaProtocol.ESP, Protocol.AH: SaProtocol.AH}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +84,7 @@ class ChildSa:
         self.switch_at: float | None = None
         self.installed_at = now
         lifetime_s = agreement.config.lifetime_s
-        uniform = sa.core.entropy.uniform()
+        uniform = sa.core.hub.entropy.uniform()
         self.rekey_at: float | None = now + rekey_after_s(lifetime_s, agreement.initiator, uniform)
         self.expire_at = now + lifetime_s
         self.inbound, self.outbound, self.policies = _specs(sa, agreement, uniform)
@@ -139,24 +122,8 @@ class ChildSa:
 
     def move(self, path: Path, encapsulated: bool) -> None:
         """Rewrite specs and policies for another path, inside UDP or not."""
-        local, remote = path.local_address, path.remote_address
-        self.inbound = replace(
-            self.inbound,
-            source=remote,
-            destination=local,
-            encapsulation=encapsulation(path, Direction.IN) if encapsulated else None,
-        )
-        self.outbound = replace(
-            self.outbound,
-            source=local,
-            destination=remote,
-            encapsulation=encapsulation(path, Direction.OUT) if encapsulated else None,
-        )
-        self.policies = tuple(
-            replace(policy, source=local, destination=remote)
-            if policy.direction is Direction.OUT
-            else replace(policy, source=remote, destination=local)
-            for policy in self.policies
+        self.inbound, self.outbound, self.policies = specs.moved(
+            self.inbound, self.outbound, self.policies, path, encapsulated
         )
 
     def retime(self, config: Child, uniform: float) -> None:
@@ -171,60 +138,9 @@ class ChildSa:
         self.expire_at = self.installed_at + lifetime_s
 
 
-def encapsulation(path: Path, direction: Direction) -> UdpEncapsulation:
-    """Return the UDP ports of ESP on this path; where IKE stayed on 500, ESP still uses 4500 (RFC 3948)."""
-    local = NAT_PORT if path.local_port == _UNNATTED_PORT else path.local_port
-    remote = NAT_PORT if path.remote_port == _UNNATTED_PORT else path.remote_port
-    if direction is Direction.OUT:
-        return UdpEncapsulation(source_port=local, destination_port=remote)
-    return UdpEncapsulation(source_port=remote, destination_port=local)
-
-
 def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaSpec, tuple[PolicySpec, ...]]:
     assert sa.tunnel is not None
-    config, path = agreement.config, sa.esp_path
-    tunnel_id = sa.tunnel.config.id
-    packets = config.lifetime_packets
-    if not agreement.esn:
-        packets = min(packets or _MOST_PACKETS, _MOST_PACKETS)
-    base = SaSpec(
-        tunnel_id=tunnel_id,
-        direction=Direction.IN,
-        spi=agreement.spi_in,
-        source=path.remote_address,
-        destination=path.local_address,
-        reqid=sa.core.reqid(tunnel_id, config.name, agreement.slot),
-        encryption=agreement.proposal.encryption,
-        integrity=agreement.proposal.integrity,
-        mode=agreement.mode,
-        extended_sequence_numbers=agreement.esn,
-        replay_window=config.replay_window,
-        limits=Limits(
-            hard_s=config.lifetime_s,
-            soft_bytes=soft_limit(config.lifetime_bytes, uniform),
-            hard_bytes=config.lifetime_bytes,
-            soft_packets=soft_limit(packets, uniform),
-            hard_packets=packets,
-        ),
-    )
-    inbound, outbound = _directions(sa, agreement, base)
-    policies = selectors.policies(
-        tunnel_id=tunnel_id,
-        reqid=base.reqid,
-        local_address=path.local_address,
-        remote_address=path.remote_address,
-        local_ts=agreement.local_ts,
-        remote_ts=agreement.remote_ts,
-        mode=agreement.mode,
-        protocols=tuple(_SA_PROTOCOLS[each] for each in agreement.protocols),
-        compressed=agreement.cpi_in is not None,
-    )
-    return inbound, outbound, policies
-
-
-def _directions(sa: IkeSa, agreement: Agreement, base: SaSpec) -> tuple[SaSpec, SaSpec]:
-    """Return the specs with keys, CPIs and encapsulation: the inbound one, then the outbound one."""
-    proposal, path = agreement.proposal, sa.esp_path
+    config, proposal, tunnel_id = agreement.config, agreement.proposal, sa.tunnel.config.id
     keys = derive_child_keys(
         sa.suite.prf,
         sa.keys.sk_d,
@@ -235,33 +151,36 @@ def _directions(sa: IkeSa, agreement: Agreement, base: SaSpec) -> tuple[SaSpec, 
         None if proposal.integrity is None else algorithms.INTEGRITY[proposal.integrity],
         None if proposal.ah_integrity is None else algorithms.INTEGRITY[proposal.ah_integrity],
     )
-    sending, receiving = (keys.encr_i, keys.integ_i, keys.ah_i), (keys.encr_r, keys.integ_r, keys.ah_r)
+    sending = specs.Keys(encryption=keys.encr_i, integrity=keys.integ_i, ah=keys.ah_i)
+    receiving = specs.Keys(encryption=keys.encr_r, integrity=keys.integ_r, ah=keys.ah_r)
     if not agreement.initiator:
         sending, receiving = receiving, sending
-
-    def keyed(spec: SaSpec, keys: tuple[Secret, Secret | None, Secret | None], ah_spi: int, cpi: int | None) -> SaSpec:
-        encryption_key, integrity_key, ah_key = keys
-        ah = None
-        if proposal.ah_integrity is not None and ah_key is not None:
-            ah = AuthenticationHeader(spi=ah_spi, integrity=proposal.ah_integrity, key=ah_key)
-        return replace(
-            spec,
-            encryption_key=None if proposal.encryption is None else encryption_key,
-            integrity_key=integrity_key,
-            ah=ah,
-            compression_cpi=cpi,
-            encapsulation=encapsulation(path, spec.direction) if sa.encapsulated else None,
+    return specs.build(
+        specs.Blueprint(
+            tunnel_id=tunnel_id,
+            reqid=sa.core.hub.reqid(tunnel_id, config.name, agreement.slot),
+            path=sa.esp_path,
+            encapsulated=sa.encapsulated,
+            proposal=proposal,
+            mode=agreement.mode,
+            esn=agreement.esn,
+            replay_window=config.replay_window,
+            limits=specs.limits(
+                config,
+                lifetime_s=config.lifetime_s,
+                lifetime_bytes=config.lifetime_bytes,
+                esn=agreement.esn,
+                uniform=uniform,
+            ),
+            spi_in=agreement.spi_in,
+            spi_out=agreement.spi_out,
+            ah_spi_in=agreement.spi_in,
+            ah_spi_out=agreement.spi_out if agreement.ah_spi_out is None else agreement.ah_spi_out,
+            keys_in=receiving,
+            keys_out=sending,
+            cpi_in=agreement.cpi_in,
+            cpi_out=agreement.cpi_out,
+            local_ts=agreement.local_ts,
+            remote_ts=agreement.remote_ts,
         )
-
-    outbound = replace(
-        base,
-        direction=Direction.OUT,
-        spi=agreement.spi_out,
-        source=path.local_address,
-        destination=path.remote_address,
-    )
-    ah_spi_out = agreement.spi_out if agreement.ah_spi_out is None else agreement.ah_spi_out
-    return (
-        keyed(base, receiving, agreement.spi_in, agreement.cpi_in),
-        keyed(outbound, sending, ah_spi_out, agreement.cpi_out),
     )

@@ -1,29 +1,13 @@
-"""Stateless cookies and half-open limits (RFC 7296 section 2.6): what keeps unproven addresses from costing much."""
+"""Stateless cookies (RFC 7296 section 2.6): what keeps unproven addresses from costing much."""
 
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 
 from agents.ike.outputs import Entropy, Path
 
 ROTATE_S = 60.0
 """Age at which the secret is replaced; the one before stays good for as long again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HalfOpenLimits:
-    """Negotiations that a peer began and has not authenticated.
-
-    From ``cookie_threshold`` on, or for one address from ``cookie_per_address`` on, cookies are demanded (0: always);
-    beyond ``total`` or, for one address, ``per_address``, requests are dropped. Cookies begin well below
-    ``per_address``: whoever forges a peer's address must not fill what that peer itself, with a cookie, still gets.
-    """
-
-    cookie_threshold: int = 64
-    cookie_per_address: int = 32
-    per_address: int = 64
-    total: int = 2_000
 
 
 class CookieJar:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from agents.contract.config import IkeProposal
 from agents.ike.errors import PeerError, WireError
+from agents.ike.limits import HalfOpenLimits
 from agents.ike.outputs import Path, Transmit
+from agents.ike.tally import Count
 from agents.ike.v2 import steps
-from agents.ike.v2.cookie import CookieJar, HalfOpenLimits
+from agents.ike.v2.cookie import CookieJar
 from agents.ike.v2.sa import IkeSa
-from agents.ike.v2.tally import Count
 from agents.ike.v2.tasks import init
 from agents.ike.wire.header import HEADER_OCTETS, NO_SPI, Header
 from agents.ike.wire.message import Message, parse_clear, serialize_clear
@@ -39,7 +40,7 @@ class Door:
         self.limits = limits
         self.requests: dict[tuple[str, int, bytes], IkeSa] = {}
         self.half_open: Counter[str] = Counter()
-        self._cookies = CookieJar(core.entropy)
+        self._cookies = CookieJar(core.hub.entropy)
         self._credit = float(_ANSWERS_AT_ONCE)
         self._credit_at = 0.0
 
@@ -55,14 +56,14 @@ class Door:
             if known.init_request == datagram and known.init_response:
                 self._core.exchanges.add(header.exchange, Count.RETRANSMISSIONS_IN)
                 self._core.exchanges.add(header.exchange, Count.RETRANSMISSIONS_OUT)
-                self._core.emit(Transmit(path=path, datagram=known.init_response))
+                self._core.hub.emit(Transmit(path=path, datagram=known.init_response))
             raise WireError("drop.duplicate", "a first request that was already answered")
         self._core.exchanges.add(header.exchange, Count.REQUESTS_IN)
         candidates = self._core.candidates(path.local_address, path.remote_address)
         if not candidates:
             self._refuse(datagram, header, path, NotifyType.NO_PROPOSAL_CHOSEN)
             place = f"{path.remote_address} to {path.local_address}"
-            self._core.report("ike.no-tunnel", f"No tunnel takes a negotiation from {place}", received=place)
+            self._core.hub.report("ike.no-tunnel", f"No tunnel takes a negotiation from {place}", received=place)
             return
         try:
             self._open(datagram, header, path, candidates, now)
@@ -98,7 +99,7 @@ class Door:
         self.half_open[address] += 1
         sa.half_open_address = address
         self._core.register(sa)
-        self._core.report("ike.peer-initiates", f"{address} asks for an IKE SA", attributes=steps.attributes(sa))
+        self._core.hub.report("ike.peer-initiates", f"{address} asks for an IKE SA", attributes=steps.attributes(sa))
 
     def _proven(self, message: Message, path: Path, now: float) -> bool:
         """Return whether the request carries a cookie of ours: its sender gets what is sent to its address."""
@@ -114,11 +115,11 @@ class Door:
         self._answer(datagram, path, init.refuse(message.header, NotifyType.COOKIE, fresh))
         if message.notify(NotifyType.COOKIE) is not None:
             raise WireError("drop.cookie", "a cookie that is not ours or too old")
-        self._core.report("ike.cookie-demanded", f"A cookie was demanded from {path.remote_address}")
+        self._core.hub.report("ike.cookie-demanded", f"A cookie was demanded from {path.remote_address}")
 
     def _report_refusal(self, error: PeerError, header: Header, path: Path, tunnel: TunnelRuntime | None) -> None:
         """Report a first request that was refused; ``tunnel`` when it can only have meant this one."""
-        self._core.report(
+        self._core.hub.report(
             error.code,
             error.message,
             tunnel_id=None if tunnel is None else tunnel.config.id,
@@ -129,7 +130,7 @@ class Door:
         )
         if error.notify == NotifyType.INVALID_KE_PAYLOAD:
             return
-        self._core.report(
+        self._core.hub.report(
             "ike.sa-failed",
             f"The IKE SA with {path.remote_address} could not be established: {error.message}",
             tunnel_id=None if tunnel is None else tunnel.config.id,
@@ -151,7 +152,7 @@ class Door:
     def _answer(self, request: bytes, path: Path, answer: bytes) -> None:
         if len(answer) <= len(request):  # never amplify towards an address that is not proven
             self._core.exchanges.add(Exchange.IKE_SA_INIT, Count.RESPONSES_OUT)
-            self._core.emit(Transmit(path=path, datagram=answer))
+            self._core.hub.emit(Transmit(path=path, datagram=answer))
 
     # --- said to strangers
 
@@ -193,7 +194,7 @@ class Door:
         )
         if self._credit >= 1.0 and len(answer) <= len(request):
             self._credit -= 1.0
-            self._core.emit(Transmit(path=path, datagram=answer))
+            self._core.hub.emit(Transmit(path=path, datagram=answer))
 
     # --- what is counted
 

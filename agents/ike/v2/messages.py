@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path, Transmit
+from agents.ike.paths import NAT_PORT
+from agents.ike.tally import Count
 from agents.ike.v2 import reauth
-from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.protection import Sent
 from agents.ike.v2.states import REQUESTS, SaState
-from agents.ike.v2.tally import Count
 from agents.ike.v2.tasks import mobike
 from agents.ike.v2.window import RENEW_MESSAGE_ID, WINDOW, Arrival, Arrived
 from agents.ike.wire.fragments import is_fragment, read_place
@@ -59,13 +59,13 @@ def send_request(sa: IkeSa, task: Task, payloads: tuple[Payload, ...], now: floa
         sent = Sent(header=header, datagrams=(datagram,))
     else:
         sent = _pack(sa, header, payloads)
-    sa.requests.sent(task.exchange, sent, now, sa.core.retransmission)
+    sa.requests.sent(task.exchange, sent, now, sa.core.hub.retransmission)
     sa.core.exchanges.add(task.exchange, Count.REQUESTS_OUT)
     transmit(sa, sent, sa.path)
     sa.last_sent = now
     if sa.requests.next_id == RENEW_MESSAGE_ID:
         sa.rekey_at = now
-    sa.core.touch(sa)
+    sa.core.hub.touch(sa)
 
 
 def respond(sa: IkeSa, payloads: tuple[Payload, ...], now: float) -> None:
@@ -80,13 +80,13 @@ def respond(sa: IkeSa, payloads: tuple[Payload, ...], now: float) -> None:
     sa.last_sent = now
     if sa.responses.expected == RENEW_MESSAGE_ID:
         sa.rekey_at = now
-    sa.core.touch(sa)
+    sa.core.hub.touch(sa)
 
 
 def transmit(sa: IkeSa, sent: Sent, path: Path) -> None:
     """Send a message, or send it again, in datagrams that the path takes now."""
     for datagram in _fitting(sa, sent, path):
-        sa.core.emit(Transmit(path=path, datagram=datagram))
+        sa.core.hub.emit(Transmit(path=path, datagram=datagram))
 
 
 def path_narrowed(sa: IkeSa, packet_octets: int) -> None:
@@ -131,12 +131,12 @@ def _pack(sa: IkeSa, header: Header, payloads: tuple[Payload, ...]) -> Sent:
     whole = sa.protection.whole_octets(inner)
     path = sa.reply_path if header.response else sa.path
     if not sa.fragmentation or whole <= _datagram_limit(_LEAST_PACKET_OCTETS[_version(path)], path):
-        return Sent(header=header, datagrams=(sa.protection.seal_inner(header, inner, sa.core.entropy),))
+        return Sent(header=header, datagrams=(sa.protection.seal_inner(header, inner, sa.core.hub.entropy),))
     limit = _datagram_limit(packet_limit(sa, path), path)
     if whole <= limit:
-        datagrams: tuple[bytes, ...] = (sa.protection.seal_inner(header, inner, sa.core.entropy),)
+        datagrams: tuple[bytes, ...] = (sa.protection.seal_inner(header, inner, sa.core.hub.entropy),)
     else:
-        datagrams = sa.protection.seal_fragments(header, inner, limit, sa.core.entropy)
+        datagrams = sa.protection.seal_fragments(header, inner, limit, sa.core.hub.entropy)
     return Sent(header=header, datagrams=datagrams, inner=inner, protection=sa.protection)
 
 
@@ -147,7 +147,7 @@ def _fitting(sa: IkeSa, sent: Sent, path: Path) -> tuple[bytes, ...]:
     limit = _datagram_limit(packet_limit(sa, path), path)
     if all(len(datagram) <= limit for datagram in sent.datagrams):
         return sent.datagrams
-    return sent.protection.seal_fragments(sent.header, sent.inner, limit, sa.core.entropy)
+    return sent.protection.seal_fragments(sent.header, sent.inner, limit, sa.core.hub.entropy)
 
 
 # --- in
@@ -195,7 +195,7 @@ def answer_held(sa: IkeSa, now: float) -> None:
     try:
         _work_on(sa, arrived, now)
     except (WireError, PeerError) as error:
-        sa.core.react(sa, error, now)
+        sa.react(error, now)
 
 
 def _answer_again(sa: IkeSa, message_id: int, path: Path) -> None:
@@ -212,7 +212,7 @@ def _work_on(sa: IkeSa, arrived: Arrived, now: float) -> None:
     sa.core.exchanges.add(arrived.exchange, Count.REQUESTS_IN)
     sa.reply_path = arrived.path
     sa.heard(arrived.path, now)
-    sa.core.touch(sa)
+    sa.core.hub.touch(sa)
     if isinstance(arrived.content, WireError):
         raise arrived.content
     sa.dispatch(arrived.content, now)
@@ -246,5 +246,5 @@ def _open(sa: IkeSa, datagram: bytes, header: Header, now: float) -> tuple[Heade
     fragment = sa.protection.open_fragment(datagram, header)
     proven = sa.state is not SaState.INIT_RECEIVED
     whole = sa.reassembly.add(header, fragment, datagram, now, proven)
-    sa.core.touch(sa)
+    sa.core.hub.touch(sa)
     return None if whole is None else (whole.header, whole.inner, whole.datagram)

@@ -8,39 +8,23 @@ decides, in :mod:`agents.ike.v2.roam`. The exchanges are in :mod:`agents.ike.v2.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 from typing import TYPE_CHECKING
 
-from agents.contract.config import Endpoint, Mode, Tunnel
+from agents.contract.config import Mode, Tunnel
 from agents.ike.outputs import Keepalive, MoveChild, Path
-from agents.ike.v2.child import NAT_PORT, ChildSa
+from agents.ike.paths import IKE_PORT, NAT_PORT, addresses_of, endpoint, same_version
+from agents.ike.v2.child import ChildSa
 from agents.ike.v2.states import SaState
 
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
     from agents.ike.v2.tunnel import TunnelRuntime
 
-IKE_PORT = 500
 UNKNOWN_PATH_OCTETS = 65_535
 PATIENT_TRIES = 2
 """A request goes out so often on its own path before it tries the others too."""
 MOST_PROBES = 4
 """So many other paths are tried beside each transmission."""
-
-
-def addresses_of(end: Endpoint) -> tuple[str, ...]:
-    """Return every address of an end of a tunnel, the main one first."""
-    return (end.address, *end.more_addresses)
-
-
-def pairs_of(config: Tunnel) -> set[tuple[str, str]]:
-    """Return the pairs of a local and a remote address that the tunnel may run between."""
-    return {
-        (local, remote)
-        for local in addresses_of(config.local)
-        for remote in addresses_of(config.remote)
-        if _same_version(local, remote)
-    }
 
 
 def may_move(config: Tunnel) -> bool:
@@ -50,7 +34,7 @@ def may_move(config: Tunnel) -> bool:
 
 def own_addresses(tunnel: TunnelRuntime) -> tuple[str, ...]:
     """Return the tunnel's addresses on our side that this host has now; all of them when that is not known."""
-    configured, present = addresses_of(tunnel.config.local), tunnel.core.addresses
+    configured, present = addresses_of(tunnel.config.local), tunnel.core.hub.addresses
     return configured if present is None else tuple(each for each in configured if each in present)
 
 
@@ -65,7 +49,7 @@ def first_path(tunnel: TunnelRuntime, attempt: int) -> Path:
     config = tunnel.config
     locals_ = own_addresses(tunnel) or (config.local.address,)
     pairs = [
-        (local, remote) for local in locals_ for remote in addresses_of(config.remote) if _same_version(local, remote)
+        (local, remote) for local in locals_ for remote in addresses_of(config.remote) if same_version(local, remote)
     ] or [(config.local.address, config.remote.address)]
     local, remote = pairs[attempt % len(pairs)]
     return Path(local_address=local, local_port=IKE_PORT, remote_address=remote, remote_port=IKE_PORT)
@@ -88,7 +72,7 @@ def alternatives(sa: IkeSa) -> tuple[Path, ...]:
         )
         for local in locals_
         for remote in remotes
-        if _same_version(local, remote) and (local, remote) != (now.local_address, now.remote_address)
+        if same_version(local, remote) and (local, remote) != (now.local_address, now.remote_address)
     )
 
 
@@ -145,7 +129,7 @@ def _move_child(sa: IkeSa, child: ChildSa) -> None:
     if (child.inbound, child.outbound) == before or sa.tunnel is None:
         return
     for old, spec in ((old_in, child.inbound), (old_out, child.outbound)):
-        sa.core.emit(MoveChild(tunnel_id=sa.tunnel.config.id, old=old, spec=spec))
+        sa.core.hub.emit(MoveChild(tunnel_id=sa.tunnel.config.id, old=old, spec=spec))
 
 
 # --- taking another path
@@ -157,7 +141,7 @@ def take(sa: IkeSa, path: Path, now: float) -> None:
     sa.moves += 1
     sa.path_octets = UNKNOWN_PATH_OCTETS
     sa.requests.hurry(now)
-    sa.core.touch(sa)
+    sa.core.hub.touch(sa)
 
 
 def inherit(successor: IkeSa, old: IkeSa) -> None:
@@ -214,7 +198,7 @@ def keep_alive(sa: IkeSa, now: float) -> None:
     due = keepalive_at(sa)
     if due is not None and now >= due:
         sa.last_sent = now
-        sa.core.emit(Keepalive(path=sa.esp_path if sa.encapsulated else sa.path))
+        sa.core.hub.emit(Keepalive(path=sa.esp_path if sa.encapsulated else sa.path))
 
 
 # --- words
@@ -225,15 +209,6 @@ def describe(path: Path) -> str:
     return f"{endpoint(path.local_address, path.local_port)} = {endpoint(path.remote_address, path.remote_port)}"
 
 
-def endpoint(address: str, port: int) -> str:
-    """Return ``address:port``, IPv6 in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
 def pair(path: Path) -> tuple[str, str]:
     """Return the two addresses."""
     return path.local_address, path.remote_address
-
-
-def _same_version(left: str, right: str) -> bool:
-    return ipaddress.ip_address(left).version == ipaddress.ip_address(right).version

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from agents.contract.config import Tunnel
 from agents.contract.secret import Secret
+from agents.ike import identity
 from agents.ike.crypto.prf import prf_plus
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
-from agents.ike.v2 import identity
 from agents.ike.v2.keymat import IkeKeys
 from agents.ike.wire.message import Message
 from agents.ike.wire.payloads import Notify
@@ -48,7 +48,7 @@ def offered(sa: IkeSa, config: Tunnel) -> IkeKeys | None:
 
     Raises PeerError when it is required and the responder knows nothing of it.
     """
-    secret = sa.core.credentials.ppk(config.ppk)
+    secret = sa.core.hub.credentials.ppk(config.ppk)
     if config.ppk is None or secret is None:
         return None
     if sa.auth.ppk_known:
@@ -70,7 +70,7 @@ def chosen(sa: IkeSa, config: Tunnel, message: Message) -> IkeKeys | None:
     Where None is returned and the request names a key, the peer's proof is its NO_PPK_AUTH (:func:`plain_proof`).
     """
     notify = message.notify(NotifyType.PPK_IDENTITY) if sa.auth.ppk_known else None
-    secret = sa.core.credentials.ppk(config.ppk)
+    secret = sa.core.hub.credentials.ppk(config.ppk)
     if notify is None:
         if config.ppk_required:
             raise _required("The peer does not use a post-quantum key", config, received="no PPK_IDENTITY")

@@ -18,13 +18,13 @@ from agents.contract.algorithms import Signature
 from agents.contract.config import AuthKind, Tunnel
 from agents.contract.events import KINDS
 from agents.contract.secret import Secret
+from agents.ike import identity
+from agents.ike.credentials import OwnCertificate
 from agents.ike.crypto import signature
 from agents.ike.crypto.errors import SignatureError
 from agents.ike.errors import PeerError
 from agents.ike.outputs import Verdict
-from agents.ike.v2 import identity
 from agents.ike.v2.announce import accepted_signatures
-from agents.ike.v2.credentials import OwnCertificate
 from agents.ike.v2.keymat import auth_octets, psk_auth
 from agents.ike.wire.message import Message
 from agents.ike.wire.payloads import Auth, Cert, Identification, IdI, IdR
@@ -77,16 +77,11 @@ Proven = Callable[[str, float], None]
 """Called with how the peer has proven itself: ``psk`` or a signature's slug."""
 
 
-def needs_psk(config: Tunnel) -> bool:
-    """Return whether either end proves itself by pre-shared key."""
-    return AuthKind.PSK in (config.local_auth.kind, config.remote_auth.kind)
-
-
 def own_identity(sa: IkeSa) -> IdI | IdR:
     """Return the ID payload of our end. Raises PeerError when the document's identity cannot be sent."""
     assert sa.tunnel is not None
     config = sa.tunnel.config
-    own = sa.core.credentials.certificate(config.local_auth.certificate)
+    own = sa.core.hub.credentials.certificate(config.local_auth.certificate)
     make = identity.to_id_i if sa.initiator else identity.to_id_r
     try:
         return make(config.local.identity, None if own is None else own.subject)
@@ -129,7 +124,7 @@ def _sign(sa: IkeSa, wanted: Sequence[bytes], then: Callable[[Proof, float], Non
     """Ask for one signature after the other, then hand over the proof."""
     assert sa.tunnel is not None
     config = sa.tunnel.config
-    own = sa.core.credentials.certificate(config.local_auth.certificate)
+    own = sa.core.hub.credentials.certificate(config.local_auth.certificate)
     if own is None:
         raise _own_problem(config, "This gateway's certificate cannot be read")
     row = _choose(sa, config, own)
@@ -140,14 +135,14 @@ def _sign(sa: IkeSa, wanted: Sequence[bytes], then: Callable[[Proof, float], Non
             raise _own_problem(config, "The private key of this gateway's certificate is not there or cannot sign")
         made.append(signature.auth_data(row, bare))
         if len(made) < len(wanted):
-            sa.core.questions.sign(sa, own.id, row.slug, wanted[len(made)], wrap(signed))
+            sa.core.hub.questions.sign(sa, config, own.id, row.slug, wanted[len(made)], wrap(signed))
             return
         certificates = tuple(Cert(encoding=CertEncoding.X509_SIGNATURE, data=each) for each in own.chain)
         auth = Auth(method=row.method, data=made[0])
         plain = made[1] if len(made) > 1 else None
         then(Proof(slug=row.slug, auth=auth, plain=plain, certificates=certificates), at)
 
-    sa.core.questions.sign(sa, own.id, row.slug, wanted[0], wrap(signed))
+    sa.core.hub.questions.sign(sa, config, own.id, row.slug, wanted[0], wrap(signed))
 
 
 def check(sa: IkeSa, claim: Claim, psk: Secret | None, then: Proven, now: float, wrap: Wrap) -> None:
@@ -241,7 +236,8 @@ def _check_signature(sa: IkeSa, config: Tunnel, claim: Claim, then: Proven, wrap
             ) from None
         then(row.slug, at)
 
-    sa.core.questions.validate(sa, chain, claim.shown, wrap(judged))
+    assert sa.tunnel is not None
+    sa.core.hub.questions.validate(sa, sa.tunnel.config, chain, (claim.shown.id_type, claim.shown.data), wrap(judged))
 
 
 def _chain(message: Message) -> tuple[bytes, ...]:

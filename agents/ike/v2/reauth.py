@@ -44,7 +44,7 @@ def retime(sa: IkeSa) -> None:
     if not lifetime_s:
         authentication.renew_at = authentication.ends_at = None
         return
-    authentication.renew_at = authentication.at + rekey_after_s(lifetime_s, sa.opener, sa.core.entropy.uniform())
+    authentication.renew_at = authentication.at + rekey_after_s(lifetime_s, sa.opener, sa.core.hub.entropy.uniform())
     authentication.ends_at = authentication.at + lifetime_s
 
 
@@ -70,7 +70,7 @@ def take(sa: IkeSa, message: Message) -> None:
         return
     sa.authentication.lifetime_s = int.from_bytes(notify.data, "big")
     retime(sa)
-    sa.core.touch(sa)
+    sa.core.hub.touch(sa)
 
 
 def expected(sa: IkeSa, now: float) -> bool:

@@ -26,7 +26,7 @@ def setting(sa: IkeSa) -> Setting:
         local_address=sa.path.local_address,
         remote_address=sa.path.remote_address,
         nat=sa.encapsulated,
-        features=sa.core.features,
+        features=sa.core.hub.features,
     )
 
 
@@ -36,9 +36,9 @@ class ChildRequest:
     def __init__(self, sa: IkeSa, config: Child, *, pfs: bool, asked: tuple[Ranges, Ranges] | None = None) -> None:
         """``asked`` are selectors to ask for in the place of the child's own."""
         self.config = config
-        self.spi_in = sa.core.new_esp_spi()
+        self.spi_in = sa.core.hub.new_esp_spi()
         here = setting(sa)
-        self.cpi_in = sa.core.new_cpi() if config.ipcomp and here.compression else None
+        self.cpi_in = sa.core.hub.new_cpi() if config.ipcomp and here.compression else None
         self.asked = asked
         self._offered = asked or here.ranges(config)
         self._extended = here.extended
@@ -97,15 +97,15 @@ class ChildRequest:
         )
         self._taken = False
         if accepted.peer_cpi is None:
-            sa.core.free_cpi(self.cpi_in)
+            sa.core.hub.free_cpi(self.cpi_in)
         return agreement
 
     def release(self, sa: IkeSa) -> None:
         """Give back what the request holds, if it has not become a child's."""
         if self._taken:
             self._taken = False
-            sa.core.free_esp_spi(self.spi_in)
-            sa.core.free_cpi(self.cpi_in)
+            sa.core.hub.free_esp_spi(self.spi_in)
+            sa.core.hub.free_cpi(self.cpi_in)
 
 
 def agree(
@@ -121,8 +121,8 @@ def agree(
     return _agreement(
         accepted,
         initiator=False,
-        spi_in=sa.core.new_esp_spi(),
-        cpi_in=None if accepted.peer_cpi is None else sa.core.new_cpi(),
+        spi_in=sa.core.hub.new_esp_spi(),
+        cpi_in=None if accepted.peer_cpi is None else sa.core.hub.new_cpi(),
         nonces=nonces,
         shared=shared,
         slot=slot,

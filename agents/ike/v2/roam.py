@@ -41,7 +41,7 @@ def _address_is_there(sa: IkeSa, own: tuple[str, ...], now: float) -> None:
     if sa.mobility.lost_address == sa.path.local_address:
         sa.report("ike.address-back", f"{sa.path.local_address} is back")
         sa.requests.hurry(now)
-        sa.core.touch(sa)
+        sa.core.hub.touch(sa)
     sa.mobility.lost_address = None
     left = sa.mobility.detour
     if left is not None and left.local_address in own:

@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from agents.ike.crypto.errors import IntegrityError
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path, RemoveChild, SwitchOutbound
+from agents.ike.tally import Count
 from agents.ike.timers import (
     HALF_OPEN_S,
     LINGER_S,
@@ -31,7 +33,6 @@ from agents.ike.v2.protection import Protection
 from agents.ike.v2.reassembly import Reassembly
 from agents.ike.v2.reauth import Authentication
 from agents.ike.v2.states import LIVE_CHILD, ChildState, SaState
-from agents.ike.v2.tally import Count
 from agents.ike.v2.tasks import auth, create, delete, intermediate, mobike, rekey
 from agents.ike.v2.tasks.base import Task
 from agents.ike.v2.tasks.delete import DeleteChildren, DeleteIke, DeleteUnaccepted, Liveness
@@ -190,7 +191,7 @@ class IkeSa:
         attributes: Mapping[str, str] | None = None,
     ) -> None:
         """Report something about this SA."""
-        self.core.report(
+        self.core.hub.report(
             code,
             message,
             tunnel_id=None if self.tunnel is None else self.tunnel.config.id,
@@ -224,13 +225,13 @@ class IkeSa:
 
     def start_next(self, now: float) -> None:
         """Send the next queued request if none is outstanding."""
-        self.core.touch(self)
+        self.core.hub.touch(self)
         if self.undecided and self.state is SaState.ESTABLISHED:
             return
         while self.queue and self.requests.outstanding is None and self.state is not SaState.CLOSED:
             task = self.queue.popleft()
             if self.tunnel is not None:
-                self.core.touch(self.tunnel)
+                self.core.hub.touch(self.tunnel)
             payloads = task.start(self, now)
             if payloads is not None and self.requests.next_id >= LAST_MESSAGE_ID:
                 task.abandoned(self, now)
@@ -256,7 +257,7 @@ class IkeSa:
             self.cause = error.code
             steps.failed(self, str(error))
             self.close(now, linger=True)
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     # --- receiving
 
@@ -318,7 +319,7 @@ class IkeSa:
         task = self.current
         assert task is not None
         assert self.tunnel is not None
-        self.core.touch(self.tunnel)
+        self.core.hub.touch(self.tunnel)
         self.requests.answered()
         self.current = None
         if task.exchange == Exchange.IKE_AUTH:
@@ -357,17 +358,17 @@ class IkeSa:
         self.retime()
         reauth.begin(self, now)
         self.core.authenticated(self)
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def retime(self) -> None:
         """Set rekey time and expiry by the tunnel's present lifetime."""
         if self.tunnel is None or self.established_at is None:
             return
         lifetime_s = self.tunnel.config.ike.lifetime_s
-        uniform = self.core.entropy.uniform()
+        uniform = self.core.hub.entropy.uniform()
         self.rekey_at = self.established_at + rekey_after_s(lifetime_s, self.initiator, uniform)
         self.expire_at = self.established_at + lifetime_s
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def start_delete(self, now: float, notify: int | None = None) -> None:
         """Delete this SA politely; without keys it just goes."""
@@ -407,7 +408,7 @@ class IkeSa:
         self.reassembly.clear()
         if linger and self.responses.last is not None:
             self.expire_at = now + LINGER_S
-            self.core.touch(self)
+            self.core.hub.touch(self)
         else:
             self.core.unregister(self)
         if self.tunnel is not None:
@@ -418,7 +419,7 @@ class IkeSa:
         self.state = SaState.REKEYED
         self.rekey_at = self.delete_at = None
         self.expire_at = now + LINGER_S * 3
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def busy_with_children(self) -> bool:
         """Return whether a request of ours about children is outstanding (RFC 7296 section 2.25.2)."""
@@ -480,7 +481,7 @@ class IkeSa:
         child.switch_at = None
         if child.outbound_held:
             child.outbound_held = False
-            self.core.emit(SwitchOutbound(install_id=child.install_id))
+            self.core.hub.emit(SwitchOutbound(install_id=child.install_id))
 
     def remove_child(self, child: ChildSa, now: float, by_peer: bool = False) -> None:
         """Take a child out of the data plane and forget it."""
@@ -495,13 +496,13 @@ class IkeSa:
         child.state = ChildState.GONE
         if child in self.children:
             self.children.remove(child)
-        self.core.free_esp_spi(child.spi_in)
-        self.core.free_cpi(child.agreement.cpi_in)
-        self.core.removed(child)
+        self.core.hub.free_esp_spi(child.spi_in)
+        self.core.hub.free_cpi(child.agreement.cpi_in)
+        self.core.hub.removed(child)
         if self.tunnel is None:
             return
         still_needed = self.tunnel.needed_policies(child.name)
-        self.core.emit(
+        self.core.hub.emit(
             RemoveChild(
                 tunnel_id=self.tunnel.config.id,
                 child=child.name,
@@ -512,7 +513,7 @@ class IkeSa:
         if was_live:
             self.report("child.deleted", f"Child {child.name} was deleted{' by the peer' if by_peer else ''}")
         self.tunnel.child_gone(child, now, by_peer=by_peer)
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def remove_all_children(self, now: float) -> None:
         """Take every child out of the data plane."""
@@ -527,7 +528,7 @@ class IkeSa:
 
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
-        self.core.touch(self)
+        self.core.hub.touch(self)
         watch.handle_timer(self, now)
 
     def rekey_child(self, child: ChildSa, now: float) -> None:
@@ -537,6 +538,18 @@ class IkeSa:
             isinstance(task, create.CreateChild) and task.replaced is child for task in self.queue
         ):
             self.enqueue(create.CreateChild(child.name, child), now)
+
+    def maintain(self, now: float) -> None:
+        """Nothing is missing that a deadline would not say."""
+
+    def react(self, error: WireError | PeerError | IntegrityError, now: float) -> None:
+        """Turn a fault in a message for this SA into an answer, where one is due, and a report."""
+        self.core.react_for(self, error, now)
+
+    def abandon(self) -> None:
+        """Leave the request in progress, which a bug of ours has ended, without an answer."""
+        if self.responses.in_progress:
+            self.responses.abandon()
 
     def fail(self, error: PeerError, now: float) -> None:
         """The negotiation cannot succeed: report why, tell the tunnel, end."""
@@ -552,4 +565,4 @@ class IkeSa:
         pause_s = TEMPORARY_FAILURE_S
         if expire_at is not None:
             pause_s = min(pause_s, max(0.1, (expire_at - now) / 8))
-        return now + pause_s * (0.5 + self.core.entropy.uniform())
+        return now + pause_s * (0.5 + self.core.hub.entropy.uniform())

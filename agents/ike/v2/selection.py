@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.contract.config import AuthKind, Identity, IkeProposal
-from agents.ike import proposals
+from agents.ike import identity, proposals
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
-from agents.ike.v2 import identity
 from agents.ike.wire.message import Message
 from agents.ike.wire.payloads import Auth, Identification, IdI, IdR, TsR
 from agents.ike.wire.registry import AuthMethod, NotifyType

@@ -13,11 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from agents.dataplane.base import Direction, PolicySpec, Selector
-from agents.ike import selectors
+from agents.ike import identity, selectors
 from agents.ike.errors import PeerError
 from agents.ike.timers import DUPLICATE_GRACE_S
-from agents.ike.v2 import identity
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.negotiation import Accepted
 from agents.ike.v2.states import ChildState
@@ -79,44 +77,14 @@ def _same_peer(one: IkeSa, other: IkeSa) -> bool:
     return one is other or None in shown or identity.same(*shown)  # type: ignore[arg-type]
 
 
-class Protected:
-    """Which reqid protects which outbound traffic, counted by children."""
-
-    def __init__(self) -> None:
-        self._owners: dict[Selector, tuple[int, int]] = {}
-
-    def add(self, policies: Iterable[PolicySpec]) -> None:
-        """Count the policies of a child that is installed."""
-        for policy in policies:
-            if policy.direction is Direction.OUT:
-                _, count = self._owners.get(policy.selector, (0, 0))
-                self._owners[policy.selector] = (policy.reqid, count + 1)
-
-    def remove(self, policies: Iterable[PolicySpec]) -> None:
-        """Forget the policies of a child that is gone."""
-        for policy in policies:
-            if policy.direction is Direction.OUT and policy.selector in self._owners:
-                reqid, count = self._owners.pop(policy.selector)
-                if count > 1:
-                    self._owners[policy.selector] = (reqid, count - 1)
-
-    def other(self, policies: Iterable[PolicySpec]) -> int | None:
-        """Return the reqid of another child that has one of these selectors."""
-        for policy in policies:
-            owner = self._owners.get(policy.selector)
-            if policy.direction is Direction.OUT and owner is not None and owner[0] != policy.reqid:
-                return owner[0]
-        return None
-
-
 def check_free(sa: IkeSa, accepted: Accepted, slot: int) -> None:
     """Raise PeerError (TS_UNACCEPTABLE) when another child protects some of this traffic."""
     assert sa.tunnel is not None
     config = sa.tunnel.config
-    owner = sa.core.protected_by_other(
+    owner = sa.core.hub.protected_by_other(
         selectors.policies(
             tunnel_id=config.id,
-            reqid=sa.core.reqid(config.id, accepted.config.name, slot),
+            reqid=sa.core.hub.reqid(config.id, accepted.config.name, slot),
             local_address=sa.path.local_address,
             remote_address=sa.path.remote_address,
             local_ts=accepted.local_ts,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from agents.contract.status import ChildSaStatus, ChildStatus, Counters, IkeSaStatus, TunnelState, TunnelStatus
-from agents.ike import selectors
-from agents.ike.v2 import identity
+from agents.ike import identity, selectors
+from agents.ike.paths import endpoint
 from agents.ike.v2.child import ChildSa
-from agents.ike.v2.path import endpoint
 from agents.ike.v2.sa import IkeSa
 from agents.ike.v2.states import ChildState, SaState
 from agents.ike.v2.tunnel import TunnelRuntime

@@ -21,15 +21,17 @@ from agents.contract.config import Child, ConnectionType, DpdAction, Tunnel, Uni
 from agents.contract.events import KINDS
 from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
-from agents.ike import change, selectors
+from agents.ike import change, identity, selectors
 from agents.ike.change import Fate, Plan
+from agents.ike.crypto.errors import IntegrityError
 from agents.ike.crypto.suite import IkeSuite
-from agents.ike.errors import PeerError
+from agents.ike.errors import PeerError, WireError
+from agents.ike.loss import Loss
+from agents.ike.paths import addresses_of
 from agents.ike.timers import DUPLICATE_GRACE_S, REPLACED_GRACE_S, retry_after_s
-from agents.ike.v2 import identity, reauth, slots
+from agents.ike.v2 import reauth, slots
 from agents.ike.v2.child import ChildSa
-from agents.ike.v2.loss import Loss
-from agents.ike.v2.path import addresses_of, first_path
+from agents.ike.v2.path import first_path
 from agents.ike.v2.pieces import Piece, Pieces
 from agents.ike.v2.roam import own_addresses_changed
 from agents.ike.v2.sa import IkeSa
@@ -42,6 +44,7 @@ from agents.ike.wire.payloads import SelectorRange
 from agents.ike.wire.registry import NotifyType
 
 if TYPE_CHECKING:
+    from agents.ike.hub import Hub
     from agents.ike.v2.core import Core
 
 _PROGRESSING = frozenset({SaState.INIT_SENT, SaState.INIT_RECEIVED, SaState.AUTHENTICATING})
@@ -55,6 +58,8 @@ class TunnelRuntime:
         self.config = config
         self.sas: list[IkeSa] = []
         self.held = False
+        self.standby = False
+        """Whether the other IKE version has the turn (:mod:`agents.ike.fallback`)."""
         self.removed = False
         self.reason: Reason | None = None
         self.state = TunnelState.NEGOTIATING
@@ -69,12 +74,18 @@ class TunnelRuntime:
     def __repr__(self) -> str:
         return f"TunnelRuntime({self.config.name} {self.state})"
 
+    @property
+    def hub(self) -> Hub:
+        """What both IKE versions share."""
+        return self.core.hub
+
     # --- what is wanted
 
     @property
     def may_initiate(self) -> bool:
         """Whether this end may start a negotiation."""
-        return self._wanted and self.config.connection_type is not ConnectionType.RESPONDER_ONLY
+        waits = self.standby or self.config.connection_type is ConnectionType.RESPONDER_ONLY
+        return self._wanted and not waits
 
     @property
     def accepts_peer(self) -> bool:
@@ -102,7 +113,7 @@ class TunnelRuntime:
         """Count this SA as one of ours."""
         if sa not in self.sas:
             self.sas.append(sa)
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def starts_anew(self, sa: IkeSa) -> bool:
         """Return whether to say INITIAL_CONTACT: the tunnel has no other SA, nor is another one welcome."""
@@ -153,15 +164,16 @@ class TunnelRuntime:
         self._failures = 0
         self.retry_at = None
         self.loss.over()
+        self.core.turns.stands(self.config.id, self.core.version, now)
         for other in tuple(self.sas):
             if other is sa or other.successor is not None:
                 continue
             if other.state is SaState.INIT_SENT:
-                self.core.report("ike.simultaneous", "The peer was first", tunnel_id=self.config.id)
+                self.core.hub.report("ike.simultaneous", "The peer was first", tunnel_id=self.config.id)
                 other.close(now)
             elif other.state is SaState.ESTABLISHED and self._superfluous(sa, other):
                 self._resolve(sa, other, now)
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def _superfluous(self, newer: IkeSa, older: IkeSa) -> bool:
         """Whether one of two SAs that stand has to go.
@@ -201,13 +213,13 @@ class TunnelRuntime:
         if not overlapped:  # replaced: its children go over one by one
             loser.delete_at = now + REPLACED_GRACE_S * (1 if loser.opener else 2)
         else:
-            self.core.report("ike.simultaneous", "Two IKE SAs stand; one is deleted", tunnel_id=self.config.id)
+            self.core.hub.report("ike.simultaneous", "Two IKE SAs stand; one is deleted", tunnel_id=self.config.id)
             if loser.opener:
                 loser.start_delete(now)
                 return
             loser.delete_at = now + DUPLICATE_GRACE_S
         loser.rekey_at = None
-        self.core.touch(loser)
+        self.core.hub.touch(loser)
 
     def _delete_replaced(self, now: float) -> None:
         """Delete the SAs we opened whose children another one has now."""
@@ -233,7 +245,7 @@ class TunnelRuntime:
                 continue
             if not self._superfluous(sa, other):
                 continue
-            self.core.report("ike.initial-contact", "The peer starts anew", tunnel_id=self.config.id)
+            self.core.hub.report("ike.initial-contact", "The peer starts anew", tunnel_id=self.config.id)
             other.close(now)
 
     def sa_closed(self, sa: IkeSa, now: float) -> None:
@@ -245,12 +257,13 @@ class TunnelRuntime:
         elif not self._has_sa() and self.retry_at is None:
             self.try_again_later(now)
             self._pieces.forget()
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def try_again_later(self, now: float) -> None:
         """A negotiation came to nothing: wait, longer each time."""
-        self.retry_at = now + retry_after_s(self._failures, self.core.entropy.uniform())
+        self.retry_at = now + retry_after_s(self._failures, self.core.hub.entropy.uniform())
         self._failures += 1
+        self.core.turns.failed(self.config.id, self.core.version, now)
 
     def negotiating(self) -> bool:
         """Return whether an IKE SA is coming up."""
@@ -263,7 +276,7 @@ class TunnelRuntime:
         """A child is in the data plane; one that the document has changed under meanwhile is brought up to date."""
         self._child_retries.pop(child.name, None)
         self.loss.replaced_by(self, child)
-        self.core.touch(self)
+        self.core.hub.touch(self)
         config, agreed = self.child_config(child.name), child.agreement.config
         if config is agreed:
             return
@@ -275,8 +288,8 @@ class TunnelRuntime:
     def child_gone(self, child: ChildSa, now: float, by_peer: bool) -> None:
         """A child left the data plane; after a Delete by the peer we wait before asking for it again."""
         if by_peer and child.name not in self._child_retries:
-            self.postpone_child(child.name, now + retry_after_s(0, self.core.entropy.uniform()))
-        self.core.touch(self)
+            self.postpone_child(child.name, now + retry_after_s(0, self.core.hub.entropy.uniform()))
+        self.core.hub.touch(self)
 
     def child_refused(self, name: str | None, error: PeerError, now: float, piece: Piece | None = None) -> None:
         """A child, or a piece of it, could not be made; ``name`` None when it was the peer's request."""
@@ -285,18 +298,18 @@ class TunnelRuntime:
             self._pieces.refused(name, piece)
             if error.notify == NotifyType.SINGLE_PAIR_REQUIRED and self.ask_in_pieces(name):
                 self._child_retries[name] = (0, now)
-                self.core.touch(self)
+                self.core.hub.touch(self)
                 return
             failures = self._child_retries.get(name, (0, 0.0))[0]
-            pause = retry_after_s(failures + 1, self.core.entropy.uniform())
+            pause = retry_after_s(failures + 1, self.core.hub.entropy.uniform())
             self._child_retries[name] = (failures + 1, now + pause)
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def postpone_child(self, name: str, until: float) -> None:
         """Do not ask for this child before ``until``."""
         failures = self._child_retries.get(name, (0, 0.0))[0]
         self._child_retries[name] = (failures, until)
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def note_error(self, error: PeerError) -> None:
         """Keep why the tunnel is not up."""
@@ -307,7 +320,7 @@ class TunnelRuntime:
             configured=error.configured,
             field=error.field or KINDS[error.code].field or None,
         )
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     # --- verbs
 
@@ -328,7 +341,7 @@ class TunnelRuntime:
         self._failures = 0
         self._child_retries.clear()
         self.retry_at = now
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def stop(self, now: float) -> None:
         """Be down: delete what there is."""
@@ -338,7 +351,25 @@ class TunnelRuntime:
         self.loss.forget_policies(self)
         self._child_retries.clear()
         self.retry_at = None
-        self.core.touch(self)
+        self.core.hub.touch(self)
+
+    def give_way(self, now: float) -> None:
+        """The other IKE version has the tunnel now."""
+        for sa in tuple(self.sas):
+            if sa.state is not SaState.DELETING:
+                self.stop(now)
+                return
+
+    def forget_reason(self) -> None:
+        """What kept the tunnel down does not count any more."""
+        self.reason = None
+
+    def react(self, error: WireError | PeerError | IntegrityError, now: float) -> None:
+        """Leave a fault that is no SA's to the machine."""
+        self.core.react(error, now)
+
+    def abandon(self) -> None:
+        """A tunnel answers no requests itself."""
 
     def clear_ike(self, now: float) -> None:
         """Delete every IKE SA with its children and begin again."""
@@ -353,13 +384,13 @@ class TunnelRuntime:
         self._child_retries.clear()
         if not self._has_sa():
             self.initiate(now)
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def data_plane_lost(self, now: float) -> None:
         """Every SA and policy is gone: delete the children at the peer and ask for them again."""
         self.loss.data_plane_lost()
         self.clear_ipsec(now)
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def clear_ipsec(self, now: float) -> None:
         """Delete every child and ask for them again."""
@@ -394,7 +425,7 @@ class TunnelRuntime:
     def apply(self, config: Tunnel, plan: Plan, now: float) -> None:
         """Take over a changed configuration as :mod:`agents.ike.change` says."""
         before, self.config = self.config, config
-        self.core.touch(self)
+        self.core.hub.touch(self)
         if plan.fate is Fate.DROP:
             self.reason = None
             self.stop(now)
@@ -420,8 +451,8 @@ class TunnelRuntime:
             for child in sa.children:
                 config = self.child_config(child.name)
                 if child.name in plan.retime_children and config is not None:
-                    child.retime(config, self.core.entropy.uniform())
-            self.core.touch(sa)
+                    child.retime(config, self.core.hub.entropy.uniform())
+            self.core.hub.touch(sa)
         self.rekey_children(now, plan.rekey_children)
         if plan.fate is Fate.REKEY:
             self.renew_suite(now)
@@ -467,7 +498,7 @@ class TunnelRuntime:
 
     def handle_timer(self, now: float) -> None:
         """Something may be due; the engine calls :meth:`maintain` after every input anyway."""
-        self.core.touch(self)
+        self.core.hub.touch(self)
 
     def maintain(self, now: float) -> None:
         """Start what is missing and due, and note the state that results."""
@@ -506,7 +537,7 @@ class TunnelRuntime:
             if child.name in asked or not self.lacks(child):
                 continue
             if child.name not in self._child_retries and not sa.opener:
-                self.postpone_child(child.name, now + 2 * retry_after_s(0, self.core.entropy.uniform()))
+                self.postpone_child(child.name, now + 2 * retry_after_s(0, self.core.hub.entropy.uniform()))
             if now >= self._child_retries.get(child.name, (0, now))[1]:
                 sa.enqueue(CreateChild(child.name), now)
 

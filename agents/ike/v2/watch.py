@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError
+from agents.ike.tally import Count
 from agents.ike.timers import LINGER_S
 from agents.ike.v2 import messages, path, reauth, steps
 from agents.ike.v2.child import ChildSa
 from agents.ike.v2.states import ChildState, SaState
-from agents.ike.v2.tally import Count
 from agents.ike.v2.tasks import mobike
 from agents.ike.v2.tasks.delete import DeleteChildren
 from agents.ike.v2.tasks.rekey import RekeyIke
@@ -94,7 +94,7 @@ def _check_liveness(sa: IkeSa, now: float) -> None:
 
 
 def _send_again(sa: IkeSa, now: float) -> bool:
-    request = sa.requests.again(now, sa.core.retransmission)
+    request = sa.requests.again(now, sa.core.hub.retransmission)
     if request is None:
         _peer_is_gone(sa, now)
         return False
@@ -111,13 +111,14 @@ def _peer_is_gone(sa: IkeSa, now: float) -> None:
     if sa.state in (SaState.DELETING, SaState.REKEYED):
         sa.close(now)
         return
-    tries = sa.core.retransmission.tries
+    tries = sa.core.hub.retransmission.tries
     if sa.state is SaState.ESTABLISHED:
         code, message = "ike.dpd-failed", f"The peer stopped answering: {tries} requests without an answer"
     else:
         code, message = "ike.peer-unresponsive", f"The peer does not answer: {tries} requests without an answer"
-    if sa.state is SaState.ESTABLISHED and sa.tunnel is not None:
-        sa.tunnel.loss.peer_lost(sa.tunnel, sa)
+    tunnel = sa.tunnel if sa.state is SaState.ESTABLISHED else None
+    if tunnel is not None and all(other is sa for other in tunnel.established()):
+        tunnel.loss.peer_lost(tunnel, sa.children)
     sa.fail(PeerError(0, code, message, field="remote.address"), now)
 
 

@@ -29,6 +29,11 @@ class Header:
     version: int = 0x20
 
     @property
+    def major(self) -> int:
+        """The major version: 1 or 2."""
+        return self.version >> 4
+
+    @property
     def response(self) -> bool:
         """Whether the R flag is set."""
         return bool(self.flags & Flag.RESPONSE)
@@ -57,10 +62,10 @@ class Header:
 
 
 def classify(datagram: bytes) -> Header:
-    """Read the header of an IKEv2 datagram.
+    """Read the header of an IKE datagram, which both versions have alike (RFC 2408 section 3.1).
 
-    Raises WireError ``drop.ikev1`` for version 1, ``drop.version`` (with notify INVALID_MAJOR_VERSION where section 2.5
-    asks for an answer) for any other, and ``wire.header`` for a wrong length or an impossible SPI.
+    Raises WireError ``drop.version`` (with notify INVALID_MAJOR_VERSION where RFC 7296 section 2.5 asks for an answer)
+    for a version that is neither 1 nor 2, and ``wire.header`` for a wrong length or an impossible SPI.
     """
     if len(datagram) < HEADER_OCTETS:
         raise malformed(
@@ -71,9 +76,7 @@ def classify(datagram: bytes) -> Header:
         )
     spi_i, spi_r, next_payload, version, exchange, flags, message_id, length = _LAYOUT.unpack_from(datagram)
     major = version >> 4
-    if major != 2:
-        if major == 1:
-            raise WireError("drop.ikev1", "IKE major version 1", received=1, expected=2)
+    if major not in (1, 2):
         higher = major > 2 and not flags & Flag.RESPONSE
         raise WireError(
             "drop.version",
@@ -89,7 +92,7 @@ def classify(datagram: bytes) -> Header:
             received=f"{len(datagram)} octets",
             expected=f"{length} octets",
         )
-    if spi_i == NO_SPI:
+    if spi_i == NO_SPI and major == 2:
         raise malformed("the initiator's SPI is zero", "wire.header", received="SPI 0")
     return Header(
         spi_i=spi_i,

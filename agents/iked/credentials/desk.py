@@ -17,11 +17,10 @@ from typing import Any, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from agents.contract.algorithms import SIGNATURE
 from agents.contract.config import GatewayDocument
-from agents.ike.crypto.signature import sign
+from agents.ike import identity
+from agents.ike.crypto.hash_signature import sign_by_slug
 from agents.ike.outputs import Report, Sign, Validate, Verdict
-from agents.ike.v2 import identity
 from agents.ike.wire.payloads import Identification
 from agents.iked.credentials.fetch import Fetcher
 from agents.iked.credentials.revocation import RevocationCheck
@@ -130,16 +129,15 @@ class Desk:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
     async def _sign(self, request: Sign) -> bytes | None:
-        row = SIGNATURE[request.signature]
         name = self._certificates.key_name(request.certificate)
         try:
             key = self._keys.find(name) if name is not None else None
             if key is None:
                 code, why = "ike.key-missing", "its private key is not on this gateway"
             elif _is_quick(key):
-                return sign(key, row, request.octets)
+                return sign_by_slug(key, request.signature, request.octets)
             else:
-                return await self._run(sign, key, row, request.octets)
+                return await self._run(sign_by_slug, key, request.signature, request.octets)
         except KeyFileError as error:
             code, why = "ike.key-refused", str(error)
         except ValueError as error:

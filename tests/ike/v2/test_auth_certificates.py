@@ -93,8 +93,8 @@ def refused(pair_: Pair, host: Host, code: str) -> str:
     world.run(5)
     for each in (paris, lyon):
         assert each.data_plane.sas == {}
-        assert each.engine._esp_spis == set()
-        assert each.engine.questions.pending() == 0
+        assert each.engine.hub.esp_spis == set()
+        assert each.engine.hub.questions.pending() == 0
         assert each.codes()["child.established"] == 0 or each is not host
     return f"{found[0].received} | {found[0].configured} | {found[0].field}"
 
@@ -183,7 +183,7 @@ class TestEveryKey:
         assert wanted.encoding == 4
         assert len(wanted.authorities) == 1
         assert request.find(CertReq) is None
-        assert lyon.engine.credentials.anchor_hashes(CERTIFICATE) == wanted.authorities
+        assert lyon.engine.hub.credentials.anchor_hashes(CERTIFICATE) == wanted.authorities
 
     def test_pre_shared_keys_alone_announce_nothing_of_it(self) -> None:
         world = World()
@@ -246,7 +246,7 @@ class TestChains:
         said = refused(pair_, judge, "ike.certificate-untrusted")
         assert said.startswith("CN=Root,O=VPN Console tests | CN=Somebody Else,")
         assert other.codes()["ike.peer-refused-auth"] >= 1
-        assert judge.engine.questions.pending() == 0
+        assert judge.engine.hub.questions.pending() == 0
 
     def test_the_refused_initiator_learns_what_its_proof_was(self) -> None:
         def change(left: Side, right: Side) -> None:
@@ -539,9 +539,9 @@ class TestAnswersThatTakeTime:
                 host.do(host.engine.validated, each.request_id, Verdict(public_key=b"x"))
         assert len(world.log) == before
         assert host.codes()["ike.bug"] == 0
-        assert host.engine.questions.pending() == 0
-        assert host.engine._esp_spis == set()
-        assert host.engine._sas == {}
+        assert host.engine.hub.questions.pending() == 0
+        assert host.engine.hub.esp_spis == set()
+        assert host.engine.v2.sas == {}
 
     @pytest.mark.parametrize("host_index", [1, 2])
     @pytest.mark.parametrize("rounds", [0, 1])
@@ -561,10 +561,10 @@ class TestAnswersThatTakeTime:
         paris.configure(left.document())
         world.run(120)
         for each in (paris, lyon):
-            assert each.engine._sas == {}
-            assert each.engine._esp_spis == set()
-            assert each.engine.questions.pending() == 0
-            assert not each.engine.door.half_open
+            assert each.engine.v2.sas == {}
+            assert each.engine.hub.esp_spis == set()
+            assert each.engine.hub.questions.pending() == 0
+            assert not each.engine.v2.door.half_open
 
     def test_the_peer_may_begin_before_the_initiator_has_judged_it(self) -> None:
         """lyon rekeys the child while paris still waits for the verdict: its request comes again later."""

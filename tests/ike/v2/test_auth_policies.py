@@ -158,7 +158,7 @@ class TestUnique:
             world.restart(paris)
             paris.configure(left.document())
         else:
-            paris.engine._tunnels[paris.status().id].initiate(world.now)
+            paris.engine.v2.tunnels[paris.status().id].initiate(world.now)
             paris.engine.handle_timer(world.now)
             world.drain()
         world.run(2)
@@ -425,7 +425,7 @@ class TestRefused:
         lyon.configure(right.document())
         paris.configure(left.document())
         world.run(0.5)
-        (sa,) = lyon.engine._sas.values()
+        (sa,) = lyon.engine.v2.sas.values()
         header = Header(spi_i=sa.spi_i, spi_r=sa.spi_r, next_payload=0, exchange=35, flags=0x20, message_id=1)
         shown = IdR(id_type=1, data=bytes((192, 0, 2, 2)))
         message = Message(header=header, payloads=(shown, Opaque(type=PayloadType.EAP, data=b"\1\1\0\5\1")))
@@ -551,9 +551,9 @@ class TestHostile:
             world.run(120)
         assert lyon.codes()["ike.bug"] == paris.codes()["ike.bug"] == 0
         for host in (paris, lyon):
-            assert host.engine._sas == {}
-            assert host.engine._esp_spis == set()
-            assert host.engine.questions.pending() == 0
+            assert host.engine.v2.sas == {}
+            assert host.engine.hub.esp_spis == set()
+            assert host.engine.hub.questions.pending() == 0
             assert host.data_plane.sas == {}
             assert all(report.message.isprintable() and report.message.isascii() for report in host.reports)
             for report in host.reports:

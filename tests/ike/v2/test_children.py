@@ -73,8 +73,8 @@ def stands(meeting: Meeting) -> None:
     for host in (paris, lyon):
         assert host.data_plane.sas == {}
         assert host.data_plane.policies == []
-        assert host.engine._esp_spis == host.engine._cpis == set()
-        assert host.engine._protected._owners == {}
+        assert host.engine.hub.esp_spis == host.engine.hub.cpis == set()
+        assert host.engine.hub.protected._owners == {}
 
 
 class Request(Task):
@@ -95,7 +95,7 @@ class Request(Task):
 
 def ask(world: World, host: Host, payloads: tuple[Payload, ...]) -> Message:
     """Let this host send a CREATE_CHILD_SA of these payloads on its IKE SA; return the answer."""
-    (sa,) = host.engine._sas.values()
+    (sa,) = host.engine.v2.sas.values()
     task = Request(payloads)
     sa.enqueue(task, world.now)
     world.drain()
@@ -156,7 +156,7 @@ class TestProtocols:
         cbc = IpsecProposal(encryption="camellia-128-cbc", integrity="hmac-sha1-96")
         left, right = pair(children=(child(proposals=(AH, cbc, FAST_ESP)),))
         paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
-        (paris if whose == "paris" else lyon).engine.features = Features(
+        (paris if whose == "paris" else lyon).engine.hub.features = Features(
             driver="userspace", available=True, reason="", encryptions=frozenset({"chacha20-poly1305"})
         )
         lyon.configure(right.document())
@@ -218,7 +218,7 @@ class TestSequenceNumbers:
         world = World()
         left, right = pair(children=(child(sequence_numbers=SequenceNumbers.PREFER_EXTENDED, ipcomp=True),))
         paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
-        paris.engine.features = Features(driver="kernel", available=True, reason="")
+        paris.engine.hub.features = Features(driver="kernel", available=True, reason="")
         lyon.configure(right.document())
         paris.configure(left.document())
         assert world.run(5, up(paris, lyon))
@@ -298,7 +298,7 @@ class TestCompression:
     def test_a_peer_that_does_not_is_taken(self, ours: bool, theirs: bool) -> None:
         meeting = meet(child(ipcomp=ours), mirrored(child(ipcomp=theirs)))
         assert outbound(meeting[1]).compression_cpi is None
-        assert meeting[1].engine._cpis == meeting[2].engine._cpis == set()
+        assert meeting[1].engine.hub.cpis == meeting[2].engine.hub.cpis == set()
         stands(meeting)
 
     @pytest.mark.parametrize(
@@ -488,7 +488,7 @@ def test_no_additional_sas_leaves_what_there_is(monkeypatch: pytest.MonkeyPatch)
     _, paris, lyon = meet(child())
     assert lyon.codes()["child.too-many"]
     assert paris.codes()["ike.sa-established"] == 1
-    assert [str(each.state) for each in paris.engine._sas.values()] == ["established"]
+    assert [str(each.state) for each in paris.engine.v2.sas.values()] == ["established"]
 
 
 def test_a_rekey_of_the_other_protocol_finds_no_child() -> None:

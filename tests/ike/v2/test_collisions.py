@@ -63,7 +63,7 @@ lost = pytest.mark.parametrize("loss", LOSSES, ids=[f"lost-{_name(each)}" for ea
 
 def sa_of(host: Host) -> IkeSa:
     """The IKE SA that stands."""
-    (sa,) = [each for each in host.engine._sas.values() if each.state == "established"]
+    (sa,) = [each for each in host.engine.v2.sas.values() if each.state == "established"]
     return sa
 
 
@@ -124,7 +124,7 @@ class Scene:
         self.paris.configure(left.document())
         assert self.world.run(10, up(self.paris, self.lyon))
         for host in (self.paris, self.lyon):
-            (tunnel,) = host.engine._tunnels.values()
+            (tunnel,) = host.engine.v2.tunnels.values()
             tunnel.postpone_child("voice", self.world.now + 1.0)
         sa = sa_of(self.lyon)
         sa.enqueue(DeleteChildren(tuple(each for each in sa.children if each.name == "voice")), self.world.now)
@@ -139,7 +139,7 @@ class Scene:
 
     def act(self, host: Host, what: Act) -> None:
         what(host)
-        host.do(host.engine._settle)
+        host.do(host.engine.hub.settle)
 
     def run(self, seconds: float, promised: bool = True) -> None:
         """Go on event by event; ``promised`` traffic must pass at every instant."""
@@ -164,11 +164,11 @@ class Scene:
         self.run(140, promised=False)
         for host in self.hosts:
             assert host.codes()["ike.bug"] == 0
-            left = [str(sa) for sa in host.engine._sas.values() if sa.state != "established"]
+            left = [str(sa) for sa in host.engine.v2.sas.values() if sa.state != "established"]
             assert not left
-            assert not host.engine._installs
-            spis = {each.spi_in for sa in host.engine._sas.values() for each in sa.children}
-            assert host.engine._esp_spis == spis
+            assert not host.engine.hub.installs
+            spis = {each.spi_in for sa in host.engine.v2.sas.values() for each in sa.children}
+            assert host.engine.hub.esp_spis == spis
             assert len(host.data_plane.sas) == len(host.data_plane.policies) == 4, host.data_plane.sas
             assert host.data_plane.held == {}
         assert up(*self.hosts)()

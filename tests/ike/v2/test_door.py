@@ -21,7 +21,7 @@ import pytest
 from agents.contract.config import IkePolicy
 from agents.ike import proposals
 from agents.ike.outputs import Path
-from agents.ike.v2.cookie import HalfOpenLimits
+from agents.ike.limits import HalfOpenLimits
 from agents.ike.wire.header import Header, classify
 from agents.ike.wire.message import Message, parse_clear, serialize_clear
 from agents.ike.wire.payloads import KeyExchangeData, Nonce, Notify, Opaque, Payload
@@ -116,8 +116,8 @@ class TestNoAmplification:
         found = answers(world, lyon, request, path)
         assert [notify_of(each) for each in found] == ([] if notify is None else [notify]), what
         assert sum(len(each) for each in found) <= len(request)
-        assert not lyon.engine._sas
-        assert not lyon.engine.door.half_open
+        assert not lyon.engine.v2.sas
+        assert not lyon.engine.v2.door.half_open
 
     def test_any_length_of_question(self) -> None:
         """Whatever is put into a request, there is at most one answer, and it is not longer."""
@@ -137,7 +137,7 @@ class TestNoAmplification:
         request = first(Notify(type=NotifyType.COOKIE, data=cookie.data))
         (answer,) = answers(world, lyon, request)
         assert classify(answer).spi_r != bytes(8)
-        assert len(lyon.engine._sas) == 1
+        assert len(lyon.engine.v2.sas) == 1
 
     def test_a_cookie_is_good_from_its_own_address_only(self) -> None:
         world, lyon = responder(DEMANDING)
@@ -215,9 +215,9 @@ class TestUnknown:
     def test_what_a_stranger_says_changes_nothing(self) -> None:
         world, paris, lyon, request = self.lost()
         (answer,) = answers(world, lyon, request)
-        (sa,) = paris.engine._sas.values()
+        (sa,) = paris.engine.v2.sas.values()
         paris.do(paris.engine.receive, answer, sa.path)
-        assert sa in paris.engine._sas.values()
+        assert sa in paris.engine.v2.sas.values()
         assert sa.standing
 
     def test_another_major_version(self) -> None:
@@ -235,11 +235,11 @@ class TestHalfOpen:
         padding = Notify(type=16_400, data=bytes(200))
         for number in range(20):
             answers(world, lyon, first(padding, spi=b"%08d" % number))
-        assert lyon.engine.door.half_open == {"192.0.2.1": 5}
+        assert lyon.engine.v2.door.half_open == {"192.0.2.1": 5}
         assert lyon.codes()["drop.half-open-limit"] == 15
         world.run(60)
-        assert not lyon.engine.door.half_open
-        assert not lyon.engine._sas
+        assert not lyon.engine.v2.door.half_open
+        assert not lyon.engine.v2.sas
 
 
 class TestInvalidSpi:
@@ -248,11 +248,11 @@ class TestInvalidSpi:
     def told(self, seconds: float, spi: int | None = None) -> tuple[int, int, bool]:
         world, paris, lyon = standing()
         world.run(seconds)
-        (sa,) = lyon.engine._sas.values()
+        (sa,) = lyon.engine.v2.sas.values()
         before = sa.children[0].spi_out
         data = (before if spi is None else spi).to_bytes(4, "big")
         give(lyon, forge(paris, (Notify(type=NotifyType.INVALID_SPI, data=data),)))
-        (theirs,) = paris.engine._sas.values()
+        (theirs,) = paris.engine.v2.sas.values()
         theirs.requests.next_id += 1  # for what was forged
         world.run(30)
         return before, sa.children[0].spi_out, up(paris, lyon)()

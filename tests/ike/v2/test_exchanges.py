@@ -22,7 +22,7 @@ from agents.dataplane.base import REQID_BASE, UdpEncapsulation
 from agents.ike.errors import LocalError, PeerError
 from agents.ike.outputs import InstallChild, Path, RemoveChild, SwitchOutbound, Transmit
 from agents.ike.v2 import negotiation
-from agents.ike.v2.cookie import HalfOpenLimits
+from agents.ike.limits import HalfOpenLimits
 from tests.harness.documents import FAST_ESP, FAST_IKE, Side, child, endpoint, key, pair, selectors, tunnel
 from tests.harness.world import Host, Network, World, matched, up
 
@@ -306,11 +306,11 @@ class TestRefusals:
         paris.configure(left.document())
         world.run(120)
         for host in (paris, lyon):
-            assert host.engine._sas == {}
-            assert host.engine._esp_spis == set()
-            assert not host.engine.door.half_open
-            assert host.engine.door.requests == {}
-            assert host.engine.questions.pending() == 0
+            assert host.engine.v2.sas == {}
+            assert host.engine.hub.esp_spis == set()
+            assert not host.engine.v2.door.half_open
+            assert host.engine.v2.door.requests == {}
+            assert host.engine.hub.questions.pending() == 0
         assert paris.state is TunnelState.DISABLED
 
 
@@ -363,7 +363,7 @@ class TestBeginAgain:
         world, _paris, lyon, *_ = meet(world, limits=HalfOpenLimits(cookie_threshold=0))
         world.run(20)
         assert lyon.codes()["drop.cookie"] > 0
-        assert lyon.engine._sas == {}
+        assert lyon.engine.v2.sas == {}
 
     def test_another_group(self) -> None:
         world = World()
@@ -458,7 +458,7 @@ class TestNat:
         world = World()
         left, right = pair()
         paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
-        (paris if whose == "paris" else lyon).engine.require_udp_encapsulation = True
+        (paris if whose == "paris" else lyon).engine.hub.require_udp_encapsulation = True
         lyon.configure(right.document())
         paris.configure(left.document())
         assert world.run(5, up(paris, lyon))
@@ -590,7 +590,7 @@ class TestRekeyIke:
             (ours,), (theirs,) = paris.status().ike_sas, lyon.status().ike_sas
             assert (ours.spi_i, ours.spi_r) == (theirs.spi_i, theirs.spi_r)
             assert matched(paris, lyon)
-            assert len(paris.engine._sas) == len(lyon.engine._sas) == 1
+            assert len(paris.engine.v2.sas) == len(lyon.engine.v2.sas) == 1
             lyon.do(lyon.engine.rekey_child, lyon.status().id)
             world.run(5)
             assert matched(paris, lyon)
@@ -665,7 +665,7 @@ class TestDelete:
         paris.do(paris.engine.terminate, paris.status().id)
         lyon.do(lyon.engine.terminate, lyon.status().id)
         world.run(120)
-        assert paris.engine._sas == lyon.engine._sas == {}
+        assert paris.engine.v2.sas == lyon.engine.v2.sas == {}
         assert paris.data_plane.sas == lyon.data_plane.sas == {}
 
     def test_verbs_on_an_unknown_tunnel(self) -> None:
@@ -715,7 +715,7 @@ class TestLiveness:
         world = World(network=Network(rewrite=lambda t: None if t.datagram[18] == 35 else t))
         world, paris, *_ = meet(world)
         world.run(42)
-        assert paris.engine._esp_spis == set()
+        assert paris.engine.hub.esp_spis == set()
 
     def test_nobody_answers(self) -> None:
         world = World()
@@ -744,7 +744,7 @@ class TestSimultaneous:
             assert len(paris.data_plane.sas) == 2
             assert len(paris.data_plane.policies) == 2
             world.run(60)
-            assert len(paris.engine._sas) == len(lyon.engine._sas) == 1
+            assert len(paris.engine.v2.sas) == len(lyon.engine.v2.sas) == 1
 
 
 class TestDataPlane:

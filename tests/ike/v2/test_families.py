@@ -123,7 +123,7 @@ CHAINS: tuple[tuple[str, int, bytes, str, str, str], ...] = (
 
 
 def seal(paris: Host, first: int, chain: bytes, exchange: int = Exchange.INFORMATIONAL) -> bytes:
-    (sa,) = paris.engine._sas.values()
+    (sa,) = paris.engine.v2.sas.values()
     header = Header(
         spi_i=sa.spi_i, spi_r=sa.spi_r, next_payload=0, exchange=exchange, flags=8, message_id=sa.requests.next_id
     )
@@ -140,7 +140,7 @@ def the(host: Host, code: str) -> Report:
 
 
 def check_refused(paris: Host, lyon: Host, octets: bytes, code: str, received: str, expected: str) -> Report:
-    (sa,) = lyon.engine._sas.values()
+    (sa,) = lyon.engine.v2.sas.values()
     give(lyon, octets)
     report = the(lyon, code)
     assert (report.received, report.configured) == (received, expected)
@@ -178,7 +178,7 @@ class TestPayloads:
         give(lyon, seal(paris, 200, H("00800004")))
         assert the(lyon, "drop.critical-payload").received == "payload type 200, critical"
         assert len(world.log) == since + 1
-        (sa,) = lyon.engine._sas.values()
+        (sa,) = lyon.engine.v2.sas.values()
         assert sa.state is SaState.ESTABLISHED
 
 
@@ -336,10 +336,10 @@ class TestTable:
 def test_an_answer_that_cannot_be_read_is_not_answered() -> None:
     """Whoever waits for an answer drops what is wrong and asks again."""
     world, paris, lyon = standing()
-    (sa,) = lyon.engine._sas.values()
+    (sa,) = lyon.engine.v2.sas.values()
     world.network = Network(loss=1.0)
     paris.do(paris.engine.rekey_child, paris.status().id)
-    (ours,) = paris.engine._sas.values()
+    (ours,) = paris.engine.v2.sas.values()
     assert ours.requests.outstanding is not None
     header = Header(
         spi_i=sa.spi_i, spi_r=sa.spi_r, next_payload=0, exchange=36, flags=0x20,

@@ -146,7 +146,7 @@ class TestRepetition:
 
         world, paris, lyon = meet(replace(SMALL, fragment_octets=900), Network(rewrite=lose))
         assert world.run(2, lambda: bool(lost))
-        path = next(iter(paris.engine._sas.values())).path
+        path = next(iter(paris.engine.v2.sas.values())).path
         before = len(fragments(world, "paris"))
         paris.do(paris.engine.datagram_too_big, path, 576)
         again = fragments(world, "paris")[before:]
@@ -166,7 +166,7 @@ class TestPathMtu:
         world, paris, lyon = meet(replace(SMALL, fragment_octets=1_400), Network(rewrite=narrow))
         assert not world.run(0.3, up(paris, lyon))
         for host in (paris, lyon):
-            sa = next(iter(host.engine._sas.values()))
+            sa = next(iter(host.engine.v2.sas.values()))
             host.do(host.engine.datagram_too_big, sa.path, 700)
         assert world.run(2, up(paris, lyon))
         whole = [each for each in world.log if each.sender == "paris" and each.octets[16] == 46]
@@ -180,14 +180,14 @@ class TestPathMtu:
 
         world, paris, lyon = meet(replace(SMALL, fragment_octets=1_400), Network(rewrite=narrow))
         assert not world.run(0.3, up(paris, lyon))
-        sa = next(iter(lyon.engine._sas.values()))
+        sa = next(iter(lyon.engine.v2.sas.values()))
         lyon.do(lyon.engine.datagram_too_big, sa.path, 700)
         assert world.run(10, up(paris, lyon))
 
     def test_never_below_what_every_host_takes(self) -> None:
         world, paris, lyon = meet(replace(SMALL, fragment_octets=1_400))
         assert world.run(5, up(paris, lyon))
-        sa = next(iter(paris.engine._sas.values()))
+        sa = next(iter(paris.engine.v2.sas.values()))
         paris.do(paris.engine.datagram_too_big, sa.path, 100)
         world.log.clear()
         paris.do(paris.engine.rekey_child, paris.status().id)
@@ -276,7 +276,7 @@ class TestCodec:
     def sealed(self) -> tuple[list[bytes], object]:
         world, paris, lyon = meet()
         assert world.run(5, up(paris, lyon))
-        sa = next(iter(lyon.engine._sas.values()))
+        sa = next(iter(lyon.engine.v2.sas.values()))
         return fragments(world, "paris"), sa.protection.cipher_in
 
     def test_the_numbers_are_authentic(self) -> None:
@@ -299,7 +299,7 @@ class TestCodec:
         for suite in (FAST_IKE, CBC):
             world, paris, lyon = meet(replace(SMALL, proposals=(suite,)))
             assert world.run(5, up(paris, lyon))
-            protection = next(iter(paris.engine._sas.values())).protection
+            protection = next(iter(paris.engine.v2.sas.values())).protection
             inner = encode((Notify(type=16_400, data=bytes(3_000)),))
             for limit in range(500, 520):
                 longest = max(map(len, protection.seal_fragments(header(), inner, limit, SeededEntropy(1))))

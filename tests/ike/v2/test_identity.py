@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from agents.contract.config import Identity, IdentityType
-from agents.ike.v2 import identity, names
-from agents.ike.v2.identity import Fit
+from agents.ike import identity, names
+from agents.ike.identity import Fit
 from agents.ike.wire.payloads import IdI
 
 _CASES = [

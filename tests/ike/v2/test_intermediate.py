@@ -46,7 +46,7 @@ def meet(
 
 
 def only(host: Host) -> IkeSa:
-    (sa,) = host.engine._sas.values()
+    (sa,) = host.engine.v2.sas.values()
     return sa
 
 
@@ -177,7 +177,7 @@ class TestWrongPeers:
             return None if transmit.datagram[18] == 43 else transmit
 
         world, paris, lyon = meet(policy(suite), network=Network(rewrite=lose))
-        assert world.run(0.1, lambda: bool(lyon.engine._sas) and only(paris).keyed)
+        assert world.run(0.1, lambda: bool(lyon.engine.v2.sas) and only(paris).keyed)
         return world, paris, lyon
 
     def give(self, paris: Host, lyon: Host, exchange: int, payloads: tuple[Payload, ...]) -> None:
@@ -207,7 +207,7 @@ class TestWrongPeers:
     def test_an_exchange_more_than_agreed(self) -> None:
         world, paris, lyon = meet(policy(PLAIN))
         world.network.rewrite = lambda transmit: None if transmit.datagram[18] == 35 else transmit
-        assert world.run(0.1, lambda: bool(lyon.engine._sas) and only(paris).keyed)
+        assert world.run(0.1, lambda: bool(lyon.engine.v2.sas) and only(paris).keyed)
         self.give(paris, lyon, Exchange.IKE_INTERMEDIATE, (KeyExchangeData(group=31, data=bytes(32)),))
         assert lyon.codes()["ike.invalid-ke"] == 1
 
@@ -243,7 +243,7 @@ class TestFollowup:
                 host.engine.rekey_ike(host.status().id, world.now)
             world.drain()
             world.run(60)
-            assert len(paris.engine._sas) == len(lyon.engine._sas) == 1
+            assert len(paris.engine.v2.sas) == len(lyon.engine.v2.sas) == 1
             assert matched(paris, lyon)
             assert up(paris, lyon)()
 
@@ -258,7 +258,7 @@ class TestFollowup:
         world.network = Network()
         assert world.run(200, lambda: up(paris, lyon)() and matched(paris, lyon))
         world.run(60)
-        assert len(paris.engine._sas) == len(lyon.engine._sas) == 1
+        assert len(paris.engine.v2.sas) == len(lyon.engine.v2.sas) == 1
 
     def test_state_is_kept_for_a_while_only(self) -> None:
         world, paris, lyon = meet(policy(TWICE))

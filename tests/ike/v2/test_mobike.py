@@ -57,7 +57,7 @@ def meet(both: list[Side], world: World | None = None, at: tuple[str, ...] = (HO
 
 def sa_of(host: Host) -> IkeSa:
     """The one IKE SA of the host's one tunnel."""
-    (tunnel,) = host.engine._tunnels.values()
+    (tunnel,) = host.engine.v2.tunnels.values()
     (sa,) = tunnel.established()
     return sa
 

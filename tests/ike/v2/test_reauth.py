@@ -42,7 +42,7 @@ def one_set(world: World, paris: Host, lyon: Host) -> None:
     assert (ours.spi_i, ours.spi_r) == (theirs.spi_i, theirs.spi_r)
     assert matched(paris, lyon)
     for host in (paris, lyon):
-        assert [str(sa.state) for sa in host.engine._sas.values() if sa.state != "closed"] == ["established"]
+        assert [str(sa.state) for sa in host.engine.v2.sas.values() if sa.state != "closed"] == ["established"]
         assert len(host.data_plane.sas) == len(host.data_plane.policies) == 2 * len(CHILDREN)
         assert host.codes()["ike.bug"] == 0
 
@@ -114,7 +114,7 @@ def test_a_rekey_does_not_renew_the_authentication() -> None:
 def test_the_responder_says_how_long_and_the_initiator_comes_back_in_time() -> None:
     """RFC 4478: AUTH_LIFETIME goes with the responder's AUTH; the initiator has no lifetime of its own."""
     world, paris, lyon, *_ = meet(lyon_s=100)
-    (sa,) = paris.engine._sas.values()
+    (sa,) = paris.engine.v2.sas.values()
     assert sa.authentication.lifetime_s == 100
     assert watch_states(world, 95, paris, lyon) == {TunnelState.UP}
     assert paris.codes()["ike.reauthentication"] == 1
@@ -139,7 +139,7 @@ def test_an_initiator_that_does_not_come_back_is_let_go(monkeypatch: pytest.Monk
 def test_a_responder_that_may_initiate_does_it_itself() -> None:
     world, paris, lyon, left, right = meet(types=BOTH)
     world.run(15)  # both began: one set stays
-    opened = next(sa for sa in paris.engine._sas.values() if sa.state == "established").opener
+    opened = next(sa for sa in paris.engine.v2.sas.values() if sa.state == "established").opener
     waiting, side = (lyon, right) if opened else (paris, left)
     side.change(ike=replace(side.tunnels[0].ike, reauth_s=100))
     waiting.configure(side.document())
@@ -202,12 +202,12 @@ def test_the_old_one_is_rekeyed_meanwhile(whose: str, later_s: float) -> None:
         HDR(old), SK {SA, Ni, KEi}          -->  or  <--   a rekey of the old one
     """
     world, paris, lyon, *_ = meet()
-    (old,) = (paris if whose == "paris" else lyon).engine._sas.values()
+    (old,) = (paris if whose == "paris" else lyon).engine.v2.sas.values()
     paris.reauthenticate()
     world.run(later_s)
     starter = paris if whose == "paris" else lyon
     old.enqueue(RekeyIke(), world.now)
-    starter.do(starter.engine._settle)
+    starter.do(starter.engine.hub.settle)
     world.run(120)
     assert up(paris, lyon)()
     one_set(world, paris, lyon)
@@ -216,7 +216,7 @@ def test_the_old_one_is_rekeyed_meanwhile(whose: str, later_s: float) -> None:
 @pytest.mark.parametrize("data", [b"", b"\0\0\0", b"\0\0\0\1\0"])
 def test_a_malformed_lifetime_is_passed_over(data: bytes) -> None:
     _, paris, *_ = meet(paris_s=1_000)
-    (sa,) = paris.engine._sas.values()
+    (sa,) = paris.engine.v2.sas.values()
     before = sa.authentication.renew_at
     message = type("M", (), {"notify": lambda self, _: Notify(type=NotifyType.AUTH_LIFETIME, data=data)})()
     reauth.take(sa, message)
@@ -226,7 +226,7 @@ def test_a_malformed_lifetime_is_passed_over(data: bytes) -> None:
 def test_it_is_said_only_with_a_proof_and_only_by_the_responder() -> None:
     _, paris, lyon, *_ = meet(paris_s=1_000, lyon_s=1_000)
     proof = (Auth(method=AuthMethod.SHARED_KEY_MIC, data=b"x"),)
-    (ours,), (theirs,) = paris.engine._sas.values(), lyon.engine._sas.values()
+    (ours,), (theirs,) = paris.engine.v2.sas.values(), lyon.engine.v2.sas.values()
     assert reauth.announce(ours, proof) == ()
     assert reauth.announce(theirs, ()) == ()
     (notify,) = reauth.announce(theirs, proof)

@@ -11,7 +11,8 @@ from agents.contract.config import ConnectionType, IkePolicy
 from agents.contract.status import TunnelState
 from agents.ike import proposals, selectors
 from agents.ike.outputs import FindPsk, Path, Transmit
-from agents.ike.v2.cookie import CookieJar, HalfOpenLimits
+from agents.ike.limits import HalfOpenLimits
+from agents.ike.v2.cookie import CookieJar
 from agents.ike.v2.states import SaState
 from agents.ike.wire.header import Header
 from agents.ike.wire.message import Message, seal_message, serialize_clear
@@ -41,7 +42,7 @@ def give(host: Host, datagram: bytes, path: Path = _PATH) -> None:
 
 def forge(paris: Host, payloads: tuple[Payload, ...], exchange: int = Exchange.INFORMATIONAL, ahead: int = 0) -> bytes:
     """Return a message as only paris could send it: sealed with its keys."""
-    (sa,) = paris.engine._sas.values()
+    (sa,) = paris.engine.v2.sas.values()
     cipher = sa.protection.cipher_out
     header = Header(
         spi_i=sa.spi_i,
@@ -87,18 +88,18 @@ class TestMutations:
             counters = host.engine.counters
             assert counters["drop.integrity"] + sum(counters[code] for code in counters if code[:5] == "wire.") > 5
         world.run(100)
-        assert len(paris.engine._sas) == len(lyon.engine._sas) == 1
-        assert not lyon.engine.door.half_open
+        assert len(paris.engine.v2.sas) == len(lyon.engine.v2.sas) == 1
+        assert not lyon.engine.v2.door.half_open
 
     def test_a_flood_does_not_grow_anything(self) -> None:
         world, paris, lyon = standing()
         world.run(40)  # what has gone by is forgotten
         chance = random.Random(1)
         samples = [each.octets for each in world.log if each.sender == "paris" and each.octets[18] != 34]
-        before = (len(lyon.engine._sas), len(lyon.engine.door.requests), len(lyon.reports))
+        before = (len(lyon.engine.v2.sas), len(lyon.engine.v2.door.requests), len(lyon.reports))
         for _ in range(3_000):
             give(lyon, mutate(chance.choice(samples), chance))
-        assert (len(lyon.engine._sas), len(lyon.engine.door.requests)) == before[:2]
+        assert (len(lyon.engine.v2.sas), len(lyon.engine.v2.door.requests)) == before[:2]
         assert len(lyon.reports) - before[2] < 400  # flood control
         assert sum(lyon.engine.counters.values()) > 2_500  # and yet every one is counted
         assert up(paris, lyon)()
@@ -229,9 +230,9 @@ class TestDrops:
         give(lyon, forge(paris, (Nonce(data=bytes(32)),)))
         self.dropped(lyon, "drop.payload-rules")
         assert lyon.data_plane.sas == {}
-        assert [str(sa.state) for sa in lyon.engine._sas.values()] == [SaState.CLOSED]
+        assert [str(sa.state) for sa in lyon.engine.v2.sas.values()] == [SaState.CLOSED]
         world.run(60)
-        assert not lyon.engine._sas
+        assert not lyon.engine.v2.sas
 
     def test_a_first_request_with_a_responders_spi(self) -> None:
         world, _, lyon = standing()
@@ -250,7 +251,7 @@ class TestDrops:
         world.run(0.5)
         give(lyon, world.log[0].octets)
         self.dropped(lyon, "drop.duplicate")
-        assert sum(lyon.engine.door.half_open.values()) == 1
+        assert sum(lyon.engine.v2.door.half_open.values()) == 1
 
     def test_eap_is_named(self) -> None:
         world = World(network=Network(rewrite=lambda t: None if t.datagram[18] == 35 else t))
@@ -259,7 +260,7 @@ class TestDrops:
         lyon.configure(right.document())
         paris.configure(left.document())
         world.run(0.5)
-        (sa,) = paris.engine._sas.values()
+        (sa,) = paris.engine.v2.sas.values()
         identity = IdI(id_type=1, data=bytes((192, 0, 2, 1)))
         cipher = sa.protection.cipher_out
         header = Header(spi_i=sa.spi_i, spi_r=sa.spi_r, next_payload=0, exchange=35, flags=8, message_id=1)
@@ -273,7 +274,7 @@ class TestDrops:
         lyon.configure(right.document())
         paris.configure(left.document())
         world.run(0.5)
-        (sa,) = paris.engine._sas.values()
+        (sa,) = paris.engine.v2.sas.values()
         payloads = (IdI(id_type=1, data=bytes((192, 0, 2, 1))), Auth(method=1, data=bytes(128)))
         cipher = sa.protection.cipher_out
         header = Header(spi_i=sa.spi_i, spi_r=sa.spi_r, next_payload=0, exchange=35, flags=8, message_id=1)
@@ -285,7 +286,7 @@ class TestDrops:
 
 
 def forge_critical(paris: Host) -> bytes:
-    (sa,) = paris.engine._sas.values()
+    (sa,) = paris.engine.v2.sas.values()
     cipher = sa.protection.cipher_out
     chain = bytes.fromhex("00800004")
     total = 32 + len(chain) + cipher.overhead(len(chain))
@@ -327,18 +328,18 @@ class TestHalfOpen:
         world, lyon = self.lyon(HalfOpenLimits(cookie_threshold=1_000, per_address=10))
         for octets, path in self.requests(15):
             give(lyon, octets, path)
-        assert len(lyon.engine._sas) == 10
+        assert len(lyon.engine.v2.sas) == 10
         assert lyon.codes()["drop.half-open-limit"] == 5
         world.run(31)
-        assert lyon.engine._sas == {}
-        assert not lyon.engine.door.half_open
+        assert lyon.engine.v2.sas == {}
+        assert not lyon.engine.v2.door.half_open
 
     def test_under_pressure_cookies_are_demanded_and_nothing_is_kept(self) -> None:
         world, lyon = self.lyon(HalfOpenLimits(cookie_threshold=5, per_address=1_000))
         sent = len(world.log)
         for octets, path in self.requests(200):
             give(lyon, octets, path)
-        assert len(lyon.engine._sas) == 5
+        assert len(lyon.engine.v2.sas) == 5
         assert lyon.engine.counters["ike.cookie-demanded"] == 195
         assert all(len(each.octets) <= 100 for each in world.log[sent + 5 :])
 
@@ -379,7 +380,7 @@ class TestEffects:
         paris.configure(left.document())
         world.run(60)
         assert lyon.codes()["ike.bug"] == 0
-        assert lyon.engine.questions.pending() == 0
+        assert lyon.engine.hub.questions.pending() == 0
         lyon.do(lyon.engine.psk_found, 1, None)
         assert lyon.codes()["ike.psk-missing"] == 0
 
@@ -410,7 +411,7 @@ class TestEffects:
 
     def test_a_bug_is_loud_and_changes_nothing(self) -> None:
         _, paris, lyon = standing()
-        (sa,) = lyon.engine._sas.values()
+        (sa,) = lyon.engine.v2.sas.values()
 
         def broken(*_: object) -> None:
             raise KeyError("a text that might be a secret")
@@ -427,7 +428,7 @@ class TestEffects:
     def test_an_impossible_public_value_leaves_no_spi_taken(self) -> None:
         config = child(pfs_groups=("group-31",))
         _, paris, lyon = standing(children=(config,))
-        taken = set(lyon.engine._esp_spis)
+        taken = set(lyon.engine.hub.esp_spis)
         payloads = (
             proposals.offer_ipsec(config, b"\1\2\3\4", pfs=True),
             Nonce(data=bytes(32)),
@@ -437,7 +438,7 @@ class TestEffects:
         )
         give(lyon, forge(paris, payloads, Exchange.CREATE_CHILD_SA))
         assert lyon.codes()["ike.invalid-ke"] == 1
-        assert lyon.engine._esp_spis == taken
+        assert lyon.engine.hub.esp_spis == taken
 
     def test_delete_of_an_unknown_child_is_answered_with_nothing(self) -> None:
         world, paris, lyon = standing()
@@ -479,4 +480,4 @@ def test_a_first_request_in_every_wrong_shape_leaves_no_state() -> None:
     for payloads in ((), (Nonce(data=bytes(16)),), (Notify(type=16390, data=b"cookie"),)):
         give(lyon, serialize_clear(Message(header=header, payloads=payloads)))
     assert lyon.codes()["drop.payload-rules"] == 3
-    assert lyon.engine._sas == {}
+    assert lyon.engine.v2.sas == {}

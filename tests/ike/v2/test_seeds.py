@@ -46,7 +46,7 @@ def test_an_hour_of_short_lifetimes(seed: int) -> None:
     world.run(30)
     for _ in range(180):
         world.run(20)
-        assert max(len(host.engine._sas) for host in (paris, lyon)) < 10
+        assert max(len(host.engine.v2.sas) for host in (paris, lyon)) < 10
         assert max(len(host.data_plane.sas) for host in (paris, lyon)) <= 12
     network.loss = network.duplicates = 0.0
     network.delay_s = (0.01, 0.02)

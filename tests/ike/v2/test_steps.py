@@ -9,7 +9,7 @@ import pytest
 from agents.contract.config import IkePolicy, IpsecProposal
 from agents.contract.events import KINDS, STEPS
 from agents.ike.outputs import Report
-from agents.ike.v2.cookie import HalfOpenLimits
+from agents.ike.limits import HalfOpenLimits
 from tests.harness.documents import FAST_IKE, Side, child, key, pair
 from tests.harness.world import Host, Network, World, up
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from agents.contract.status import ExchangeCounters
 from agents.ike.outputs import Transmit
-from agents.ike.v2.cookie import HalfOpenLimits
+from agents.ike.limits import HalfOpenLimits
 from tests.harness.documents import child, key, pair
 from tests.harness.world import Host, Network, World, up
 from tests.ike.v2.test_fragments import SMALL, many_networks

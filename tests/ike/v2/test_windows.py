@@ -79,7 +79,7 @@ class TestResponses:
 
 def answers(world: World, paris: Host, since: int) -> list[int]:
     """The message IDs of lyon's answers, in order; every one can be opened by paris."""
-    (sa,) = paris.engine._sas.values()
+    (sa,) = paris.engine.v2.sas.values()
     found = []
     for each in world.log[since:]:
         header = classify(each.octets)
@@ -92,7 +92,7 @@ def answers(world: World, paris: Host, since: int) -> list[int]:
 class TestSeveralUnderWay:
     def test_requests_out_of_order_are_answered_in_order_each_once(self) -> None:
         world, paris, lyon = standing()
-        first = paris.engine._sas[next(iter(paris.engine._sas))].requests.next_id
+        first = paris.engine.v2.sas[next(iter(paris.engine.v2.sas))].requests.next_id
         requests = [forge(paris, (Notify(type=16_400 + ahead),), ahead=ahead) for ahead in range(WINDOW)]
         since = len(world.log)
         for request in (requests[2], requests[1], requests[2]):
@@ -116,7 +116,7 @@ class TestSeveralUnderWay:
 
     def test_both_ends_announce_their_window_with_the_proof_of_identity(self) -> None:
         world, _, lyon = standing()
-        (sa,) = lyon.engine._sas.values()
+        (sa,) = lyon.engine.v2.sas.values()
         request = next(each for each in world.log if each.octets[18] == 35 and each.sender == "paris")
         answer = next(each for each in world.log if each.octets[18] == 35 and each.sender == "lyon")
         for octets, cipher in ((request.octets, sa.protection.cipher_in), (answer.octets, sa.protection.cipher_out)):
@@ -128,22 +128,22 @@ class TestSeveralUnderWay:
 class TestEndOfTheNumbers:
     def test_the_ike_sa_is_rekeyed_before_message_ids_run_out(self) -> None:
         world, paris, lyon = standing()
-        (ours,), (theirs,) = paris.engine._sas.values(), lyon.engine._sas.values()
+        (ours,), (theirs,) = paris.engine.v2.sas.values(), lyon.engine.v2.sas.values()
         ours.requests.next_id = theirs.responses.expected = RENEW_MESSAGE_ID - 1
         paris.do(paris.engine.rekey_child, paris.status().id)
         world.run(30)
         assert matched(paris, lyon)
         assert up(paris, lyon)()
         assert paris.codes()["ike.sa-rekeyed"] == 1
-        assert ours not in paris.engine._sas.values()
+        assert ours not in paris.engine.v2.sas.values()
 
     def test_no_request_goes_out_with_the_last_number(self) -> None:
         world, paris, _ = standing()
-        (sa,) = paris.engine._sas.values()
+        (sa,) = paris.engine.v2.sas.values()
         sa.requests.next_id = LAST_MESSAGE_ID
         sent_before = len(world.log)
         paris.do(paris.engine.rekey_child, paris.status().id)
-        assert sa not in paris.engine._sas.values()
+        assert sa not in paris.engine.v2.sas.values()
         assert paris.codes()["ike.sa-failed"] == 1
         ids = [classify(each.octets).message_id for each in world.log[sent_before:] if each.sender == "paris"]
         assert windows.LAST_MESSAGE_ID not in ids

@@ -62,9 +62,7 @@ def test_redirect_is_an_ordinary_notify_to_us() -> None:
 @pytest.mark.parametrize("name", _VERSION_1)
 def test_version_1_is_recognised(name: str) -> None:
     for _, octets in ike(FOLDER / name):
-        with pytest.raises(WireError) as caught:
-            classify(octets)
-        assert caught.value.code == "drop.ikev1"
+        assert classify(octets).major == 1
 
 
 @pytest.mark.parametrize(
@@ -74,7 +72,6 @@ def test_version_1_is_recognised(name: str) -> None:
         ("pkt-v2-sainit-response.dat", "fine"),
         ("pkt-v2-notify-response.dat", "fine"),
         ("pkt-malformed.dat", "drop.version"),
-        ("pkt-aggressive.dat", "drop.ikev1"),
         ("pkt-main-natt-response.dat", "wire.header"),  # the marker still in front
     ],
 )

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from agents.contract.algorithms import SIGNATURE
 from agents.contract.config import Revocation
 from agents.contract.events import KINDS
+from agents.ike.crypto.hash_signature import verify_hash
 from agents.ike.crypto.signature import verify
 from agents.ike.outputs import Verdict
 from agents.ike.wire.registry import IdType
@@ -59,6 +60,32 @@ async def test_the_signature_asked_for_is_made_with_the_certificates_key(
     assert signature is not None
     verify(pki.spki(leaf.certificate), SIGNATURE[slug], signature, b"octets to sign")
     assert counter.reports == []
+
+
+@pytest.mark.parametrize(
+    ("key_type", "slug", "octets"),
+    [
+        ("rsa-2048", "ikev1-rsa", 16),
+        ("rsa-2048", "ikev1-rsa", 20),
+        ("ecdsa-p256", "ikev1-ecdsa-p256", 32),
+        ("ecdsa-p384", "ikev1-ecdsa-p384", 48),
+        ("ecdsa-p521", "ikev1-ecdsa-p521", 64),
+    ],
+)
+async def test_a_hash_of_ikev1_is_signed_with_the_certificates_key(
+    counter: Counter, key_type: str, slug: str, octets: int
+) -> None:
+    root = Authority.root()
+    leaf = root.leaf("alpha", private_key=pki.key(key_type, "desk"))
+    counter.keep(leaf.key)
+    counter.desk.configure(certified([("own", leaf)], [("root", root)]))
+    signature = await counter.sign("own", slug, bytes(range(octets)))
+    assert signature is not None
+    verify_hash(pki.spki(leaf.certificate), slug, signature, bytes(range(octets)))
+    assert counter.reports == []
+    wrong = "ikev1-ecdsa-p256" if slug == "ikev1-rsa" else "ikev1-rsa"
+    assert await counter.sign("own", wrong, bytes(32)) is None
+    assert counter.codes() == ["ike.sign-failed"]
 
 
 async def test_a_missing_key_is_told_once_and_used_when_it_comes(counter: Counter) -> None:

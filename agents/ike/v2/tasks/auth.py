@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from agents.contract.config import AuthKind, Childless, Tunnel, UniquePolicy
 from agents.contract.secret import Secret
+from agents.ike import identity
 from agents.ike.errors import PeerError
 from agents.ike.timers import HALF_OPEN_S
-from agents.ike.v2 import announce, identity, ppk, proof
+from agents.ike.v2 import announce, ppk, proof
 from agents.ike.v2.keymat import IkeKeys
 from agents.ike.v2.proof import Claim, Proof
 from agents.ike.v2.selection import find_tunnel, identity_mismatch
@@ -76,7 +77,7 @@ def begin(sa: IkeSa, now: float) -> None:
         return run
 
     def with_psk(psk: Secret | None, then: float) -> None:
-        if psk is None and proof.needs_psk(config):
+        if psk is None and config.needs_psk:
             raise _psk_missing()
         _check_childless_support(sa, config)
         mixed = ppk.offered(sa, config)
@@ -91,8 +92,8 @@ def begin(sa: IkeSa, now: float) -> None:
         proof.prove(sa, sk_ps, shown, psk, proven, then, failing)
 
     sa.expire_at = now + HALF_OPEN_S  # for a shell that never answers
-    if proof.needs_psk(config):
-        sa.core.questions.find_psk(sa, sa.tunnel, failing(with_psk))
+    if config.needs_psk:
+        sa.core.hub.questions.find_psk(sa, sa.tunnel.config, failing(with_psk))
     else:
         failing(with_psk)(None, now)
 
@@ -252,7 +253,7 @@ def _no_proof(sa: IkeSa, message: Message) -> PeerError:
 
 def _describe_own_proof(sa: IkeSa, config: Tunnel) -> str:
     text = f"{identity.describe_own(config.local.identity)} by {sa.auth.local}"
-    own = sa.core.credentials.certificate(config.local_auth.certificate)
+    own = sa.core.hub.credentials.certificate(config.local_auth.certificate)
     if own is not None and sa.auth.authorities and not sa.auth.authorities & own.authorities:
         text += "; none of the CAs that the peer asks for is above that certificate"
     return text
@@ -294,7 +295,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     def with_psk(psk: Secret | None, then: float) -> None:
         if sa.state is not SaState.INIT_RECEIVED:
             return
-        if psk is None and proof.needs_psk(config):
+        if psk is None and config.needs_psk:
             raise _psk_missing()
 
         def proven(slug: str, at: float) -> None:
@@ -305,9 +306,9 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
 
         proof.check(sa, claim, psk, proven, then, _while(sa, SaState.INIT_RECEIVED))
 
-    if proof.needs_psk(config):
-        sa.core.questions.find_psk(
-            sa, tunnel, with_psk, None if config.remote.identity.exact else identity.from_shown(id_i)
+    if config.needs_psk:
+        sa.core.hub.questions.find_psk(
+            sa, tunnel.config, with_psk, None if config.remote.identity.exact else identity.from_shown(id_i)
         )
     else:
         with_psk(None, now)

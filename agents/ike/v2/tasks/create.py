@@ -74,7 +74,7 @@ class CreateChild(Task):
             self.replaced.state = ChildState.REKEYING
         sa.deleted_early.clear()
         request = self._request = ChildRequest(sa, config, pfs=True, asked=self._piece(sa, config))
-        self._nonce = sa.core.entropy.octets(NONCE_OCTETS)
+        self._nonce = sa.core.hub.entropy.octets(NONCE_OCTETS)
         rekey_sa: tuple[Payload, ...] = ()
         if self.replaced is not None:
             old = self.replaced.spi_in.to_bytes(4, "big")
@@ -107,7 +107,7 @@ class CreateChild(Task):
             self._key_pair = None
             return ()
         group = algorithms.KEY_EXCHANGE[self._group or config.pfs_groups[0]]
-        self._key_pair = KeyPair.generate(group, sa.core.entropy)
+        self._key_pair = KeyPair.generate(group, sa.core.hub.entropy)
         return (KeyExchangeData(group=group.number, data=self._key_pair.public),)
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
@@ -171,7 +171,7 @@ class CreateChild(Task):
 
         # The peer has forgotten a pair that loses as soon as our Delete comes: nothing must be sent on it.
         child.outbound_held = self._loses(sa, child)
-        sa.core.install(sa, child, replaces=old.sa_ids, outbound_later=child.outbound_held, then=installed)
+        sa.core.hub.install(sa, child, replaces=old.sa_ids, outbound_later=child.outbound_held, then=installed)
 
     def _loses(self, sa: IkeSa, child: ChildSa) -> bool:
         redundant = self.redundant
@@ -234,7 +234,7 @@ class CreateChild(Task):
             return
         if old.state is ChildState.REKEYING:
             old.state = ChildState.INSTALLED
-            old.rekey_at = now + _AGAIN_S * (0.75 + 0.5 * sa.core.entropy.uniform())
+            old.rekey_at = now + _AGAIN_S * (0.75 + 0.5 * sa.core.hub.entropy.uniform())
         sa.tunnel.note_error(error)
 
     def _try_later(self, sa: IkeSa, now: float) -> None:
@@ -272,7 +272,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     key_exchange, shared = _answered(sa, message, accepted)  # may refuse: before an SPI is taken
     nonce = message.find(Nonce)
     assert nonce is not None  # the payload rules ask for it
-    nonces = (nonce.data, sa.core.entropy.octets(NONCE_OCTETS))
+    nonces = (nonce.data, sa.core.hub.entropy.octets(NONCE_OCTETS))
     child = sa.add_child(agree(sa, accepted, nonces, shared, old), now)
     if old is not None:
         if ours is not None and ours.replaced is old:
@@ -333,8 +333,12 @@ def _install(
 
     report_terms(sa, accepted)
     child.outbound_held = old is not None
-    sa.core.install(
-        sa, child, replaces=() if old is None else old.sa_ids, outbound_later=old is not None, then=installed
+    sa.core.hub.install(
+        sa,
+        child,
+        replaces=() if old is None else old.sa_ids,
+        outbound_later=old is not None,
+        then=installed,
     )
 
 
@@ -362,7 +366,7 @@ def _answered(sa: IkeSa, message: Message, accepted: Accepted) -> tuple[tuple[Pa
     key_exchange = message.find(KeyExchangeData)
     if accepted.choice.group is None or key_exchange is None:
         return (), None
-    payload, shared = ke.answer(accepted.choice.group, key_exchange.data, sa.core.entropy)
+    payload, shared = ke.answer(accepted.choice.group, key_exchange.data, sa.core.hub.entropy)
     return (payload,), shared
 
 

@@ -106,7 +106,7 @@ def install_own(sa: IkeSa, child: ChildSa, accepted: Accepted, now: float) -> No
         else:
             install_failed(latest, child, problem, then)
 
-    sa.core.install(sa, child, replaces=(), outbound_later=False, then=installed)
+    sa.core.hub.install(sa, child, replaces=(), outbound_later=False, then=installed)
 
 
 def install_failed(sa: IkeSa, child: ChildSa, problem: str, now: float) -> None:
@@ -167,7 +167,7 @@ def _install(sa: IkeSa, tunnel: TunnelRuntime, child: ChildSa, accepted: Accepte
             sa.child_up(child, then)
         tunnel.sa_established(sa, then)
 
-    sa.core.install(sa, child, replaces=(), outbound_later=False, then=installed)
+    sa.core.hub.install(sa, child, replaces=(), outbound_later=False, then=installed)
 
 
 def report_terms(sa: IkeSa, accepted: Accepted) -> None:

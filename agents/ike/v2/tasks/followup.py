@@ -73,7 +73,7 @@ class Unfinished:
 
 def keep(sa: IkeSa, unfinished: Unfinished, now: float) -> Payload:
     """Keep a rekey until its next exchange; return the notify that links the two."""
-    unfinished.link = sa.core.entropy.octets(_LINK_OCTETS)
+    unfinished.link = sa.core.hub.entropy.octets(_LINK_OCTETS)
     unfinished.until = now + KEEP_S
     sa.unfinished = unfinished
     return link_to(unfinished)
@@ -100,6 +100,6 @@ def respond(sa: IkeSa, message: Message) -> tuple[Unfinished, KeyExchangeData]:
             configured=group.slug,
             field="ike.proposals",
         )
-    ours, shared = ke.answer(group, shown.data, sa.core.entropy)
+    ours, shared = ke.answer(group, shown.data, sa.core.hub.entropy)
     unfinished.further += (shared,)
     return unfinished, ours

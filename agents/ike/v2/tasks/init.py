@@ -22,13 +22,13 @@ from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import IkeError, PeerError
 from agents.ike.outputs import Path, Transmit
+from agents.ike.paths import NAT_PORT
+from agents.ike.tally import Count
 from agents.ike.v2 import announce, natd, steps
 from agents.ike.v2 import key_exchange as ke
-from agents.ike.v2.child import NAT_PORT
 from agents.ike.v2.keymat import derive_ike_keys
 from agents.ike.v2.protection import Sent
 from agents.ike.v2.states import SaState
-from agents.ike.v2.tally import Count
 from agents.ike.v2.tasks import intermediate
 from agents.ike.v2.tasks.base import Task, refusal
 from agents.ike.wire.header import NO_SPI, Header
@@ -68,10 +68,10 @@ class InitiateSa(Task):
         config = sa.tunnel.config.ike
         group = self._group or config.proposals[0].group
         if self._key_pair is None or self._key_pair.group.slug != group:
-            self._key_pair = KeyPair.generate(algorithms.KEY_EXCHANGE[group], sa.core.entropy)
+            self._key_pair = KeyPair.generate(algorithms.KEY_EXCHANGE[group], sa.core.hub.entropy)
         if not sa.nonce_i:
             steps.requested(sa)
-            sa.nonce_i = sa.core.entropy.octets(_OPENING_NONCE_OCTETS)
+            sa.nonce_i = sa.core.hub.entropy.octets(_OPENING_NONCE_OCTETS)
         cookie = () if self._cookie is None else (Notify(type=NotifyType.COOKIE, data=self._cookie),)
         additional = any(each.additional_key_exchanges for each in config.proposals)
         return (
@@ -79,7 +79,7 @@ class InitiateSa(Task):
             proposals.offer_ike(config.proposals),
             KeyExchangeData(group=self._key_pair.group.number, data=self._key_pair.public),
             Nonce(data=sa.nonce_i),
-            *natd.notifies(sa.spi_i, NO_SPI, sa.path, pretends_nat(sa), sa.core.entropy),
+            *natd.notifies(sa.spi_i, NO_SPI, sa.path, pretends_nat(sa), sa.core.hub.entropy),
             *((_FRAGMENTATION,) if config.fragmentation else ()),
             *((_INTERMEDIATE,) if additional else ()),
             *announce.request(sa),
@@ -207,13 +207,13 @@ def respond(
             configured=suite.group.slug,
         )
     sa.intermediate.pending = suite.additional
-    our_key_exchange, shared = ke.answer(suite.group, key_exchange.data, core.entropy)
+    our_key_exchange, shared = ke.answer(suite.group, key_exchange.data, core.hub.entropy)
     sa.spi_peer = message.header.spi_i
-    sa.nonce_i, sa.nonce_r = nonce.data, core.entropy.octets(NONCE_OCTETS)
+    sa.nonce_i, sa.nonce_r = nonce.data, core.hub.entropy.octets(NONCE_OCTETS)
     sa.take_keys(suite, derive_ike_keys(suite, sa.nonce_i, sa.nonce_r, shared, sa.spi_i, sa.spi_r))
     pretend = core.pretends_nat(sa.path)
     sa.nat = natd.detect(message, sa.spi_i, NO_SPI, sa.path, pretend)
-    natd_notifies = natd.notifies(sa.spi_i, sa.spi_r, sa.path, pretend, core.entropy) if sa.nat.supported else ()
+    natd_notifies = natd.notifies(sa.spi_i, sa.spi_r, sa.path, pretend, core.hub.entropy) if sa.nat.supported else ()
     candidates = core.candidates(sa.path.local_address, sa.path.remote_address)
     wanted = any(tunnel.config.ike.fragmentation for tunnel in candidates)
     sa.fragmentation = wanted and message.notify(_FRAGMENTATION.type) is not None
@@ -241,7 +241,7 @@ def respond(
     core.exchanges.add(Exchange.IKE_SA_INIT, Count.RESPONSES_OUT)
     sa.responses.begin(Exchange.IKE_SA_INIT, datagram)
     sa.responses.finish(Sent(header=header, datagrams=(sa.init_response,)))
-    core.emit(Transmit(path=sa.path, datagram=sa.init_response))
+    core.hub.emit(Transmit(path=sa.path, datagram=sa.init_response))
 
 
 def refuse(header: Header, error_type: int, data: bytes = b"") -> bytes:
@@ -260,7 +260,7 @@ def refuse(header: Header, error_type: int, data: bytes = b"") -> bytes:
 def pretends_nat(sa: IkeSa) -> bool:
     """Return whether this initiator asks for UDP encapsulation without a NAT."""
     assert sa.tunnel is not None
-    return sa.core.require_udp_encapsulation or sa.tunnel.config.force_udp_encapsulation
+    return sa.core.hub.require_udp_encapsulation or sa.tunnel.config.force_udp_encapsulation
 
 
 def _possible(configured: tuple[IkeProposal, ...], message: Message) -> tuple[IkeProposal, ...]:

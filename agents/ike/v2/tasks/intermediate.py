@@ -56,7 +56,7 @@ class AdditionalKeyExchange(Task):
         """Return the request."""
         if sa.state is not SaState.AUTHENTICATING:
             return None
-        self._key_pair = KeyPair.generate(sa.intermediate.pending[0], sa.core.entropy)
+        self._key_pair = KeyPair.generate(sa.intermediate.pending[0], sa.core.hub.entropy)
         return (KeyExchangeData(group=self._key_pair.group.number, data=self._key_pair.public),)
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
@@ -95,7 +95,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
     group = sa.intermediate.pending[0] if sa.intermediate.pending else None
     if group is None or key_exchange is None or key_exchange.group != group.number:
         raise _wrong_method(key_exchange, group)
-    ours, shared = ke.answer(group, key_exchange.data, sa.core.entropy)
+    ours, shared = ke.answer(group, key_exchange.data, sa.core.hub.entropy)
     sa.respond((ours,), now)
     _fold(sa, message.authenticated, sa.intermediate.sent, shared, sa.responses.expected)
 

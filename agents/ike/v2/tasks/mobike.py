@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from agents.ike.errors import PeerError
 from agents.ike.outputs import Path
+from agents.ike.paths import addresses_of
 from agents.ike.v2 import natd, path
 from agents.ike.v2.states import SaState
 from agents.ike.v2.tasks.base import Task
@@ -172,8 +173,10 @@ class UpdateAddresses(_Lasting):
         """Return the request."""
         self._path = sa.path
         sa.mobility.probed = False
-        self._cookie = sa.core.entropy.octets(COOKIE2_OCTETS)
-        hashes = natd.notifies(sa.spi_i, sa.spi_r, sa.path, _pretends(sa), sa.core.entropy) if sa.nat.supported else ()
+        self._cookie = sa.core.hub.entropy.octets(COOKIE2_OCTETS)
+        hashes = (
+            natd.notifies(sa.spi_i, sa.spi_r, sa.path, _pretends(sa), sa.core.hub.entropy) if sa.nat.supported else ()
+        )
         return (
             Notify(type=NotifyType.UPDATE_SA_ADDRESSES),
             *hashes,
@@ -213,7 +216,7 @@ class UpdateAddresses(_Lasting):
             "ike.address-peer-refused",
             f"The peer refuses to move to {path.describe(sa.path)}: {name}",
             received=name,
-            configured=", ".join(path.addresses_of(sa.tunnel.config.local)),
+            configured=", ".join(addresses_of(sa.tunnel.config.local)),
         )
         sa.mobility.refused.add(path.pair(sa.path))
         others = [each for each in path.alternatives(sa) if path.pair(each) not in sa.mobility.refused]
@@ -254,7 +257,7 @@ class NatLiveness(Liveness):
 
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """Return the request."""
-        return natd.notifies(sa.spi_i, sa.spi_r, sa.path, _pretends(sa), sa.core.entropy)
+        return natd.notifies(sa.spi_i, sa.spi_r, sa.path, _pretends(sa), sa.core.hub.entropy)
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
         """Tell the peer of our NAT's new mapping, if it sees us elsewhere than before."""
@@ -294,7 +297,7 @@ class CheckReturnRoutability(_Lasting):
     def start(self, sa: IkeSa, now: float) -> tuple[Payload, ...] | None:
         """Return the request."""
         self._path = sa.path
-        self._cookie = sa.core.entropy.octets(COOKIE2_OCTETS)
+        self._cookie = sa.core.hub.entropy.octets(COOKIE2_OCTETS)
         return (Notify(type=NotifyType.COOKIE2, data=self._cookie),)
 
     def answered(self, sa: IkeSa, message: Message, now: float) -> None:
@@ -331,7 +334,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
         sa.respond((Notify(type=refusal.notify), *echo), now)
         return
     told = sa.mobility.enabled and _take_addresses(sa, message)
-    hashes = natd.notifies(sa.spi_i, sa.spi_r, came, _pretends(sa), sa.core.entropy) if found.supported else ()
+    hashes = natd.notifies(sa.spi_i, sa.spi_r, came, _pretends(sa), sa.core.hub.entropy) if found.supported else ()
     sa.respond((*hashes, *echo), now)
     if update:
         _follow(sa.latest(), came, found, now)
@@ -364,7 +367,7 @@ def _peer_lost_address(sa: IkeSa, came: Path, now: float) -> None:
 def _unacceptable(sa: IkeSa, came: Path, found: natd.NatDetection) -> PeerError | None:
     """Return the refusal of an address that the tunnel does not have; a NAT's is not the peer's to choose."""
     assert sa.tunnel is not None
-    configured = path.addresses_of(sa.tunnel.config.remote)
+    configured = addresses_of(sa.tunnel.config.remote)
     if came.remote_address in configured or (found.supported and found.remote):
         return None
     return PeerError(
@@ -410,4 +413,4 @@ def _check_cookie(sa: IkeSa, message: Message, cookie: bytes) -> None:
 def _pretends(sa: IkeSa) -> bool:
     """Return whether our hashes ask for UDP encapsulation whatever the path."""
     forced = sa.tunnel is not None and sa.tunnel.config.force_udp_encapsulation
-    return sa.core.require_udp_encapsulation or forced
+    return sa.core.hub.require_udp_encapsulation or forced

@@ -67,15 +67,15 @@ class RekeyIke(Task):
             self._leave_to_peer(sa, now)
             return None
         if self._unfinished is not None and self._unfinished.next_group is not None:
-            self._key_pair = KeyPair.generate(self._unfinished.next_group, sa.core.entropy)
+            self._key_pair = KeyPair.generate(self._unfinished.next_group, sa.core.hub.entropy)
             further = KeyExchangeData(group=self._key_pair.group.number, data=self._key_pair.public)
             return (further, followup.link_to(self._unfinished))
         configured = self._offered = sa.tunnel.config.ike.proposals
         group = algorithms.KEY_EXCHANGE[self._group or configured[0].group]
-        self._key_pair = KeyPair.generate(group, sa.core.entropy)
+        self._key_pair = KeyPair.generate(group, sa.core.hub.entropy)
         if self._new is None:
             self._new = sa.spawn(initiator=True, now=now)
-        self._new.nonce_i = sa.core.entropy.octets(NONCE_OCTETS)
+        self._new.nonce_i = sa.core.hub.entropy.octets(NONCE_OCTETS)
         return (
             proposals.offer_ike(configured, self._new.spi_own),
             Nonce(data=self._new.nonce_i),
@@ -190,7 +190,7 @@ class RekeyIke(Task):
             sa.rekey_at = sa.postponed(now, sa.expire_at)
             return
         sa.report_error(error)
-        sa.rekey_at = now + _AGAIN_S * (0.75 + 0.5 * sa.core.entropy.uniform())
+        sa.rekey_at = now + _AGAIN_S * (0.75 + 0.5 * sa.core.hub.entropy.uniform())
 
     def abandoned(self, sa: IkeSa, now: float) -> None:
         """The old SA ended with this request unanswered: the children live on in the peer's successor, if any."""
@@ -235,10 +235,10 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
             received=str(key_exchange.group),
             configured=suite.group.slug,
         )
-    our_key_exchange, shared = ke.answer(suite.group, key_exchange.data, sa.core.entropy)
+    our_key_exchange, shared = ke.answer(suite.group, key_exchange.data, sa.core.hub.entropy)
     new = sa.spawn(initiator=False, now=now)
     new.spi_peer = choice.peer_spi
-    new.nonce_i, new.nonce_r = nonce.data, sa.core.entropy.octets(NONCE_OCTETS)
+    new.nonce_i, new.nonce_r = nonce.data, sa.core.hub.entropy.octets(NONCE_OCTETS)
     payloads = (proposals.answer_ike(choice, new.spi_own), Nonce(data=new.nonce_r), our_key_exchange)
     _answer(sa, Unfinished(new, suite, shared), payloads, now)
 

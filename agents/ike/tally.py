@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from agents.contract.status import ExchangeCounters
-from agents.ike.wire.registry import Exchange, exchange_name
 
 
 class Count(StrEnum):
@@ -28,8 +28,9 @@ class ExchangeTally:
     requests of the peer answered with an error.
     """
 
-    def __init__(self) -> None:
-        self._counts: dict[int, Counter[Count]] = {int(exchange): Counter() for exchange in Exchange}
+    def __init__(self, exchanges: Iterable[int], name: Callable[[int], str]) -> None:
+        self._name = name
+        self._counts: dict[int, Counter[Count]] = {int(exchange): Counter() for exchange in exchanges}
 
     def add(self, exchange: int, count: Count) -> None:
         """Count one message; of an exchange type that this daemon does not speak nothing is counted."""
@@ -40,6 +41,6 @@ class ExchangeTally:
     def counters(self) -> tuple[ExchangeCounters, ...]:
         """Return the counts of every exchange type."""
         return tuple(
-            ExchangeCounters(exchange=exchange_name(exchange), **{str(each): counts[each] for each in Count})
+            ExchangeCounters(exchange=self._name(exchange), **{str(each): counts[each] for each in Count})
             for exchange, counts in self._counts.items()
         )

@@ -6,16 +6,32 @@ leaves the policies of the children in the data plane: traffic finds no SA, and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
 
-from agents.contract.config import DpdAction
+from agents.contract.config import DpdAction, Tunnel
 from agents.dataplane.base import PolicySpec
 from agents.ike.outputs import RemoveChild
 
 if TYPE_CHECKING:
-    from agents.ike.v2.child import ChildSa
-    from agents.ike.v2.sa import IkeSa
-    from agents.ike.v2.tunnel import TunnelRuntime
+    from agents.ike.hub import Hub
+
+
+class _Child(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def policies(self) -> tuple[PolicySpec, ...]: ...
+
+
+class _Tunnel(Protocol):
+    config: Tunnel
+
+    @property
+    def hub(self) -> Hub: ...
+
+    def needed_policies(self, name: str) -> set[PolicySpec]: ...
+
 
 _WORDS = {
     DpdAction.RESTART: ("ike.dpd-restart", "The peer stopped answering; negotiating anew"),
@@ -32,17 +48,15 @@ class Loss:
         self.restarting = False
         self._waiting: dict[str, set[PolicySpec]] = {}
 
-    def peer_lost(self, tunnel: TunnelRuntime, sa: IkeSa) -> None:
-        """Decide, before the SA goes; another SA that stands keeps the tunnel as it is."""
-        if any(other is not sa for other in tunnel.established()):
-            return
+    def peer_lost(self, tunnel: _Tunnel, children: Iterable[_Child]) -> None:
+        """Decide, before the tunnel's last SA and these children go."""
         action = tunnel.config.ike.dpd_action
         code, message = _WORDS[action]
-        tunnel.core.report(code, message, tunnel_id=tunnel.config.id, configured=str(action))
+        tunnel.hub.report(code, message, tunnel_id=tunnel.config.id, configured=str(action))
         self.restarting = action is DpdAction.RESTART
         self.waits_for = None if self.restarting else action
         if action is DpdAction.HOLD:
-            for child in sa.children:
+            for child in children:
                 self._waiting.setdefault(child.name, set()).update(child.policies)
 
     def begin_again(self) -> bool:
@@ -59,13 +73,13 @@ class Loss:
         """Return the policies of this child that wait for traffic."""
         return self._waiting.get(name, set())
 
-    def replaced_by(self, tunnel: TunnelRuntime, child: ChildSa) -> None:
+    def replaced_by(self, tunnel: _Tunnel, child: _Child) -> None:
         """A child is up: policies that waited and that it does not have go."""
         waited = self._waiting.pop(child.name, set())
         kept = {(policy.direction, policy.selector) for policy in tunnel.needed_policies(child.name)}
         self._remove(tunnel, child.name, {each for each in waited if (each.direction, each.selector) not in kept})
 
-    def forget_policies(self, tunnel: TunnelRuntime) -> None:
+    def forget_policies(self, tunnel: _Tunnel) -> None:
         """Take out what waits: the tunnel is going, or changed."""
         waiting, self._waiting = self._waiting, {}
         for name, policies in waiting.items():
@@ -78,7 +92,7 @@ class Loss:
             self.waits_for = None
 
     @staticmethod
-    def _remove(tunnel: TunnelRuntime, name: str, policies: set[PolicySpec]) -> None:
+    def _remove(tunnel: _Tunnel, name: str, policies: set[PolicySpec]) -> None:
         if policies:
             ordered = tuple(sorted(policies, key=repr))
-            tunnel.core.emit(RemoveChild(tunnel_id=tunnel.config.id, child=name, sas=(), policies=ordered))
+            tunnel.hub.emit(RemoveChild(tunnel_id=tunnel.config.id, child=name, sas=(), policies=ordered))

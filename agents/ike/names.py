@@ -2,7 +2,7 @@
 
 Names compare as RFC 5280 section 7.1 asks for: attribute by attribute in order, the values of a multi-valued RDN in any
 order, text without regard to case, kind of string and repeated white space. A configured name may have ``*`` for a
-value. Not here: which name is whose (:mod:`agents.ike.v2.identity`).
+value. Not here: which name is whose (:mod:`agents.ike.identity`).
 """
 
 from __future__ import annotations

@@ -36,11 +36,13 @@ class Credentials:
         anchors = () if document is None else document.trust_anchors
         self._ppks = {} if document is None else {key.id: key.secret for key in document.postquantum_keys}
         self._hashes: dict[str, bytes] = {}
+        self._names: dict[str, bytes] = {}
         by_subject: dict[bytes, bytes] = {}
         for anchor in anchors:
             read = _read_anchor(anchor)
             if read is not None:
                 subject, self._hashes[anchor.id] = read
+                self._names[anchor.id] = subject
                 by_subject[subject] = self._hashes[anchor.id]
         self._own: dict[str, OwnCertificate] = {}
         for each in () if document is None else document.certificates:
@@ -59,6 +61,10 @@ class Credentials:
     def anchor_hashes(self, policy: RemoteAuthentication) -> tuple[bytes, ...]:
         """Return the SHA-1 hashes of the public keys of the CAs trusted by ``policy`` (RFC 7296 section 3.7)."""
         return tuple(self._hashes[each] for each in policy.trust_anchors or self._hashes if each in self._hashes)
+
+    def anchor_names(self, policy: RemoteAuthentication) -> tuple[bytes, ...]:
+        """Return the names (DER) of the CAs trusted by ``policy``: what IKEv1 asks certificates of (RFC 2408 3.10)."""
+        return tuple(self._names[each] for each in policy.trust_anchors or self._names if each in self._names)
 
 
 def _key_hash(public_key: bytes) -> bytes:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import ipaddress
 from enum import IntEnum
+from typing import Protocol
 
 from cryptography import x509
 
 from agents.contract.config import Identity, IdentityType
 from agents.contract.errors import FieldError
-from agents.ike.v2 import names
-from agents.ike.wire.payloads import Identification, IdI, IdR
+from agents.ike import names
+from agents.ike.wire.payloads import IdI, IdR
 from agents.ike.wire.registry import IdType
 
 _TYPES = {
@@ -50,6 +51,25 @@ def _octets(identity: Identity) -> bytes:
     return identity.value.encode("utf-8")
 
 
+class Shown(Protocol):
+    """An ID payload of either IKE version; the types have the same numbers (RFC 2407 section 4.6.2.1, RFC 7296 3.5)."""
+
+    @property
+    def id_type(self) -> int:
+        """Its type."""
+        ...
+
+    @property
+    def data(self) -> bytes:
+        """Its value."""
+        ...
+
+
+def to_payload(identity: Identity, subject: bytes | None = None) -> tuple[int, bytes]:
+    """Return type and data of the ID payload of an exact identity; otherwise as :func:`to_id_i`."""
+    return int(_TYPES[identity.type]), _shown_octets(identity, subject)
+
+
 def to_id_i(identity: Identity, subject: bytes | None = None) -> IdI:
     """Return the IDi payload of an exact identity.
 
@@ -71,7 +91,7 @@ def _shown_octets(identity: Identity, subject: bytes | None) -> bytes:
     return octets
 
 
-def fit(identity: Identity, shown: Identification) -> Fit | None:
+def fit(identity: Identity, shown: Shown) -> Fit | None:
     """Return how well the expected identity fits what the payload shows, or None when it does not."""
     if identity.type is IdentityType.ANY:
         return Fit.ANY
@@ -82,7 +102,7 @@ def fit(identity: Identity, shown: Identification) -> Fit | None:
     return Fit.PARTIAL if _fits_partly(identity, shown.data) else None
 
 
-def matches(identity: Identity, shown: Identification) -> bool:
+def matches(identity: Identity, shown: Shown) -> bool:
     """Return whether the payload shows this identity; names compare without regard to case."""
     return fit(identity, shown) is not None
 
@@ -108,7 +128,7 @@ def _fits_partly(identity: Identity, data: bytes) -> bool:
     return len(shown) > len(ending) and shown.endswith(ending)
 
 
-def same(one: Identification, other: Identification) -> bool:
+def same(one: Shown, other: Shown) -> bool:
     """Return whether two payloads show one identity."""
     if one.id_type != other.id_type:
         return False
@@ -119,7 +139,7 @@ def same(one: Identification, other: Identification) -> bool:
     return one.data == other.data
 
 
-def from_shown(shown: Identification) -> Identity | None:
+def from_shown(shown: Shown) -> Identity | None:
     """Return the exact identity a payload shows, None where it is none that a document could hold."""
     kind = _KINDS.get(shown.id_type)
     if kind is None:
@@ -164,7 +184,7 @@ def in_certificate(id_type: int, id_data: bytes, certificate: x509.Certificate) 
     return False
 
 
-def describe(shown: Identification) -> str:
+def describe(shown: Shown) -> str:
     """Return a peer's identity as bounded text without control characters."""
     kind = _KINDS.get(shown.id_type)
     name = f"type {shown.id_type}" if kind is None else str(kind)

@@ -1,0 +1,81 @@
+"""Tunnels of version ``v2-else-v1``: which of the two machines has the turn.
+
+IKEv2 begins. A negotiation that comes to nothing gives the turn to the other version, which begins at once where the
+turn came from IKEv2 and after the usual pause where it came from IKEv1. Whatever stands first, by either end, has the
+tunnel: the other version deletes what it has and waits. An attacker who drops IKEv2 messages can so bring about IKEv1
+(docs/threat-model.md): who does not want that chooses ``v2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agents.contract.status import TunnelState, TunnelStatus
+from agents.ike.hub import Hub
+from agents.ike.machine import Machine
+
+_OTHER = {"v1": "v2", "v2": "v1"}
+_BEST_FIRST = (TunnelState.UP, TunnelState.PARTLY_UP, TunnelState.NEGOTIATING)
+
+
+class Turns:
+    """Who has the turn, for tunnels that both machines have; for all others nothing is asked and nothing happens."""
+
+    def __init__(self, hub: Hub, machines: Callable[[], dict[str, Machine]]) -> None:
+        self._hub = hub
+        self._machines = machines
+
+    def settle(self) -> None:
+        """Give tunnels that are new to a machine their turn: IKEv2 where nothing else is known."""
+        machines = self._machines()
+        for tunnel_id, tunnel in machines["v1"].tunnels.items() if "v1" in machines else ():
+            other = machines["v2"].tunnels.get(tunnel_id)
+            if other is None:
+                tunnel.standby = False
+            elif tunnel.standby == other.standby:
+                tunnel.standby, other.standby = True, False
+        for tunnel_id, tunnel in machines["v2"].tunnels.items():
+            if "v1" not in machines or tunnel_id not in machines["v1"].tunnels:
+                tunnel.standby = False
+
+    def hurried(self, tunnel_id: str) -> bool:
+        """Return whether the other version waits for its turn, so that a silent peer is given up sooner."""
+        return all(tunnel_id in machine.tunnels for machine in self._machines().values()) and len(self._machines()) > 1
+
+    def failed(self, tunnel_id: str, version: str, now: float) -> None:
+        """A negotiation that we began came to nothing."""
+        machines = self._machines()
+        other = machines.get(_OTHER[version])
+        waiting = None if other is None else other.tunnels.get(tunnel_id)
+        mine = machines[version].tunnels.get(tunnel_id)
+        if other is None or waiting is None or mine is None or mine.standby:
+            return
+        mine.standby, waiting.standby = True, False
+        if version == "v2" and waiting.may_initiate:
+            self._hub.report(
+                "ike.version-fallback",
+                "The peer could not be negotiated with by IKEv2; IKEv1 is tried",
+                tunnel_id=tunnel_id,
+                configured=str(waiting.config.version),
+            )
+            waiting.start(now)
+
+    def stands(self, tunnel_id: str, version: str, now: float) -> None:
+        """An IKE SA of this version stands: the other version gives way."""
+        machines = self._machines()
+        other = machines.get(_OTHER[version])
+        waiting = None if other is None else other.tunnels.get(tunnel_id)
+        mine = machines[version].tunnels.get(tunnel_id)
+        if waiting is not None and mine is not None:
+            mine.standby, waiting.standby = False, True
+            waiting.give_way(now)
+
+    def best(self, tunnel_id: str) -> TunnelStatus:
+        """Return the status of a tunnel by the version that has most of it."""
+        found: list[tuple[int, bool, TunnelStatus]] = []
+        for machine in self._machines().values():
+            tunnel, status = machine.tunnels.get(tunnel_id), machine.snapshot(tunnel_id)
+            if tunnel is not None and status is not None:
+                rank = _BEST_FIRST.index(status.state) if status.state in _BEST_FIRST else len(_BEST_FIRST)
+                found.append((rank, tunnel.standby, status))
+        return min(found, key=lambda entry: entry[:2])[2]

@@ -1,0 +1,147 @@
+"""What the engine asks of the machine of an IKE version, and of its tunnels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from agents.contract.config import Tunnel
+from agents.contract.status import ExchangeCounters, TunnelStatus
+from agents.ike.errors import WireError
+from agents.ike.outputs import Path
+from agents.ike.questions import Reactor
+from agents.ike.timers import Owner
+from agents.ike.wire.header import Header
+
+SecretChanged = Callable[[Tunnel, Tunnel], bool]
+"""Whether a tunnel's keys are others now than before: asked with its old and its new configuration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """New tunnels of one document begin at this pace, so that thousands do not stop the process or flood a peer."""
+
+    at_once: int
+    per_s: float
+
+    def at(self, number: int, now: float) -> float:
+        """Return when the new tunnel of this number, from 1, begins."""
+        return now + max(0, number - self.at_once) / self.per_s
+
+
+START = Pace(at_once=100, per_s=200.0)
+
+
+class MachineTunnel(Owner, Protocol):
+    """A tunnel as the engine sees it. ``standby`` is set where the other IKE version has the turn."""
+
+    config: Tunnel
+    held: bool
+    standby: bool
+
+    @property
+    def may_initiate(self) -> bool:
+        """Whether this end may start a negotiation now."""
+        ...
+
+    def start(self, now: float) -> None:
+        """Be up from now on."""
+        ...
+
+    def stop(self, now: float) -> None:
+        """Be down: delete what there is."""
+        ...
+
+    def give_way(self, now: float) -> None:
+        """The other IKE version has the tunnel: delete what there is and wait."""
+        ...
+
+    def rekey_ike(self, now: float) -> bool:
+        """Renew the IKE SA; False when there is none."""
+        ...
+
+    def rekey_children(self, now: float) -> bool:
+        """Rekey every child; False when there is none."""
+        ...
+
+    def clear_ike(self, now: float) -> None:
+        """Delete IKE SA and children and begin again."""
+        ...
+
+    def clear_ipsec(self, now: float) -> None:
+        """Delete the children and ask for them again."""
+        ...
+
+    def traffic_wanted(self, now: float) -> None:
+        """Traffic found no SA."""
+        ...
+
+    def data_plane_lost(self, now: float) -> None:
+        """Every SA and policy is gone."""
+        ...
+
+    def forget_reason(self) -> None:
+        """What kept the tunnel down does not count any more."""
+        ...
+
+
+class Machine(Reactor, Protocol):
+    """A machine as the engine sees it."""
+
+    version: str
+
+    @property
+    def tunnels(self) -> Mapping[str, MachineTunnel]:
+        """The tunnels that may speak this version, by id, in document order."""
+        ...
+
+    def configure(self, wanted: Mapping[str, Tunnel], secret_changed: SecretChanged, now: float) -> None:
+        """Take over the tunnels of a document that may speak this version."""
+        ...
+
+    def receive(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
+        """Handle one datagram of this version."""
+        ...
+
+    def sa_expired(self, tunnel_id: str, spi_in: int, hard: bool, now: float) -> bool:
+        """A limit was reached; False when the child is not this machine's."""
+        ...
+
+    def peer_moved(self, tunnel_id: str, spi_in: int, address: str, port: int) -> bool:
+        """Authenticated ESP came from elsewhere; False when the child is not this machine's."""
+        ...
+
+    def traffic_seen(self, tunnel_id: str, now: float) -> None:
+        """The peer sent ESP."""
+        ...
+
+    def traffic_sent(self, tunnel_id: str, now: float) -> None:
+        """ESP went out."""
+        ...
+
+    def addresses_changed(self, now: float) -> None:
+        """The host has other addresses now."""
+        ...
+
+    def datagram_too_big(self, path: Path, packet_octets: int) -> None:
+        """The path takes IP packets of at most this many octets."""
+        ...
+
+    def snapshot(self, tunnel_id: str) -> TunnelStatus | None:
+        """Return the status of one tunnel."""
+        ...
+
+    def counters(self) -> tuple[ExchangeCounters, ...]:
+        """Return the messages counted by exchange type."""
+        ...
+
+    def local_addresses(self) -> frozenset[str]:
+        """Return the addresses that IKE SAs use here or may move to."""
+        ...
+
+
+def drop_attributes(error: WireError) -> dict[str, str]:
+    """Return where in a message the fault stood, for its report."""
+    named = (("exchange", error.exchange), ("payload", error.payload))
+    return {name: value for name, value in named if value is not None}

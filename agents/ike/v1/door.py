@@ -1,0 +1,267 @@
+"""First messages of peers, half-open limits, and what is said to strangers.
+
+IKEv1 has no cookie that a responder could demand before it keeps anything. So: only addresses of a tunnel are answered,
+once for each message and never again unasked; in Main Mode by no more octets than the question had, and nothing is
+computed before the peer has sent our cookie back. Aggressive Mode computes at once, for an identity that a tunnel has,
+and so many times a second at most. What is half open is bounded for all and for each address; there the oldest goes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from agents.contract.config import ExchangeMode
+from agents.ike import identity
+from agents.ike.errors import PeerError, WireError
+from agents.ike.limits import HalfOpenLimits
+from agents.ike.outputs import Path, Transmit
+from agents.ike.tally import Count
+from agents.ike.v1 import common, mismatch, peer_identity, proof, proposals, sending, steps
+from agents.ike.v1.exchange import digest
+from agents.ike.v1.proposals import Phase1Choice
+from agents.ike.v1.sa import IsakmpSa
+from agents.ike.v1.states import SaState
+from agents.ike.v1.tasks import aggressive, main
+from agents.ike.wire.header import NO_SPI, Header
+from agents.ike.wire.isakmp import message as wire
+from agents.ike.wire.isakmp import rules
+from agents.ike.wire.isakmp.message import Message
+from agents.ike.wire.isakmp.payloads import Identification, KeyExchangeData, Notify, SecurityAssociation
+from agents.ike.wire.isakmp.registry import Exchange, NotifyType, Protocol, exchange_name
+
+if TYPE_CHECKING:
+    from agents.ike.v1.machine import Machine
+    from agents.ike.v1.tunnel import TunnelRuntime
+
+_MODES = {Exchange.MAIN: ExchangeMode.MAIN, Exchange.AGGRESSIVE: ExchangeMode.AGGRESSIVE}
+_EXCHANGES = {mode: exchange for exchange, mode in _MODES.items()}
+_UNPROVEN = frozenset({SaState.SA_ANSWERED, SaState.AGGRESSIVE_ANSWERED})
+
+
+class Budget:
+    """So many times at once, so many per second."""
+
+    def __init__(self, at_once: float, per_s: float) -> None:
+        self._at_once, self._per_s = at_once, per_s
+        self._credit, self._at = at_once, 0.0
+
+    def take(self, now: float) -> bool:
+        """Return whether it may happen once more."""
+        self._credit = min(self._at_once, self._credit + (now - self._at) * self._per_s)
+        self._at = now
+        if self._credit < 1.0:
+            return False
+        self._credit -= 1.0
+        return True
+
+
+class Door:
+    """Where a negotiation of a peer begins."""
+
+    def __init__(self, core: Machine, limits: HalfOpenLimits) -> None:
+        self._core = core
+        self.limits = limits
+        self.requests: dict[tuple[str, int, bytes], IsakmpSa] = {}
+        self.half_open: Counter[str] = Counter()
+        self._computations = Budget(100, 50.0)
+        """Key exchanges for addresses that nobody has proven: Aggressive Mode's."""
+        self._notifies = Budget(10, 5.0)
+
+    def first_message(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
+        """Handle the first message of Main or Aggressive Mode. Raises WireError and PeerError for the funnel."""
+        key = (path.remote_address, path.remote_port, header.spi_i)
+        known = self.requests.get(key)
+        if known is not None:
+            if known.exchange.step == 2 and known.exchange.is_repetition(datagram):
+                sending.repeat(known, known.exchange, now)
+                return
+            raise WireError("drop.duplicate", "a first message that was already answered")
+        message = wire.parse_clear(datagram, header)
+        rules.check(header.exchange, message.payloads, 1)
+        self._core.exchanges.add(header.exchange, Count.REQUESTS_IN)
+        candidates = self._candidates(header, path)
+        offer = common.need(message, SecurityAssociation)
+        for proposal in offer.proposals:
+            rules.check_phase_1_proposal(proposal)
+        self._make_room(path.remote_address, now)
+        sa = IsakmpSa(self._core, initiator=False, mode=_MODES[Exchange(header.exchange)], path=path, now=now)
+        sa.cookie_peer = header.spi_i
+        sa.exchange.step, sa.exchange.taken = 1, digest(datagram)
+        if header.exchange == Exchange.MAIN:
+            self._main(sa, message, candidates, offer, len(datagram), now)
+        else:
+            self._aggressive(sa, message, candidates, offer, now)
+
+    def _candidates(self, header: Header, path: Path) -> tuple[TunnelRuntime, ...]:
+        """Return the tunnels that can be meant. Raises PeerError when there is none, or none in this mode."""
+        found = self._core.candidates(path.local_address, path.remote_address)
+        place = f"{path.remote_address} to {path.local_address}"
+        if not found:
+            raise PeerError(
+                NotifyType.NO_PROPOSAL_CHOSEN,
+                "ike.no-tunnel",
+                f"No tunnel takes an IKEv1 negotiation from {place}",
+                received=place,
+            )
+        mode = _MODES[Exchange(header.exchange)]
+        fitting = tuple(each for each in found if each.config.ike.exchange_mode is mode)
+        if not fitting:
+            configured = exchange_name(_EXCHANGES[found[0].config.ike.exchange_mode])
+            raise PeerError(
+                NotifyType.UNSUPPORTED_EXCHANGE_TYPE,
+                "ikev1.exchange-mode-mismatch",
+                f"Mismatching exchange type ({exchange_name(header.exchange)}) detected, configured is ({configured}), "
+                "in IKE phase 1, message 1",
+                received=exchange_name(header.exchange),
+                configured=configured,
+                field="ike.exchange_mode",
+                attributes=self._about(header, path, found),
+            )
+        return fitting
+
+    def _main(
+        self,
+        sa: IsakmpSa,
+        message: Message,
+        candidates: tuple[TunnelRuntime, ...],
+        offer: SecurityAssociation,
+        octets: int,
+        now: float,
+    ) -> None:
+        choice, fitting = self._choose(candidates, offer, None)
+        if choice is None:
+            raise self._no_proposal(sa, candidates, offer)
+        self._open(sa, now)
+        self._core.hub.subject = sa
+        main.answer(sa, message, choice, fitting, octets, now)
+
+    def _aggressive(
+        self,
+        sa: IsakmpSa,
+        message: Message,
+        candidates: tuple[TunnelRuntime, ...],
+        offer: SecurityAssociation,
+        now: float,
+    ) -> None:
+        shown = common.need(message, Identification)
+        named = tuple(each for each in candidates if identity.matches(each.config.remote.identity, shown))
+        tunnel = peer_identity.best(named, shown)
+        if tunnel is None:
+            configured = "; ".join(identity.describe_own(each.config.remote.identity) for each in candidates[:8])
+            if len(candidates) == 1:
+                sa.tunnel = candidates[0]
+            raise aggressive.refuse_identity(sa, identity.describe(shown), configured)
+        sa.tunnel = tunnel
+        octets = len(common.need(message, KeyExchangeData).data)
+        choice, fitting = self._choose((tunnel,), offer, octets)
+        if choice is None or not fitting:
+            raise self._no_proposal(sa, (tunnel,), offer)
+        if not self._computations.take(now):
+            raise WireError("drop.half-open-limit", f"too many first messages of Aggressive Mode, last for {tunnel}")
+        self._open(sa, now)
+        sa.adopt(tunnel)
+        self._core.hub.subject = sa
+        aggressive.answer(sa, message, choice, now)
+
+    def _choose(
+        self, candidates: tuple[TunnelRuntime, ...], offer: SecurityAssociation, public_octets: int | None
+    ) -> tuple[Phase1Choice | None, tuple[TunnelRuntime, ...]]:
+        """Return the first suite that a tunnel has, and the tunnels that would choose the same."""
+        chosen: Phase1Choice | None = None
+        fitting = []
+        for tunnel in candidates:
+            methods = self._methods(tunnel)
+            choice = proposals.choose_phase1(tunnel.config.ike, offer, methods)
+            if choice is None or (public_octets is not None and choice.suite.group.public_octets != public_octets):
+                continue
+            if chosen is None:
+                chosen = choice
+            if choice.answer == chosen.answer:
+                fitting.append(tunnel)
+        return chosen, tuple(fitting)
+
+    def _methods(self, tunnel: TunnelRuntime) -> frozenset[int]:
+        method = proof.method_of(tunnel.config, self._core.hub.credentials)
+        return frozenset() if method is None else frozenset({method})
+
+    def _no_proposal(
+        self, sa: IsakmpSa, candidates: tuple[TunnelRuntime, ...], offer: SecurityAssociation
+    ) -> PeerError:
+        tunnel = candidates[0]
+        if len(candidates) == 1:
+            sa.tunnel = tunnel
+        self._core.hub.subject = sa
+        exchange = exchange_name(sa.exchange.number)
+        error = mismatch.phase1_refusal(tunnel.config.ike, offer, self._methods(tunnel), exchange=exchange, message=1)
+        error.fatal = True
+        return error
+
+    def _about(self, header: Header, path: Path, tunnels: tuple[TunnelRuntime, ...]) -> dict[str, str]:
+        return {
+            "ike_sa": f"{header.spi_i.hex()}_{NO_SPI.hex()}",
+            "remote": path.remote_address,
+            "role": "responder",
+            "version": "v1",
+            "phase": "1",
+            "message": f"{exchange_name(header.exchange)} 1",
+            **({"tunnel": tunnels[0].config.name} if len(tunnels) == 1 else {}),
+        }
+
+    # --- what is half open
+
+    def _make_room(self, address: str, now: float) -> None:
+        """Let the oldest negotiation of an address go that has proven nothing, when it has too many."""
+        limits = self.limits
+        if self.half_open[address] >= limits.per_address:
+            unproven = (sa for sa in self.requests.values() if sa.half_open_address == address)
+            oldest = min((sa for sa in unproven if sa.state in _UNPROVEN), key=lambda sa: sa.created_at, default=None)
+            if oldest is None:
+                raise WireError("drop.half-open-limit", f"too many half-open negotiations, last from {address}")
+            steps.failed(oldest, "the peer began too many others")
+            oldest.close(now)
+        if self.half_open.total() >= limits.total:
+            raise WireError("drop.half-open-limit", f"too many half-open negotiations, last from {address}")
+
+    def _open(self, sa: IsakmpSa, now: float) -> None:
+        address = sa.path.remote_address
+        sa.first_key = (address, sa.path.remote_port, sa.cookie_peer)
+        self.requests[sa.first_key] = sa
+        self.half_open[address] += 1
+        sa.half_open_address = address
+        self._core.register(sa)
+        sa.report("ike.peer-initiates", f"{address} asks for an IKE SA ({sa.mode} mode)")
+
+    def forget(self, sa: IsakmpSa) -> None:
+        """The SA is gone."""
+        self.authenticated(sa)
+        if sa.first_key is not None:
+            self.requests.pop(sa.first_key, None)
+
+    def authenticated(self, sa: IsakmpSa) -> None:
+        """The SA is not half open any more."""
+        address, sa.half_open_address = sa.half_open_address, None
+        if address is not None:
+            self.half_open[address] -= 1
+            if self.half_open[address] <= 0:
+                del self.half_open[address]
+
+    # --- said in clear
+
+    def tell(self, request: bytes, header: Header, path: Path, notify: int, now: float) -> None:
+        """Send a notify in clear about a message, now and then and by no more octets than it had (RFC 2408 5.15)."""
+        if header.exchange == Exchange.INFORMATIONAL:
+            return
+        payload = Notify(type=notify, protocol=Protocol.ISAKMP, spi=header.spi_i + header.spi_r)
+        own = Header(
+            spi_i=header.spi_i,
+            spi_r=header.spi_r,
+            next_payload=0,
+            exchange=Exchange.INFORMATIONAL,
+            flags=0,
+            message_id=int.from_bytes(self._core.hub.entropy.octets(4), "big") or 1,
+            version=0x10,
+        )
+        datagram = wire.serialize_clear(own, (payload,))
+        if len(datagram) <= len(request) and self._notifies.take(now):
+            self._core.hub.emit(Transmit(path=path, datagram=datagram))

@@ -1,0 +1,340 @@
+"""One ISAKMP SA (RFC 2408, 2409): its keys, the exchanges under way on it, its timers.
+
+IPsec SAs are not its own but the tunnel's: in IKEv1 they outlive the ISAKMP SA that they were negotiated on. Exchanges
+are in :mod:`agents.ike.v1.tasks`; an exception raised here ends in the hub's funnel.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from agents.contract.config import ExchangeMode
+from agents.contract.events import KINDS
+from agents.ike import paths
+from agents.ike.crypto.errors import IntegrityError
+from agents.ike.errors import PeerError, WireError
+from agents.ike.outputs import Path
+from agents.ike.timers import HALF_OPEN_S, LINGER_S, rekey_after_s
+from agents.ike.v1 import keymat, receiving, steps, watch
+from agents.ike.v1.capabilities import Capabilities
+from agents.ike.v1.cipher import Phase1Cipher
+from agents.ike.v1.exchange import Exchange
+from agents.ike.v1.natd import Nat
+from agents.ike.v1.phase1 import Phase1
+from agents.ike.v1.states import INITIATED, PROGRESSING, SaState
+from agents.ike.wire.header import NO_SPI, Header
+from agents.ike.wire.isakmp.fragments import Reassembly
+from agents.ike.wire.isakmp.registry import Exchange as ExchangeType
+
+if TYPE_CHECKING:
+    from agents.ike.v1.machine import Machine
+    from agents.ike.v1.proposals import Phase1Suite
+    from agents.ike.v1.tunnel import TunnelRuntime
+
+_MOST_IDS = 1_024
+"""Message IDs that are remembered as used; a repetition that is older has long been without effect."""
+
+
+class IsakmpSa:
+    """An ISAKMP SA of either role. ``waiting`` says that an answer of the shell is awaited, so no message is taken."""
+
+    def __init__(self, core: Machine, *, initiator: bool, mode: ExchangeMode, path: Path, now: float) -> None:
+        self.core = core
+        self.initiator = initiator
+        self.mode = mode
+        self.path = path
+        self.tunnel: TunnelRuntime | None = None
+        self.cookie_own = core.new_cookie()
+        self.cookie_peer = NO_SPI
+        self.state = _first_state(initiator, mode)
+        self.waiting = False
+        self.phase1 = Phase1()
+        self.peer = Capabilities()
+        self.nat = Nat()
+        self.exchange = Exchange(message_id=0, number=_EXCHANGES[mode])
+        """Phase 1."""
+        self.exchanges: dict[int, Exchange] = {}
+        """Quick Modes by message ID."""
+        self.used_ids: OrderedDict[int, None] = OrderedDict()
+        self.reassembly = Reassembly()
+        self.path_octets = 65_535
+        self.heard_encrypted = False
+        """Whether the peer has shown that it has our last message of phase 1."""
+        self.first_key: tuple[str, int, bytes] | None = None
+        self.half_open_address: str | None = None
+        self.created_at = now
+        self.established_at: float | None = None
+        self.cause: str | None = None
+        self.failure_told = False
+        self.lifetime_s = 0
+        self.lifetime_kilobytes = 0
+        self.rekey_at: float | None = None
+        self.expire_at: float | None = None if initiator else now + HALF_OPEN_S
+        self.delete_at: float | None = None
+        self.last_heard = now
+        self.last_sent = now
+        self.dpd = watch.Liveness(core.hub.entropy)
+        self.told = False
+        """Whether a notify in clear has been sent about it."""
+        self.scheduled_at: float | None = None
+        self._suite: Phase1Suite | None = None
+        self._keys: keymat.Phase1Keys | None = None
+        self._cipher: Phase1Cipher | None = None
+        self._last_block = b""
+
+    def __repr__(self) -> str:
+        return f"IsakmpSa({self.cookie_i.hex()}_{self.cookie_r.hex()} {self.state})"
+
+    @property
+    def cookie_i(self) -> bytes:
+        """The initiator's cookie."""
+        return self.cookie_own if self.initiator else self.cookie_peer
+
+    @property
+    def cookie_r(self) -> bytes:
+        """The responder's cookie; zero before it is known."""
+        return self.cookie_peer if self.initiator else self.cookie_own
+
+    @property
+    def suite(self) -> Phase1Suite:
+        """The negotiated suite; only after it is."""
+        assert self._suite is not None
+        return self._suite
+
+    @property
+    def keys(self) -> keymat.Phase1Keys:
+        """The keys; only after the key exchange."""
+        assert self._keys is not None
+        return self._keys
+
+    @property
+    def cipher(self) -> Phase1Cipher:
+        """The cipher; only after the key exchange."""
+        assert self._cipher is not None
+        return self._cipher
+
+    @property
+    def keyed(self) -> bool:
+        """Whether messages can be encrypted."""
+        return self._cipher is not None
+
+    @property
+    def standing(self) -> bool:
+        """Whether the SA is established and not on its way out."""
+        return self.state is SaState.ESTABLISHED
+
+    @property
+    def fragmenting(self) -> bool:
+        """Whether both ends cut large messages."""
+        return self.peer.fragmentation and (self.tunnel is None or self.tunnel.config.ike.fragmentation)
+
+    def adopt(self, tunnel: TunnelRuntime) -> None:
+        """Belong to this tunnel from now on."""
+        self.tunnel = tunnel
+        tunnel.add_sa(self)
+
+    def take_suite(self, suite: Phase1Suite) -> None:
+        """Note what was agreed on."""
+        self._suite = suite
+
+    def take_keys(self, keys: keymat.Phase1Keys) -> None:
+        """Encrypt with these keys from now on."""
+        self._keys = keys
+        key = keymat.encryption_key(self.suite.prf, self.suite.encryption, keys.skeyid_e)
+        self._cipher = Phase1Cipher(self.suite.encryption, key)
+        phase1 = self.phase1
+        self.exchange.iv = keymat.first_iv(
+            self.suite.hash, phase1.public_i, phase1.public_r, self.suite.encryption.block_octets
+        )
+
+    def iv_of(self, message_id: int) -> bytes:
+        """Return the IV that an exchange after phase 1 begins with."""
+        return keymat.exchange_iv(self.suite.hash, self._last_block, message_id, self.suite.encryption.block_octets)
+
+    def new_message_id(self) -> int:
+        """Return a message ID that no exchange of this SA had."""
+        while True:
+            number = int.from_bytes(self.core.hub.entropy.octets(4), "big")
+            if number and number not in self.used_ids:
+                self.use_id(number)
+                return number
+
+    def use_id(self, number: int) -> None:
+        """Remember a message ID."""
+        self.used_ids[number] = None
+        if len(self.used_ids) > _MOST_IDS:
+            self.used_ids.popitem(last=False)
+
+    # --- reports
+
+    def report(
+        self,
+        code: str,
+        message: str,
+        *,
+        received: str | None = None,
+        configured: str | None = None,
+        field: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Report something about this SA."""
+        self.core.hub.report(
+            code,
+            message,
+            tunnel_id=None if self.tunnel is None else self.tunnel.config.id,
+            received=received,
+            configured=configured,
+            field=field,
+            attributes={**steps.attributes(self), **(attributes or {})},
+        )
+
+    def report_error(self, error: PeerError) -> None:
+        """Report a refusal, ours or the peer's."""
+        self.cause = error.code
+        self.report(
+            error.code,
+            error.message,
+            received=error.received,
+            configured=error.configured,
+            field=error.field or KINDS[error.code].field or None,
+            attributes=error.attributes,
+        )
+
+    # --- receiving
+
+    def receive(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
+        """Handle a message for this SA. Raises WireError, IntegrityError or PeerError for the funnel."""
+        receiving.receive(self, datagram, header, path, now)
+
+    def heard(self, path: Path, now: float) -> None:
+        """An authentic message came on this path: the peer is there, perhaps behind another mapping of its NAT."""
+        self.last_heard = now
+        self.heard_encrypted = True
+        self.dpd.heard()
+        if path == self.path or not self.nat.remote or (self.nat.local and self.initiator):
+            return
+        old, self.path = self.path, path
+        self.report(
+            "ike.nat-moved",
+            "The peer's messages come from another address or port",
+            received=paths.endpoint(path.remote_address, path.remote_port),
+            configured=paths.endpoint(old.remote_address, old.remote_port),
+        )
+        if self.tunnel is not None:
+            self.tunnel.move_children(self)
+
+    def move_peer(self, address: str, port: int) -> None:
+        """Follow the peer to where its authenticated ESP packets come from now."""
+        moved = Path(
+            local_address=self.path.local_address,
+            local_port=self.path.local_port,
+            remote_address=address,
+            remote_port=port,
+        )
+        heard, acknowledged = self.last_heard, self.heard_encrypted
+        self.heard(moved, heard)
+        self.heard_encrypted = acknowledged
+
+    # --- life and death
+
+    def establish(self, now: float) -> None:
+        """Both ends are authenticated: the lifetime begins."""
+        assert self.tunnel is not None
+        self.state = SaState.ESTABLISHED
+        self._last_block = self.exchange.iv
+        self.established_at = now
+        self.exchange.finish(now)
+        self.phase1.forget_secrets()
+        self.waiting = False
+        self.core.authenticated(self)
+        self.retime()
+        self.last_heard = now
+        steps.established(self)
+        self.tunnel.sa_established(self, now)
+        self.core.hub.touch(self)
+
+    def retime(self) -> None:
+        """Set when a new phase 1 begins and when this one ends, by the lifetime agreed on and the present one."""
+        if self.tunnel is None or self.established_at is None:
+            return
+        lifetime_s = min(self.lifetime_s, self.tunnel.config.ike.lifetime_s)
+        self.rekey_at = self.established_at + rekey_after_s(lifetime_s, self.initiator, self.core.hub.entropy.uniform())
+        self.expire_at = self.established_at + lifetime_s
+        self.core.hub.touch(self)
+
+    def close(self, now: float, *, linger: bool = False) -> None:
+        """End this SA at once. With ``linger`` it still answers repetitions of the last message for a while."""
+        if self.state is SaState.CLOSED:
+            return
+        self.state = SaState.CLOSED
+        self.core.hub.questions.drop(self)
+        self.core.authenticated(self)
+        self.waiting = False
+        self.phase1.forget_secrets()
+        pending = [each for each in self.exchanges.values() if each.gave_up is not None]
+        self.exchanges.clear()
+        self.exchange.due = self.rekey_at = self.expire_at = self.delete_at = None
+        self.dpd.stop()
+        if linger and self.exchange.sent:
+            self.expire_at = now + LINGER_S
+        else:
+            self.core.unregister(self)
+        for each in pending:
+            assert each.gave_up is not None
+            each.gave_up(now)
+        if self.tunnel is not None:
+            self.tunnel.sa_closed(self, now)
+        self.core.hub.touch(self)
+
+    def fail(self, error: PeerError, now: float, *, linger: bool = False) -> None:
+        """The negotiation cannot succeed: report why, tell the tunnel, end."""
+        self.report_error(error)
+        if self.tunnel is not None:
+            self.tunnel.note_error(error)
+        steps.failed(self, error.message)
+        self.close(now, linger=linger)
+
+    # --- time
+
+    def deadline(self) -> float | None:
+        """Return when something is due next."""
+        return watch.deadline(self)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due."""
+        watch.handle_timer(self, now)
+        self.core.hub.touch(self)
+
+    def maintain(self, now: float) -> None:
+        """Nothing is missing that a deadline would not say."""
+
+    # --- what goes wrong
+
+    def react(self, error: WireError | PeerError | IntegrityError, now: float) -> None:
+        """Turn a fault in a message for this SA into a notify, where one is due, and a report."""
+        self.core.react_for(self, error, now)
+
+    def abandon(self) -> None:
+        """A bug of ours ended a step: what was awaited may come again."""
+        self.waiting = False
+
+    @property
+    def progressing(self) -> bool:
+        """Whether phase 1 is under way."""
+        return self.state in PROGRESSING
+
+    @property
+    def initiated(self) -> bool:
+        """Whether phase 1 is under way and we began it."""
+        return self.state in INITIATED
+
+
+_EXCHANGES = {ExchangeMode.MAIN: ExchangeType.MAIN, ExchangeMode.AGGRESSIVE: ExchangeType.AGGRESSIVE}
+
+
+def _first_state(initiator: bool, mode: ExchangeMode) -> SaState:
+    if mode is ExchangeMode.MAIN:
+        return SaState.SA_SENT if initiator else SaState.SA_ANSWERED
+    return SaState.AGGRESSIVE_SENT if initiator else SaState.AGGRESSIVE_ANSWERED

@@ -1,0 +1,90 @@
+"""The steps of a negotiation as events, as IKEv2 tells them: asked for, up or failed, child asked for, up or failed,
+in the data plane. :data:`agents.contract.events.STEPS` has their order; a responder begins at the third.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agents.ike import selectors
+from agents.ike.v1.states import EXPECTED
+from agents.ike.wire.isakmp.registry import exchange_name
+
+if TYPE_CHECKING:
+    from agents.ike.errors import PeerError
+    from agents.ike.v1.child import ChildSa
+    from agents.ike.v1.sa import IsakmpSa
+
+
+def attributes(sa: IsakmpSa) -> dict[str, str]:
+    """Return what every event of an SA carries; ``message`` is the message of phase 1 that came or went last."""
+    found = {
+        "ike_sa": f"{sa.cookie_i.hex()}_{sa.cookie_r.hex()}",
+        "remote": sa.path.remote_address,
+        "role": "initiator" if sa.initiator else "responder",
+        "version": "v1",
+        "mode": str(sa.mode),
+    }
+    if sa.state in EXPECTED and sa.exchange.step:
+        found["phase"] = "1"
+        found["message"] = f"{exchange_name(sa.exchange.number)} {sa.exchange.step}"
+    return found
+
+
+def requested(sa: IsakmpSa) -> None:
+    """The first message goes out."""
+    sa.report("ike.sa-requested", f"IKE SA requested from {sa.path.remote_address} ({sa.mode} mode)")
+
+
+def established(sa: IsakmpSa) -> None:
+    """Phase 1 is done."""
+    sa.report("ike.sa-established", f"IKE SA established with {sa.path.remote_address} ({sa.mode} mode)")
+    if sa.peer.names:
+        sa.report("ikev1.peer-vendor", f"The peer says that it is {', '.join(sa.peer.names)}")
+
+
+def failed(sa: IsakmpSa, why: str = "") -> None:
+    """An ISAKMP SA that never stood is not going to; ``cause`` is the code of the refusal that was reported last."""
+    if sa.established_at is not None or sa.failure_told:
+        return
+    sa.failure_told = True
+    text = f"The IKE SA with {sa.path.remote_address} could not be established"
+    sa.report(
+        "ike.sa-failed",
+        f"{text}: {why}" if why else text,
+        attributes={} if sa.cause is None else {"cause": sa.cause},
+    )
+
+
+def child_requested(sa: IsakmpSa, name: str, selectors_text: str) -> None:
+    """The request for a child goes out."""
+    sa.report("child.requested", f"Child {name} requested", attributes={"child": name, "phase": "2"})
+    sa.report("ikev1.selectors-sent", f"Traffic selectors sent: {selectors_text}", attributes={"child": name})
+
+
+def child_failed(sa: IsakmpSa, name: str | None, error: PeerError) -> None:
+    """A child that was asked for, by us or (then ``name`` may be unknown) by the peer, could not be made."""
+    sa.report(
+        "child.failed",
+        f"Child {name or 'asked for by the peer'} could not be established",
+        field=error.field,
+        attributes={"cause": error.code, "phase": "2", **({} if name is None else {"child": name})},
+    )
+
+
+def child_in_place(sa: IsakmpSa, child: ChildSa, rekeyed: bool) -> None:
+    """A child is agreed on, and its SAs and policies are in the data plane."""
+    agreement = child.agreement
+    known = {"child": child.name, "spi_in": f"{child.spi_in:08x}", "spi_out": f"{child.spi_out:08x}", "phase": "2"}
+    sa.report(
+        "child.rekeyed" if rekeyed else "child.established",
+        f"Child {child.name}: {selectors.describe(agreement.local)} = {selectors.describe(agreement.remote)}, "
+        f"SPIs {child.spi_in:08x} in, {child.spi_out:08x} out",
+        attributes=known,
+    )
+    sa.report("child.installed", f"SAs of child {child.name} are in the data plane", attributes=known)
+    sa.report(
+        "child.policies-installed",
+        f"{len(child.policies)} policies of child {child.name} are in place",
+        attributes=known,
+    )

@@ -1,0 +1,1 @@
+"""Exchanges of IKEv1: Main and Aggressive Mode, Quick Mode, Informational."""

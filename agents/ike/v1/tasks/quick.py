@@ -1,0 +1,513 @@
+"""Quick Mode (RFC 2409 section 5.5): both roles. A rekey is a Quick Mode for a pair that has SAs already.
+
+::
+
+    1  HDR*, HASH(1), SA, Ni, [KE,] IDci, IDcr   -->
+    2                                            <--  HDR*, HASH(2), SA, Nr, [KE,] IDci, IDcr
+    3  HDR*, HASH(3)                             -->
+
+The responder has its inbound SA in place before it answers, and sends on the new one from the third message on. The
+commit bit is tolerated: a fourth message (CONNECTED) changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agents.contract import algorithms
+from agents.contract.algorithms import KeyExchange
+from agents.contract.config import Child, Mode
+from agents.ike import selectors as ranges
+from agents.ike.crypto import dh
+from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
+from agents.ike.errors import PeerError, WireError
+from agents.ike.v1 import keymat, mismatch, natd, quick_proposals, selectors, sending, steps
+from agents.ike.v1.child import Agreement, ChildSa, Pair
+from agents.ike.v1.common import need
+from agents.ike.v1.exchange import Exchange
+from agents.ike.v1.phase1 import NONCE_OCTETS
+from agents.ike.v1.quick_proposals import Circumstances, QuickChoice
+from agents.ike.v1.states import ChildState
+from agents.ike.v1.tasks import info
+from agents.ike.wire.isakmp import message as wire
+from agents.ike.wire.isakmp.message import Message
+from agents.ike.wire.isakmp.payloads import (
+    Identification,
+    KeyExchangeData,
+    Nonce,
+    Notify,
+    Payload,
+    SecurityAssociation,
+)
+from agents.ike.wire.isakmp.registry import EncapsulationMode, NotifyType, Protocol
+from agents.ike.wire.isakmp.registry import Exchange as ExchangeType
+
+if TYPE_CHECKING:
+    from agents.ike.v1.sa import IsakmpSa
+
+_UDP = {
+    Mode.TUNNEL: (EncapsulationMode.UDP_TUNNEL, EncapsulationMode.UDP_TUNNEL_DRAFT),
+    Mode.TRANSPORT: (EncapsulationMode.UDP_TRANSPORT, EncapsulationMode.UDP_TRANSPORT_DRAFT),
+}
+_PLAIN = {Mode.TUNNEL: EncapsulationMode.TUNNEL, Mode.TRANSPORT: EncapsulationMode.TRANSPORT}
+
+
+class _Spis:
+    """SPIs that we receive on, one for each protocol, and the CPI; given back unless a child takes them."""
+
+    def __init__(self, sa: IsakmpSa, *, ah: bool, esp: bool, compressed: bool) -> None:
+        hub = sa.core.hub
+        self._hub = hub
+        self.esp = hub.new_esp_spi() if esp else None
+        self.ah = hub.new_esp_spi() if ah else None
+        self.cpi = hub.new_cpi() if compressed else None
+
+    def octets(self) -> dict[Protocol, bytes]:
+        """Return them as proposals carry them."""
+        found = {Protocol.ESP: self.esp, Protocol.AH: self.ah}
+        spis = {protocol: spi.to_bytes(4, "big") for protocol, spi in found.items() if spi is not None}
+        return spis if self.cpi is None else {**spis, Protocol.IPCOMP: self.cpi.to_bytes(2, "big")}
+
+    def keep_for(self, choice: QuickChoice) -> None:
+        """Give back what the suite chosen does not have."""
+        if choice.proposal.encryption is None:
+            self._give_back("esp")
+        if choice.proposal.ah_integrity is None:
+            self._give_back("ah")
+        if choice.peer_cpi is None:
+            self._give_back("cpi")
+
+    def give_back(self) -> None:
+        """Nothing came of it."""
+        for name in ("esp", "ah", "cpi"):
+            self._give_back(name)
+
+    def _give_back(self, name: str) -> None:
+        number = getattr(self, name)
+        setattr(self, name, None)
+        if number is not None and name == "cpi":
+            self._hub.free_cpi(number)
+        elif number is not None:
+            self._hub.free_esp_spi(number)
+
+
+def _circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Circumstances:
+    features = sa.core.hub.features
+    modes = _UDP[child.mode] if sa.nat.encapsulates else (_PLAIN[child.mode],)
+    return Circumstances(
+        encapsulations=frozenset(int(each) for each in modes),
+        ke_octets=None if ke is None else len(ke.data),
+        compression=features is None or features.compression,
+        extended=features is None or features.extended_sequence_numbers,
+    )
+
+
+def _feasible(sa: IsakmpSa, child: Child) -> Child:
+    """Return the child with those of its proposals that the data plane can do; with all of them where it can none."""
+    features = sa.core.hub.features
+    if features is None:
+        return child
+    fit = tuple(each for each in child.proposals if features.can(each.encryption, each.integrity, each.ah_integrity))
+    return child if len(fit) in (0, len(child.proposals)) else replace(child, proposals=fit)
+
+
+def _group(child: Child) -> KeyExchange | None:
+    """Return the group of a request of ours: the first that IKEv1 has."""
+    return quick_proposals.group_of(child)
+
+
+# --- initiator
+
+
+class Initiator:
+    """A Quick Mode that we began. ``replaced`` is the child that it rekeys."""
+
+    def __init__(self, sa: IsakmpSa, config: Child, slot: int, pair: Pair, replaced: ChildSa | None) -> None:
+        self.sa = sa
+        self.config = config
+        self.slot = slot
+        self.pair = pair
+        self.replaced = replaced
+        self.exchange = Exchange(message_id=sa.new_message_id(), number=ExchangeType.QUICK)
+        self.done = False
+        self._spis: _Spis | None = None
+        self._offered: SecurityAssociation | None = None
+        self._keys: KeyPair | None = None
+        self._nonce = b""
+        self._began_at = 0.0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Name and slot of the child asked for."""
+        return self.config.name, self.slot
+
+    def begin(self, now: float) -> None:
+        """Send the first message."""
+        sa, hub = self.sa, self.sa.core.hub
+        self._began_at = now
+        config = _feasible(sa, self.config)
+        usable = quick_proposals.configured(config)
+        compressed = config.ipcomp and _circumstances(sa, config, None).compression
+        self._spis = _Spis(
+            sa,
+            esp=any(each.encryption is not None for each in usable),
+            ah=any(each.ah_integrity is not None for each in usable),
+            compressed=compressed,
+        )
+        group = _group(config)
+        self._keys = None if group is None else KeyPair.generate(group, hub.entropy)
+        self._nonce = hub.entropy.octets(NONCE_OCTETS)
+        self._offered = quick_proposals.offer_quick(
+            config,
+            self._spis.octets(),
+            group=group,
+            encapsulation=natd.encapsulation_mode(config.mode, sa.nat.encapsulates, bool(sa.peer.nat_draft)),
+            cpi=self._spis.cpi,
+            extended=_circumstances(sa, config, None).extended,
+        )
+        rest: tuple[Payload, ...] = (
+            self._offered,
+            Nonce(data=self._nonce),
+            *(() if self._keys is None else (KeyExchangeData(data=self._keys.public),)),
+            *self._identities(),
+        )
+        steps.child_requested(sa, self.config.name, selectors.describe_pair(self.pair))
+        sa.exchanges[self.exchange.message_id] = self.exchange
+        self.exchange.iv = sa.iv_of(self.exchange.message_id)
+        self.exchange.take, self.exchange.gave_up = self._answered, self._gave_up
+        made = sending.hash_of(sa, self.exchange.message_id, rest)
+        sending.send_hashed(sa, self.exchange, made, rest, now, asks=True)
+
+    def _identities(self) -> tuple[Identification, Identification]:
+        return selectors.to_identification(self.pair[0]), selectors.to_identification(self.pair[1])
+
+    def _answered(self, message: Message, now: float) -> None:
+        sa = self.sa
+        assert self._offered is not None
+        assert self._spis is not None
+        nonce = need(message, Nonce)
+        made = keymat.quick_hash_2(
+            sa.suite.prf, sa.keys.skeyid_a, self.exchange.message_id, self._nonce, message.protected
+        )
+        sending.check_hash(message, made)
+        try:
+            choice, shared = self._read(message)
+        except PeerError as error:
+            self.refused(error, now)
+            raise
+        self._spis.keep_for(choice)
+        child = ChildSa(
+            sa,
+            _agreement(
+                self.config,
+                choice,
+                self._spis,
+                self.pair,
+                self.slot,
+                initiator=True,
+                began_at=self._began_at,
+                nonces=(self._nonce, nonce.data),
+                shared=shared,
+            ),
+            now,
+        )
+        _take_lifetime(sa, child, message)
+        assert sa.tunnel is not None
+        sa.tunnel.add_child(child)
+        self.exchange.take = None
+        self.done = True
+
+        def installed(problem: str | None, at: float) -> None:
+            self._installed(child, nonce.data, problem, at)
+
+        replaces = () if self.replaced is None else self.replaced.sa_ids
+        sa.core.hub.install(sa, child, replaces=replaces, outbound_later=False, then=installed)
+
+    def _read(self, message: Message) -> tuple[QuickChoice, bytes | None]:
+        """Return what the peer chose and the secret of PFS. Raises PeerError."""
+        assert self._offered is not None
+        ke = message.find(KeyExchangeData)
+        config = _feasible(self.sa, self.config)
+        if self._keys is None and ke is not None or self._keys is not None and ke is None:
+            raise mismatch.quick_refusal(
+                config, need(message, SecurityAssociation), _circumstances(self.sa, config, ke), message=2
+            )
+        choice = quick_proposals.read_answer_quick(
+            config, self._offered, need(message, SecurityAssociation), _circumstances(self.sa, config, ke)
+        )
+        shown = message.find_all(Identification)
+        if shown and tuple(map(selectors.from_identification, shown)) != self.pair:
+            received = tuple(map(selectors.from_identification, shown))
+            raise selectors.refusal((self.pair,), (received[0], received[1]), 2)
+        _check_free(self.sa, self.config, self.slot, self.pair)
+        try:
+            return choice, None if self._keys is None or ke is None else self._keys.shared(ke.data)
+        except InvalidPublicValue as error:
+            raise _invalid_public(error) from None
+
+    def _installed(self, child: ChildSa, nonce_r: bytes, problem: str | None, now: float) -> None:
+        sa = self.sa
+        assert sa.tunnel is not None
+        if child.state is ChildState.GONE:
+            return
+        if problem is not None:
+            self.exchange.finish(now)
+            sa.tunnel.child_not_installed(sa, child, problem, now)
+            return
+        if not sa.standing:
+            sa.tunnel.remove_child(child, now)
+            return
+        made = keymat.quick_hash_3(
+            sa.suite.prf, sa.keys.skeyid_a, self.exchange.message_id, self._nonce, nonce_r
+        )
+        sending.send_hashed(sa, self.exchange, made, (), now, asks=False)
+        self.exchange.finish(now)
+        sa.tunnel.child_up(sa, child, now, asked=True)
+
+    def refused(self, error: PeerError, now: float) -> None:
+        """The peer, or we its answer: the child is asked for again later."""
+        if self.done:
+            return
+        self.done = True
+        self.exchange.finish(now)
+        if self._spis is not None:
+            self._spis.give_back()
+        assert self.sa.tunnel is not None
+        steps.child_failed(self.sa, self.config.name, error)
+        self.sa.tunnel.child_refused(self.key, error, now)
+
+    def _gave_up(self, now: float) -> None:
+        """The ISAKMP SA ended, or no answer came."""
+        if self.done:
+            return
+        self.done = True
+        if self._spis is not None:
+            self._spis.give_back()
+        if self.sa.tunnel is not None:
+            self.sa.tunnel.quick_over(self, now)
+
+
+# --- responder
+
+
+def respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> None:
+    """Answer the first message, whose hash is right. Raises PeerError."""
+    assert sa.tunnel is not None
+    received = _received_pair(sa, message)
+    sa.report("ikev1.selectors-received", f"Traffic selectors received: {selectors.describe_pair(received)}")
+    ke, offer = message.find(KeyExchangeData), need(message, SecurityAssociation)
+    config, slot, pair, choice = _accept(sa, received, offer, ke)
+    _check_free(sa, config, slot, pair)
+    public, shared = _respond_dh(sa, choice, ke)
+    spis = _Spis(
+        sa,
+        esp=choice.proposal.encryption is not None,
+        ah=choice.proposal.ah_integrity is not None,
+        compressed=choice.peer_cpi is not None,
+    )
+    nonce_i, nonce_r = need(message, Nonce).data, sa.core.hub.entropy.octets(NONCE_OCTETS)
+    child = ChildSa(
+        sa,
+        _agreement(
+            config,
+            choice,
+            spis,
+            pair,
+            slot,
+            initiator=False,
+            began_at=now,
+            nonces=(nonce_i, nonce_r),
+            shared=shared,
+        ),
+        now,
+    )
+    child.outbound_held = True
+    sa.tunnel.add_child(child)
+    rest = _answer(sa, message, choice, spis, nonce_r, public)
+
+    def installed(problem: str | None, at: float) -> None:
+        if child.state is ChildState.GONE or sa.tunnel is None:
+            return
+        if problem is not None:
+            exchange.finish(at)
+            sa.tunnel.child_not_installed(sa, child, problem, at)
+            return
+        if not sa.standing:
+            sa.tunnel.remove_child(child, at)
+            return
+        exchange.take = lambda final, then: _confirmed(sa, exchange, child, (nonce_i, nonce_r), final, then)
+        exchange.gave_up = lambda then: _unconfirmed(sa, child, then)
+        made = keymat.quick_hash_2(
+            sa.suite.prf, sa.keys.skeyid_a, exchange.message_id, nonce_i, wire.encode(rest)[1]
+        )
+        sending.send_hashed(sa, exchange, made, rest, at, asks=True)
+
+    replaces = tuple(each for old in sa.tunnel.replaced_by(child) for each in old.sa_ids)
+    sa.core.hub.install(sa, child, replaces=replaces, outbound_later=True, then=installed)
+
+
+def _received_pair(sa: IsakmpSa, message: Message) -> Pair:
+    """Return the selectors as we see them: the responder's first. Without identities they are the two hosts."""
+    shown = message.find_all(Identification)
+    if not shown:
+        return ranges.host(sa.path.local_address), ranges.host(sa.path.remote_address)
+    remote, local = (selectors.from_identification(each) for each in shown)
+    return local, remote
+
+
+def _accept(
+    sa: IsakmpSa, received: Pair, offer: SecurityAssociation, ke: KeyExchangeData | None
+) -> tuple[Child, int, Pair, QuickChoice]:
+    """Find the child that a request asks for: with exactly these selectors, else one that holds them. Raises PeerError."""
+    assert sa.tunnel is not None
+    refusal: PeerError | None = None
+    met = []
+    for config in sa.tunnel.config.children:
+        found = selectors.match(selectors.pairs(config), received)
+        if found is None:
+            continue
+        usable = _feasible(sa, config)
+        here = _circumstances(sa, usable, ke)
+        choice = quick_proposals.choose_quick(usable, offer, here)
+        if choice is None:
+            refusal = refusal or mismatch.quick_refusal(usable, offer, here)
+            continue
+        met.append((not found.exact, sa.tunnel.live_child(config.name) is not None, config, found, choice))
+    if met:
+        _inexact, _live, config, found, choice = min(met, key=lambda entry: entry[:2])
+        return config, sa.tunnel.slot_of(config, found), found.received, choice
+    if refusal is not None:
+        raise refusal
+    every = tuple(pair for config in sa.tunnel.config.children for pair in selectors.pairs(config))
+    raise selectors.refusal(every, received)
+
+
+def _respond_dh(sa: IsakmpSa, choice: QuickChoice, ke: KeyExchangeData | None) -> tuple[bytes | None, bytes | None]:
+    if choice.group is None or ke is None:
+        return None, None
+    try:
+        return dh.respond(choice.group, ke.data, sa.core.hub.entropy)
+    except InvalidPublicValue as error:
+        raise _invalid_public(error) from None
+
+
+def _answer(
+    sa: IsakmpSa, message: Message, choice: QuickChoice, spis: _Spis, nonce: bytes, public: bytes | None
+) -> tuple[Payload, ...]:
+    shorter = _lifetime_notify(choice, spis)
+    return (
+        quick_proposals.answer_quick(choice, spis.octets()),
+        Nonce(data=nonce),
+        *(() if public is None else (KeyExchangeData(data=public),)),
+        *message.find_all(Identification),
+        *((shorter,) if shorter is not None else ()),
+    )
+
+
+def _confirmed(
+    sa: IsakmpSa, exchange: Exchange, child: ChildSa, nonces: tuple[bytes, bytes], message: Message, now: float
+) -> None:
+    made = keymat.quick_hash_3(sa.suite.prf, sa.keys.skeyid_a, exchange.message_id, *nonces)
+    sending.check_hash(message, made)
+    exchange.finish(now)
+    if child.state is not ChildState.GONE and sa.tunnel is not None:
+        sa.tunnel.child_up(sa, child, now, asked=False)
+
+
+def _unconfirmed(sa: IsakmpSa, child: ChildSa, now: float) -> None:
+    """The third message never came: nobody sends on these SAs."""
+    if child.state is ChildState.INSTALLING and sa.tunnel is not None:
+        sa.tunnel.remove_child(child, now)
+
+
+# --- both
+
+
+def _agreement(
+    config: Child,
+    choice: QuickChoice,
+    spis: _Spis,
+    pair: Pair,
+    slot: int,
+    *,
+    initiator: bool,
+    began_at: float,
+    nonces: tuple[bytes, bytes],
+    shared: bytes | None,
+) -> Agreement:
+    spi_in = spis.ah if spis.esp is None else spis.esp
+    assert spi_in is not None
+    peer_ah = choice.peer_ah_spi
+    return Agreement(
+        config=config,
+        proposal=choice.proposal,
+        group=None if choice.group is None else choice.group.slug,
+        local=pair[0],
+        remote=pair[1],
+        spi_in=spi_in,
+        spi_out=int.from_bytes(choice.peer_spi, "big"),
+        ah_spi_in=spis.ah if spis.esp is not None else None,
+        ah_spi_out=None if peer_ah is None else int.from_bytes(peer_ah, "big"),
+        cpi_in=spis.cpi,
+        cpi_out=choice.peer_cpi,
+        initiator=initiator,
+        began_at=began_at,
+        nonce_i=nonces[0],
+        nonce_r=nonces[1],
+        shared=shared,
+        esn=choice.esn,
+        mode=config.mode,
+        lifetime_s=choice.lifetime_s,
+        lifetime_kilobytes=choice.lifetime_kilobytes,
+        slot=slot,
+    )
+
+
+def _lifetime_notify(choice: QuickChoice, spis: _Spis) -> Notify | None:
+    """Return RESPONDER-LIFETIME where ours is shorter than what was offered (RFC 2407 section 4.6.3.1)."""
+    data = info.shorter_lifetimes(choice)
+    if not data:
+        return None
+    protocol, spi = (Protocol.ESP, spis.esp) if spis.esp is not None else (Protocol.AH, spis.ah)
+    assert spi is not None
+    return Notify(
+        type=NotifyType.RESPONDER_LIFETIME, protocol=protocol, spi=spi.to_bytes(4, "big"), data=data
+    )
+
+
+def _take_lifetime(sa: IsakmpSa, child: ChildSa, message: Message) -> None:
+    notify = message.notify(NotifyType.RESPONDER_LIFETIME)
+    if notify is not None:
+        info.take_lifetime(sa, child, notify)
+
+
+def _check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
+    """Raise PeerError when a child of another tunnel protects this traffic."""
+    assert sa.tunnel is not None
+    hub, tunnel_id = sa.core.hub, sa.tunnel.config.id
+    owner = hub.protected_by_other(
+        ranges.policies(
+            tunnel_id=tunnel_id,
+            reqid=hub.reqid(tunnel_id, config.name, slot),
+            local_address=sa.path.local_address,
+            remote_address=sa.path.remote_address,
+            local_ts=pair[:1],
+            remote_ts=pair[1:],
+        )
+    )
+    if owner is not None:
+        raise PeerError(
+            NotifyType.NO_PROPOSAL_CHOSEN,
+            "child.selectors-taken",
+            f"{owner} protects the traffic of child {config.name} already",
+            received=selectors.describe_pair(pair),
+            configured=owner,
+            field="children.remote_ts",
+        )
+
+
+def _invalid_public(error: InvalidPublicValue) -> PeerError:
+    return PeerError(
+        NotifyType.INVALID_KEY_INFORMATION, "ike.invalid-ke", f"The peer's public value cannot be used: {error}"
+    )
