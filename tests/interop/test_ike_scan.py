@@ -27,6 +27,9 @@ DICTIONARY = ("secret", "password", WEAK.decode(), "vpn")
 _TRANSFORM = "--trans=(1=7,14=128,2=2,3=1,4=14)"
 """AES-128-CBC, SHA-1 (``psk-crack`` knows no newer hash), pre-shared key, group 14."""
 
+_DPD = "--vendor=afcad71368a1f1c96b8696fc77570100"
+"""What we say of ourselves is no more than what the peer says too."""
+
 _LISTEN_S = 4
 """Longer than our first two retransmissions would take."""
 
@@ -77,7 +80,7 @@ def answers(output: str) -> int:
 
 async def test_main_mode_is_recognised_and_answered_once(scanner: Scanner) -> None:
     await scanner.ours.configure(responder(MAIN, STRONG))
-    output = await scanner.scan()
+    output = await scanner.scan(_DPD)
     assert "Main Mode Handshake returned" in output
     assert "SA=(Enc=AES KeyLength=128 Hash=SHA1 Group=14:modp2048 Auth=PSK" in output
     assert "Dead Peer Detection v1.0" in output
