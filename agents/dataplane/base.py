@@ -187,6 +187,12 @@ class Features:
     plain_esp: bool = True
     owns_port_4500: bool = False
 
+    def can(self, encryption: str | None, integrity: str | None, ah_integrity: str | None) -> bool:
+        """Return whether SAs of this suite can be installed; None for what it does not have."""
+        if ah_integrity is not None and SaProtocol.AH not in self.protocols:
+            return False
+        return encryption in {None, *self.encryptions} and {integrity, ah_integrity} - {None} <= self.integrities
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expired:

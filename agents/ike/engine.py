@@ -39,7 +39,6 @@ class Engine:
         self.v2 = MachineV2(self.hub, self.turns, self.limits)
         self.v1: MachineV1 | None = None
         self._machines: dict[str, Machine] = {"v2": self.v2}
-        self._leaving: MachineV1 | None = None
         self._keys = PresharedKeys()
         self._order: tuple[str, ...] = ()
 
@@ -88,6 +87,7 @@ class Engine:
         self._order = tuple(wanted)
         self.turns.settle()
         self.hub.settle(now)
+        self._retire_v1()
 
     def receive(self, datagram: bytes, path: Path, now: float) -> None:
         """Handle one datagram, without non-ESP marker. Never raises for what the peer sent."""
@@ -98,6 +98,7 @@ class Engine:
         """Do everything that is due."""
         self.hub.handle_timer(now)
         self.hub.settle(now)
+        self._retire_v1()
 
     def next_deadline(self) -> float | None:
         """Return when :meth:`handle_timer` is wanted next, or None."""
@@ -262,6 +263,12 @@ class Engine:
             raise WireError("drop.ikev1", "IKE major version 1", received=1, expected=2)
         self.hub.subject = self.v1
         self.v1.receive(datagram, header, path, now)
+
+    def _retire_v1(self) -> None:
+        """Let IKEv1's machine go when no tunnel may speak it and none of its SAs is left."""
+        if self.v1 is not None and self.v1.idle:
+            self.v1 = None
+            del self._machines["v1"]
 
     def _having(self, tunnel_id: str) -> Iterable[MachineTunnel]:
         return [each for machine in self._machines.values() if (each := machine.tunnels.get(tunnel_id)) is not None]

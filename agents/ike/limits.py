@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class HalfOpenLimits:
     """Negotiations that a peer began and has not authenticated.
 
-    In IKEv2, from ``cookie_threshold`` on, or for one address from ``cookie_per_address`` on, cookies are demanded (0: always);
-    beyond ``total`` or, for one address, ``per_address``, requests are dropped. Cookies begin well below
+    In IKEv2, from ``cookie_threshold`` on, or for one address from ``cookie_per_address`` on, cookies are demanded
+    (0: always); beyond ``total`` or, for one address, ``per_address``, requests are dropped. Cookies begin well below
     ``per_address``: whoever forges a peer's address must not fill what that peer itself, with a cookie, still gets.
     """
 

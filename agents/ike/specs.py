@@ -32,7 +32,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blueprint:
-    """One pair of SAs. ``spi_in`` and ``spi_out`` are ESP's, or AH's where there is no ESP; selectors as we see them."""
+    """One pair of SAs, as we see it. ``spi_in`` and ``spi_out`` are ESP's, or AH's where there is no ESP."""
 
     tunnel_id: str
     reqid: int

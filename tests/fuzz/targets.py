@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from agents.contract.config import ConnectionType
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import WireError
-from agents.ike.outputs import Path, Transmit
 from agents.ike.limits import HalfOpenLimits
+from agents.ike.outputs import Path, Transmit
 from agents.ike.wire.fragments import is_fragment, open_fragment, seal_fragment
 from agents.ike.wire.header import Header, classify
 from agents.ike.wire.message import Message, is_protected, open_message, parse_clear, seal_message, serialize_clear

@@ -1,4 +1,4 @@
-"""What the vendor IDs of both ends say: NAT traversal and by which draft, liveness checks, fragments, who the peer is."""
+"""What vendor IDs say: NAT traversal and by which draft, liveness checks, fragments, who the peer is."""
 
 from __future__ import annotations
 

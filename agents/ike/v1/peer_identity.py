@@ -24,7 +24,7 @@ def check(sa: IsakmpSa, config: Tunnel, shown: Identification, step: int) -> Non
 
 
 def best(candidates: tuple[TunnelRuntime, ...], shown: Identification) -> TunnelRuntime | None:
-    """Return the tunnel whose peer is called so: exactly, else partly, else whatever it is called; the first of each."""
+    """Return the first tunnel whose peer is called so: exactly, else partly, else whatever it is called."""
     found: dict[identity.Fit, TunnelRuntime] = {}
     for tunnel in candidates:
         fit = identity.fit(tunnel.config.remote.identity, shown)

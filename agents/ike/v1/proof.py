@@ -93,7 +93,7 @@ def prove(sa: IsakmpSa, then: Callable[[tuple[Payload, ...], float], None], now:
 
 
 def awaited(sa: IsakmpSa, step: Callable[[_Answer, float], None]) -> Callable[[_Answer, float], None]:
-    """Return a step for an answer of the shell: until it comes no message is taken, and a closed SA wants it no more."""
+    """Return a step for an answer of the shell: until it comes no message is taken; a closed SA wants it no more."""
     sa.waiting = True
 
     def run(answer: _Answer, at: float) -> None:

@@ -126,7 +126,8 @@ def _unreadable(sa: IsakmpSa, error: WireError, step: int) -> WireError | PeerEr
     return PeerError(
         NotifyType.UNEQUAL_PAYLOAD_LENGTHS,
         "ikev1.psk-mismatch",
-        f"Possibly mismatching pre-shared keys detected in IKE phase 1, message {step} ({sa.mode} mode): {error.detail}",
+        f"Possibly mismatching pre-shared keys detected in IKE phase 1, message {step} ({sa.mode} mode): "
+        f"{error.detail}",
         received=error.received,
         configured=error.expected,
         field="preshared_keys",

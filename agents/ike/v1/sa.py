@@ -223,7 +223,7 @@ class IsakmpSa:
             configured=paths.endpoint(old.remote_address, old.remote_port),
         )
         if self.tunnel is not None:
-            self.tunnel.move_children(self)
+            self.tunnel.children.move(self)
 
     def move_peer(self, address: str, port: int) -> None:
         """Follow the peer to where its authenticated ESP packets come from now."""

@@ -1,4 +1,4 @@
-"""Sending messages of an ISAKMP SA: hashes, encryption, fragments, repetitions (RFC 2409 sections 5.5, 5.7, appendix B)."""
+"""Sending messages of an ISAKMP SA: hashes, encryption, fragments, repetitions (RFC 2409 section 5, appendix B)."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from agents.ike.errors import WireError
 from agents.ike.wire.isakmp import attributes as attribute_list
 from agents.ike.wire.isakmp.attributes import Attribute
 from agents.ike.wire.isakmp.payloads import Transform
@@ -233,3 +234,12 @@ def effective(ours_s: int, ours_kilobytes: int, theirs: Lifetimes) -> tuple[int,
     seconds = DEFAULT_LIFETIME_S if theirs.seconds is None else theirs.seconds
     kilobytes = [each for each in (ours_kilobytes, theirs.kilobytes) if each]
     return min(ours_s, seconds), min(kilobytes, default=0)
+
+
+def read_lifetimes(types: tuple[int, int], octets: bytes) -> Lifetimes | None:
+    """Read the attributes of RESPONDER-LIFETIME (RFC 2407 section 4.6.3.1); None where they cannot be read."""
+    try:
+        _values, lifetimes, fault = _read(attribute_list.parse(octets), {}, types)
+    except WireError:
+        return None
+    return None if fault is not None else lifetimes

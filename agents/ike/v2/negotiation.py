@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agents.contract.config import Child, IpsecProposal, Mode
-from agents.dataplane.base import Features, SaProtocol
+from agents.dataplane.base import Features
 from agents.ike import mismatch, proposals, selectors
 from agents.ike.errors import PeerError
 from agents.ike.proposals import IpsecChoice
@@ -56,12 +56,7 @@ class Setting:
 
     def _can(self, proposal: IpsecProposal) -> bool:
         features = self.features
-        if features is None:
-            return True
-        if proposal.ah_integrity is not None and SaProtocol.AH not in features.protocols:
-            return False
-        integrities = {proposal.integrity, proposal.ah_integrity} - {None}
-        return proposal.encryption in {None, *features.encryptions} and integrities <= features.integrities
+        return features is None or features.can(proposal.encryption, proposal.integrity, proposal.ah_integrity)
 
     def ranges(self, config: Child) -> tuple[Ranges, Ranges]:
         """Return the child's local and remote selectors; in transport mode only what the two hosts can send."""

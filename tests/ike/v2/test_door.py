@@ -20,8 +20,8 @@ import pytest
 
 from agents.contract.config import IkePolicy
 from agents.ike import proposals
-from agents.ike.outputs import Path
 from agents.ike.limits import HalfOpenLimits
+from agents.ike.outputs import Path
 from agents.ike.wire.header import Header, classify
 from agents.ike.wire.message import Message, parse_clear, serialize_clear
 from agents.ike.wire.payloads import KeyExchangeData, Nonce, Notify, Opaque, Payload

@@ -20,9 +20,9 @@ from agents.contract.config import (
 from agents.contract.status import TunnelState
 from agents.dataplane.base import REQID_BASE, UdpEncapsulation
 from agents.ike.errors import LocalError, PeerError
+from agents.ike.limits import HalfOpenLimits
 from agents.ike.outputs import InstallChild, Path, RemoveChild, SwitchOutbound, Transmit
 from agents.ike.v2 import negotiation
-from agents.ike.limits import HalfOpenLimits
 from tests.harness.documents import FAST_ESP, FAST_IKE, Side, child, endpoint, key, pair, selectors, tunnel
 from tests.harness.world import Host, Network, World, matched, up
 

@@ -10,8 +10,8 @@ import pytest
 from agents.contract.config import ConnectionType, IkePolicy
 from agents.contract.status import TunnelState
 from agents.ike import proposals, selectors
-from agents.ike.outputs import FindPsk, Path, Transmit
 from agents.ike.limits import HalfOpenLimits
+from agents.ike.outputs import FindPsk, Path, Transmit
 from agents.ike.v2.cookie import CookieJar
 from agents.ike.v2.states import SaState
 from agents.ike.wire.header import Header

@@ -8,8 +8,8 @@ import pytest
 
 from agents.contract.config import IkePolicy, IpsecProposal
 from agents.contract.events import KINDS, STEPS
-from agents.ike.outputs import Report
 from agents.ike.limits import HalfOpenLimits
+from agents.ike.outputs import Report
 from tests.harness.documents import FAST_IKE, Side, child, key, pair
 from tests.harness.world import Host, Network, World, up
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agents.contract.status import ExchangeCounters
-from agents.ike.outputs import Transmit
 from agents.ike.limits import HalfOpenLimits
+from agents.ike.outputs import Transmit
 from tests.harness.documents import child, key, pair
 from tests.harness.world import Host, Network, World, up
 from tests.ike.v2.test_fragments import SMALL, many_networks

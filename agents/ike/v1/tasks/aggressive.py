@@ -3,7 +3,7 @@
 ::
 
     1  HDR, SA, KE, Ni, IDii, VID ...          -->
-    2                                          <--  HDR, SA, KE, Nr, IDir, [CERT,] HASH_R or SIG_R, [NAT-D, NAT-D], VID ...
+    2                                          <--  HDR, SA, KE, Nr, IDir, [CERT,] HASH_R or SIG_R, [NAT-D x 2], VID ...
     3  HDR*, [CERT,] HASH_I or SIG_I, [NAT-D, NAT-D], [N]   -->
 
 The identities are in clear, so they choose tunnel and pre-shared key; and whoever asks gets a hash of that key, which
@@ -51,7 +51,7 @@ def initiate(sa: IsakmpSa, now: float) -> None:
     gathered.nonce_i, gathered.id_own = hub.entropy.octets(phase1.NONCE_OCTETS), identification.serialize()
     requests = () if sa.tunnel.config.needs_psk else proof.certificate_requests((config,), hub.credentials)
     steps.requested(sa)
-    payloads = (
+    payloads: tuple[Payload, ...] = (
         offer,
         KeyExchangeData(data=pair.public),
         Nonce(data=gathered.nonce_i),
@@ -64,7 +64,8 @@ def initiate(sa: IsakmpSa, now: float) -> None:
 
 def take_answer(sa: IsakmpSa, message: Message, now: float) -> None:
     """Take the second message, send the third: the SA stands. Raises PeerError."""
-    assert sa.tunnel is not None and sa.phase1.offered is not None
+    assert sa.tunnel is not None
+    assert sa.phase1.offered is not None
     config = sa.tunnel.config
     answer = common.need(message, SecurityAssociation)
     choice = proposals.read_answer_phase1(config.ike, common.own_method(sa, config), sa.phase1.offered, answer)

@@ -9,8 +9,8 @@
     5  HDR*, IDii, [CERT,] HASH_I or SIG_I, [N]        -->
     6                                                  <--  HDR*, IDir, [CERT,] HASH_R or SIG_R
 
-With a pre-shared key the fifth message is encrypted with a key made of it, so the identities come too late to choose the
-key: the two addresses do.
+With a pre-shared key the fifth message is encrypted with a key made of it, so the identities come too late to choose
+the key: the two addresses do.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def initiate(sa: IsakmpSa, now: float) -> None:
 
 def take_answer(sa: IsakmpSa, message: Message, now: float) -> None:
     """Take the second message, send the third. Raises PeerError."""
-    assert sa.tunnel is not None and sa.phase1.offered is not None
+    assert sa.tunnel is not None
+    assert sa.phase1.offered is not None
     config = sa.tunnel.config
     answer = common.need(message, SecurityAssociation)
     method = common.own_method(sa, config)

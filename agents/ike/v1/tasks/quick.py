@@ -15,13 +15,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agents.contract import algorithms
 from agents.contract.algorithms import KeyExchange
 from agents.contract.config import Child, Mode
 from agents.ike import selectors as ranges
 from agents.ike.crypto import dh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
-from agents.ike.errors import PeerError, WireError
+from agents.ike.errors import PeerError
 from agents.ike.v1 import keymat, mismatch, natd, quick_proposals, selectors, sending, steps
 from agents.ike.v1.child import Agreement, ChildSa, Pair
 from agents.ike.v1.common import need
@@ -214,7 +213,7 @@ class Initiator:
         )
         _take_lifetime(sa, child, message)
         assert sa.tunnel is not None
-        sa.tunnel.add_child(child)
+        sa.tunnel.children.add(child)
         self.exchange.take = None
         self.done = True
 
@@ -229,7 +228,7 @@ class Initiator:
         assert self._offered is not None
         ke = message.find(KeyExchangeData)
         config = _feasible(self.sa, self.config)
-        if self._keys is None and ke is not None or self._keys is not None and ke is None:
+        if (self._keys is None and ke is not None) or (self._keys is not None and ke is None):
             raise mismatch.quick_refusal(
                 config, need(message, SecurityAssociation), _circumstances(self.sa, config, ke), message=2
             )
@@ -253,17 +252,15 @@ class Initiator:
             return
         if problem is not None:
             self.exchange.finish(now)
-            sa.tunnel.child_not_installed(sa, child, problem, now)
+            sa.tunnel.children.not_installed(sa, child, problem, now)
             return
         if not sa.standing:
-            sa.tunnel.remove_child(child, now)
+            sa.tunnel.children.remove(child, now)
             return
-        made = keymat.quick_hash_3(
-            sa.suite.prf, sa.keys.skeyid_a, self.exchange.message_id, self._nonce, nonce_r
-        )
+        made = keymat.quick_hash_3(sa.suite.prf, sa.keys.skeyid_a, self.exchange.message_id, self._nonce, nonce_r)
         sending.send_hashed(sa, self.exchange, made, (), now, asks=False)
         self.exchange.finish(now)
-        sa.tunnel.child_up(sa, child, now, asked=True)
+        sa.tunnel.children.up(sa, child, now, asked=True)
 
     def refused(self, error: PeerError, now: float) -> None:
         """The peer, or we its answer: the child is asked for again later."""
@@ -275,7 +272,7 @@ class Initiator:
             self._spis.give_back()
         assert self.sa.tunnel is not None
         steps.child_failed(self.sa, self.config.name, error)
-        self.sa.tunnel.child_refused(self.key, error, now)
+        self.sa.tunnel.children.refused(self.key, error, now)
 
     def _gave_up(self, now: float) -> None:
         """The ISAKMP SA ended, or no answer came."""
@@ -285,7 +282,7 @@ class Initiator:
         if self._spis is not None:
             self._spis.give_back()
         if self.sa.tunnel is not None:
-            self.sa.tunnel.quick_over(self, now)
+            self.sa.tunnel.children.over(self, now)
 
 
 # --- responder
@@ -323,7 +320,7 @@ def respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> N
         now,
     )
     child.outbound_held = True
-    sa.tunnel.add_child(child)
+    sa.tunnel.children.add(child)
     rest = _answer(sa, message, choice, spis, nonce_r, public)
 
     def installed(problem: str | None, at: float) -> None:
@@ -331,19 +328,17 @@ def respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> N
             return
         if problem is not None:
             exchange.finish(at)
-            sa.tunnel.child_not_installed(sa, child, problem, at)
+            sa.tunnel.children.not_installed(sa, child, problem, at)
             return
         if not sa.standing:
-            sa.tunnel.remove_child(child, at)
+            sa.tunnel.children.remove(child, at)
             return
         exchange.take = lambda final, then: _confirmed(sa, exchange, child, (nonce_i, nonce_r), final, then)
         exchange.gave_up = lambda then: _unconfirmed(sa, child, then)
-        made = keymat.quick_hash_2(
-            sa.suite.prf, sa.keys.skeyid_a, exchange.message_id, nonce_i, wire.encode(rest)[1]
-        )
+        made = keymat.quick_hash_2(sa.suite.prf, sa.keys.skeyid_a, exchange.message_id, nonce_i, wire.encode(rest)[1])
         sending.send_hashed(sa, exchange, made, rest, at, asks=True)
 
-    replaces = tuple(each for old in sa.tunnel.replaced_by(child) for each in old.sa_ids)
+    replaces = tuple(each for old in sa.tunnel.children.replaced_by(child) for each in old.sa_ids)
     sa.core.hub.install(sa, child, replaces=replaces, outbound_later=True, then=installed)
 
 
@@ -359,12 +354,12 @@ def _received_pair(sa: IsakmpSa, message: Message) -> Pair:
 def _accept(
     sa: IsakmpSa, received: Pair, offer: SecurityAssociation, ke: KeyExchangeData | None
 ) -> tuple[Child, int, Pair, QuickChoice]:
-    """Find the child that a request asks for: with exactly these selectors, else one that holds them. Raises PeerError."""
+    """Find the child asked for: with exactly these selectors, else one that holds them. Raises PeerError."""
     assert sa.tunnel is not None
     refusal: PeerError | None = None
     met = []
     for config in sa.tunnel.config.children:
-        found = selectors.match(selectors.pairs(config), received)
+        found = selectors.match(sa.tunnel.children.pairs_of(config), received)
         if found is None:
             continue
         usable = _feasible(sa, config)
@@ -373,13 +368,13 @@ def _accept(
         if choice is None:
             refusal = refusal or mismatch.quick_refusal(usable, offer, here)
             continue
-        met.append((not found.exact, sa.tunnel.live_child(config.name) is not None, config, found, choice))
+        met.append((not found.exact, sa.tunnel.children.live(config.name) is not None, config, found, choice))
     if met:
         _inexact, _live, config, found, choice = min(met, key=lambda entry: entry[:2])
-        return config, sa.tunnel.slot_of(config, found), found.received, choice
+        return config, sa.tunnel.children.slot_of(config, found), found.received, choice
     if refusal is not None:
         raise refusal
-    every = tuple(pair for config in sa.tunnel.config.children for pair in selectors.pairs(config))
+    every = tuple(pair for config in sa.tunnel.config.children for pair in sa.tunnel.children.pairs_of(config))
     raise selectors.refusal(every, received)
 
 
@@ -412,13 +407,13 @@ def _confirmed(
     sending.check_hash(message, made)
     exchange.finish(now)
     if child.state is not ChildState.GONE and sa.tunnel is not None:
-        sa.tunnel.child_up(sa, child, now, asked=False)
+        sa.tunnel.children.up(sa, child, now, asked=False)
 
 
 def _unconfirmed(sa: IsakmpSa, child: ChildSa, now: float) -> None:
     """The third message never came: nobody sends on these SAs."""
     if child.state is ChildState.INSTALLING and sa.tunnel is not None:
-        sa.tunnel.remove_child(child, now)
+        sa.tunnel.children.remove(child, now)
 
 
 # --- both
@@ -471,9 +466,7 @@ def _lifetime_notify(choice: QuickChoice, spis: _Spis) -> Notify | None:
         return None
     protocol, spi = (Protocol.ESP, spis.esp) if spis.esp is not None else (Protocol.AH, spis.ah)
     assert spi is not None
-    return Notify(
-        type=NotifyType.RESPONDER_LIFETIME, protocol=protocol, spi=spi.to_bytes(4, "big"), data=data
-    )
+    return Notify(type=NotifyType.RESPONDER_LIFETIME, protocol=protocol, spi=spi.to_bytes(4, "big"), data=data)
 
 
 def _take_lifetime(sa: IsakmpSa, child: ChildSa, message: Message) -> None:

@@ -1,0 +1,433 @@
+"""One configured tunnel as IKEv1 has it: its ISAKMP SAs, its children, what is missing, when to try again.
+
+Rules where the RFCs leave room:
+
+* **Children belong to the tunnel.** The end of an ISAKMP SA ends no child; the end that may begins a new phase 1, so
+  that the peer can still be told and asked.
+* **A new phase 1** begins before the old one ends, by whichever end comes first; the old one is deleted a moment after
+  the new one stands, by the end that began the new one.
+* **Crossing phase 1.** Of two ISAKMP SAs that stand and overlapped in time the one with the larger cookie pair (as
+  octets, initiator's first) stays; the end that began the other deletes it.
+* **INITIAL-CONTACT** is sent when the tunnel has nothing else, and on receipt removes what stood before that
+  negotiation began.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agents.contract.config import Child, ConnectionType, DpdAction, ExchangeMode, Tunnel
+from agents.contract.events import KINDS
+from agents.contract.status import Reason, TunnelState
+from agents.dataplane.base import PolicySpec
+from agents.ike.change import Fate, Plan
+from agents.ike.crypto.errors import IntegrityError
+from agents.ike.errors import PeerError, WireError
+from agents.ike.loss import Loss
+from agents.ike.outputs import Path
+from agents.ike.paths import IKE_PORT
+from agents.ike.timers import DUPLICATE_GRACE_S, retry_after_s
+from agents.ike.v1.children import REPLACED_S, Children
+from agents.ike.v1.sa import IsakmpSa
+from agents.ike.v1.states import STEP_TEXTS, SaState
+from agents.ike.v1.tasks import aggressive, info, main
+
+if TYPE_CHECKING:
+    from agents.ike.hub import Hub
+    from agents.ike.v1.machine import Machine
+
+_HURRIED_TRIES = 3
+"""Transmissions of a first message that another IKE version waits behind."""
+
+
+class TunnelRuntime:
+    """A tunnel of the document and everything of IKEv1 that lives for it."""
+
+    def __init__(self, core: Machine, config: Tunnel, now: float, start_at: float) -> None:
+        self.core = core
+        self.config = config
+        self.sas: list[IsakmpSa] = []
+        self.children = Children(self)
+        self.held = False
+        self.standby = False
+        self.removed = False
+        self.reason: Reason | None = None
+        self.state = TunnelState.NEGOTIATING
+        self.since = now
+        self.retry_at: float | None = start_at
+        self.scheduled_at: float | None = None
+        self.loss = Loss()
+        self._failures = 0
+
+    def __repr__(self) -> str:
+        return f"TunnelRuntime({self.config.name} {self.state})"
+
+    @property
+    def hub(self) -> Hub:
+        """What both IKE versions share."""
+        return self.core.hub
+
+    # --- what is wanted
+
+    @property
+    def may_initiate(self) -> bool:
+        """Whether this end may start a negotiation now."""
+        waits = self.standby or self.config.connection_type is ConnectionType.RESPONDER_ONLY
+        return self._wanted and not waits
+
+    @property
+    def accepts_peer(self) -> bool:
+        """Whether the peer may start one."""
+        return self._wanted and self.config.connection_type is not ConnectionType.INITIATOR_ONLY
+
+    @property
+    def _wanted(self) -> bool:
+        return self.config.enabled and not self.held and not self.removed
+
+    def child_config(self, name: str) -> Child | None:
+        """Return the configured child of this name."""
+        return next((child for child in self.config.children if child.name == name), None)
+
+    # --- what there is
+
+    def add_sa(self, sa: IsakmpSa) -> None:
+        """Count this SA as one of ours."""
+        if sa not in self.sas:
+            self.sas.append(sa)
+        self.hub.touch(self)
+
+    def starts_anew(self, sa: IsakmpSa) -> bool:
+        """Return whether to say INITIAL-CONTACT: there is no other SA and no child."""
+        return not self.children and all(other is sa for other in self.sas)
+
+    def established(self) -> list[IsakmpSa]:
+        """Return the ISAKMP SAs that stand."""
+        return [sa for sa in self.sas if sa.standing]
+
+    def primary(self) -> IsakmpSa | None:
+        """Return the SA that new exchanges go over: the youngest that stays."""
+        standing = [sa for sa in self.established() if sa.delete_at is None] or self.established()
+        return standing[-1] if standing else None
+
+    def sa_by_cookies(self, cookies: bytes) -> IsakmpSa | None:
+        """Return our SA with these cookies, the initiator's first."""
+        return next((sa for sa in self.sas if sa.cookie_i + sa.cookie_r == cookies), None)
+
+    def needed_policies(self, name: str) -> set[PolicySpec]:
+        """Return the policies that SAs of this child have now, or that wait for traffic."""
+        return self.children.needed_policies(name) | self.loss.waiting(name)
+
+    def _has_sa(self) -> bool:
+        return any(sa.progressing or sa.standing for sa in self.sas)
+
+    # --- news of phase 1
+
+    def sa_established(self, sa: IsakmpSa, now: float) -> None:
+        """An ISAKMP SA stands: failures are forgotten, superfluous SAs go."""
+        self._failures = 0
+        self.retry_at = None
+        self.loss.over()
+        if not sa.peer.dpd and self.config.ike.dpd_interval_s:
+            sa.report("ikev1.dpd-unsupported", "The peer answers no liveness checks (RFC 3706)")
+        self.core.turns.stands(self.config.id, self.core.version, now)
+        for other in tuple(self.sas):
+            if other is sa:
+                continue
+            if other.initiated and other.state in (SaState.SA_SENT, SaState.AGGRESSIVE_SENT):
+                self.hub.report("ike.simultaneous", "The peer was first", tunnel_id=self.config.id)
+                other.close(now)
+            elif other.standing:
+                self._resolve(sa, other, now)
+        self.hub.touch(self)
+
+    def _resolve(self, newer: IsakmpSa, older: IsakmpSa, now: float) -> None:
+        """Two ISAKMP SAs stand: one goes."""
+        overlapped = older.established_at is not None and newer.created_at < older.established_at
+        older_stays = overlapped and older.cookie_i + older.cookie_r > newer.cookie_i + newer.cookie_r
+        loser, winner = (newer, older) if older_stays else (older, newer)
+        if loser.delete_at is not None:
+            return
+        if overlapped:
+            self.hub.report("ike.simultaneous", "Two IKE SAs stand; one is deleted", tunnel_id=self.config.id)
+            ours = loser.initiator
+        else:
+            ours = winner.initiator
+        loser.rekey_at = None
+        loser.delete_at = now + (REPLACED_S if ours else REPLACED_S + 2 * DUPLICATE_GRACE_S)
+        self.hub.touch(loser)
+
+    def initial_contact(self, sa: IsakmpSa, now: float) -> None:
+        """The peer says that it has nothing else with us: what stood before its negotiation began is gone."""
+        old = [
+            other
+            for other in self.sas
+            if other is not sa and other.established_at is not None and other.established_at <= sa.created_at
+        ]
+        children = [child for child in self.children if child.installed_at <= sa.created_at]
+        if old or children:
+            self.hub.report("ike.initial-contact", "The peer starts anew", tunnel_id=self.config.id)
+        for other in old:
+            other.close(now)
+        for child in children:
+            self.children.remove(child, now)
+
+    def sa_closed(self, sa: IsakmpSa, now: float) -> None:
+        """An ISAKMP SA is gone."""
+        if sa in self.sas:
+            self.sas.remove(sa)
+        if not self._has_sa() and self.loss.begin_again():
+            self.retry_at = now
+        elif not self._has_sa() and sa.established_at is None and self.retry_at is None:
+            self.try_again_later(now)
+        elif not self._has_sa() and self.retry_at is None:
+            self.retry_at = now + retry_after_s(0, self.hub.entropy.uniform())
+        self.hub.touch(self)
+
+    def try_again_later(self, now: float) -> None:
+        """A negotiation came to nothing: wait, longer each time."""
+        self.retry_at = now + retry_after_s(self._failures, self.hub.entropy.uniform())
+        self._failures += 1
+        self.core.turns.failed(self.config.id, self.core.version, now)
+
+    def tries(self) -> int:
+        """Return how often a first message is sent before the peer counts as silent."""
+        most = self.hub.retransmission.tries
+        return min(most, _HURRIED_TRIES) if self.core.turns.hurried(self.config.id) else most
+
+    # --- why it is not up
+
+    def note_error(self, error: PeerError) -> None:
+        """Keep why the tunnel is not up."""
+        self.reason = Reason(
+            code=error.code,
+            message=error.message[:500],
+            received=error.received,
+            configured=error.configured,
+            field=error.field or KINDS[error.code].field or None,
+        )
+        self.hub.touch(self)
+
+    def hint(self, reason: Reason) -> None:
+        """Keep what may be why: somebody said so in clear."""
+        if self.reason is None or self.reason.code == "ike.peer-unresponsive":
+            self.reason = reason
+
+    def forget_reason(self) -> None:
+        """What kept the tunnel down does not count any more."""
+        self.reason = None
+
+    def react(self, error: WireError | PeerError | IntegrityError, now: float) -> None:
+        """Leave a fault that is no SA's to the machine."""
+        self.core.react(error, now)
+
+    def abandon(self) -> None:
+        """A tunnel answers no requests itself."""
+
+    # --- verbs
+
+    def initiate(self, now: float) -> None:
+        """Begin phase 1."""
+        self.retry_at = None
+        config = self.config
+        path = Path(
+            local_address=config.local.address,
+            local_port=IKE_PORT,
+            remote_address=config.remote.address,
+            remote_port=IKE_PORT,
+        )
+        sa = IsakmpSa(self.core, initiator=True, mode=config.ike.exchange_mode, path=path, now=now)
+        sa.adopt(self)
+        self.core.register(sa)
+        sa.report("ike.initiate", f"Negotiation with {path.remote_address}")
+        try:
+            (main if sa.mode is ExchangeMode.MAIN else aggressive).initiate(sa, now)
+        except PeerError as error:
+            sa.fail(error, now)
+
+    def start(self, now: float) -> None:
+        """Be up from now on: what an operator or a new document asks for."""
+        self.held = False
+        self.loss.over()
+        self._failures = 0
+        self.children.retries.clear()
+        self.retry_at = now
+        self.hub.touch(self)
+
+    def stop(self, now: float) -> None:
+        """Be down: delete what there is."""
+        self.children.delete(self.children, now)
+        for sa in tuple(self.sas):
+            self._delete_sa(sa, now)
+        self.loss.over()
+        self.loss.forget_policies(self)
+        self.children.retries.clear()
+        self.retry_at = None
+        self.hub.touch(self)
+
+    def give_way(self, now: float) -> None:
+        """The other IKE version has the tunnel now."""
+        if self.sas or self.children:
+            self.stop(now)
+
+    def _delete_sa(self, sa: IsakmpSa, now: float) -> None:
+        info.send_delete(sa, now, itself=True)
+        sa.close(now)
+
+    def delete_sa(self, sa: IsakmpSa, now: float) -> None:
+        """Delete an ISAKMP SA whose time has come; the children stay."""
+        sa.report("ike.sa-deleted", "The IKE SA was replaced or reached the end of its lifetime")
+        self._delete_sa(sa, now)
+
+    def clear_ike(self, now: float) -> None:
+        """Delete every ISAKMP SA and every child and begin again."""
+        self.stop(now)
+        self._failures = 0
+        self.retry_at = now
+
+    def clear_ipsec(self, now: float) -> None:
+        """Delete every child and ask for them again."""
+        self.children.delete(self.children, now)
+        self.children.retries.clear()
+
+    def traffic_wanted(self, now: float) -> None:
+        """Traffic found no SA: begin or ask again now, unless the tunnel is to stay down."""
+        if not self.may_initiate or self.loss.waits_for is DpdAction.CLEAR:
+            return
+        self.children.retries.clear()
+        if not self._has_sa():
+            self.initiate(now)
+        self.hub.touch(self)
+
+    def data_plane_lost(self, now: float) -> None:
+        """Every SA and policy is gone: delete the children at the peer and ask for them again."""
+        self.loss.data_plane_lost()
+        self.clear_ipsec(now)
+        self.hub.touch(self)
+
+    def rekey_ike(self, now: float) -> bool:
+        """Begin a new phase 1; False when there is none to replace."""
+        if self.primary() is None:
+            return False
+        if not any(sa.initiated for sa in self.sas):
+            self.initiate(now)
+        return True
+
+    def rekey_children(self, now: float) -> bool:
+        """Rekey every child; False when there is none."""
+        return self.children.rekey(now)
+
+    def addresses_changed(self, now: float) -> None:
+        """The host has other addresses now: a negotiation from one that is gone begins again."""
+        present = self.hub.addresses
+        if present is None:
+            return
+        for sa in tuple(self.sas):
+            if sa.path.local_address not in present and sa.initiated:
+                sa.report("ike.address-lost", f"{sa.path.local_address} is gone: the negotiation begins again")
+                sa.close(now)
+                self.retry_at = now
+        self.hub.touch(self)
+
+    def apply(self, config: Tunnel, plan: Plan, now: float) -> None:
+        """Take over a changed configuration as :mod:`agents.ike.change` says."""
+        before, self.config = self.config, config
+        self.hub.touch(self)
+        if plan.fate is Fate.DROP:
+            self.reason = None
+            self.stop(now)
+        elif plan.fate is Fate.START:
+            self.start(now)
+        elif plan.fate is Fate.REAUTHENTICATE:
+            self.reason = None
+            self.clear_ike(now)
+        else:
+            self._apply_in_place(plan, now)
+            if self.loss.waits_for is not None and (plan != Plan(fate=Fate.KEEP) or before.ike != config.ike):
+                self.loss.forget_policies(self)
+                self.start(now)
+
+    def _apply_in_place(self, plan: Plan, now: float) -> None:
+        gone = plan.remake_children | plan.delete_children
+        self.children.delete([child for child in self.children if child.name in gone], now)
+        for child in self.children:
+            config = self.child_config(child.name)
+            if child.name in plan.retime_children and config is not None:
+                child.retime(config, self.hub.entropy.uniform())
+        for sa in self.established():
+            if plan.retime:
+                sa.retime()
+            self.hub.touch(sa)
+        self.children.rekey(now, plan.rekey_children)
+        if plan.fate is Fate.REKEY and self.may_initiate:
+            self.rekey_ike(now)
+        for key in [key for key in self.children.retries if key[0] in gone | plan.rekey_children]:
+            del self.children.retries[key]
+        if not self._has_sa() and plan != Plan(fate=Fate.KEEP):
+            self._failures = 0
+            self.retry_at = now
+
+    def remove(self, now: float) -> None:
+        """The document does not have this tunnel any more."""
+        self.removed = True
+        self.stop(now)
+
+    # --- time and needs
+
+    def deadline(self) -> float | None:
+        """Return when to look at the tunnel again."""
+        times = [self.children.deadline(self._may_ask)]
+        if self.may_initiate and not self._has_sa() and self.loss.waits_for is None:
+            times.append(self.retry_at)
+        return min((each for each in times if each is not None), default=None)
+
+    @property
+    def _may_ask(self) -> bool:
+        """Whether a Quick Mode of ours can begin: an ISAKMP SA stands, and we may ask for children."""
+        return self.may_initiate and self.primary() is not None
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due; what is missing :meth:`maintain` sees after every input."""
+        self.children.handle_timer(now)
+        self.hub.touch(self)
+
+    def maintain(self, now: float) -> None:
+        """Start what is missing and due, and note the state that results."""
+        self.children.forget_done()
+        begins = self.may_initiate and not self._has_sa() and self.loss.waits_for is None
+        if begins and (self.retry_at is None or now >= self.retry_at):
+            self.initiate(now)
+        sa = self.primary()
+        if sa is not None and self.may_initiate:
+            self.children.ask(sa, now)
+        self._note_state(now)
+
+    def _note_state(self, now: float) -> None:
+        state = self._find_state()
+        if state is TunnelState.UP:
+            self.reason = None
+        if state is not self.state:
+            self.state = state
+            self.since = now
+
+    def _find_state(self) -> TunnelState:
+        if not self.config.enabled:
+            return TunnelState.DISABLED
+        up = sum(self.children.is_up(child.name) for child in self.config.children)
+        if up == len(self.config.children):
+            return TunnelState.UP
+        if up:
+            return TunnelState.PARTLY_UP
+        if self.step() is not None:
+            return TunnelState.NEGOTIATING
+        if self.reason is None and not self.may_initiate and not self.held:
+            return TunnelState.IDLE
+        return TunnelState.DOWN
+
+    def step(self) -> str | None:
+        """Return in a few words what is under way, or None."""
+        for sa in self.sas:
+            if sa.progressing:
+                return STEP_TEXTS[sa.state]
+        if self.established() and self.children.coming_up:
+            return STEP_TEXTS[SaState.ESTABLISHED]
+        return None
