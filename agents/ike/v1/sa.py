@@ -130,6 +130,12 @@ class IsakmpSa:
         """Whether both ends cut large messages."""
         return self.peer.fragmentation and (self.tunnel is None or self.tunnel.config.ike.fragmentation)
 
+    @property
+    def takes_fragments(self) -> bool:
+        """Whether fragments are put together: the peer's vendor ID may be in the very message that comes in some."""
+        unheard = self.state is SaState.AGGRESSIVE_SENT
+        return self.fragmenting or (unheard and self.tunnel is not None and self.tunnel.config.ike.fragmentation)
+
     def adopt(self, tunnel: TunnelRuntime) -> None:
         """Belong to this tunnel from now on."""
         self.tunnel = tunnel

@@ -375,7 +375,7 @@ class TunnelRuntime:
 
     def deadline(self) -> float | None:
         """Return when to look at the tunnel again."""
-        times = [self.children.deadline(self._may_ask)]
+        times = [self.children.deadline(rekeys=self.primary() is not None, asks=self._may_ask)]
         if self.may_initiate and not self._has_sa() and self.loss.waits_for is None:
             times.append(self.retry_at)
         return min((each for each in times if each is not None), default=None)
@@ -397,8 +397,10 @@ class TunnelRuntime:
         if begins and (self.retry_at is None or now >= self.retry_at):
             self.initiate(now)
         sa = self.primary()
-        if sa is not None and self.may_initiate:
-            self.children.ask(sa, now)
+        if sa is not None:
+            self.children.rekey_due(sa, now)
+            if self.may_initiate:
+                self.children.ask(sa, now)
         self._note_state(now)
 
     def _note_state(self, now: float) -> None:
