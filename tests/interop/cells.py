@@ -100,7 +100,8 @@ class Cell:
 
     ``needs`` are names of ``swanctl --list-algs`` without which the peer does not offer it; ``impossible`` is the
     reason why it cannot be shown here, and then nothing is run. ``settings`` are values of strongswan.conf, and with
-    ``lab`` they decide which cells share daemons. ``up=False`` leaves bringing the tunnel up to the script. ``version``
+    ``lab`` they decide which cells share daemons. ``up=False`` leaves bringing the tunnel up to the script; ``answers``
+    lets our end as initiator take the peer's negotiations too. ``version``
     and ``mode`` (IKEv1's) are ours; the peer has the same unless ``connection`` says otherwise. ``their_owners`` are
     the identities that the peer keeps the pre-shared key under, empty for all.
     """
@@ -134,6 +135,7 @@ class Cell:
     settings: tuple[tuple[str, str], ...] = ()
     script: tuple[Step, ...] = ()
     up: bool = True
+    answers: bool = False
     needs: tuple[str, ...] = ()
     impossible: str = ""
     quick: bool = False
@@ -182,6 +184,7 @@ def tunnel_id(number: int) -> str:
 
 def our_document(cell: Cell, role: str, place: Place, number: int) -> GatewayDocument:
     """Return our side of a cell."""
+    begins = ConnectionType.BOTH if cell.answers else ConnectionType.INITIATOR_ONLY
     remote = Endpoint(address=place.theirs_as_seen, identity=cell.our_remote_identity or cell.their_identity)
     tunnel = Tunnel(
         id=tunnel_id(number),
@@ -202,7 +205,7 @@ def our_document(cell: Cell, role: str, place: Place, number: int) -> GatewayDoc
         ),
         **{
             "local": Endpoint(address=place.ours, identity=cell.our_identity),
-            "connection_type": ConnectionType.INITIATOR_ONLY if role == INITIATOR else ConnectionType.RESPONDER_ONLY,
+            "connection_type": begins if role == INITIATOR else ConnectionType.RESPONDER_ONLY,
             **cell.tunnel,
         },
     )

@@ -11,8 +11,8 @@ from tests.interop.cells import Cell
 
 MAIN, AGGRESSIVE = ExchangeMode.MAIN, ExchangeMode.AGGRESSIVE
 MODES = (MAIN, AGGRESSIVE)
-SETTINGS = (("i_dont_care_about_security_and_use_aggressive_mode_psk", "yes"),)
-"""strongSwan answers in Aggressive Mode with a pre-shared key only when told so."""
+SETTINGS = (("i_dont_care_about_security_and_use_aggressive_mode_psk", "yes"), ("delete_rekeyed", "yes"))
+"""strongSwan answers in Aggressive Mode with a pre-shared key, and deletes what it has rekeyed, only when told so."""
 
 AFTER_REKEYS = (
     steps.we_rekey_the_child,
@@ -43,8 +43,13 @@ def hash_names(hash_: str) -> tuple[str, str]:
 
 
 def cell(axis: str, name: str, mode: ExchangeMode = MAIN, **more: Any) -> Cell:
-    """Return a cell in which both ends speak IKEv1; strongSwan's own rekey of phase 1 keeps the old one for 10 s."""
+    """Return a cell in which both ends speak IKEv1.
+
+    A peer rekeys phase 1 by another one, which our end must take then whoever began. strongSwan keeps the old for 10 s.
+    """
+    answers = bool({steps.they_rekey_the_ike_sa, steps.both_rekey_the_ike_sa}.intersection(more.get("script", ())))
     more = {
-        "version": IkeVersion.V1, "ike": (ike(),), "esp": (esp(),), "settings": SETTINGS, "limit_s": 45.0, **more,
+        "version": IkeVersion.V1, "ike": (ike(),), "esp": (esp(),), "settings": SETTINGS, "limit_s": 45.0,
+        "answers": answers, **more,
     }  # fmt: skip
     return Cell(axis=axis, name=name, mode=mode, **more)

@@ -56,7 +56,7 @@ class KernelLab(Lab):
 
     def make_theirs(self, directory: Path) -> StrongSwan:
         """Return strongSwan with its kernel-netlink plugin; what it rekeyed goes at once, so that states count."""
-        settings = {**self._settings, "delete_rekeyed_delay": "0"}
+        settings = {**self._settings, "delete_rekeyed_delay": "0", "delete_rekeyed": "yes"}
         return StrongSwan(self.their_space, directory, settings=settings, kernel_esp=True)
 
     @contextmanager

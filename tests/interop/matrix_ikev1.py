@@ -215,7 +215,7 @@ def _lives() -> list[Cell]:
             script=(steps_ikev1.the_phase_1_lifetime_ends,) * 2,
         ),
         cell(
-            axis, "phase 1 rekeyed by the peer before its lifetime ends", limit_s=80,
+            axis, "phase 1 rekeyed by the peer before its lifetime ends", answers=True, limit_s=80,
             connection={"reauth_time": "20s", "over_time": "30s", "rand_time": "0s"},
             script=(steps_ikev1.the_phase_1_lifetime_ends,),
         ),

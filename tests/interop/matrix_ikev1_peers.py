@@ -9,7 +9,7 @@ from agents.contract.config import Endpoint, Identity, IdentityType, IkeProposal
 from deploy.lab.profiles import AIX, OMNIPCX, PROFILES, SMARTEDGE, PeerProfile
 from tests.interop import steps, steps_ikev1, words
 from tests.interop.cells import INITIATOR, RESPONDER, Cell, Net, Step
-from tests.interop.cells_ikev1 import AFTER_REKEYS, AGGRESSIVE, MAIN, cell, esp, ike
+from tests.interop.cells_ikev1 import AFTER_REKEYS, AGGRESSIVE, MAIN, SETTINGS, cell, esp, ike
 from tests.interop.lab import OUR_SECOND
 from tests.interop.proofs import Proof, Side
 from tests.interop.rig import OURS, THEIRS
@@ -160,7 +160,7 @@ def _profile(profile: PeerProfile, name: str, **more: Any) -> Cell:
         "ike": ikes, "esp": esps, "their_ike": ",".join(profile.ike), "their_esp": ",".join(profile.esp),
         "our_identity": Identity(type=IdentityType.IPV4, value=OURS),
         "their_identity": Identity(type=IdentityType.IPV4, value=THEIRS),
-        "connection": profile.connection(), "nets": (Net(peer=profile.child()),), "settings": (),
+        "connection": profile.connection(), "nets": (Net(peer=profile.child()),), "settings": SETTINGS[1:],
         "policy": {"lifetime_s": profile.ike_lifetime_s},
         "their_owners": tuple(profile.owners(THEIRS, OURS)), **more,
     }  # fmt: skip
