@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agents.contract.config import Tunnel
 from agents.contract.status import ExchangeCounters, TunnelStatus
+from agents.ike import change
+from agents.ike.change import Plan
 from agents.ike.errors import WireError
 from agents.ike.outputs import Path
 from agents.ike.questions import Reactor
 from agents.ike.timers import Owner
 from agents.ike.wire.header import Header
 
+if TYPE_CHECKING:
+    from agents.ike.hub import Hub
+
 SecretChanged = Callable[[Tunnel, Tunnel], bool]
 """Whether a tunnel's keys are others now than before: asked with its old and its new configuration."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """New tunnels of one document begin at this pace, so that thousands do not stop the process or flood a peer."""
-
-    at_once: int
-    per_s: float
-
-    def at(self, number: int, now: float) -> float:
-        """Return when the new tunnel of this number, from 1, begins."""
-        return now + max(0, number - self.at_once) / self.per_s
-
-
-START = Pace(at_once=100, per_s=200.0)
+_STARTS_AT_ONCE = 100
+_STARTS_PER_S = 200.0
+"""New tunnels of one document begin at this pace, so that thousands do not stop the process or flood a peer."""
 
 
 class MachineTunnel(Owner, Protocol):
@@ -83,6 +77,14 @@ class MachineTunnel(Owner, Protocol):
 
     def forget_reason(self) -> None:
         """What kept the tunnel down does not count any more."""
+        ...
+
+    def apply(self, config: Tunnel, plan: Plan, now: float) -> None:
+        """Take over a changed configuration as :mod:`agents.ike.change` says."""
+        ...
+
+    def remove(self, now: float) -> None:
+        """The document does not have this tunnel any more."""
         ...
 
 
@@ -139,6 +141,39 @@ class Machine(Reactor, Protocol):
     def local_addresses(self) -> frozenset[str]:
         """Return the addresses that IKE SAs use here or may move to."""
         ...
+
+
+_Runtime = TypeVar("_Runtime", bound=MachineTunnel)
+
+
+def take_over(
+    hub: Hub,
+    tunnels: dict[str, _Runtime],
+    wanted: Mapping[str, Tunnel],
+    make: Callable[[Tunnel, float], _Runtime],
+    secret_changed: SecretChanged,
+    now: float,
+) -> dict[str, _Runtime]:
+    """Bring a machine's tunnels to those of a document and return them in its order.
+
+    ``make`` takes a new tunnel's configuration and when it begins.
+    """
+    new = 0
+    kept = dict(tunnels)
+    for tunnel_id in [each for each in tunnels if each not in wanted]:
+        kept.pop(tunnel_id).remove(now)
+    for tunnel_id, config in wanted.items():
+        runtime = kept.get(tunnel_id)
+        if runtime is None:
+            new += 1
+            start_at = now + max(0, new - _STARTS_AT_ONCE) / _STARTS_PER_S
+            kept[tunnel_id] = runtime = make(config, start_at)
+            hub.touch(runtime)
+            continue
+        changed = secret_changed(runtime.config, config)
+        if changed or runtime.config != config:
+            runtime.apply(config, change.plan(runtime.config, config, changed), now)
+    return {tunnel_id: kept[tunnel_id] for tunnel_id in wanted}
 
 
 def drop_attributes(error: WireError) -> dict[str, str]:

@@ -77,6 +77,13 @@ def test_processes_of_the_agent_do_not_import_each_other(process: str) -> None:
     assert [str(each) for each in imports(f"agents.{process}") if each.within(*others)] == []
 
 
+@pytest.mark.parametrize(("version", "other"), [("v1", "v2"), ("v2", "v1")])
+def test_ike_versions_do_not_import_each_other(version: str, other: str) -> None:
+    names = (f"agents.ike.{other}", "agents.ike.engine")
+    wire = ("agents.ike.wire.isakmp",) if version == "v2" else ()
+    assert [str(each) for each in imports(f"agents.ike.{version}") if each.within(*names, *wire)] == []
+
+
 def test_agent_knows_no_console_and_no_django() -> None:
     assert [str(each) for each in imports("agents") if each.within("vpnconsole", "django", "celery", "kombu")] == []
 

@@ -53,7 +53,8 @@ def violations(page: Page, *, colours: bool = True, structure: bool = True) -> l
     options: dict[str, Any] = {"runOnly": _TAGS if structure else {"type": "rule", "values": [_COLOURS]}}
     if not colours:
         options["rules"] = {_COLOURS: {"enabled": False}}
-    found: dict[str, Any] = page.evaluate("options => axe.run(options)", options)
+    with _whole(page):
+        found: dict[str, Any] = page.evaluate("options => axe.run(options)", options)
     lines = [
         f"{each['id']}: {each['help']}: {node['target']} {node.get('failureSummary', '')}"
         for each in found["violations"]
@@ -77,11 +78,22 @@ def shoot(page: Page, name: str) -> Path:
     """Keep a picture of the whole page as a test artefact."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     path = SCREENSHOTS / f"{name}.png"
+    with _whole(page):
+        page.screenshot(path=path)
+    return path
+
+
+@contextmanager
+def _whole(page: Page) -> Iterator[None]:
+    """Make the window as high as the page, so that what sticks to its edges is where a person scrolling sees it.
+
+    Otherwise what axe says of sizes would depend on which input a bar happens to cover.
+    """
     size = page.viewport_size
     assert size is not None
-    # A window as high as the page, so that what sticks to its edges is where a person scrolling to them sees it.
     height = int(page.evaluate("() => document.documentElement.scrollHeight"))
     page.set_viewport_size({"width": size["width"], "height": max(size["height"], height)})
-    page.screenshot(path=path)
-    page.set_viewport_size(size)
-    return path
+    try:
+        yield
+    finally:
+        page.set_viewport_size(size)

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from django.db.models import F
 from django.utils import timezone
@@ -29,7 +30,7 @@ from vpnconsole.rollout import services as rollout
 from vpnconsole.rollout.models import Delivery, Revision
 from vpnconsole.vpn import keys
 from vpnconsole.vpn.inputs import EndInput, SelectorInput
-from vpnconsole.vpn.models import Tunnel
+from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, Tunnel
 from vpnconsole.vpn.services import create_tunnel, set_enabled
 
 USERNAME, PASSWORD = "alice", "seven-copper-lanterns"
@@ -50,9 +51,9 @@ def seed() -> User:
     _report(
         gateways["paris"],
         tunnels,
-        ("paris-lyon", "paris-extranet", "paris-madrid", "paris-lyon-voice", "paris-lyon-trap"),
+        ("paris-lyon", "paris-extranet", "paris-madrid", "paris-lyon-voice", "paris-lyon-trap", "paris-aix"),
     )
-    _report(gateways["lyon"], tunnels, ("paris-lyon", "paris-lyon-voice", "paris-lyon-trap"))
+    _report(gateways["lyon"], tunnels, ("paris-lyon", "paris-lyon-voice", "paris-lyon-trap", "lyon-pbx"))
     _report(gateways["madrid"], tunnels, ("paris-madrid",))
     Delivery.objects.filter(deployment=deployment).update(
         state="applied", step="In force", percent=100, attempts=1, finished_at=timezone.now()
@@ -102,6 +103,8 @@ def _gateways() -> dict[str, Gateway]:
         "madrid": cast.make_gateway("madrid", "203.0.113.40", "10.3.0.0/24", agent_host="10.0.0.13"),
         "berlin": cast.make_gateway("berlin", "203.0.113.50", "10.4.0.0/24"),
         "extranet": cast.make_extranet(),
+        "aix": cast.make_gateway("aix", "203.0.113.60", "10.5.0.0/24", kind="extranet", profile="aix"),
+        "pbx": cast.make_gateway("pbx", "203.0.113.61", "10.6.0.0/24", kind="extranet", profile="omnipcx-office"),
     }
     for name in ("paris", "lyon", "madrid"):
         Gateway.objects.filter(pk=made[name].pk).update(
@@ -120,8 +123,19 @@ def _tunnels(gateways: dict[str, Gateway]) -> dict[str, Tunnel]:
         _second(paris, lyon, "paris-lyon-voice", ("10.1.80.0/24", "10.2.80.0/24"), ("10.1.81.0/24", "10.2.81.0/24")),
         _second(paris, lyon, "paris-lyon-trap", ("10.1.90.0/24", "10.2.90.0/24")),
         _second(paris, lyon, "paris-lyon-old", ("10.1.99.0/24", "10.2.99.0/24")),
+        _old(paris, gateways["aix"], "payroll"),
+        _old(lyon, gateways["pbx"], "telephone exchange"),
     ]
     return {row.name: row for row in made}
+
+
+def _old(a: Gateway, b: Gateway, description: str) -> Tunnel:
+    """Return a tunnel that speaks IKEv1."""
+    policies = {
+        "ike_policy": IKEPolicy.objects.get(name="compatible"),
+        "ipsec_policy": IPsecPolicy.objects.get(name="compatible"),
+    }
+    return cast.make_tunnel(a, b, description=description, version="v1", **policies)
 
 
 def _second(a: Gateway, b: Gateway, name: str, *pairs: tuple[str, str]) -> Tunnel:
@@ -164,6 +178,29 @@ def _sa(pair: int, local: str, remote: str, since: float) -> contract.ChildSaSta
     )
 
 
+_IKEV1: dict[str, Any] = {
+    "version": "v1",
+    "exchange_mode": "main",
+    "encryption": "aes-256-cbc",
+    "integrity": "hmac-sha2-256-128",
+    "prf": "prf-hmac-sha2-256",
+    "group": "group-14",
+    "additional_key_exchanges": (),
+    "fragmentation": False,
+    "mobike": False,
+}
+_PARTS = (
+    ("agentd", None),
+    ("iked", "info"),
+    ("iked.router", "info"),
+    ("iked.v1", "debug"),
+    ("iked.v2", "info"),
+    ("iked.credentials", "info"),
+    ("iked.tunnels", "info"),
+    ("espd", "warning"),
+)
+
+
 def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
     """Return what the gateway ``here`` says of a tunnel, by the tunnel's name."""
     state = {
@@ -172,6 +209,8 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
         "paris-madrid": TunnelState.UP,
         "paris-lyon-voice": TunnelState.PARTLY_UP,
         "paris-lyon-trap": TunnelState.IDLE,
+        "paris-aix": TunnelState.UP,
+        "lyon-pbx": TunnelState.DOWN,
     }[tunnel.name]
     since = time.time() - 700
     here_end, there_end = (
@@ -200,6 +239,8 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
         fragmentation=True,
         mobike=True,
     )
+    if tunnel.version == "v1":
+        ike = dataclasses.replace(ike, **_IKEV1)
     children = tuple(
         contract.ChildStatus(
             name=f"pair-{pair.seq}",
@@ -218,6 +259,14 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
             received="NO_PROPOSAL_CHOSEN",
             configured="aes-256-gcm-16/prf-hmac-sha2-384/group-31",
             field="ike.proposals",
+        )
+    if tunnel.name == "lyon-pbx":
+        reason = contract.Reason(
+            code="ikev1.exchange-mode-mismatch",
+            message=KINDS["ikev1.exchange-mode-mismatch"].summary,
+            received="AGGRESSIVE_MODE",
+            configured="MAIN_MODE",
+            field="ike.exchange_mode",
         )
     if state is TunnelState.PARTLY_UP:
         reason = contract.Reason(
@@ -240,7 +289,6 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
 
 def _report(gateway: Gateway, tunnels: dict[str, Tunnel], names: Sequence[str]) -> None:
     revision = Revision.objects.filter(gateway=gateway).latest("generation")
-    parts = ("agentd", "iked", "espd")
     status = contract.GatewayStatus(
         gateway_id=str(gateway.pk),
         agent_version="0.1.0",
@@ -254,9 +302,9 @@ def _report(gateway: Gateway, tunnels: dict[str, Tunnel], names: Sequence[str]) 
         ),
         components=tuple(
             contract.ComponentHealth(
-                name=name, healthy=True, version="0.1.0", pid=4000, started_at=time.time() - 86_000
+                name=name, healthy=True, version="0.1.0", pid=4000, started_at=time.time() - 86_000, log_level=level
             )
-            for name in parts
+            for name, level in _PARTS
         ),
         tunnels=tuple(_status(tunnels[name], gateway.name) for name in names),
         exchanges=tuple(
@@ -298,6 +346,8 @@ def _events(here: str, tunnels: dict[str, Tunnel]) -> list[Event]:
                 "aes-256-gcm-16/prf-hmac-sha2-384/group-31",
             )
         )
+    elif here == "lyon":
+        rows.append(("ikev1.exchange-mode-mismatch", "lyon-pbx", "AGGRESSIVE_MODE", "MAIN_MODE"))
     else:
         rows.append(("esp.replay", "paris-madrid" if here == "madrid" else "paris-lyon", None, None))
     return [*_told(rows, tunnels), *_negotiated(here, tunnels, len(rows))]
@@ -313,6 +363,8 @@ def _negotiated(here: str, tunnels: dict[str, Tunnel], told: int) -> list[Event]
         rows += [("paris-extranet", code) for code in (*asked[:2], "ike.sa-failed")]
     if here == "madrid":
         return []
+    if here == "paris":
+        rows += [("paris-aix", code) for code in (*asked, *in_place)]
     return [
         Event(
             sequence=told + number,

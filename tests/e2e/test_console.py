@@ -36,6 +36,33 @@ def test_choosing_gateways_fills_in_the_other_fields(page: Page) -> None:
     assert violations(page) == []
 
 
+def test_a_peer_that_is_fixed_brings_its_version_and_its_policies(page: Page) -> None:
+    steps.go(page, "tunnels")
+    page.locator("[data-test=new-tunnel]").click()
+    steps.choose_gateway(page, "end_a", "paris")
+    steps.choose_gateway(page, "end_b", "pbx (extranet)")
+    version = page.locator("#id_version")
+    expect(version).to_have_value("v1")
+    assert version.locator("option").all_inner_texts() == ["IKEv1"]
+    expect(page.locator("[data-test=make]")).to_contain_text("Main Mode only")
+    expect(page.locator("[data-test=key-note]")).to_contain_text("192.0.2.1 and 203.0.113.61")
+    page.locator("[data-test=make-defaults]").click()
+    expect(page.locator("#id_ike_policy option:checked")).to_have_text("OmniPCX Office defaults")
+    expect(page.locator("[data-test=refused]").first).to_contain_text("which paris does not allow")
+    assert violations(page) == []
+    # Another peer takes back what came with this one.
+    steps.choose_gateway(page, "end_b", "berlin")
+    expect(version).to_have_value("v2")
+    expect(page.locator("#id_ike_policy option:checked")).to_have_text("default")
+
+
+def test_a_reason_of_ikev1_leads_to_the_field(page: Page, console: Console) -> None:
+    page.goto(console.page("tunnel-ikev1-down"))
+    page.locator("[data-test=reason-place]").click()
+    assert page.url.endswith("#id_exchange_mode")
+    expect(page.locator("#id_exchange_mode")).to_be_in_viewport()
+
+
 def test_a_refused_form_keeps_what_was_typed_and_leads_to_the_field(page: Page) -> None:
     steps.go(page, "tunnels")
     page.locator("[data-test=new-tunnel]").click()
@@ -158,7 +185,7 @@ def test_appearance_is_kept(console: Console, page: Page) -> None:
 def test_filter_and_sort_stay_in_the_address_bar(console: Console, page: Page) -> None:
     page.goto(console.page("tunnels"))
     page.get_by_label("State").select_option("down")
-    expect(page.locator("[data-test=tunnels] tbody tr")).to_have_count(1)
+    expect(page.locator("[data-test=tunnels] tbody tr")).to_have_count(2)
     assert "state=down" in page.url
     page.reload()
     expect(page.locator("[data-test=tunnel-paris-extranet]")).to_be_visible()

@@ -57,7 +57,7 @@ def gateway(row: GatewayRow) -> dict[str, Any]:
         "id": str(row.gateway.pk),
         "name": row.gateway.name,
         "kind": row.gateway.kind,
-        "make": row.gateway.profile,
+        "profile": row.gateway.profile,
         "description": row.gateway.description,
         "state": row.state,
         "since": _time(row.since),

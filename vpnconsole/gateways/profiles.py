@@ -76,7 +76,7 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One make of peer.
+    """One make of peer; ``named`` is what stands after "is" in a sentence.
 
     ``version`` is what a new tunnel begins with, ``versions`` what the peer speaks at all. ``fixed`` are sentences for
     the pages. ``one_key_per_address``: keys are kept there by the address of the other system, ours, so two tunnels
@@ -85,7 +85,7 @@ class Profile:
 
     slug: str
     label: str
-    article: str = "an"
+    named: str = "another peer"
     fixed: tuple[str, ...] = ()
     version: IkeVersion = IkeVersion.V2
     versions: frozenset[IkeVersion] = frozenset({IkeVersion.V1, IkeVersion.V2})
@@ -98,11 +98,6 @@ class Profile:
     answers_liveness: bool = True
     defaults: Defaults | None = None
 
-    @property
-    def named(self) -> str:
-        """The make with its article: ``an AIX``."""
-        return f"{self.article} {self.label}"
-
     def speaks(self, version: IkeVersion) -> bool:
         """Whether a tunnel may have this version; "v2, else v1" is only for peers that may speak either."""
         return self.versions.issuperset(
@@ -113,6 +108,7 @@ class Profile:
 _OMNIPCX = Profile(
     slug="omnipcx-office",
     label="OmniPCX Office",
+    named="an OmniPCX Office",
     fixed=(
         "It speaks IKEv1 only.",
         "Phase 1 is Main Mode only, which it may call ID PROTECT; phase 2 is Quick Mode.",
@@ -164,14 +160,14 @@ _OMNIPCX = Profile(
         ),
         ike_lifetime_s=_DAY_S,
         ipsec_lifetime_s=3_600,
-        dpd_interval_s=0,
+        dpd_interval_s=30,
     ),
-    answers_liveness=False,
 )
 
 _AIX = Profile(
     slug="aix",
     label="AIX",
+    named="an AIX host",
     fixed=(
         "isakmpd speaks IKEv1; IKEv2 needs its ikev2d besides, and both together its broker iked.",
         "A pre-shared key is kept there under the address of the other system, which is ours: a second key for the "
@@ -215,14 +211,14 @@ _SMARTEDGE_GROUPS = frozenset({"group-1", "group-2", "group-5", "group-14"})
 _SMARTEDGE = Profile(
     slug="smartedge",
     label="SmartEdge",
-    article="a",
+    named="a SmartEdge",
     fixed=(
         "Its defaults are AES-128-CBC, SHA-1, Diffie-Hellman group 1 and a lifetime of 86,400 s; a policy there "
         "holds up to 16 proposals.",
         "It answers liveness checks only where its context has ike keepalive, which is off by default.",
         "An IKEv1 policy there takes only IKEv1 proposals, Main Mode unless told otherwise; lifetimes are 300 to "
         "99,999,999 s.",
-        "It carries tunnel mode only.",
+        "With IKEv1 both ends need the same cipher, hash, group, method and lifetime; it carries tunnel mode only.",
     ),
     version=IkeVersion.V1,
     ike=IkeLimits(

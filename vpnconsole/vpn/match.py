@@ -51,10 +51,13 @@ def proposal_weaknesses(proposal: IKEProposal | IPsecProposal) -> list[str]:
 
 def policy_advice(policy: IKEPolicy | IPsecPolicy, field: str) -> list[Advice]:
     """Return remarks on a policy under the name of the form's field."""
+    weak: dict[str, list[str]] = {}
+    for proposal in policy.ordered_proposals():
+        for sentence in proposal_weaknesses(proposal):
+            weak.setdefault(sentence, []).append(proposal.name)
     advice = [
-        Advice(code="weak-algorithm", message=f"{proposal.name}: {sentence}.", field=field)
-        for proposal in policy.ordered_proposals()
-        for sentence in proposal_weaknesses(proposal)
+        Advice(code="weak-algorithm", message=f"{', '.join(names)}: {sentence}.", field=field)
+        for sentence, names in weak.items()
     ]
     if isinstance(policy, IPsecPolicy):
         if policy.pfs_group is None:

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from agents.contract.config import Tunnel
 from agents.contract.status import ExchangeCounters, TunnelStatus
-from agents.ike import change
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.limits import HalfOpenLimits
-from agents.ike.machine import START, SecretChanged, drop_attributes
+from agents.ike.machine import SecretChanged, drop_attributes, take_over
 from agents.ike.outputs import Path
 from agents.ike.tally import ExchangeTally
 from agents.ike.v1 import status, steps
@@ -58,20 +57,14 @@ class Machine:
 
     def configure(self, wanted: Mapping[str, Tunnel], secret_changed: SecretChanged, now: float) -> None:
         """Take over the tunnels of a document that may speak IKEv1."""
-        new = 0
-        for tunnel_id in [each for each in self.tunnels if each not in wanted]:
-            self.tunnels.pop(tunnel_id).remove(now)
-        for tunnel_id, config in wanted.items():
-            runtime = self.tunnels.get(tunnel_id)
-            if runtime is None:
-                new += 1
-                self.tunnels[tunnel_id] = runtime = TunnelRuntime(self, config, now, START.at(new, now))
-                self.hub.touch(runtime)
-                continue
-            changed = secret_changed(runtime.config, config)
-            if changed or runtime.config != config:
-                runtime.apply(config, change.plan(runtime.config, config, changed), now)
-        self.tunnels = {tunnel_id: self.tunnels[tunnel_id] for tunnel_id in wanted}
+        self.tunnels = take_over(
+            self.hub,
+            self.tunnels,
+            wanted,
+            lambda config, start_at: TunnelRuntime(self, config, now, start_at),
+            secret_changed,
+            now,
+        )
         index: dict[tuple[str, str], list[TunnelRuntime]] = {}
         for tunnel in self.tunnels.values():
             index.setdefault((tunnel.config.local.address, tunnel.config.remote.address), []).append(tunnel)
@@ -208,8 +201,8 @@ class Machine:
         if sa.standing:
             sa.report_error(error)
             info.refuse(sa, error, now)
-            if sa.tunnel is not None and not error.attributes.get("child_told"):
-                steps.child_failed(sa, None, error)
+            steps.child_failed(sa, None, error)
+            if sa.tunnel is not None:
                 sa.tunnel.note_error(error)
             return
         self._tell(sa, error.notify, now)

@@ -20,7 +20,7 @@ from vpnconsole.monitor import polling
 from vpnconsole.monitor.models import ActionJob
 from vpnconsole.rollout import delivery as work
 from vpnconsole.rollout.models import Delivery, Deployment
-from vpnconsole.vpn.models import Tunnel
+from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, Tunnel
 
 pytestmark = pytest.mark.usefixtures("sent")
 
@@ -102,6 +102,22 @@ def test_deploy_watch_and_read(
     assert [row["name"] for row in api.get("gateways")[1]["gateways"]] == ["lyon", "paris"]
     assert api.get("deployments")[1]["deployments"][0]["note"] == "first"
     assert api.get(f"tunnels/{tunnel.pk}/series", minutes=5) == (200, {"points": []})
+
+
+def test_ike_version_mode_and_profile_are_told(api: Api, paris: Gateway, tunnel: Tunnel) -> None:
+    aix = cast.make_gateway("aix", cast.EXTRANET_ADDRESS, "10.9.0.0/24", kind="extranet", profile="aix")
+    policies = {
+        "ike_policy": IKEPolicy.objects.get(name="compatible"),
+        "ipsec_policy": IPsecPolicy.objects.get(name="compatible"),
+    }
+    cast.make_tunnel(paris, aix, version="v1", **policies)
+    rows = {row["name"]: (row["version"], row["exchange_mode"]) for row in api.get("tunnels")[1]["tunnels"]}
+    assert rows == {"paris-aix": ("v1", "main"), "paris-lyon": ("v2", None)}
+    assert {row["name"]: row["profile"] for row in api.get("gateways")[1]["gateways"]} == {
+        "aix": "aix",
+        "lyon": "generic",
+        "paris": "generic",
+    }
 
 
 def test_all_managed_gateways_by_default(api: Api, paris: Gateway, lyon: Gateway, extranet: Gateway) -> None:

@@ -125,3 +125,33 @@ def test_extranet_is_not_enrolled(client: Client, extranet: Gateway) -> None:
     response = client.post(reverse("gateways:enrolment", args=[extranet.pk]))
     assert response.status_code == 422
     assert not EnrolmentToken.objects.exists()
+
+
+def test_the_make_of_an_extranet_gateway_is_kept_and_explained(client: Client) -> None:
+    values = {**FORM, "kind": "extranet", "profile": "omnipcx-office"}
+    page = client.post(reverse("gateways:create"), values, follow=True).content.decode()
+    gateway = Gateway.objects.get()
+    assert gateway.profile == "omnipcx-office"
+    assert "may call ID PROTECT" in page
+    url = reverse("gateways:edit", args=[gateway.pk])
+    assert client.get(url).context["form"]["profile"].value() == "omnipcx-office"
+    client.post(url, {**values, "profile": ""})
+    gateway.refresh_from_db()
+    assert gateway.profile == "generic"
+    response = client.post(url, {**values, "profile": "made-by-nobody"})
+    assert "not one of the available choices" in " ".join(response.context["form"].errors["profile"])
+
+
+def test_a_make_chosen_before_the_kind_is_not_an_error(client: Client) -> None:
+    client.post(reverse("gateways:create"), {**FORM, "profile": "aix"})
+    assert Gateway.objects.get().profile == "generic"
+
+
+def test_a_make_that_its_tunnels_rule_out_is_refused_beside_it(
+    client: Client, paris: Gateway, extranet: Gateway
+) -> None:
+    cast.make_tunnel(paris, extranet)
+    values = {**FORM, "name": "extranet", "kind": "extranet", "addresses": cast.EXTRANET_ADDRESS}
+    response = client.post(reverse("gateways:edit", args=[extranet.pk]), {**values, "profile": "omnipcx-office"})
+    assert response.status_code == 422
+    assert "Tunnel paris-extranet does not go with it" in " ".join(response.context["form"].errors["profile"])

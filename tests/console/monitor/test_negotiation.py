@@ -60,6 +60,19 @@ def test_what_it_failed_at_and_why() -> None:
     assert negotiation.failed.label == KINDS["ike.sa-failed"].summary
 
 
+@pytest.mark.parametrize("cause", ["ikev1.psk-mismatch", "ikev1.exchange-mode-mismatch", "ike.version-unsupported"])
+def test_ikev1_fails_at_the_same_step_for_reasons_of_its_own(cause: str) -> None:
+    negotiation = read(*told("ike.initiate", "ike.sa-requested", "ike.sa-failed", cause=cause))
+    assert negotiation.failed is not None
+    assert (negotiation.failed.number, negotiation.failed.message) == (3, KINDS[cause].summary)
+
+
+def test_quick_mode_fails_at_the_step_of_the_ipsec_sa() -> None:
+    negotiation = read(*told(*SUCCESS[:4], "child.failed", cause="ikev1.pfs-mismatch"))
+    assert negotiation.failed is not None
+    assert (negotiation.failed.number, negotiation.failed.message) == (5, "The PFS groups of phase 2 differ")
+
+
 def test_a_child_that_failed_leaves_the_ike_sa_done() -> None:
     negotiation = read(*told(*SUCCESS[:4], "child.failed", cause="child.ts-unacceptable"))
     assert outcomes(negotiation)[2:] == [(3, "done"), (4, "done"), (5, "failed"), (6, "open"), (7, "open")]

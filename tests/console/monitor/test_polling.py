@@ -142,9 +142,9 @@ def test_rate_is_what_moved_between_two_readings(deployed: FakeAgent, paris: Gat
         clock.shift(2)
         deployed.counters = counted(500, 1000)
         polling.poll(paris.pk)
-    row = observed(tunnel, paris)
+        row = observed(tunnel, paris)
+        (shown,) = queries.tunnel_rows()
     assert (row.rate_in_bps, row.rate_out_bps) == (2000.0, 4000.0)
-    (shown,) = queries.tunnel_rows()
     assert shown.a_to_b.rate_bps == 4000.0
     assert shown.rate_bps == 6000.0
 

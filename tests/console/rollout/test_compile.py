@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.contract import codec
+from agents.contract import codec, config
 from agents.contract.errors import DocumentError
 from agents.contract.secret import Secret
 from vpnconsole.rollout.changes import differences
@@ -199,3 +199,41 @@ def test_differences_name_what_comes_and_goes() -> None:
     assert [str(change) for change in differences(one, userspace)] == [
         "gateway settings changed: data plane: auto → userspace"
     ]
+
+
+def test_version_mode_and_kilobytes_are_passed_on() -> None:
+    plain = tunnel()
+    ike = dataclasses.replace(
+        plain.ike, proposals=plain.ike.proposals[1:], exchange_mode="aggressive", lifetime_kilobytes=5_000
+    )
+    esp = IpsecProposalSnapshot(encryption="aes-256-cbc", integrity="hmac-sha2-256-128")
+    old = dataclasses.replace(plain, version="v1", ike=ike, ipsec=dataclasses.replace(plain.ipsec, proposals=(esp,)))
+    for gateway_id, name in ((PARIS, "paris"), (LYON, "lyon")):
+        (built,) = compile_document(gateway(gateway_id, name, old), generation=7, nonce=NONCE).tunnels
+        assert (built.version, built.ike.exchange_mode, built.ike.lifetime_kilobytes) == ("v1", "aggressive", 5_000)
+
+
+def test_what_ikev1_cannot_do_is_refused_with_its_field() -> None:
+    old = dataclasses.replace(tunnel(), version="v1")
+    with pytest.raises(DocumentError, match=r"CBC mode \(tunnel paris-lyon\)") as caught:
+        compile_document(gateway(PARIS, "paris", old), generation=7, nonce=NONCE)
+    assert caught.value.path == "tunnels[0].ike.proposals[0].encryption"
+
+
+def test_the_preview_says_how_ikev1_finds_the_key() -> None:
+    plain = tunnel()
+    ike = dataclasses.replace(plain.ike, proposals=plain.ike.proposals[1:])
+    esp = IpsecProposalSnapshot(encryption="aes-256-cbc", integrity="hmac-sha2-256-128")
+    old = dataclasses.replace(plain, ike=ike, ipsec=dataclasses.replace(plain.ipsec, proposals=(esp,)))
+
+    def built(version: str) -> config.GatewayDocument:
+        row = dataclasses.replace(old, version=version)
+        return compile_document(gateway(PARIS, "paris", row), generation=7, nonce=NONCE)
+
+    (added,) = differences(None, built("v1"))
+    assert "the pair of addresses 192.0.2.1 and 198.51.100.1; the identity is not known yet" in added.remark
+    (changed,) = differences(built("v2"), built("v2-else-v1"))
+    assert changed.details == ("IKE version: v2 → v2-else-v1",)
+    assert changed.remark == added.remark
+    (back,) = differences(built("v1"), built("v2"))
+    assert back.remark == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from vpnconsole.accounts.models import AuditEvent, User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.rollout.choices import DeliveryState
 from vpnconsole.rollout.models import Delivery, Deployment
-from vpnconsole.vpn.models import Tunnel
+from vpnconsole.vpn.inputs import TunnelInput
+from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, Tunnel
+from vpnconsole.vpn.services import update_tunnel
 
 Sent = list[tuple[str, str]]
 
@@ -30,6 +33,22 @@ def test_preview_names_what_changes(client: Client, tunnel: Tunnel) -> None:
     assert text.count("tunnel paris-lyon") == 2
     assert [row["checked"] for row in page.context["rows"]] == [True, True]
     assert "2" in client.get(reverse("rollout:pending")).content.decode()
+
+
+def test_preview_says_how_ikev1_finds_the_key(client: Client, tunnel: Tunnel) -> None:
+    url = reverse("rollout:changes")
+    assert 'data-test="remark"' not in client.get(url).content.decode()
+    old: dict[str, Any] = {
+        "version": "v1",
+        "ike_policy": IKEPolicy.objects.get(name="compatible"),
+        "ipsec_policy": IPsecPolicy.objects.get(name="compatible"),
+    }
+    update_tunnel(None, tunnel, dataclasses.replace(TunnelInput.of(tunnel), **old))
+    text = client.get(url).content.decode()
+    # Each end sees the pair from its own side.
+    assert "the pair of addresses 192.0.2.1 and 198.51.100.1; the identity is not known yet" in text
+    assert "the pair of addresses 198.51.100.1 and 192.0.2.1; the identity is not known yet" in text
+    assert "another pre-shared key" not in text
 
 
 def test_lost_key_file_is_said_and_breaks_no_page(

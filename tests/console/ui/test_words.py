@@ -87,3 +87,11 @@ def test_how_an_end_proved_itself(how: str | None, expected: str) -> None:
 )
 def test_a_short_length_of_time(length: float, expected: str) -> None:
     assert words.lapse(timedelta(seconds=length)) == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "mode", "words_"),
+    [("v1", "main", "IKEv1, Main Mode"), ("v1", "aggressive", "IKEv1, Aggressive Mode"), ("v2", None, "IKEv2")],
+)
+def test_ike_version(version: str, mode: str | None, words_: str) -> None:
+    assert words.ike_version(version, mode) == words_

@@ -91,3 +91,56 @@ def test_a_gateways_own_identity_is_filled_in_and_follows_the_choice() -> None:
     filled.ends["end_b"]["gateway"] = "l"
     fill(filled, gateways)
     assert (filled.ends["end_b"]["identity_type"], filled.ends["end_b"]["identity_value"]) == ("ipv4", "198.51.100.1")
+
+
+# IKE version and policies
+
+AIX = Known(name="aix", addresses=("203.0.113.9",), make="aix", version="v1")
+POLICIES = {"v2": ("1", "11"), "v1": ("2", "12"), "aix": ("3", "13")}
+
+
+def chosen(filled: State) -> tuple[str, str, str]:
+    return filled.main["version"], filled.main["ike_policy"], filled.main["ipsec_policy"]
+
+
+def fresh(peer: str) -> State:
+    usual = {"version": "v2", "ike_policy": "1", "ipsec_policy": "11"}
+    ends = {"end_a": {"gateway": "p"}, "end_b": {"gateway": peer}}
+    return state(main={"name": "", **usual}, auto=dict(usual), ends=ends)
+
+
+def test_the_make_of_a_peer_brings_version_and_policies_and_takes_them_along() -> None:
+    gateways = {**GATEWAYS, "x": AIX}
+    filled = fresh("x")
+    fill(filled, gateways, POLICIES)
+    assert chosen(filled) == ("v1", "3", "13")
+    filled.ends["end_b"]["gateway"] = "l"
+    fill(filled, gateways, POLICIES)
+    assert chosen(filled) == ("v2", "1", "11")
+
+
+def test_a_make_without_policies_of_its_own_gets_those_of_its_version() -> None:
+    filled = fresh("x")
+    fill(filled, {**GATEWAYS, "x": AIX}, {"v2": POLICIES["v2"], "v1": POLICIES["v1"]})
+    assert chosen(filled) == ("v1", "2", "12")
+
+
+def test_a_chosen_version_brings_policies_that_suit_it_and_stays() -> None:
+    filled = fresh("l")
+    filled.main["version"] = "v2-else-v1"
+    fill(filled, GATEWAYS, POLICIES)
+    assert chosen(filled) == ("v2-else-v1", "2", "12")
+
+
+def test_a_chosen_policy_stays() -> None:
+    filled = fresh("x")
+    filled.main["ike_policy"] = "7"
+    fill(filled, {**GATEWAYS, "x": AIX}, POLICIES)
+    assert chosen(filled) == ("v1", "7", "13")
+
+
+def test_an_existing_tunnel_keeps_what_it_has() -> None:
+    filled = fresh("x")
+    filled.auto.clear()
+    fill(filled, {**GATEWAYS, "x": AIX}, POLICIES)
+    assert chosen(filled) == ("v2", "1", "11")

@@ -366,3 +366,114 @@ def test_weak_policy_says_why_in_the_form(client: Client, form: dict[str, str]) 
     policy.save()
     page = client.post(reverse("vpn:tunnel-refill"), form).content.decode()
     assert "No PFS group" in page
+
+
+# IKEv1 and makes of peers
+
+
+@pytest.fixture
+def aix(db: None) -> Gateway:
+    return cast.make_gateway("aix", cast.EXTRANET_ADDRESS, cast.EXTRANET_NETWORK, kind="extranet", profile="aix")
+
+
+def test_version_of_a_tunnel_is_created_and_edited(client: Client, form: dict[str, str]) -> None:
+    ike_policy, ipsec_policy = IKEPolicy.objects.get(name="compatible"), IPsecPolicy.objects.get(name="compatible")
+    old = {**form, "version": "v1", "ike_policy": str(ike_policy.pk), "ipsec_policy": str(ipsec_policy.pk)}
+    client.post(reverse("vpn:tunnel-create"), old)
+    tunnel = Tunnel.objects.get()
+    assert tunnel.version == "v1"
+    url = reverse("vpn:tunnel-edit", args=[tunnel.pk])
+    page = client.get(url)
+    assert page.context["forms"].main["version"].value() == "v1"
+    assert "the key is chosen by the pair of addresses 192.0.2.1 and 198.51.100.1" in page.content.decode()
+    client.post(url, {**old, "key_how": "existing", "psk": str(tunnel.psk_id), "version": "v2-else-v1"})
+    tunnel.refresh_from_db()
+    assert tunnel.version == "v2-else-v1"
+
+
+def test_a_policy_that_ikev1_cannot_use_is_refused_beside_it(client: Client, form: dict[str, str]) -> None:
+    response = client.post(reverse("vpn:tunnel-create"), {**form, "version": "v1"})
+    assert "choose a cipher in CBC mode" in errors(response, response.context["forms"].main, "ike_policy")
+    offered = dict(response.context["forms"].main.fields["ike_policy"].widget.choices)
+    assert [name for _, name in offered["Not for these ends and this IKE version"]] == ["default"]
+    assert "compatible" in offered.values()
+
+
+def test_an_error_about_a_new_key_stands_where_it_can_be_seen(
+    client: Client, form: dict[str, str], tunnel: Tunnel
+) -> None:
+    ids = {
+        name: str(kind.objects.get(name="compatible").pk)
+        for name, kind in (("ike_policy", IKEPolicy), ("ipsec_policy", IPsecPolicy))
+    }
+    Tunnel.objects.update(version="v1", ike_policy_id=ids["ike_policy"], ipsec_policy_id=ids["ipsec_policy"])
+    values = {
+        **form, **ids, "name": "second", "version": "v1", "selectors-0-network_a": "10.1.7.0/24",
+        "end_a-identity_type": "fqdn", "end_a-identity_value": "second.paris", "selectors-0-network_b": "10.2.7.0/24",
+    }  # fmt: skip
+    response = client.post(reverse("vpn:tunnel-create"), values)
+    assert "PSK remote id already exists" in errors(response, response.context["forms"].main, "key_how")
+    assert PresharedKey.objects.count() == 1
+
+
+def test_the_form_offers_what_a_peer_can(client: Client, form: dict[str, str], aix: Gateway) -> None:
+    Gateway.objects.filter(pk=aix.pk).update(profile="omnipcx-office")
+    forms = client.get(reverse("vpn:tunnel-create")).context["forms"]
+    auto = {f"auto_{name}": forms.auto[name] for name in ("version", "ike_policy", "ipsec_policy")}
+    values = {**form, **auto, "version": "v2", "end_b-gateway": str(aix.pk), "end_b-address": ""}
+    response = client.post(reverse("vpn:tunnel-refill"), values, headers={"hx-request": "true"})
+    forms = response.context["forms"]
+    assert forms.main["version"].value() == "v1"
+    assert forms.main.fields["version"].widget.choices == [("v1", "IKEv1")]
+    page = response.content.decode()
+    assert "aix is an OmniPCX Office" in page
+    assert "may call ID PROTECT" in page
+    assert "called OmniPCX Office defaults" in page
+
+
+def test_defaults_of_a_make_by_one_click(client: Client, form: dict[str, str], aix: Gateway) -> None:
+    values = {**form, "end_b-gateway": str(aix.pk), "end_b-address": cast.EXTRANET_ADDRESS, "version": "v1"}
+    response = client.post(reverse("vpn:tunnel-refill"), {**values, "make_defaults": "aix"})
+    made = IKEPolicy.objects.get(name="AIX defaults")
+    forms = response.context["forms"]
+    assert forms.main["ike_policy"].value() == str(made.pk)
+    assert forms.main["name"].value() == "paris-lyon"
+    page = response.content.decode()
+    assert 'data-test="make-defaults"' not in page
+    # Whoever chooses them learns at once what the gateway has to allow.
+    assert "which paris does not allow" in page
+    assert AuditEvent.objects.filter(action="ike-policy.created", actor="alice").count() == 1
+    response = client.post(reverse("vpn:tunnel-refill"), {**values, "make_defaults": "nobody"})
+    assert "Nothing is known of this make" in response.content.decode()
+
+
+def test_a_stored_key_that_is_short_for_aggressive_mode_is_warned_of(
+    client: Client, form: dict[str, str], psk: PresharedKey
+) -> None:
+    short = cast.make_psk("short", "nineteen-octets-key")
+    policy = IKEPolicy.objects.get(name="compatible")
+    IKEPolicy.objects.filter(pk=policy.pk).update(exchange_mode="aggressive")
+    values = {**form, "version": "v1", "ike_policy": str(policy.pk), "key_how": "existing"}
+    for key, warned in ((short, True), (psk, False)):
+        response = client.post(reverse("vpn:tunnel-refill"), {**values, "psk": str(key.pk)})
+        page = response.content.decode()
+        assert ("guessed from it offline" in page) is warned
+        assert "travels in the clear" in page
+
+
+def test_exchange_mode_and_kilobytes_of_an_ike_policy(client: Client) -> None:
+    cast.default_policies()
+    values = {
+        "name": "p", "lifetime_s": "86400", "dpd_interval_s": "30", "dpd_action": "hold", "keepalive_s": "15",
+        "reauth_s": "0", "reauthentication": "break-before-make", "unique": "keep", "exchange_mode": "aggressive",
+        "lifetime_kilobytes": "5000", "proposals_0": str(IKEProposal.objects.all()[0].pk),
+    }  # fmt: skip
+    client.post(reverse("vpn:policy-create", args=["ike-policy"]), values)
+    policy = IKEPolicy.objects.get(name="p")
+    assert (policy.exchange_mode, policy.lifetime_kilobytes) == ("aggressive", 5_000)
+    assert "Aggressive Mode with IKEv1" in client.get(reverse("vpn:policies")).content.decode()
+    page = client.get(reverse("vpn:policy-edit", args=["ike-policy", policy.pk]))
+    assert page.context["form"].initial["lifetime_kilobytes"] == 5_000
+    assert "For IKEv1 only" in page.content.decode()
+    response = client.post(reverse("vpn:policy-create", args=["ike-policy"]), {**values, "lifetime_kilobytes": "-1"})
+    assert "greater than or equal to 0" in errors(response, response.context["form"], "lifetime_kilobytes")

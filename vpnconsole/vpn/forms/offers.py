@@ -7,6 +7,7 @@ with its reason when it is chosen all the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vpnconsole.gateways.models import Gateway
@@ -50,10 +51,19 @@ def problem(policy: IKEPolicy | IPsecPolicy, gateways: Iterable[Gateway], versio
     return next(filter(None, found), "")
 
 
-def remarks(policy: IKEPolicy | IPsecPolicy, gateways: Sequence[Gateway], version: str, field: str) -> list[str]:
-    """Return what a policy would be refused for, then what is weak about it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remarks:
+    """What is to be said of a chosen policy: why it would be refused, and what is weak about it."""
+
+    refused: list[str]
+    weak: list[str]
+
+
+def remarks(policy: IKEPolicy | IPsecPolicy, gateways: Sequence[Gateway], version: str, field: str) -> Remarks:
+    """Return what is to be said of a policy."""
     refused = [problem(policy, gateways, version), legacy.problem(policy, gateways)]
-    return [*filter(None, refused), *(each.message for each in match.policy_advice(policy, field))]
+    weak = [each.message for each in match.policy_advice(policy, field)]
+    return Remarks(refused=list(filter(None, refused)), weak=weak)
 
 
 def key_notes(

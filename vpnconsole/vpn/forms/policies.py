@@ -170,20 +170,6 @@ class IKEPolicyForm(_PolicyForm):
     lifetime_s = forms.IntegerField(
         label="Lifetime (s)", initial=86_400, help_text="The IKE SA is rekeyed before this; 86400 is one day."
     )
-    exchange_mode = forms.ChoiceField(
-        label="Exchange mode (IKEv1)",
-        choices=ExchangeModeChoice.choices,
-        initial=ExchangeModeChoice.MAIN,
-        required=False,
-        help_text="For IKEv1 only; IKEv2 has no modes. Main Mode hides the identities and finds a pre-shared key by "
-        "the two addresses; Aggressive Mode finds it by the identity, and shows a hash made with it.",
-    )
-    lifetime_kilobytes = forms.IntegerField(
-        label="Lifetime (kB, IKEv1)",
-        initial=0,
-        required=False,
-        help_text="For IKEv1 only: traffic of the negotiation itself. 0 means no limit by volume.",
-    )
     dpd_interval_s = forms.IntegerField(
         label="Liveness check every (s)",
         initial=30,
@@ -208,19 +194,36 @@ class IKEPolicyForm(_PolicyForm):
         initial=ReauthenticationChoice.MAKE_BEFORE_BREAK,
     )
     unique = forms.ChoiceField(
-        label="Second IKE SA of the same peer", choices=UniquePolicyChoice.choices, initial=UniquePolicyChoice.REPLACE
+        label="Second IKE SA of the same peer",
+        choices=UniquePolicyChoice.choices,
+        initial=UniquePolicyChoice.REPLACE,
+        help_text="IKEv2 only.",
     )
     mobike = forms.BooleanField(
         label="Follow address changes (MOBIKE)",
         required=False,
         initial=True,
-        help_text="The tunnel moves with the gateway's address instead of being negotiated anew.",
+        help_text="The tunnel moves with the gateway's address instead of being negotiated anew. IKEv2 only.",
     )
     fragmentation = forms.BooleanField(
         label="Fragment large IKE messages",
         required=False,
         initial=True,
         help_text="So that certificates and post-quantum keys pass paths that drop IP fragments.",
+    )
+    exchange_mode = forms.ChoiceField(
+        label="Exchange mode (IKEv1)",
+        choices=ExchangeModeChoice.choices,
+        initial=ExchangeModeChoice.MAIN,
+        required=False,
+        help_text="For IKEv1 only; IKEv2 has no modes. Main Mode hides the identities and finds a pre-shared key by "
+        "the two addresses; Aggressive Mode finds it by the identity, and shows a hash made with it.",
+    )
+    lifetime_kilobytes = forms.IntegerField(
+        label="Lifetime (kB, IKEv1)",
+        initial=0,
+        required=False,
+        help_text="For IKEv1 only: traffic of the negotiation itself. 0 means no limit by volume.",
     )
 
     @classmethod

@@ -268,7 +268,7 @@ class TunnelForm(forms.Form):
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
     makes: Sequence[Profile] = ()
-    remarks: Mapping[str, Sequence[str]] = {}
+    remarks: Mapping[str, offers.Remarks] = {}
     #: The services' fields for a new key, where they differ.
     key_aliases = {"name": "key_name", "value": "key_value", "encoding": "key_encoding"}
 

@@ -193,8 +193,10 @@ class Initiator:
         try:
             choice, shared = self._read(message)
         except PeerError as error:
+            sa.report_error(error)
+            info.refuse(sa, error, now)
             self.refused(error, now)
-            raise
+            return
         self._spis.keep_for(choice)
         child = ChildSa(
             sa,
