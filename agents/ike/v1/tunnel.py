@@ -26,7 +26,7 @@ from agents.ike.errors import PeerError, WireError
 from agents.ike.loss import Loss
 from agents.ike.outputs import Path
 from agents.ike.paths import IKE_PORT
-from agents.ike.timers import DUPLICATE_GRACE_S, retry_after_s
+from agents.ike.timers import retry_after_s
 from agents.ike.v1.children import REPLACED_S, Children
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.v1.states import STEP_TEXTS, SaState
@@ -153,7 +153,8 @@ class TunnelRuntime:
         else:
             ours = winner.initiator
         loser.rekey_at = None
-        loser.delete_at = now + (REPLACED_S if ours else REPLACED_S + 2 * DUPLICATE_GRACE_S)
+        # Whoever began the new one deletes the old one; some leave that to the other end (strongSwan).
+        loser.delete_at = now + (REPLACED_S if ours else 2 * REPLACED_S)
         self.hub.touch(loser)
 
     def initial_contact(self, sa: IsakmpSa, now: float) -> None:
