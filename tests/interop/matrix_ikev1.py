@@ -10,7 +10,7 @@ from agents.contract import algorithms, ikev1
 from agents.contract.config import DpdAction, ExchangeMode, Identity, IdentityType, IkeVersion
 from tests.interop import matrix_ikev1_peers, steps, steps_ikev1, steps_path, words
 from tests.interop.cells import INITIATOR, Cell, Net
-from tests.interop.cells_ikev1 import AFTER_REKEYS, AGGRESSIVE, MAIN, MODES, cell, esp, hash_names, ike
+from tests.interop.cells_ikev1 import AFTER_REKEYS, AGGRESSIVE, MAIN, MODES, SETTINGS, cell, esp, hash_names, ike
 from tests.interop.proofs import Proof, Side
 from tests.interop.rig import OURS, THEIRS
 
@@ -89,7 +89,6 @@ def _algorithms() -> list[Cell]:
                 cell(
                     "Groups of phase 1 and of PFS", algorithms.KEY_EXCHANGE[slug].label, ike=(ike(group=slug),),
                     pfs=(slug,), needs=(words.KEY_EXCHANGE[slug].name,), quick=slug in _QUICK_SLUGS,
-                    script=(steps.we_rekey_the_child,),
                 )
             )  # fmt: skip
     return found
@@ -192,10 +191,14 @@ def _lives() -> list[Cell]:
     axis = "Rekeying, deletion"
     theirs = {"rekey_time": "4s", "life_time": "30s", "rand_time": "0s"}
     return [
-        cell(axis, "phase 2 rekeyed by us", script=(steps.we_rekey_the_child,) * 2, quick=True),
+        cell(axis, "phase 2 rekeyed by us", script=(steps.we_rekey_the_child,) * 2),
         cell(axis, "phase 2 rekeyed by the peer", script=(steps.they_rekey_the_child,) * 2, quick=True),
         cell(axis, "phase 2 rekeyed by both at once", script=(steps.both_rekey_the_child,) * 3),
-        cell(axis, "phase 1 rekeyed by us", script=(steps.we_rekey_the_ike_sa,) * 2, quick=True),
+        cell(
+            axis, "phase 2 rekeyed by a peer that keeps the old SAs", settings=SETTINGS[:1],
+            script=(steps_ikev1.the_peer_keeps_what_it_has_rekeyed,),
+        ),
+        cell(axis, "phase 1 rekeyed by us", script=(steps.we_rekey_the_ike_sa,) * 2),
         cell(axis, "phase 1 rekeyed by the peer", script=(steps.they_rekey_the_ike_sa,) * 2, limit_s=70),
         cell(axis, "phase 1 rekeyed by both at once", script=(steps.both_rekey_the_ike_sa,) * 2, limit_s=90),
         cell(
@@ -257,7 +260,7 @@ def _nat() -> list[Cell]:
             found.append(
                 cell(
                     "NAT", f"{name}, {_title(mode)}", mode, lab=lab, limit_s=60, quick=quick,
-                    script=script[:3] if quick else script,
+                    script=(script[0], script[2]) if quick else script,
                 )
             )  # fmt: skip
     side = Side(key_type="rsa-2048")

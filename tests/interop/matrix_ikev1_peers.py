@@ -29,7 +29,7 @@ def _versions() -> list[Cell]:
     gcm = IkeProposal(encryption="aes-128-gcm-16", prf="prf-hmac-sha2-256", group="group-31")
     return [
         cell(
-            axis, "IKEv2, else IKEv1; the peer speaks IKEv1 only", connection={"version": "1"}, quick=True,
+            axis, "IKEv2, else IKEv1; the peer speaks IKEv1 only", connection={"version": "1"},
             script=(v1, *AFTER_REKEYS, v1), limit_s=90, **both,
         ),
         cell(

@@ -7,8 +7,9 @@ import re
 
 from agents.contract.config import ExchangeMode, IkeVersion
 from deploy.lab.netns import LabError
-from tests.interop import views
+from tests.interop import steps, views
 from tests.interop.cells import INITIATOR, Step
+from tests.interop.rig import ping
 from tests.interop.session import Session
 
 _POLL_S = 0.1
@@ -105,3 +106,16 @@ async def the_phase_2_lifetime_ends(session: Session) -> None:
     await session.changed_from(
         before, lambda now: frozenset(sa.spi_in for child in now.children for sa in child.sas), "a new Quick Mode"
     )
+
+
+async def the_peer_keeps_what_it_has_rekeyed(session: Session) -> None:
+    """strongSwan's default: the old SAs stay at both ends until their time is over; what is sent takes the new ones."""
+    before = steps.child_spis(await session.status())
+    await session.request("rekey", {"child": session.cell.nets[0].name})
+    status = await session.until(lambda now: len(steps.child_spis(now)) == 2, "old and new SAs")
+    assert steps.child_spis(status) > before
+    ((here, there),) = session.cell.nets[0].ping_pairs()
+    for space, source, target in ((session.lab.our_space, here, there), (session.lab.their_space, there, here)):
+        await asyncio.to_thread(ping, space, source, target, 1)
+    (new,) = (sa for sa in (await session.status()).children[0].sas if sa.spi_in not in before)
+    assert new.counters.packets_out >= 2, "the old SAs are used"
