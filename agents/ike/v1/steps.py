@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.ike import selectors
+from agents.ike.v1 import place
 from agents.ike.v1.states import EXPECTED
-from agents.ike.wire.isakmp.registry import exchange_name
 
 if TYPE_CHECKING:
     from agents.ike.errors import PeerError
@@ -25,10 +25,7 @@ def attributes(sa: IsakmpSa) -> dict[str, str]:
         "version": "v1",
         "mode": str(sa.mode),
     }
-    if sa.state in EXPECTED and sa.exchange.step:
-        found["phase"] = "1"
-        found["message"] = f"{exchange_name(sa.exchange.number)} {sa.exchange.step}"
-    return found
+    return found | place.phase1(sa).attributes if sa.state in EXPECTED else found
 
 
 def requested(sa: IsakmpSa) -> None:
@@ -38,7 +35,11 @@ def requested(sa: IsakmpSa) -> None:
 
 def established(sa: IsakmpSa) -> None:
     """Phase 1 is done."""
-    sa.report("ike.sa-established", f"IKE SA established with {sa.path.remote_address} ({sa.mode} mode)")
+    sa.report(
+        "ike.sa-established",
+        f"IKE SA established with {sa.path.remote_address} ({sa.mode} mode)",
+        attributes=place.phase1(sa).attributes,
+    )
     if sa.peer.names:
         sa.report("ikev1.peer-vendor", f"The peer says that it is {', '.join(sa.peer.names)}")
 

@@ -40,6 +40,19 @@ _HURRIED_TRIES = 3
 """Transmissions of a first message that another IKE version waits behind."""
 
 
+def reason(
+    code: str, message: str, received: str | None = None, configured: str | None = None, field: str | None = None
+) -> Reason:
+    """Return why a tunnel is not up, as its status has it."""
+    return Reason(
+        code=code,
+        message=message[:500],
+        received=received,
+        configured=configured,
+        field=field or KINDS[code].field or None,
+    )
+
+
 class TunnelRuntime:
     """A tunnel of the document and everything of IKEv1 that lives for it."""
 
@@ -52,6 +65,7 @@ class TunnelRuntime:
         self.standby = False
         self.removed = False
         self.reason: Reason | None = None
+        self._hinted = False
         self.state = TunnelState.NEGOTIATING
         self.since = now
         self.retry_at: float | None = start_at
@@ -198,19 +212,16 @@ class TunnelRuntime:
 
     def note_error(self, error: PeerError) -> None:
         """Keep why the tunnel is not up."""
-        self.reason = Reason(
-            code=error.code,
-            message=error.message[:500],
-            received=error.received,
-            configured=error.configured,
-            field=error.field or KINDS[error.code].field or None,
-        )
+        self.reason = reason(error.code, error.message, error.received, error.configured, error.field)
+        self._hinted = False
         self.hub.touch(self)
 
-    def hint(self, reason: Reason) -> None:
-        """Keep what may be why: somebody said so in clear."""
-        if self.reason is None or self.reason.code == "ike.peer-unresponsive":
-            self.reason = reason
+    def hint(self, found: Reason) -> None:
+        """Keep what may be why, where nothing better is known: it was in clear, and anybody can have sent it."""
+        if self.reason is None or self._hinted or self.reason.code == "ike.peer-unresponsive":
+            self.reason = found
+            self._hinted = True
+            self.hub.touch(self)
 
     def forget_reason(self) -> None:
         """What kept the tunnel down does not count any more."""
