@@ -18,9 +18,10 @@ from agents.ike.outputs import Path
 from agents.ike.tally import ExchangeTally
 from agents.ike.v1 import place, status, steps
 from agents.ike.v1.door import Door
+from agents.ike.v1.reasons import reason
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.v1.sending import Request
-from agents.ike.v1.tunnel import TunnelRuntime, reason
+from agents.ike.v1.tunnel import TunnelRuntime
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp import rules
 from agents.ike.wire.isakmp.families import BY_CODE

@@ -4,16 +4,20 @@ in the data plane. :data:`agents.contract.events.STEPS` has their order; a respo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agents.ike import selectors
 from agents.ike.v1 import place
+from agents.ike.v1.place import Place
+from agents.ike.v1.selectors import describe_identification
 from agents.ike.v1.states import EXPECTED
 
 if TYPE_CHECKING:
     from agents.ike.errors import PeerError
     from agents.ike.v1.child import ChildSa
     from agents.ike.v1.sa import IsakmpSa
+    from agents.ike.wire.isakmp.payloads import Identification
 
 
 def attributes(sa: IsakmpSa) -> dict[str, str]:
@@ -57,10 +61,26 @@ def failed(sa: IsakmpSa, why: str = "") -> None:
     )
 
 
-def child_requested(sa: IsakmpSa, name: str, selectors_text: str) -> None:
-    """The request for a child goes out."""
-    sa.report("child.requested", f"Child {name} requested", attributes={"child": name, "phase": "2"})
-    sa.report("ikev1.selectors-sent", f"Traffic selectors sent: {selectors_text}", attributes={"child": name})
+def child_requested(sa: IsakmpSa, name: str, identities: Sequence[Identification]) -> None:
+    """The request for a child goes out, with these traffic selectors."""
+    where = place.quick(1, name)
+    sa.report("child.requested", f"Child {name} requested", attributes=where.attributes)
+    _selectors(sa, "ikev1.selectors-sent", "sent", identities, where)
+
+
+def selectors_received(sa: IsakmpSa, identities: Sequence[Identification]) -> None:
+    """The peer asks for a child with these traffic selectors; with none it means the two hosts."""
+    _selectors(sa, "ikev1.selectors-received", "received", identities, place.quick(1))
+
+
+def _selectors(sa: IsakmpSa, code: str, verb: str, identities: Sequence[Identification], where: Place) -> None:
+    texts = [describe_identification(each) for each in identities] or ["none (its address)"] * 2
+    sa.report(
+        code,
+        f"Initiator's traffic selector {verb}: {texts[0]}; responder's traffic selector {verb}: {texts[1]}, "
+        f"{where.sentence}",
+        attributes={"initiator_selector": texts[0], "responder_selector": texts[1], **where.attributes},
+    )
 
 
 def child_failed(sa: IsakmpSa, name: str | None, error: PeerError) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.contract.config import Child, ConnectionType, DpdAction, ExchangeMode, Tunnel
-from agents.contract.events import KINDS
 from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
 from agents.ike.change import Fate, Plan
@@ -28,6 +27,7 @@ from agents.ike.outputs import Path
 from agents.ike.paths import IKE_PORT
 from agents.ike.timers import DUPLICATE_GRACE_S, retry_after_s
 from agents.ike.v1.children import REPLACED_S, Children
+from agents.ike.v1.reasons import reason
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.v1.states import STEP_TEXTS, SaState
 from agents.ike.v1.tasks import aggressive, info, main
@@ -38,19 +38,6 @@ if TYPE_CHECKING:
 
 _HURRIED_TRIES = 3
 """Transmissions of a first message that another IKE version waits behind."""
-
-
-def reason(
-    code: str, message: str, received: str | None = None, configured: str | None = None, field: str | None = None
-) -> Reason:
-    """Return why a tunnel is not up, as its status has it."""
-    return Reason(
-        code=code,
-        message=message[:500],
-        received=received,
-        configured=configured,
-        field=field or KINDS[code].field or None,
-    )
 
 
 class TunnelRuntime:
