@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.contract.config import Child, ConnectionType, DpdAction, ExchangeMode, Tunnel
-from agents.contract.events import KINDS
 from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
 from agents.ike.change import Fate, Plan
@@ -30,6 +29,7 @@ from agents.ike.outputs import Path
 from agents.ike.paths import IKE_PORT
 from agents.ike.timers import gives_up_after_s, retry_after_s
 from agents.ike.v1.children import REPLACED_S, Children
+from agents.ike.v1.reasons import reason
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.v1.states import STEP_TEXTS, SaState
 from agents.ike.v1.tasks import aggressive, info, main
@@ -54,6 +54,7 @@ class TunnelRuntime:
         self.standby = False
         self.removed = False
         self.reason: Reason | None = None
+        self._hinted = False
         self.state = TunnelState.NEGOTIATING
         self.since = now
         self.retry_at: float | None = start_at
@@ -236,19 +237,16 @@ class TunnelRuntime:
 
     def note_error(self, error: PeerError) -> None:
         """Keep why the tunnel is not up."""
-        self.reason = Reason(
-            code=error.code,
-            message=error.message[:500],
-            received=error.received,
-            configured=error.configured,
-            field=error.field or KINDS[error.code].field or None,
-        )
+        self.reason = reason(error.code, error.message, error.received, error.configured, error.field)
+        self._hinted = False
         self.hub.touch(self)
 
-    def hint(self, reason: Reason) -> None:
-        """Keep what may be why: somebody said so in clear."""
-        if self.reason is None or self.reason.code == "ike.peer-unresponsive":
-            self.reason = reason
+    def hint(self, found: Reason) -> None:
+        """Keep what may be why, where nothing better is known: it was in clear, and anybody can have sent it."""
+        if self.reason is None or self._hinted or self.reason.code == "ike.peer-unresponsive":
+            self.reason = found
+            self._hinted = True
+            self.hub.touch(self)
 
     def forget_reason(self) -> None:
         """What kept the tunnel down does not count any more."""
