@@ -14,7 +14,7 @@ from agents.ike.crypto import dh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
 from agents.ike.errors import PeerError, WireError
 from agents.ike.paths import IKE_PORT, NAT_PORT
-from agents.ike.v1 import natd, proof
+from agents.ike.v1 import natd, place, proof
 from agents.ike.v1.phase1 import NONCE_OCTETS
 from agents.ike.v1.proposals import Phase1Choice
 from agents.ike.v1.strength import weak_for_aggressive
@@ -29,7 +29,7 @@ from agents.ike.wire.isakmp.payloads import (
     Payload,
     VendorId,
 )
-from agents.ike.wire.isakmp.registry import NotifyType, Protocol, exchange_name
+from agents.ike.wire.isakmp.registry import NotifyType, Protocol
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
@@ -109,7 +109,7 @@ def _invalid_public(sa: IsakmpSa, error: InvalidPublicValue) -> PeerError:
     return PeerError(
         NotifyType.INVALID_KEY_INFORMATION,
         "ike.invalid-ke",
-        f"The peer's public value cannot be used: {error}",
+        f"The peer's public value cannot be used: {error}, {place.phase1(sa).sentence}",
         configured=sa.suite.group.slug,
     )
 
@@ -202,6 +202,14 @@ def initial_contact(sa: IsakmpSa) -> tuple[Notify, ...]:
     return (Notify(type=NotifyType.INITIAL_CONTACT, protocol=Protocol.ISAKMP, spi=sa.cookie_i + sa.cookie_r),)
 
 
+def answer_contact(sa: IsakmpSa, message: Message) -> tuple[Notify, ...]:
+    """Return a responder's INITIAL-CONTACT: to an initiator that has something where we have nothing, as we began anew.
+
+    One that has nothing either says so itself.
+    """
+    return () if message.notify(NotifyType.INITIAL_CONTACT) is not None else initial_contact(sa)
+
+
 def finish(sa: IsakmpSa, message: Message, shown: Identification, now: float) -> None:
     """The peer is who it says: the SA stands, and what it said about older ones counts."""
     assert sa.tunnel is not None
@@ -209,8 +217,3 @@ def finish(sa: IsakmpSa, message: Message, shown: Identification, now: float) ->
     sa.establish(now)
     if message.notify(NotifyType.INITIAL_CONTACT) is not None:
         sa.tunnel.initial_contact(sa, now)
-
-
-def where(sa: IsakmpSa, step: int) -> str:
-    """Say for people which message it is about."""
-    return f"in IKE phase 1, message {step} ({exchange_name(sa.exchange.number)})"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path
 from agents.ike.tally import Count
-from agents.ike.v1 import keymat
+from agents.ike.v1 import keymat, place
 from agents.ike.v1.exchange import Exchange, digest
-from agents.ike.v1.sending import check_hash, repeat
+from agents.ike.v1.sending import Request, check_hash, repeat
 from agents.ike.v1.states import EXPECTED, SaState
 from agents.ike.v1.tasks import aggressive, info, main, quick
 from agents.ike.wire.header import Header, classify
@@ -50,8 +50,6 @@ def receive(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, now: floa
         datagram, header = whole
     if header.exchange in (ExchangeType.MAIN, ExchangeType.AGGRESSIVE):
         _receive_phase_1(sa, datagram, header, path, now)
-    elif sa.state is SaState.CLOSED:
-        raise WireError("drop.state", "the ISAKMP SA is closed")
     elif header.exchange == ExchangeType.QUICK:
         _receive_quick(sa, datagram, header, path, now)
     else:
@@ -61,7 +59,7 @@ def receive(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, now: floa
 def _reassembled(sa: IsakmpSa, datagram: bytes, header: Header, now: float) -> tuple[bytes, Header] | None:
     """Return the datagram that this fragment completes, if it is one for this SA."""
     if not sa.takes_fragments:
-        raise WireError("drop.fragment", "fragments were not announced by both ends")
+        raise WireError("drop.fragment", "fragments were not announced by this end")
     whole = sa.reassembly.add(fragments.read(datagram, header), now)
     if whole is None:
         return None
@@ -78,25 +76,30 @@ def _receive_phase_1(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, 
         if not sa.waiting:
             repeat(sa, exchange, now)
         return
+    if exchange.refused == digest(datagram):
+        raise WireError("drop.duplicate", "a message that was refused already")
     expected, step = EXPECTED.get(sa.state, (None, 0))
     if expected is None or sa.waiting:
         raise WireError("drop.state", f"a message of phase 1 while the ISAKMP SA is {sa.state}")
     if header.exchange != expected:
-        raise _other_mode(sa, header, step)
+        raise _other_mode(sa, header)
     if path.remote_address != sa.path.remote_address or path.local_address != sa.path.local_address:
         raise WireError("drop.state", f"a message of phase 1 from {path.remote_address}")
-    before = exchange.iv
-    message = _read_phase_1(sa, datagram, header, step)
-    rules.check(header.exchange, message.payloads, step)
-    sa.core.exchanges.add(header.exchange, Count.RESPONSES_IN if step % 2 == 0 else Count.REQUESTS_IN)
-    old_path, sa.path = sa.path, path
-    taken, exchange.taken = exchange.taken, digest(datagram)
-    due, exchange.due, exchange.step = exchange.due, None, step
+    sa.request = Request(octets=len(datagram), header=header, path=path)
+    before = (exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path)
     try:
+        message = _read_phase_1(sa, datagram, header, step)
+        rules.check(header.exchange, message.payloads, step)
+        sa.core.exchanges.add(header.exchange, Count.RESPONSES_IN if step % 2 == 0 else Count.REQUESTS_IN)
+        sa.path = path
+        exchange.taken, exchange.due, exchange.step = digest(datagram), None, step
         _PHASE_1[(expected, step)](sa, message, now)
     except (WireError, PeerError) as error:
+        exchange.refused = digest(datagram)
+        if isinstance(error, PeerError):
+            error.attributes = place.phase1(sa, step).attributes | error.attributes
         if isinstance(error, WireError) or not error.fatal:  # as if it had not come: another may be the peer's
-            exchange.iv, exchange.taken, exchange.due, sa.path = before, taken, due, old_path
+            exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path = before
         raise
 
 
@@ -126,19 +129,18 @@ def _unreadable(sa: IsakmpSa, error: WireError, step: int) -> WireError | PeerEr
     return PeerError(
         NotifyType.UNEQUAL_PAYLOAD_LENGTHS,
         "ikev1.psk-mismatch",
-        f"Possibly mismatching pre-shared keys detected in IKE phase 1, message {step} ({sa.mode} mode): "
-        f"{error.detail}",
+        f"Possibly mismatching pre-shared keys detected {place.phase1(sa, step).sentence}: {error.detail}",
         received=error.received,
         configured=error.expected,
         field="preshared_keys",
     )
 
 
-def _other_mode(sa: IsakmpSa, header: Header, step: int) -> WireError:
+def _other_mode(sa: IsakmpSa, header: Header) -> WireError:
     return WireError(
         "ikev1.exchange-mode-mismatch",
-        f"Mismatching exchange type ({exchange_name(header.exchange)}) detected, the negotiation is in "
-        f"({exchange_name(sa.exchange.number)}), in IKE phase 1, message {step}",
+        f"Mismatching exchange type ({exchange_name(header.exchange)}) received, the negotiation is in "
+        f"({exchange_name(sa.exchange.number)})",
         received=exchange_name(header.exchange),
         expected=exchange_name(sa.exchange.number),
     )
@@ -179,9 +181,6 @@ def _receive_quick(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, no
     except WireError:
         exchange.iv, exchange.step, exchange.taken, exchange.due = before
         raise
-    except PeerError:
-        exchange.finish(now)
-        raise
     finally:
         sa.core.exchanges.add(ExchangeType.QUICK, Count.REQUESTS_IN if exchange.step % 2 else Count.RESPONSES_IN)
 
@@ -191,7 +190,7 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
         message = wire.parse_clear(datagram, header)
         info.unprotected(sa, message, now)
         return
-    if not sa.standing:
+    if sa.established_at is None:
         raise WireError("drop.state", f"an encrypted Informational while the ISAKMP SA is {sa.state}")
     if header.message_id in sa.used_ids:
         sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.RETRANSMISSIONS_IN)
@@ -202,7 +201,8 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
     _check_hash(sa, message)
     sa.use_id(header.message_id)
     sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.REQUESTS_IN)
-    sa.heard(path, now)
+    if sa.standing:  # one that was deleted takes Deletes only: a late one may say which children go with it
+        sa.heard(path, now)
     info.take(sa, message, now)
 
 

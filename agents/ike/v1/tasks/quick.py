@@ -92,6 +92,19 @@ class _Spis:
 
 
 def _circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Circumstances:
+    """Return what a child is negotiated under. Raises PeerError for transport mode through a NAT.
+
+    There the selectors would have to be rewritten (RFC 3947 section 5.2), and two hosts behind one address could not be
+    told apart: IKEv2 refuses it here for the same reason.
+    """
+    if child.mode is Mode.TRANSPORT and (sa.nat.local or sa.nat.remote):
+        raise PeerError(
+            NotifyType.NO_PROPOSAL_CHOSEN,
+            "child.transport-nat",
+            f"Child {child.name} is for transport mode, which is not done through a NAT; use tunnel mode",
+            configured=child.mode,
+            field="children.mode",
+        )
     features = sa.core.hub.features
     modes = _UDP[child.mode] if sa.nat.encapsulates else (_PLAIN[child.mode],)
     return Circumstances(
@@ -137,12 +150,24 @@ class Initiator:
         self._began_at = 0.0
 
     @property
+    def spis(self) -> frozenset[bytes]:
+        """What we asked for by: SPIs as a peer's notify names them."""
+        return frozenset() if self._spis is None else frozenset(self._spis.octets().values())
+
+    @property
     def key(self) -> tuple[str, int]:
         """Name and slot of the child asked for."""
         return self.config.name, self.slot
 
     def begin(self, now: float) -> None:
-        """Send the first message."""
+        """Send the first message, unless it is known that nothing can come of it."""
+        try:
+            self._offer(now)
+        except PeerError as error:
+            self.sa.report_error(error)
+            self.refused(error, now)
+
+    def _offer(self, now: float) -> None:
         sa, hub = self.sa, self.sa.core.hub
         self._began_at = now
         config = _feasible(sa, self.config)
@@ -171,7 +196,7 @@ class Initiator:
             *(() if self._keys is None else (KeyExchangeData(data=self._keys.public),)),
             *self._identities(),
         )
-        steps.child_requested(sa, self.config.name, selectors.describe_pair(self.pair))
+        steps.child_requested(sa, self.config.name, self._identities())
         sa.exchanges[self.exchange.message_id] = self.exchange
         self.exchange.iv = sa.iv_of(self.exchange.message_id)
         self.exchange.take, self.exchange.gave_up = self._answered, self._gave_up
@@ -194,8 +219,12 @@ class Initiator:
             choice, shared = self._read(message)
         except PeerError as error:
             sa.report_error(error)
-            info.refuse(sa, error, now)
+            info.refuse(sa, error, need(message, SecurityAssociation), now)
             self.refused(error, now)
+            return
+        if self._deleted_already(choice):
+            self.exchange.finish(now)
+            self._gave_up(now)
             return
         self._spis.keep_for(choice)
         child = ChildSa(
@@ -213,7 +242,6 @@ class Initiator:
             ),
             now,
         )
-        _take_lifetime(sa, child, message)
         assert sa.tunnel is not None
         sa.tunnel.children.add(child)
         self.exchange.take = None
@@ -224,6 +252,12 @@ class Initiator:
 
         replaces = () if self.replaced is None else self.replaced.sa_ids
         sa.core.hub.install(sa, child, replaces=replaces, outbound_later=False, then=installed)
+
+    def _deleted_already(self, choice: QuickChoice) -> bool:
+        """Return whether the peer's Delete of what it answers with has overtaken its answer."""
+        protocol = Protocol.AH if choice.proposal.encryption is None else Protocol.ESP
+        at = self.sa.deleted.get((protocol, int.from_bytes(choice.peer_spi, "big")))
+        return at is not None and at >= self._began_at
 
     def _read(self, message: Message) -> tuple[QuickChoice, bytes | None]:
         """Return what the peer chose and the secret of PFS. Raises PeerError."""
@@ -237,6 +271,7 @@ class Initiator:
         choice = quick_proposals.read_answer_quick(
             config, self._offered, need(message, SecurityAssociation), _circumstances(self.sa, config, ke)
         )
+        choice = self._shortened(choice, message)
         shown = message.find_all(Identification)
         if shown and tuple(map(selectors.from_identification, shown)) != self.pair:
             received = tuple(map(selectors.from_identification, shown))
@@ -246,6 +281,16 @@ class Initiator:
             return choice, None if self._keys is None or ke is None else self._keys.shared(ke.data)
         except InvalidPublicValue as error:
             raise _invalid_public(error) from None
+
+    def _shortened(self, choice: QuickChoice, message: Message) -> QuickChoice:
+        """Return the choice with the shorter lifetimes of a responder that says them (RFC 2407 section 4.6.3.1)."""
+        notify = message.notify(NotifyType.RESPONDER_LIFETIME)
+        if notify is None:
+            return choice
+        seconds, kilobytes = info.responder_lifetimes(
+            self.sa, self.config.name, notify, choice.lifetime_s, choice.lifetime_kilobytes
+        )
+        return replace(choice, lifetime_s=seconds, lifetime_kilobytes=kilobytes)
 
     def _installed(self, child: ChildSa, nonce_r: bytes, problem: str | None, now: float) -> None:
         sa = self.sa
@@ -291,10 +336,22 @@ class Initiator:
 
 
 def respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> None:
-    """Answer the first message, whose hash is right. Raises PeerError."""
+    """Answer the first message, whose hash is right, or refuse it."""
     assert sa.tunnel is not None
+    try:
+        _respond(sa, exchange, message, now)
+    except PeerError as error:
+        exchange.finish(now)
+        sa.report_error(error)
+        info.refuse(sa, error, need(message, SecurityAssociation), now)
+        steps.child_failed(sa, error.attributes.get("child"), error)
+        sa.tunnel.note_error(error)
+
+
+def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> None:
+    assert sa.tunnel is not None
+    steps.selectors_received(sa, message.find_all(Identification))
     received = _received_pair(sa, message)
-    sa.report("ikev1.selectors-received", f"Traffic selectors received: {selectors.describe_pair(received)}")
     ke, offer = message.find(KeyExchangeData), need(message, SecurityAssociation)
     config, slot, pair, choice = _accept(sa, received, offer, ke)
     _check_free(sa, config, slot, pair)
@@ -413,9 +470,9 @@ def _confirmed(
 
 
 def _unconfirmed(sa: IsakmpSa, child: ChildSa, now: float) -> None:
-    """The third message never came: nobody sends on these SAs."""
+    """The third message never came. It may have gone out, so the peer hears that nothing became of it."""
     if child.state is ChildState.INSTALLING and sa.tunnel is not None:
-        sa.tunnel.children.remove(child, now)
+        sa.tunnel.children.delete((child,), now)
 
 
 # --- both
@@ -469,12 +526,6 @@ def _lifetime_notify(choice: QuickChoice, spis: _Spis) -> Notify | None:
     protocol, spi = (Protocol.ESP, spis.esp) if spis.esp is not None else (Protocol.AH, spis.ah)
     assert spi is not None
     return Notify(type=NotifyType.RESPONDER_LIFETIME, protocol=protocol, spi=spi.to_bytes(4, "big"), data=data)
-
-
-def _take_lifetime(sa: IsakmpSa, child: ChildSa, message: Message) -> None:
-    notify = message.notify(NotifyType.RESPONDER_LIFETIME)
-    if notify is not None:
-        info.take_lifetime(sa, child, notify)
 
 
 def _check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:

@@ -11,15 +11,13 @@ from types import MappingProxyType
 from agents.ike.errors import WireError
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp import faults
-from agents.ike.wire.isakmp.payloads import Payload, Proposal, may_stand, payload_type
+from agents.ike.wire.isakmp.payloads import Payload, may_stand, payload_type
 from agents.ike.wire.isakmp.registry import (
     CARRIED_PAYLOADS,
-    TRANSFORM_KEY_IKE,
     Exchange,
     Flag,
     NotifyType,
     PayloadType,
-    Protocol,
     exchange_name,
     payload_name,
 )
@@ -198,18 +196,3 @@ def _violation(
     detail: str, received: object, expected: object, notify: NotifyType = NotifyType.PAYLOAD_MALFORMED
 ) -> WireError:
     return WireError("drop.payload-rules", detail, notify=notify, received=received, expected=expected)
-
-
-def check_phase_1_proposal(proposal: Proposal) -> None:
-    """Raise WireError unless a proposal is of ISAKMP and its transforms are KEY_IKE (RFC 2407 section 4.4.2)."""
-    if proposal.protocol != Protocol.ISAKMP:
-        raise faults.protocol_id(proposal.protocol, "0x1 in phase 1")
-    for transform in proposal.transforms:
-        if transform.id != TRANSFORM_KEY_IKE:
-            raise WireError(
-                "ikev1.transform-id",
-                f"The transform ID ({transform.id}) is invalid in phase 1",
-                notify=NotifyType.INVALID_TRANSFORM_ID,
-                received=transform.id,
-                expected=TRANSFORM_KEY_IKE,
-            )

@@ -22,9 +22,7 @@ from agents.ike.wire.isakmp.payloads import (
     Notify,
     Opaque,
     Payload,
-    Proposal,
     Signature,
-    Transform,
     VendorId,
 )
 from agents.ike.wire.isakmp.registry import Exchange, Flag, IdType, NotifyType, PayloadType, Protocol
@@ -157,18 +155,3 @@ def test_wrong_messages(exchange: Exchange, step: int, payloads: tuple[Payload, 
     with pytest.raises(WireError) as caught:
         rules.check(exchange, payloads, step)
     assert (caught.value.code, caught.value.notify) == ("drop.payload-rules", notify)
-
-
-def test_phase_1_has_one_protocol_and_one_transform_id() -> None:
-    rules.check_phase_1_proposal(_SA.proposals[0])
-    with pytest.raises(WireError) as caught:
-        rules.check_phase_1_proposal(
-            Proposal(number=1, protocol=Protocol.ISAKMP, transforms=(Transform(number=1, id=17),))
-        )
-    assert (caught.value.code, caught.value.notify) == ("ikev1.transform-id", NotifyType.INVALID_TRANSFORM_ID)
-    assert caught.value.received == "17"
-    with pytest.raises(WireError) as caught:
-        rules.check_phase_1_proposal(
-            Proposal(number=1, protocol=Protocol.ESP, spi=b"abcd", transforms=(Transform(number=1, id=1),))
-        )
-    assert (caught.value.code, caught.value.notify) == ("ikev1.protocol-id", NotifyType.INVALID_PROTOCOL_ID)
