@@ -46,6 +46,8 @@ _MOST_DELETED = 256
 class IsakmpSa:
     """An ISAKMP SA of either role. ``waiting`` says that an answer of the shell is awaited, so no message is taken."""
 
+    version = "v1"
+
     def __init__(self, core: Machine, *, initiator: bool, mode: ExchangeMode, path: Path, now: float) -> None:
         self.core = core
         self.initiator = initiator

@@ -45,6 +45,8 @@ _HURRIED_TRIES = 3
 class TunnelRuntime:
     """A tunnel of the document and everything of IKEv1 that lives for it."""
 
+    version = "v1"
+
     def __init__(self, core: Machine, config: Tunnel, now: float, start_at: float) -> None:
         self.core = core
         self.config = config
