@@ -21,7 +21,7 @@ from agents.ike.errors import LocalError, WireError
 from agents.ike.fallback import Turns
 from agents.ike.hub import Hub
 from agents.ike.limits import HalfOpenLimits
-from agents.ike.machine import Machine, MachineTunnel
+from agents.ike.machine import Load, Machine, MachineTunnel
 from agents.ike.outputs import Entropy, Output, Path, Verdict
 from agents.ike.v1.machine import Machine as MachineV1
 from agents.ike.v2.machine import Machine as MachineV2
@@ -116,6 +116,10 @@ class Engine:
     def exchange_counters(self) -> tuple[ExchangeCounters, ...]:
         """Return the messages counted by exchange type."""
         return tuple(each for machine in self._machines.values() for each in machine.counters())
+
+    def loads(self) -> tuple[Load, ...]:
+        """Return how much each machine has, of those that are there."""
+        return tuple(machine.load() for machine in self._machines.values())
 
     # --- verbs; each raises LocalError for a tunnel that is not configured
 

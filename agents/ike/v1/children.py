@@ -2,7 +2,8 @@
 
 In IKEv1 they belong to the tunnel and not to the ISAKMP SA they were negotiated on (RFC 2409 section 5.5). Where Quick
 Modes of both ends cross, both pairs of SAs come up; ten seconds later the pair with the lowest nonce is deleted by the
-end that asked for it.
+end that asked for it. What was replaced, or is there twice, the other end deletes 20 seconds after that: the Delete may
+have been lost, and the two ends may not see alike which of two is the newer.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 REPLACED_S = 5.0
 """How long SAs that were replaced stay for packets that are still under way."""
+
+_PATIENCE_S = 2 * DUPLICATE_GRACE_S
+"""How much longer the end waits whose task it is not to delete something."""
 
 MOST_SLOTS = 64
 MOST_SAS = 2 * MOST_SLOTS
@@ -153,8 +157,7 @@ class Children:
         old = self.replaced_by(child)
         for each in old:
             each.state, each.rekey_at = ChildState.REPLACED, None
-            if asked:
-                each.delete_at = now + REPLACED_S
+            each.delete_at = now + (REPLACED_S if asked else REPLACED_S + _PATIENCE_S)
         steps.child_in_place(sa, child, bool(old))
         self._tunnel.loss.replaced_by(self._tunnel, child)
         self._hub.touch(self._tunnel)
@@ -186,12 +189,20 @@ class Children:
         self.forget_done()
         failures = self.retries.get(key, (0, 0.0))[0]
         self.retries[key] = (failures + 1, now + retry_after_s(failures + 1, self._hub.entropy.uniform()))
-        self._hub.touch(self._tunnel)
+        self._rekey_later(key)
 
     def over(self, quick: Initiator, now: float) -> None:
         """A Quick Mode of ours got no answer."""
         self.forget_done()
         self._postpone(quick.key, now + retry_after_s(0, self._hub.entropy.uniform()))
+        self._rekey_later(quick.key)
+
+    def _rekey_later(self, key: tuple[str, int]) -> None:
+        """A Quick Mode came to nothing: a rekey is due again when its pair may be asked for again."""
+        child = self.live(*key)
+        if child is not None and child.state is ChildState.INSTALLED and child.rekey_at is None:
+            child.rekey_at = self.retries[key][1]
+        self._hub.touch(self._tunnel)
 
     def forget_done(self) -> None:
         """Keep only the Quick Modes that have no result yet."""
@@ -254,15 +265,15 @@ class Children:
 
     # --- time and needs
 
-    def deadline(self, may_ask: bool) -> float | None:
-        """Return when something is due next; ``may_ask`` says whether Quick Modes of ours can begin."""
+    def deadline(self, *, rekeys: bool, asks: bool) -> float | None:
+        """Return when something is due next; a rekey, and a pair that is missing, only where it can be asked for."""
         times: list[float | None] = []
         for child in self.sas:
-            times += (child.rekey_at if may_ask else None, child.expire_at, child.delete_at)
-        if may_ask:
+            live = rekeys and child.state is ChildState.INSTALLED
+            times += (child.rekey_at if live else None, child.expire_at, child.delete_at)
+        if asks:
             times += [self.retries[key][1] for key in self._missing() if key in self.retries]
-        doubled = self._doubled()
-        times.append(None if doubled is None else doubled[1])
+        times += [due for _, due in self._doubled()]
         return min((each for each in times if each is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
@@ -270,11 +281,11 @@ class Children:
         for child in self:
             if now >= child.expire_at or (child.delete_at is not None and now >= child.delete_at):
                 self.delete((child,), now)
-        doubled = self._doubled()
-        if doubled is not None and now >= doubled[1]:
-            text = f"Both ends asked for child {doubled[0].name}; ours is deleted"
-            self._hub.report("ike.simultaneous", text, tunnel_id=self._tunnel.config.id)
-            self.delete((doubled[0],), now)
+        while superfluous := [child for child, due in self._doubled() if now >= due]:
+            for child in superfluous:
+                text = f"Both ends asked for child {child.name}; one of the two is deleted"
+                self._hub.report("ike.simultaneous", text, tunnel_id=self._tunnel.config.id)
+            self.delete(superfluous, now)
 
     def rekey(self, now: float, names: frozenset[str] | None = None) -> bool:
         """Rekey the children of these names, or all, as soon as that can be; False when there is none."""
@@ -285,8 +296,8 @@ class Children:
         self._hub.touch(self._tunnel)
         return bool(found)
 
-    def ask(self, sa: IsakmpSa, now: float) -> None:
-        """Begin the Quick Modes that are due: rekeys, and pairs that have no SAs."""
+    def rekey_due(self, sa: IsakmpSa, now: float) -> None:
+        """Begin the Quick Modes for children that are to be rekeyed; whoever began phase 1, either end may."""
         asked = {quick.key for quick in self.quick if not quick.done}
         for child in self:
             if child.state is not ChildState.INSTALLED or child.rekey_at is None or now < child.rekey_at:
@@ -294,6 +305,9 @@ class Children:
             child.rekey_at = None
             if (child.name, child.slot) not in asked:
                 self._begin(sa, child.name, child.slot, (child.agreement.local, child.agreement.remote), child, now)
+
+    def ask(self, sa: IsakmpSa, now: float) -> None:
+        """Begin the Quick Modes for pairs that have no SAs."""
         for name, slot in self._missing():
             if (name, slot) not in self.retries and not sa.initiator:  # the end that began phase 1 asks first
                 self._postpone((name, slot), now + 2 * retry_after_s(0, self._hub.entropy.uniform()))
@@ -318,16 +332,17 @@ class Children:
             if (config.name, slot) not in asked and self.live(config.name, slot) is None
         ]
 
-    def _doubled(self) -> tuple[ChildSa, float] | None:
-        """Return a child of ours to delete because Quick Modes of both ends crossed, and from when on."""
+    def _doubled(self) -> list[tuple[ChildSa, float]]:
+        """Return the children that are superfluous since Quick Modes crossed, and when each is to be deleted."""
         settled: dict[tuple[str, int], list[ChildSa]] = {}
         for child in self.sas:
             if child.state is ChildState.INSTALLED:
                 settled.setdefault((child.name, child.slot), []).append(child)
+        found = []
         for twins in settled.values():
             if len(twins) < 2:
                 continue
             loser = min(twins, key=ChildSa.lowest_nonce)
-            if loser.agreement.initiator and not all(each.agreement.initiator for each in twins):
-                return loser, max(each.installed_at for each in twins) + DUPLICATE_GRACE_S
-        return None
+            wait_s = DUPLICATE_GRACE_S if loser.agreement.initiator else DUPLICATE_GRACE_S + _PATIENCE_S
+            found.append((loser, max(each.installed_at for each in twins) + wait_s))
+        return found

@@ -13,7 +13,7 @@ from agents.contract.status import ExchangeCounters, TunnelStatus
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.limits import HalfOpenLimits
-from agents.ike.machine import SecretChanged, drop_attributes, take_over
+from agents.ike.machine import Load, SecretChanged, drop_attributes, take_over
 from agents.ike.outputs import Path
 from agents.ike.tally import ExchangeTally
 from agents.ike.v1 import place, status, steps
@@ -21,6 +21,7 @@ from agents.ike.v1.door import Door
 from agents.ike.v1.reasons import reason
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.v1.sending import Request
+from agents.ike.v1.states import UP_CHILD
 from agents.ike.v1.tunnel import TunnelRuntime
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp import rules
@@ -108,6 +109,9 @@ class Machine:
 
     def traffic_seen(self, tunnel_id: str, now: float) -> None:
         """The peer sent ESP: no liveness check is needed (RFC 3706 section 5.4)."""
+        tunnel = self.tunnels.get(tunnel_id)
+        if tunnel is not None:
+            tunnel.traffic_seen(now)
         for sa in self._established(tunnel_id):
             sa.last_heard = now
             sa.dpd.heard()
@@ -140,6 +144,17 @@ class Machine:
     def counters(self) -> tuple[ExchangeCounters, ...]:
         """Return the messages counted by exchange type."""
         return self.exchanges.counters()
+
+    def load(self) -> Load:
+        """Return how much there is."""
+        return Load(
+            version=self.version,
+            tunnels=len(self.tunnels),
+            ike_sas=sum(sa.standing for sa in self.sas.values()),
+            half_open=sum(sa.progressing for sa in self.sas.values()),
+            children=sum(child.state in UP_CHILD for tunnel in self.tunnels.values() for child in tunnel.children),
+            bugs=self.hub.bugs[self.version],
+        )
 
     def local_addresses(self) -> frozenset[str]:
         """Return the addresses that ISAKMP SAs use here."""

@@ -50,8 +50,6 @@ def receive(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, now: floa
         datagram, header = whole
     if header.exchange in (ExchangeType.MAIN, ExchangeType.AGGRESSIVE):
         _receive_phase_1(sa, datagram, header, path, now)
-    elif sa.state is SaState.CLOSED:
-        raise WireError("drop.state", "the ISAKMP SA is closed")
     elif header.exchange == ExchangeType.QUICK:
         _receive_quick(sa, datagram, header, path, now)
     else:
@@ -60,8 +58,8 @@ def receive(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, now: floa
 
 def _reassembled(sa: IsakmpSa, datagram: bytes, header: Header, now: float) -> tuple[bytes, Header] | None:
     """Return the datagram that this fragment completes, if it is one for this SA."""
-    if not sa.fragmenting:
-        raise WireError("drop.fragment", "fragments were not announced by both ends")
+    if not sa.takes_fragments:
+        raise WireError("drop.fragment", "fragments were not announced by this end")
     whole = sa.reassembly.add(fragments.read(datagram, header), now)
     if whole is None:
         return None
@@ -192,7 +190,7 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
         message = wire.parse_clear(datagram, header)
         info.unprotected(sa, message, now)
         return
-    if not sa.standing:
+    if sa.established_at is None:
         raise WireError("drop.state", f"an encrypted Informational while the ISAKMP SA is {sa.state}")
     if header.message_id in sa.used_ids:
         sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.RETRANSMISSIONS_IN)
@@ -203,7 +201,8 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
     _check_hash(sa, message)
     sa.use_id(header.message_id)
     sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.REQUESTS_IN)
-    sa.heard(path, now)
+    if sa.standing:  # one that was deleted takes Deletes only: a late one may say which children go with it
+        sa.heard(path, now)
     info.take(sa, message, now)
 
 

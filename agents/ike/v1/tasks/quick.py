@@ -92,6 +92,19 @@ class _Spis:
 
 
 def _circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Circumstances:
+    """Return what a child is negotiated under. Raises PeerError for transport mode through a NAT.
+
+    There the selectors would have to be rewritten (RFC 3947 section 5.2), and two hosts behind one address could not be
+    told apart: IKEv2 refuses it here for the same reason.
+    """
+    if child.mode is Mode.TRANSPORT and (sa.nat.local or sa.nat.remote):
+        raise PeerError(
+            NotifyType.NO_PROPOSAL_CHOSEN,
+            "child.transport-nat",
+            f"Child {child.name} is for transport mode, which is not done through a NAT; use tunnel mode",
+            configured=child.mode,
+            field="children.mode",
+        )
     features = sa.core.hub.features
     modes = _UDP[child.mode] if sa.nat.encapsulates else (_PLAIN[child.mode],)
     return Circumstances(
@@ -147,7 +160,14 @@ class Initiator:
         return self.config.name, self.slot
 
     def begin(self, now: float) -> None:
-        """Send the first message."""
+        """Send the first message, unless it is known that nothing can come of it."""
+        try:
+            self._offer(now)
+        except PeerError as error:
+            self.sa.report_error(error)
+            self.refused(error, now)
+
+    def _offer(self, now: float) -> None:
         sa, hub = self.sa, self.sa.core.hub
         self._began_at = now
         config = _feasible(sa, self.config)
@@ -202,6 +222,10 @@ class Initiator:
             info.refuse(sa, error, need(message, SecurityAssociation), now)
             self.refused(error, now)
             return
+        if self._deleted_already(choice):
+            self.exchange.finish(now)
+            self._gave_up(now)
+            return
         self._spis.keep_for(choice)
         child = ChildSa(
             sa,
@@ -228,6 +252,12 @@ class Initiator:
 
         replaces = () if self.replaced is None else self.replaced.sa_ids
         sa.core.hub.install(sa, child, replaces=replaces, outbound_later=False, then=installed)
+
+    def _deleted_already(self, choice: QuickChoice) -> bool:
+        """Return whether the peer's Delete of what it answers with has overtaken its answer."""
+        protocol = Protocol.AH if choice.proposal.encryption is None else Protocol.ESP
+        at = self.sa.deleted.get((protocol, int.from_bytes(choice.peer_spi, "big")))
+        return at is not None and at >= self._began_at
 
     def _read(self, message: Message) -> tuple[QuickChoice, bytes | None]:
         """Return what the peer chose and the secret of PFS. Raises PeerError."""
@@ -442,11 +472,11 @@ def _confirmed(
 
 
 def _unconfirmed(sa: IsakmpSa, child: ChildSa, now: float) -> None:
-    """The third message never came: nobody sends on these SAs."""
+    """The third message never came. It may have gone out, so the peer hears that nothing became of it."""
     if child.state is ChildState.INSTALLING and sa.tunnel is not None:
         if sa.standing:
             steps.child_failed(sa, child.name, _silence(2, child.name))
-        sa.tunnel.children.remove(child, now)
+        sa.tunnel.children.delete((child,), now)
 
 
 # --- both
