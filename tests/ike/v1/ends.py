@@ -7,14 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agents.contract.config import (
-    ConnectionType,
-    ExchangeMode,
-    IkePolicy,
-    IkeProposal,
-    IkeVersion,
-    IpsecProposal,
-)
+from agents.contract.config import ExchangeMode, IkeVersion, IpsecProposal
 from agents.ike.outputs import Report, Transmit
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.wire.header import classify
@@ -23,14 +16,12 @@ from agents.ike.wire.isakmp.message import Message
 from agents.ike.wire.isakmp.payloads import Notify, Payload
 from agents.ike.wire.isakmp.registry import Exchange, Flag, NotifyType
 from tests.harness.documents import Side, child, pair
+from tests.harness.v1 import LYON, PARIS, policy
 from tests.harness.world import Host, Network, World, up
 
-PARIS, LYON = "192.0.2.1", "192.0.2.2"
-IKE = IkeProposal(encryption="aes-128-cbc", integrity="hmac-sha2-256-128", prf="prf-hmac-sha2-256", group="group-19")
 ESP = IpsecProposal(encryption="aes-128-cbc", integrity="hmac-sha2-256-128")
 CHILD = child(proposals=(ESP,))
 SECRET = hashlib.sha256(b"what both ends know").digest()
-ONE_WAY = (ConnectionType.INITIATOR_ONLY, ConnectionType.RESPONDER_ONLY)
 
 
 @dataclass(kw_only=True)
@@ -43,10 +34,6 @@ class Ends:
 
     def named(self, name: str) -> Host:
         return self.paris if name == "paris" else self.lyon
-
-
-def policy(mode: ExchangeMode = ExchangeMode.MAIN, *suites: IkeProposal, **changes: Any) -> IkePolicy:
-    return IkePolicy(proposals=suites or (IKE,), exchange_mode=mode, **changes)
 
 
 def sides(mode: ExchangeMode = ExchangeMode.MAIN, **changes: Any) -> tuple[Side, Side]:

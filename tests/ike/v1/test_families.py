@@ -23,25 +23,12 @@ from agents.ike.wire.isakmp.payloads import Payload, SecurityAssociation
 from agents.ike.wire.isakmp.registry import NotifyType, Protocol
 from tests.harness.documents import Side, child, key, mirrored
 from tests.harness.pki import certify
+from tests.harness.v1 import FAST_IKE as IKE
+from tests.harness.v1 import LYON, PARIS, policy
 from tests.harness.world import World
 
 from .cast import short, with_attributes
-from .ends import (
-    CHILD,
-    ESP,
-    IKE,
-    LYON,
-    PARIS,
-    Ends,
-    meet,
-    notifies,
-    patch,
-    policy,
-    remake,
-    sides,
-    standing,
-    the,
-)
+from .ends import CHILD, ESP, Ends, meet, notifies, patch, remake, sides, standing, the
 
 H = bytes.fromhex
 

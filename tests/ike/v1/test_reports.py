@@ -18,26 +18,11 @@ from agents.ike.wire.isakmp.message import Message
 from agents.ike.wire.isakmp.payloads import Notify, Payload, SecurityAssociation, Transform
 from agents.ike.wire.isakmp.registry import Exchange, LifeType, NotifyType, Phase2Attribute, Protocol
 from tests.harness.documents import key, mirrored, pair
+from tests.harness.v1 import FAST_IKE as IKE
+from tests.harness.v1 import LYON, PARIS, policy
 from tests.harness.world import Host, up
 
-from .ends import (
-    CHILD,
-    IKE,
-    LYON,
-    PARIS,
-    SECRET,
-    Ends,
-    in_clear,
-    meet,
-    only_sa,
-    patch,
-    policy,
-    remake,
-    sides,
-    standing,
-    start,
-    the,
-)
+from .ends import CHILD, SECRET, Ends, in_clear, meet, only_sa, patch, remake, sides, standing, start, the
 
 LIFE = (Phase2Attribute.LIFE_TYPE, Phase2Attribute.LIFE_DURATION)
 

@@ -12,9 +12,11 @@ from agents.contract.status import TunnelState
 from agents.ike.outputs import Transmit
 from agents.ike.wire.isakmp.registry import Exchange, Flag
 from tests.harness.documents import child, key, mirrored
+from tests.harness.v1 import FAST_IKE as IKE
+from tests.harness.v1 import LYON, PARIS, policy
 from tests.harness.world import Host, Network, World, up
 
-from .ends import CHILD, ESP, IKE, LYON, PARIS, meet, policy, sides, standing, start, the
+from .ends import CHILD, ESP, meet, sides, standing, start, the
 
 IN_PLACE = ["child.established", "child.installed", "child.policies-installed"]
 INITIATOR = ["ike.initiate", "ike.sa-requested", "ike.sa-established", "child.requested", *IN_PLACE]

@@ -19,9 +19,11 @@ from agents.ike.wire.header import Header, classify
 from agents.ike.wire.isakmp import message as wire
 from agents.ike.wire.isakmp.payloads import Delete, Notify, Payload
 from agents.ike.wire.isakmp.registry import Exchange, NotifyType, Protocol
+from tests.harness.v1 import FAST_IKE as IKE
+from tests.harness.v1 import LYON, policy
 from tests.harness.world import Host, Network, matched, up
 
-from .ends import IKE, LYON, meet, only_sa, policy, sides, standing, start, the
+from .ends import meet, only_sa, sides, standing, start, the
 
 _ERRORS = [each for each in NotifyType if each < NotifyType.CONNECTED]
 
