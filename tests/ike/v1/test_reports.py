@@ -66,6 +66,15 @@ class TestOnce:
         assert ends.lyon.codes()["drop.duplicate"] == 4
         assert len(in_clear(ends.world, "lyon")) == 1
 
+    def test_whatever_another_key_makes_of_it(self) -> None:
+        """Decrypted with another key a message is any octets: each is a key that does not match, and no other fault."""
+        for seed in range(60):
+            left, right = sides()
+            right.keys = [key(b"another key than the one of Paris", LYON, PARIS)]
+            ends = start((left, right), seed=seed)
+            ends.world.run(0.4)
+            assert ends.lyon.codes() == {"ike.peer-initiates": 1, "ikev1.psk-mismatch": 1}, seed
+
     def test_the_refusals_kept_are_bounded(self) -> None:
         left, right = sides()
         right.change(ike=policy(ExchangeMode.MAIN, replace(IKE, encryption="aes-256-cbc")))
