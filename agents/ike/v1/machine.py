@@ -210,8 +210,8 @@ class Machine:
             sa.fail(error, now, linger=not sa.initiator)
             return
         sa.report_error(error)
-        if sa.tunnel is not None:
-            sa.tunnel.note_error(error)
+        if sa.meant is not None:
+            sa.meant.note_error(error)
 
     def _tell(self, sa: IsakmpSa | None, notify: int | None, now: float) -> None:
         if not notify or self._message is None or (sa is not None and sa.told):

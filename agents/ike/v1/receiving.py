@@ -60,7 +60,7 @@ def receive(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, now: floa
 
 def _reassembled(sa: IsakmpSa, datagram: bytes, header: Header, now: float) -> tuple[bytes, Header] | None:
     """Return the datagram that this fragment completes, if it is one for this SA."""
-    if not sa.fragmenting:
+    if not sa.takes_fragments:
         raise WireError("drop.fragment", "fragments were not announced by both ends")
     whole = sa.reassembly.add(fragments.read(datagram, header), now)
     if whole is None:

@@ -130,6 +130,19 @@ class IsakmpSa:
         """Whether both ends cut large messages."""
         return self.peer.fragmentation and (self.tunnel is None or self.tunnel.config.ike.fragmentation)
 
+    @property
+    def meant(self) -> TunnelRuntime | None:
+        """Its tunnel; of a peer in Main Mode that has not said who it is, the only one it can mean."""
+        possible = self.phase1.candidates
+        return possible[0] if self.tunnel is None and len(possible) == 1 else self.tunnel
+
+    @property
+    def takes_fragments(self) -> bool:
+        """Whether the peer may cut messages; it may cut the very answer that says so, to an initiator who offered."""
+        if self.initiator and self.cookie_peer == NO_SPI and self.tunnel is not None:
+            return self.tunnel.config.ike.fragmentation
+        return self.fragmenting
+
     def adopt(self, tunnel: TunnelRuntime) -> None:
         """Belong to this tunnel from now on."""
         self.tunnel = tunnel
@@ -183,7 +196,7 @@ class IsakmpSa:
         self.core.hub.report(
             code,
             message,
-            tunnel_id=None if self.tunnel is None else self.tunnel.config.id,
+            tunnel_id=None if self.meant is None else self.meant.config.id,
             received=received,
             configured=configured,
             field=field,
