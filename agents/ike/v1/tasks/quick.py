@@ -92,6 +92,19 @@ class _Spis:
 
 
 def _circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Circumstances:
+    """Return what a child is negotiated under. Raises PeerError for transport mode through a NAT.
+
+    There the selectors would have to be rewritten (RFC 3947 section 5.2), and two hosts behind one address could not be
+    told apart: IKEv2 refuses it here for the same reason.
+    """
+    if child.mode is Mode.TRANSPORT and (sa.nat.local or sa.nat.remote):
+        raise PeerError(
+            NotifyType.NO_PROPOSAL_CHOSEN,
+            "child.transport-nat",
+            f"Child {child.name} is for transport mode, which is not done through a NAT; use tunnel mode",
+            configured=child.mode,
+            field="children.mode",
+        )
     features = sa.core.hub.features
     modes = _UDP[child.mode] if sa.nat.encapsulates else (_PLAIN[child.mode],)
     return Circumstances(
@@ -142,7 +155,14 @@ class Initiator:
         return self.config.name, self.slot
 
     def begin(self, now: float) -> None:
-        """Send the first message."""
+        """Send the first message, unless it is known that nothing can come of it."""
+        try:
+            self._offer(now)
+        except PeerError as error:
+            self.sa.report_error(error)
+            self.refused(error, now)
+
+    def _offer(self, now: float) -> None:
         sa, hub = self.sa, self.sa.core.hub
         self._began_at = now
         config = _feasible(sa, self.config)
