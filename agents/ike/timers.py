@@ -101,6 +101,11 @@ def retransmit_after_s(retransmission: Retransmission, transmissions: int) -> fl
     return retransmission.initial_ms / 1_000 * retransmission.factor ** (transmissions - 1)
 
 
+def gives_up_after_s(retransmission: Retransmission) -> float:
+    """Return how long an answer is waited for in all."""
+    return sum(retransmit_after_s(retransmission, tries + 1) for tries in range(retransmission.tries))
+
+
 def retry_after_s(failures: int, uniform: float) -> float:
     """Return the pause before a failed tunnel or child is tried again: doubling from 1 s to 60 s, a quarter jitter."""
     pause = min(RETRY_MOST_S, RETRY_FIRST_S * 2.0 ** min(failures, 10))

@@ -1,6 +1,7 @@
 """One tunnel's life from one seed: a bad network, actions at random moments, then quiet; and what must hold in the end.
 
-``python -m tests.harness.seeds --count 10000`` runs many, with progress (``make seeds``).
+``python -m tests.harness.seeds --count 10000`` runs many, with progress (``make seeds``), and IKEv1's two modes after
+them (:mod:`tests.harness.seeds_v1`), a tenth as many each.
 """
 
 from __future__ import annotations
@@ -236,19 +237,33 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count-v1", type=int, help="of each mode of IKEv1; a tenth of --count where it is not given")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    wrong: dict[int, str] = {}
-    began = time.monotonic()
-    seeds = range(options.first, options.first + options.count)
+    of_v1 = -(-options.count // 10) if options.count_v1 is None else options.count_v1
+    checks = [("IKEv2", check, options.count)]
+    checks += [(f"IKEv1 {mode} mode", each, of_v1) for mode, each in seeds_v1().items()]
+    wrong = 0
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
-        for done, (seed, problem) in enumerate(pool.imap_unordered(check, seeds, chunksize=20), 1):
-            if problem is not None:
-                wrong[seed] = problem
-                print(f"seed {seed}: {problem}", flush=True)
-            if done % 500 == 0 or done == options.count:
-                print(f"{done} seeds in {time.monotonic() - began:.0f} s, {len(wrong)} not clean", flush=True)
+        for name, each, count in checks:
+            began, of_these = time.monotonic(), 0
+            seeds = range(options.first, options.first + count)
+            for done, (seed, problem) in enumerate(pool.imap_unordered(each, seeds, chunksize=20), 1):
+                if problem is not None:
+                    of_these += 1
+                    print(f"{name}, seed {seed}: {problem}", flush=True)
+                if done % 500 == 0 or done == count:
+                    spent_s = time.monotonic() - began
+                    print(f"{name}: {done} seeds in {spent_s:.0f} s, {of_these} not clean", flush=True)
+            wrong += of_these
     return 1 if wrong else 0
+
+
+def seeds_v1() -> dict[str, Callable[[int], tuple[int, str | None]]]:
+    """Return what runs one seed of each mode of IKEv1."""
+    from tests.harness.seeds_v1 import check_aggressive, check_main  # it is made of this module
+
+    return {"main": check_main, "aggressive": check_aggressive}
 
 
 if __name__ == "__main__":

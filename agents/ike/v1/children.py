@@ -2,7 +2,8 @@
 
 In IKEv1 they belong to the tunnel and not to the ISAKMP SA they were negotiated on (RFC 2409 section 5.5). Where Quick
 Modes of both ends cross, both pairs of SAs come up; ten seconds later the pair with the lowest nonce is deleted by the
-end that asked for it.
+end that asked for it. What was replaced, or is there twice, the other end deletes 20 seconds after that: the Delete may
+have been lost, and the two ends may not see alike which of two is the newer.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 REPLACED_S = 5.0
 """How long SAs that were replaced stay for packets that are still under way."""
+
+_PATIENCE_S = 2 * DUPLICATE_GRACE_S
+"""How much longer the end waits whose task it is not to delete something."""
 
 MOST_SLOTS = 64
 """Pairs of selectors that a peer narrows one child to."""
@@ -162,8 +166,7 @@ class Children:
         old = self.replaced_by(child)
         for each in old:
             each.state, each.rekey_at = ChildState.REPLACED, None
-            if asked:
-                each.delete_at = now + REPLACED_S
+            each.delete_at = now + (REPLACED_S if asked else REPLACED_S + _PATIENCE_S)
         steps.child_in_place(sa, child, bool(old))
         self._tunnel.loss.replaced_by(self._tunnel, child)
         self._hub.touch(self._tunnel)
@@ -195,12 +198,20 @@ class Children:
         self.forget_done()
         failures = self.retries.get(key, (0, 0.0))[0]
         self.retries[key] = (failures + 1, now + retry_after_s(failures + 1, self._hub.entropy.uniform()))
-        self._hub.touch(self._tunnel)
+        self._rekey_later(key)
 
     def over(self, quick: Initiator, now: float) -> None:
         """A Quick Mode of ours got no answer."""
         self.forget_done()
         self._postpone(quick.key, now + retry_after_s(0, self._hub.entropy.uniform()))
+        self._rekey_later(quick.key)
+
+    def _rekey_later(self, key: tuple[str, int]) -> None:
+        """A Quick Mode came to nothing: where it was a rekey, that is due again when its pair may be asked for again."""
+        child = self.live(*key)
+        if child is not None and child.state is ChildState.INSTALLED and child.rekey_at is None:
+            child.rekey_at = self.retries[key][1]
+        self._hub.touch(self._tunnel)
 
     def forget_done(self) -> None:
         """Keep only the Quick Modes that have no result yet."""
@@ -267,11 +278,11 @@ class Children:
         """Return when something is due next; ``may_ask`` says whether Quick Modes of ours can begin."""
         times: list[float | None] = []
         for child in self.sas:
-            times += (child.rekey_at if may_ask else None, child.expire_at, child.delete_at)
+            asks = may_ask and child.state is ChildState.INSTALLED
+            times += (child.rekey_at if asks else None, child.expire_at, child.delete_at)
         if may_ask:
             times += [self.retries[key][1] for key in self._missing() if key in self.retries]
-        doubled = self._doubled()
-        times.append(None if doubled is None else doubled[1])
+        times += [due for _, due in self._doubled()]
         return min((each for each in times if each is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
@@ -279,10 +290,11 @@ class Children:
         for child in self:
             if now >= child.expire_at or (child.delete_at is not None and now >= child.delete_at):
                 self.delete((child,), now)
-        while (doubled := self._doubled()) is not None and now >= doubled[1]:
-            text = f"Both ends asked for child {doubled[0].name}; ours is deleted"
-            self._hub.report("ike.simultaneous", text, tunnel_id=self._tunnel.config.id)
-            self.delete((doubled[0],), now)
+        while superfluous := [child for child, due in self._doubled() if now >= due]:
+            for child in superfluous:
+                text = f"Both ends asked for child {child.name}; one of the two is deleted"
+                self._hub.report("ike.simultaneous", text, tunnel_id=self._tunnel.config.id)
+            self.delete(superfluous, now)
 
     def rekey(self, now: float, names: frozenset[str] | None = None) -> bool:
         """Rekey the children of these names, or all, as soon as that can be; False when there is none."""
@@ -326,16 +338,17 @@ class Children:
             if (config.name, slot) not in asked and self.live(config.name, slot) is None
         ]
 
-    def _doubled(self) -> tuple[ChildSa, float] | None:
-        """Return a child of ours to delete because Quick Modes of both ends crossed, and from when on."""
+    def _doubled(self) -> list[tuple[ChildSa, float]]:
+        """Return the children that are superfluous since Quick Modes crossed, and from when on each is to be deleted."""
         settled: dict[tuple[str, int], list[ChildSa]] = {}
         for child in self.sas:
             if child.state is ChildState.INSTALLED:
                 settled.setdefault((child.name, child.slot), []).append(child)
+        found = []
         for twins in settled.values():
             if len(twins) < 2:
                 continue
             loser = min(twins, key=ChildSa.lowest_nonce)
-            if loser.agreement.initiator and not all(each.agreement.initiator for each in twins):
-                return loser, max(each.installed_at for each in twins) + DUPLICATE_GRACE_S
-        return None
+            wait_s = DUPLICATE_GRACE_S if loser.agreement.initiator else DUPLICATE_GRACE_S + _PATIENCE_S
+            found.append((loser, max(each.installed_at for each in twins) + wait_s))
+        return found

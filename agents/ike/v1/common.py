@@ -204,6 +204,14 @@ def initial_contact(sa: IsakmpSa) -> tuple[Notify, ...]:
     return (Notify(type=NotifyType.INITIAL_CONTACT, protocol=Protocol.ISAKMP, spi=sa.cookie_i + sa.cookie_r),)
 
 
+def answer_contact(sa: IsakmpSa, message: Message) -> tuple[Notify, ...]:
+    """Return a responder's INITIAL-CONTACT: to an initiator that has something where we have nothing, as we began anew.
+
+    One that has nothing either says so itself.
+    """
+    return () if message.notify(NotifyType.INITIAL_CONTACT) is not None else initial_contact(sa)
+
+
 def finish(sa: IsakmpSa, message: Message, shown: Identification, now: float) -> None:
     """The peer is who it says: the SA stands, and what it said about older ones counts."""
     assert sa.tunnel is not None

@@ -35,6 +35,10 @@ class Exchange:
     """Number of the message that came or went last."""
     taken: bytes = b""
     sent: tuple[bytes, ...] = ()
+    sent_at: float = 0.0
+    """When it went out first."""
+    sent_step: int = 0
+    """Its number; a message that came after it has no answer."""
     repeats: int = 0
     tries: int = 0
     due: float | None = None
@@ -49,7 +53,7 @@ class Exchange:
 
     def may_repeat(self) -> bool:
         """Return whether the answer is sent again, and count it."""
-        if not self.sent or self.repeats >= MOST_REPEATS:
+        if self.step != self.sent_step or self.repeats >= MOST_REPEATS:
             return False
         self.repeats += 1
         return True
@@ -58,6 +62,7 @@ class Exchange:
         """Note what was sent; ``asks`` says that we send it again until an answer comes."""
         self.sent, self.repeats, self.tries = datagrams, 0, 1
         self.step += 1
+        self.sent_step, self.sent_at = self.step, now
         self.due = now + retransmit_after_s(retransmission, 1) if asks else None
 
     def again(self, now: float, retransmission: Retransmission) -> bool:

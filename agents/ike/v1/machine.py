@@ -105,6 +105,9 @@ class Machine:
 
     def traffic_seen(self, tunnel_id: str, now: float) -> None:
         """The peer sent ESP: no liveness check is needed (RFC 3706 section 5.4)."""
+        tunnel = self.tunnels.get(tunnel_id)
+        if tunnel is not None:
+            tunnel.traffic_seen(now)
         for sa in self._established(tunnel_id):
             sa.last_heard = now
             sa.dpd.heard()

@@ -53,8 +53,6 @@ def receive(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, now: floa
         datagram, header = whole
     if header.exchange in (ExchangeType.MAIN, ExchangeType.AGGRESSIVE):
         _receive_phase_1(sa, datagram, header, path, now)
-    elif sa.state is SaState.CLOSED:
-        raise WireError("drop.state", "the ISAKMP SA is closed")
     elif header.exchange == ExchangeType.QUICK:
         _receive_quick(sa, datagram, header, path, now)
     else:
@@ -64,7 +62,7 @@ def receive(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, now: floa
 def _reassembled(sa: IsakmpSa, datagram: bytes, header: Header, now: float) -> tuple[bytes, Header] | None:
     """Return the datagram that this fragment completes, if it is one for this SA."""
     if not sa.takes_fragments:
-        raise WireError("drop.fragment", "fragments were not announced by both ends")
+        raise WireError("drop.fragment", "fragments were not announced by this end")
     whole = sa.reassembly.add(fragments.read(datagram, header), now)
     if whole is None:
         return None
@@ -88,7 +86,7 @@ def _receive_phase_1(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, 
         raise _other_mode(sa, header, step)
     if path.remote_address != sa.path.remote_address or path.local_address != sa.path.local_address:
         raise WireError("drop.state", f"a message of phase 1 from {path.remote_address}")
-    before = exchange.iv
+    before, old_step = exchange.iv, exchange.step
     message = _read_phase_1(sa, datagram, header, step)
     rules.check(header.exchange, message.payloads, step)
     sa.core.exchanges.add(header.exchange, Count.RESPONSES_IN if step % 2 == 0 else Count.REQUESTS_IN)
@@ -99,7 +97,8 @@ def _receive_phase_1(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, 
         _PHASE_1[(expected, step)](sa, message, now)
     except (WireError, PeerError) as error:
         if isinstance(error, WireError) or not error.fatal:  # as if it had not come: another may be the peer's
-            exchange.iv, exchange.taken, exchange.due, sa.path = before, taken, due, old_path
+            exchange.iv, exchange.taken, exchange.due, exchange.step = before, taken, due, old_step
+            sa.path = old_path
         raise
 
 
@@ -202,7 +201,7 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
         message = wire.parse_clear(datagram, header)
         info.unprotected(sa, message, now)
         return
-    if not sa.standing:
+    if sa.established_at is None:
         raise WireError("drop.state", f"an encrypted Informational while the ISAKMP SA is {sa.state}")
     if header.message_id in sa.used_ids:
         sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.RETRANSMISSIONS_IN)
@@ -213,7 +212,8 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
     _check_hash(sa, message)
     sa.use_id(header.message_id)
     sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.REQUESTS_IN)
-    sa.heard(path, now)
+    if sa.standing:  # one that was deleted takes Deletes only: a late one may say which children go with it
+        sa.heard(path, now)
     info.take(sa, message, now)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.contract.config import ExchangeMode
@@ -16,7 +17,7 @@ from agents.ike import paths
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path
-from agents.ike.timers import HALF_OPEN_S, LINGER_S, rekey_after_s
+from agents.ike.timers import HALF_OPEN_S, rekey_after_s
 from agents.ike.v1 import keymat, receiving, steps, watch
 from agents.ike.v1.capabilities import Capabilities
 from agents.ike.v1.cipher import Phase1Cipher
@@ -24,6 +25,7 @@ from agents.ike.v1.exchange import Exchange
 from agents.ike.v1.natd import Nat
 from agents.ike.v1.phase1 import Phase1
 from agents.ike.v1.states import INITIATED, PROGRESSING, SaState
+from agents.ike.v1.unanswered import FAREWELL_S, Unanswered
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp.fragments import Reassembly
 from agents.ike.wire.isakmp.registry import Exchange as ExchangeType
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 MOST_IDS = 1_024
 """Message IDs that are remembered as used; a repetition that is older has long been without effect."""
+
+_MOST_DELETED = 256
 
 
 class IsakmpSa:
@@ -58,6 +62,9 @@ class IsakmpSa:
         self.exchanges: dict[int, Exchange] = {}
         """Quick Modes by message ID."""
         self.used_ids: OrderedDict[int, None] = OrderedDict()
+        self.unanswered = Unanswered()
+        self.deleted: OrderedDict[tuple[int, int], float] = OrderedDict()
+        """Protocol and SPI of SAs that the peer has deleted and we did not have, and when."""
         self.reassembly = Reassembly()
         self.path_octets = 65_535
         self.heard_encrypted = False
@@ -128,7 +135,13 @@ class IsakmpSa:
     @property
     def fragmenting(self) -> bool:
         """Whether both ends cut large messages."""
-        return self.peer.fragmentation and (self.tunnel is None or self.tunnel.config.ike.fragmentation)
+        return self.peer.fragmentation and self.takes_fragments
+
+    @property
+    def takes_fragments(self) -> bool:
+        """Whether we have said that we take them; in Aggressive Mode the peer's first message may come so already."""
+        tunnels = self.phase1.candidates if self.tunnel is None else (self.tunnel,)
+        return any(tunnel.config.ike.fragmentation for tunnel in tunnels)
 
     @property
     def meant(self) -> TunnelRuntime | None:
@@ -180,6 +193,12 @@ class IsakmpSa:
         if len(self.used_ids) > MOST_IDS:
             self.used_ids.popitem(last=False)
 
+    def note_deleted(self, protocol: int, spi: int, now: float) -> None:
+        """Remember a Delete that has overtaken the message that tells us of the SA."""
+        self.deleted[protocol, spi] = now
+        if len(self.deleted) > _MOST_DELETED:
+            self.deleted.popitem(last=False)
+
     # --- reports
 
     def report(
@@ -224,8 +243,14 @@ class IsakmpSa:
     def heard(self, path: Path, now: float) -> None:
         """An authentic message came on this path: the peer is there, perhaps behind another mapping of its NAT."""
         self.last_heard = now
-        self.heard_encrypted = True
+        if not self.heard_encrypted:
+            self.heard_encrypted = True
+            self.unanswered.forget(self.exchange.sent)
         self.dpd.heard()
+        self._follow(path)
+
+    def _follow(self, path: Path) -> None:
+        """Take the path that the peer's authentic messages come on, where its NAT can have changed it."""
         if path == self.path or not self.nat.remote or (self.nat.local and self.initiator):
             return
         old, self.path = self.path, path
@@ -240,15 +265,8 @@ class IsakmpSa:
 
     def move_peer(self, address: str, port: int) -> None:
         """Follow the peer to where its authenticated ESP packets come from now."""
-        moved = Path(
-            local_address=self.path.local_address,
-            local_port=self.path.local_port,
-            remote_address=address,
-            remote_port=port,
-        )
-        heard, acknowledged = self.last_heard, self.heard_encrypted
-        self.heard(moved, heard)
-        self.heard_encrypted = acknowledged
+        self.dpd.heard()
+        self._follow(replace(self.path, remote_address=address, remote_port=port))
 
     # --- life and death
 
@@ -278,7 +296,10 @@ class IsakmpSa:
         self.core.hub.touch(self)
 
     def close(self, now: float, *, linger: bool = False) -> None:
-        """End this SA at once. With ``linger`` it still answers repetitions of the last message for a while."""
+        """End this SA at once.
+
+        With ``linger`` it still answers repetitions of the last message for a while, and Deletes go out and come in.
+        """
         if self.state is SaState.CLOSED:
             return
         self.state = SaState.CLOSED
@@ -291,8 +312,9 @@ class IsakmpSa:
         self.exchange.due = self.rekey_at = self.expire_at = self.delete_at = None
         self.dpd.stop()
         if linger and self.exchange.sent:
-            self.expire_at = now + LINGER_S
+            self.expire_at = now + FAREWELL_S
         else:
+            self.unanswered.clear()
             self.core.unregister(self)
         for each in pending:
             assert each.gave_up is not None

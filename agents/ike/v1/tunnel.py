@@ -8,6 +8,8 @@ Rules where the RFCs leave room:
   the new one stands, by the end that began the new one.
 * **Crossing phase 1.** Of two ISAKMP SAs that stand and overlapped in time the one with the larger cookie pair (as
   octets, initiator's first) stays; the end that began the other deletes it.
+* **Children without an ISAKMP SA** cannot be asked after. Where liveness is checked at all, they count as lost when no
+  SA came to stand and no ESP came in for as long as a check would have taken.
 * **INITIAL-CONTACT** is sent when the tunnel has nothing else, and on receipt removes what stood before that
   negotiation began.
 """
@@ -22,11 +24,11 @@ from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
 from agents.ike.change import Fate, Plan
 from agents.ike.crypto.errors import IntegrityError
-from agents.ike.errors import PeerError, WireError
+from agents.ike.errors import LocalError, PeerError, WireError
 from agents.ike.loss import Loss
 from agents.ike.outputs import Path
 from agents.ike.paths import IKE_PORT
-from agents.ike.timers import DUPLICATE_GRACE_S, retry_after_s
+from agents.ike.timers import DUPLICATE_GRACE_S, gives_up_after_s, retry_after_s
 from agents.ike.v1.children import REPLACED_S, Children
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.v1.states import STEP_TEXTS, SaState
@@ -58,6 +60,7 @@ class TunnelRuntime:
         self.scheduled_at: float | None = None
         self.loss = Loss()
         self._failures = 0
+        self._alone_since: float | None = None
 
     def __repr__(self) -> str:
         return f"TunnelRuntime({self.config.name} {self.state})"
@@ -125,7 +128,7 @@ class TunnelRuntime:
     def sa_established(self, sa: IsakmpSa, now: float) -> None:
         """An ISAKMP SA stands: failures are forgotten, superfluous SAs go."""
         self._failures = 0
-        self.retry_at = None
+        self.retry_at = self._alone_since = None
         self.loss.over()
         if not sa.peer.dpd and self.config.ike.dpd_interval_s:
             sa.report("ikev1.dpd-unsupported", "The peer answers no liveness checks (RFC 3706)")
@@ -157,13 +160,17 @@ class TunnelRuntime:
         self.hub.touch(loser)
 
     def initial_contact(self, sa: IsakmpSa, now: float) -> None:
-        """The peer says that it has nothing else with us: what stood before its negotiation began is gone."""
+        """The peer says that it has nothing else with us: what was there when it can first have said so is gone.
+
+        That is when it began the negotiation, or when we sent the last message that it has answered.
+        """
+        then = sa.exchange.sent_at if sa.initiator else sa.created_at
         old = [
             other
             for other in self.sas
-            if other is not sa and other.established_at is not None and other.established_at <= sa.created_at
+            if other is not sa and other.established_at is not None and other.established_at < then
         ]
-        children = [child for child in self.children if child.installed_at <= sa.created_at]
+        children = [child for child in self.children if child.agreement.began_at < then]
         if old or children:
             self.hub.report("ike.initial-contact", "The peer starts anew", tunnel_id=self.config.id)
         for other in old:
@@ -175,6 +182,10 @@ class TunnelRuntime:
         """An ISAKMP SA is gone."""
         if sa in self.sas:
             self.sas.remove(sa)
+        if sa.established_at is not None:
+            self._last_one_stays(sa, now)
+        elif sa.initiator:
+            self._renew_later(now)
         if not self._has_sa() and self.loss.begin_again():
             self.retry_at = now
         elif not self._has_sa() and sa.established_at is None and self.retry_at is None:
@@ -182,6 +193,31 @@ class TunnelRuntime:
         elif not self._has_sa() and self.retry_at is None:
             self.retry_at = now + retry_after_s(0, self.hub.entropy.uniform())
         self.hub.touch(self)
+
+    def _last_one_stays(self, gone: IsakmpSa, now: float) -> None:
+        """One that stood is gone: if both ends chose otherwise which of two goes, the last is kept all the same."""
+        left = self.established()
+        if not left:
+            self._alone_since = now if gone.peer.dpd else None
+        elif len(left) == 1 and left[0].delete_at is not None:
+            left[0].delete_at = None
+            left[0].retime()
+
+    def _renew_later(self, now: float) -> None:
+        """A new phase 1 came to nothing while an older one stands: begin another later."""
+        older = self.primary()
+        if older is not None and older.rekey_at is None and older.delete_at is None:
+            older.rekey_at = now + retry_after_s(self._failures, self.hub.entropy.uniform())
+            self._failures += 1
+            self.hub.touch(older)
+
+    def lost(self, now: float) -> None:
+        """The peer is not there any more: its children go."""
+        self.loss.peer_lost(self, self.children)
+        for child in self.children:
+            self.children.remove(child, now)
+        if not self._has_sa() and self.loss.begin_again():
+            self.retry_at = now
 
     def try_again_later(self, now: float) -> None:
         """A negotiation came to nothing: wait, longer each time."""
@@ -270,8 +306,9 @@ class TunnelRuntime:
             self.stop(now)
 
     def _delete_sa(self, sa: IsakmpSa, now: float) -> None:
+        told = sa.standing
         info.send_delete(sa, now, itself=True)
-        sa.close(now)
+        sa.close(now, linger=told)
 
     def delete_sa(self, sa: IsakmpSa, now: float) -> None:
         """Delete an ISAKMP SA whose time has come; the children stay."""
@@ -305,9 +342,11 @@ class TunnelRuntime:
         self.hub.touch(self)
 
     def rekey_ike(self, now: float) -> bool:
-        """Begin a new phase 1; False when there is none to replace."""
+        """Begin a new phase 1; False when there is none to replace. Raises LocalError when this end may not."""
         if self.primary() is None:
             return False
+        if not self.may_initiate:
+            raise LocalError("this end may not start the negotiation that renews an IKE SA of version 1")
         if not any(sa.initiated for sa in self.sas):
             self.initiate(now)
         return True
@@ -371,11 +410,24 @@ class TunnelRuntime:
         self.removed = True
         self.stop(now)
 
+    def traffic_seen(self, now: float) -> None:
+        """ESP of the peer came in: it is there, even where there is no ISAKMP SA to ask over."""
+        if self._alone_since is not None:
+            self._alone_since = now
+            self.hub.touch(self)
+
     # --- time and needs
+
+    def orphaned_at(self) -> float | None:
+        """Return when children without an ISAKMP SA count as lost, None where there are none or nobody asks."""
+        interval_s = self.config.ike.dpd_interval_s
+        if self._alone_since is None or not interval_s or not self.children:
+            return None
+        return self._alone_since + interval_s + gives_up_after_s(self.hub.retransmission)
 
     def deadline(self) -> float | None:
         """Return when to look at the tunnel again."""
-        times = [self.children.deadline(self._may_ask)]
+        times = [self.children.deadline(self._may_ask), self.orphaned_at()]
         if self.may_initiate and not self._has_sa() and self.loss.waits_for is None:
             times.append(self.retry_at)
         return min((each for each in times if each is not None), default=None)
@@ -388,6 +440,10 @@ class TunnelRuntime:
     def handle_timer(self, now: float) -> None:
         """Do what is due; what is missing :meth:`maintain` sees after every input."""
         self.children.handle_timer(now)
+        orphaned_at = self.orphaned_at()
+        if orphaned_at is not None and now >= orphaned_at:
+            self._alone_since = None
+            self.lost(now)
         self.hub.touch(self)
 
     def maintain(self, now: float) -> None:

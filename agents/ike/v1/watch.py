@@ -8,7 +8,7 @@ from agents.contract.config import Retransmission
 from agents.ike.errors import PeerError
 from agents.ike.outputs import Entropy, Keepalive
 from agents.ike.tally import Count
-from agents.ike.timers import retransmit_after_s
+from agents.ike.timers import gives_up_after_s, retransmit_after_s
 from agents.ike.v1 import sending, steps
 from agents.ike.v1.exchange import Exchange
 from agents.ike.v1.states import SaState
@@ -60,7 +60,7 @@ class Liveness:
 
 def deadline(sa: IsakmpSa) -> float | None:
     """Return when something is due next."""
-    times = [sa.expire_at, sa.exchange.due]
+    times = [sa.expire_at, sa.exchange.due, sa.unanswered.deadline()]
     for exchange in sa.exchanges.values():
         times += (exchange.due, exchange.until)
     if sa.standing:
@@ -74,6 +74,8 @@ def handle_timer(sa: IsakmpSa, now: float) -> None:
         _expired(sa, now)
         return
     sa.reassembly.expire(now)
+    for datagrams in sa.unanswered.take_due(now):
+        sending.transmit(sa, datagrams, now)
     for exchange in (sa.exchange, *sa.exchanges.values()):
         if exchange.due is not None and now >= exchange.due and not _send_again(sa, exchange, now):
             return
@@ -157,9 +159,7 @@ def _may_send_again(sa: IsakmpSa, exchange: Exchange, now: float) -> bool:
 
 def _alive(sa: IsakmpSa, now: float) -> bool:
     """Return whether the peer was heard while we waited: then it is there, and only this exchange came to nothing."""
-    retransmission = sa.core.hub.retransmission
-    waited_s = sum(retransmit_after_s(retransmission, tries + 1) for tries in range(retransmission.tries))
-    return sa.last_heard > now - waited_s
+    return sa.last_heard > now - gives_up_after_s(sa.core.hub.retransmission)
 
 
 def _peer_is_gone(sa: IsakmpSa, now: float) -> None:
@@ -170,9 +170,7 @@ def _peer_is_gone(sa: IsakmpSa, now: float) -> None:
     else:
         code, message = "ike.peer-unresponsive", "The peer does not answer"
     if sa.standing and tunnel is not None and all(other is sa for other in tunnel.established()):
-        tunnel.loss.peer_lost(tunnel, tunnel.children)
-        for child in tunnel.children:
-            tunnel.children.remove(child, now)
+        tunnel.lost(now)
     hinted = None if tunnel is None or sa.standing else tunnel.reason
     sa.fail(PeerError(0, code, message, field="remote.address"), now)
     if tunnel is not None and hinted is not None and hinted.message.endswith("unprotected)"):

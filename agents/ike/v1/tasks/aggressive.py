@@ -20,6 +20,7 @@ from agents.ike.crypto.dh import KeyPair
 from agents.ike.errors import PeerError
 from agents.ike.v1 import capabilities, common, peer_identity, phase1, proof, proposals, sending, steps
 from agents.ike.v1.proposals import Phase1Choice
+from agents.ike.v1.tasks import info
 from agents.ike.wire.isakmp.message import Message
 from agents.ike.wire.isakmp.payloads import (
     Identification,
@@ -96,6 +97,7 @@ def _prove(sa: IsakmpSa, message: Message, shown: Identification, now: float) ->
     def proven(payloads: tuple[Payload, ...], at: float) -> None:
         extra = (*common.nat_payloads(sa), *common.initial_contact(sa))
         sending.send(sa, sa.exchange, (*payloads, *extra), at, asks=False, encrypted=True)
+        sa.unanswered.add(sa.exchange.sent, at)
         common.finish(sa, message, shown, at)
 
     proof.prove(sa, proven, now)
@@ -147,9 +149,16 @@ def take_proof(sa: IsakmpSa, message: Message, now: float) -> None:
     common.detect_nat(sa, message)
     if sa.suite.method == ikev1.PSK_METHOD:
         proof.check_hash(sa, message, 3)
-        common.finish(sa, message, shown, now)
+        _proven(sa, message, shown, now)
     else:
-        proof.check_signature(sa, message, shown, lambda then: common.finish(sa, message, shown, then), now)
+        proof.check_signature(sa, message, shown, lambda then: _proven(sa, message, shown, then), now)
+
+
+def _proven(sa: IsakmpSa, message: Message, shown: Identification, now: float) -> None:
+    contact = common.answer_contact(sa, message)
+    common.finish(sa, message, shown, now)
+    if contact:
+        info.send(sa, contact, now, again=True)
 
 
 def refuse_identity(sa: IsakmpSa, received: str, configured: str) -> PeerError:

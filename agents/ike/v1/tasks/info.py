@@ -66,11 +66,13 @@ _CHILD_HINTS = {
 # --- sending
 
 
-def send(sa: IsakmpSa, payloads: Sequence[Payload], now: float) -> None:
-    """Send a protected Informational; it is not answered, so it goes out once."""
+def send(sa: IsakmpSa, payloads: Sequence[Payload], now: float, *, again: bool = False) -> None:
+    """Send a protected Informational, which nothing answers; ``again`` says that it must arrive."""
     exchange = Exchange(message_id=sa.new_message_id(), number=ExchangeType.INFORMATIONAL)
     exchange.iv = sa.iv_of(exchange.message_id)
     sending.send_hashed(sa, exchange, sending.hash_of(sa, exchange.message_id, payloads), payloads, now, asks=False)
+    if again:
+        sa.unanswered.add(exchange.sent, now)
 
 
 def send_delete(sa: IsakmpSa, now: float, children: Sequence[ChildSa] = (), *, itself: bool = False) -> None:
@@ -82,9 +84,9 @@ def send_delete(sa: IsakmpSa, now: float, children: Sequence[ChildSa] = (), *, i
         for protocol, spi in child.inbound_spis:
             by_protocol.setdefault(protocol, []).append(spi.to_bytes(4, "big"))
     for protocol, spis in by_protocol.items():
-        send(sa, (Delete(protocol=protocol, spis=tuple(spis)),), now)
+        send(sa, (Delete(protocol=protocol, spis=tuple(spis)),), now, again=True)
     if itself:
-        send(sa, (Delete(protocol=Protocol.ISAKMP, spis=(sa.cookie_i + sa.cookie_r,)),), now)
+        send(sa, (Delete(protocol=Protocol.ISAKMP, spis=(sa.cookie_i + sa.cookie_r,)),), now, again=True)
 
 
 def refuse(sa: IsakmpSa, error: PeerError, now: float) -> None:
@@ -109,7 +111,7 @@ def _send_alive(sa: IsakmpSa, kind: NotifyType, sequence: int, now: float) -> No
 
 def take(sa: IsakmpSa, message: Message, now: float) -> None:
     """Act on a protected Informational, whose hash is right."""
-    for notify in message.find_all(Notify):
+    for notify in message.find_all(Notify) if sa.standing else ():
         _take_notify(sa, notify, now)
     for delete in message.find_all(Delete):
         if sa.tunnel is not None:
@@ -167,7 +169,7 @@ def _take_delete(sa: IsakmpSa, delete: Delete, now: float) -> None:
                     "ikev1.delete-received", f"The peer deleted IKE SA {cookies[:8].hex()}_{cookies[8:].hex()}"
                 )
                 named.report("ike.sa-deleted", "The IKE SA was deleted by the peer")
-                named.close(now)
+                named.close(now, linger=True)
         return
     for spi in delete.spis:
         child = sa.tunnel.children.by_spi_out(delete.protocol, spi)
@@ -175,6 +177,8 @@ def _take_delete(sa: IsakmpSa, delete: Delete, now: float) -> None:
         sa.report("ikev1.delete-received", f"The peer deleted the {protocol} SA with SPI {spi.hex()}")
         if child is not None:
             sa.tunnel.children.remove(child, now, by_peer=True)
+        else:
+            sa.note_deleted(delete.protocol, int.from_bytes(spi, "big"), now)
 
 
 def unprotected(sa: IsakmpSa, message: Message, now: float) -> None:

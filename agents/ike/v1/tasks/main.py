@@ -7,7 +7,7 @@
     3  HDR, KE, Ni, [CERTREQ], [NAT-D, NAT-D]          -->
     4                                                  <--  HDR, KE, Nr, [CERTREQ], [NAT-D, NAT-D]
     5  HDR*, IDii, [CERT,] HASH_I or SIG_I, [N]        -->
-    6                                                  <--  HDR*, IDir, [CERT,] HASH_R or SIG_R
+    6                                                  <--  HDR*, IDir, [CERT,] HASH_R or SIG_R, [N]
 
 With a pre-shared key the fifth message is encrypted with a key made of it, so the identities come too late to choose
 the key: the two addresses do.
@@ -173,7 +173,8 @@ def respond_identity(sa: IsakmpSa, message: Message, now: float) -> None:
         sa.phase1.id_own = identification.serialize()
 
         def made(payloads: tuple[Payload, ...], then: float) -> None:
-            sending.send(sa, sa.exchange, (identification, *payloads), then, asks=False, encrypted=True)
+            extra = common.answer_contact(sa, message)
+            sending.send(sa, sa.exchange, (identification, *payloads, *extra), then, asks=False, encrypted=True)
             common.finish(sa, message, shown, then)
 
         proof.prove(sa, made, at)

@@ -217,6 +217,10 @@ class Initiator:
             info.refuse(sa, error, now)
             self.refused(error, now)
             return
+        if self._deleted_already(choice):
+            self.exchange.finish(now)
+            self._gave_up(now)
+            return
         self._spis.keep_for(choice)
         child = ChildSa(
             sa,
@@ -244,6 +248,12 @@ class Initiator:
 
         replaces = () if self.replaced is None else self.replaced.sa_ids
         sa.core.hub.install(sa, child, replaces=replaces, outbound_later=False, then=installed)
+
+    def _deleted_already(self, choice: QuickChoice) -> bool:
+        """Return whether the peer's Delete of what it answers with has overtaken its answer."""
+        protocol = Protocol.AH if choice.proposal.encryption is None else Protocol.ESP
+        at = self.sa.deleted.get((protocol, int.from_bytes(choice.peer_spi, "big")))
+        return at is not None and at >= self._began_at
 
     def _read(self, message: Message) -> tuple[QuickChoice, bytes | None]:
         """Return what the peer chose and the secret of PFS. Raises PeerError."""
@@ -433,9 +443,9 @@ def _confirmed(
 
 
 def _unconfirmed(sa: IsakmpSa, child: ChildSa, now: float) -> None:
-    """The third message never came: nobody sends on these SAs."""
+    """The third message never came. It may have gone out, so the peer hears that nothing became of it."""
     if child.state is ChildState.INSTALLING and sa.tunnel is not None:
-        sa.tunnel.children.remove(child, now)
+        sa.tunnel.children.delete((child,), now)
 
 
 # --- both
