@@ -149,13 +149,6 @@ class IsakmpSa:
         possible = self.phase1.candidates
         return possible[0] if self.tunnel is None and len(possible) == 1 else self.tunnel
 
-    @property
-    def takes_fragments(self) -> bool:
-        """Whether the peer may cut messages; it may cut the very answer that says so, to an initiator who offered."""
-        if self.initiator and self.cookie_peer == NO_SPI and self.tunnel is not None:
-            return self.tunnel.config.ike.fragmentation
-        return self.fragmenting
-
     def adopt(self, tunnel: TunnelRuntime) -> None:
         """Belong to this tunnel from now on."""
         self.tunnel = tunnel
