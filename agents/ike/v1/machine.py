@@ -78,7 +78,7 @@ class Machine:
         """Handle one datagram. Raises WireError, PeerError or IntegrityError for the funnel."""
         self._request = Request(octets=len(datagram), header=header, path=path)
         try:
-            rules.check_header(header)
+            rules.check_fields(header)
             self._route(datagram, header, path, now)
         except WireError as error:
             error.exchange = exchange_name(header.exchange)
@@ -267,10 +267,12 @@ class Machine:
         if named is not None and sa is None:
             raise WireError("drop.direction", "a cookie does not go with the ISAKMP SA")
         if sa is not None:
+            rules.check_message_id(header)
             self.hub.subject = sa
             sa.receive(datagram, header, path, now)
             return
         if header.exchange in _PHASE_1 and header.spi_r == NO_SPI:
+            rules.check_message_id(header)
             self.door.first_message(datagram, header, path, now)
             return
         raise WireError(

@@ -27,6 +27,9 @@ from agents.ike.wire.isakmp.registry import Flag, NotifyType, exchange_name
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
 
+MOST_FINISHED = 64
+"""Quick Modes of one SA that are over and still answer repetitions."""
+
 _PHASE_1: Mapping[tuple[int, int], Callable[[IsakmpSa, Message, float], None]] = MappingProxyType(
     {
         (ExchangeType.MAIN, 2): main.take_answer,
@@ -171,6 +174,7 @@ def _receive_quick(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, no
     try:
         if known is None:
             sa.use_id(header.message_id)
+            _make_room(sa)
             sa.exchanges[header.message_id] = exchange
             sa.heard(path, now)
             quick.respond(sa, exchange, message, now)
@@ -183,6 +187,13 @@ def _receive_quick(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, no
         raise
     finally:
         sa.core.exchanges.add(ExchangeType.QUICK, Count.REQUESTS_IN if exchange.step % 2 else Count.RESPONSES_IN)
+
+
+def _make_room(sa: IsakmpSa) -> None:
+    """Forget the oldest Quick Mode that is over, when there are many."""
+    finished = [each.message_id for each in sa.exchanges.values() if each.until is not None]
+    if len(finished) >= MOST_FINISHED:
+        del sa.exchanges[finished[0]]
 
 
 def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, now: float) -> None:

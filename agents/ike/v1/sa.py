@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from agents.ike.v1.proposals import Phase1Suite
     from agents.ike.v1.tunnel import TunnelRuntime
 
-_MOST_IDS = 1_024
+MOST_IDS = 1_024
 """Message IDs that are remembered as used; a repetition that is older has long been without effect."""
 
 _MOST_DELETED = 256
@@ -195,7 +195,7 @@ class IsakmpSa:
     def use_id(self, number: int) -> None:
         """Remember a message ID."""
         self.used_ids[number] = None
-        if len(self.used_ids) > _MOST_IDS:
+        if len(self.used_ids) > MOST_IDS:
             self.used_ids.popitem(last=False)
 
     def note_deleted(self, protocol: int, spi: int, now: float) -> None:

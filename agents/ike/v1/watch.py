@@ -11,6 +11,7 @@ from agents.ike.tally import Count
 from agents.ike.timers import gives_up_after_s, retransmit_after_s
 from agents.ike.v1 import place, sending, steps
 from agents.ike.v1.exchange import Exchange
+from agents.ike.v1.reasons import reason
 from agents.ike.v1.states import SaState
 from agents.ike.v1.tasks import info
 
@@ -183,5 +184,8 @@ def _expired(sa: IsakmpSa, now: float) -> None:
     elif sa.state is SaState.CLOSED:
         sa.core.unregister(sa)
     else:
-        steps.failed(sa, "the peer did not go on in time")
+        text = f"the peer did not go on in time, {place.phase1(sa).sentence}"
+        if sa.cause is None and sa.meant is not None:
+            sa.meant.hint(reason("ike.sa-failed", f"A negotiation of the peer ended: {text}"))
+        steps.failed(sa, text)
         sa.close(now)
