@@ -27,7 +27,7 @@ from deploy.lab.vici import Message
 from tests.iked.cast import ESP_GCM, document, psk, tunnel
 from tests.interop import words
 from tests.interop.words import esp_keywords, ike_keywords
-from tests.pki import Authority, Leaf, der
+from tests.pki import Authority, Leaf, der, new_key
 
 RESPONDER = "192.0.2.1"
 INITIATORS = "198.18.0.0/16"
@@ -80,10 +80,13 @@ class Proofs:
     gateway: Leaf
 
 
-def new_proofs() -> Proofs:
+def new_proofs(key_type: str = "ecdsa-p256") -> Proofs:
     """Return fresh keys and certificates."""
     authority = Authority.root("Benchmark")
-    client, gateway = authority.leaf("client", dns=(CLIENT,)), authority.leaf("gateway", dns=(GATEWAY,))
+    client, gateway = (
+        authority.leaf(name, dns=(dns,), private_key=new_key(key_type))
+        for name, dns in (("client", CLIENT), ("gateway", GATEWAY))
+    )
     return Proofs(authority=authority, client=client, gateway=gateway)
 
 

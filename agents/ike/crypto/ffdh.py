@@ -3,9 +3,10 @@
 The only user of ``cryptography``'s deprecated ``dh``: the warning is silenced here and nowhere else, so that the day
 the library drops it is seen in one place. The legacy groups 1, 2 and 5 never go there: what the library does not know
 by name it validates anew for every peer value, 25 ms for group 2, which anybody could make a gateway spend. ``pow``
-takes 0.3 to 1.1 ms for them, and powers of the generator are put together from a few kept ones in a third of that.
-Neither is constant-time, which matters little beside groups of this size and exponents that are used once. The library takes about 0.25 ms for each half of an exchange in group 14 and 5 ms in group 18; groups 22
-to 24 it knows by name too, and checks their subgroup.
+takes 0.5 to 1.6 ms for them, and powers of the generator are put together from a few kept ones in a third of that.
+Neither is constant-time, which matters little beside groups of this size and exponents that are used once. The library
+takes about 0.25 ms for each half of an exchange in group 14 and 5 ms in group 18; groups 22 to 24 it knows by name too,
+and checks their subgroup.
 """
 
 from __future__ import annotations
