@@ -198,7 +198,7 @@ class Children:
         self._rekey_later(quick.key)
 
     def _rekey_later(self, key: tuple[str, int]) -> None:
-        """A Quick Mode came to nothing: where it was a rekey, that is due again when its pair may be asked for again."""
+        """A Quick Mode came to nothing: a rekey is due again when its pair may be asked for again."""
         child = self.live(*key)
         if child is not None and child.state is ChildState.INSTALLED and child.rekey_at is None:
             child.rekey_at = self.retries[key][1]
@@ -330,7 +330,7 @@ class Children:
         ]
 
     def _doubled(self) -> list[tuple[ChildSa, float]]:
-        """Return the children that are superfluous since Quick Modes crossed, and from when on each is to be deleted."""
+        """Return the children that are superfluous since Quick Modes crossed, and when each is to be deleted."""
         settled: dict[tuple[str, int], list[ChildSa]] = {}
         for child in self.sas:
             if child.state is ChildState.INSTALLED:
