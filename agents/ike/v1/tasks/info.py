@@ -7,6 +7,7 @@ negotiation may be failing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.contract.events import KINDS
@@ -15,9 +16,10 @@ from agents.ike.errors import PeerError
 from agents.ike.tally import Count
 from agents.ike.v1 import sending, terms
 from agents.ike.v1.exchange import Exchange
+from agents.ike.v1.quick_proposals import KILOBYTE
 from agents.ike.wire.isakmp import attributes
 from agents.ike.wire.isakmp.message import Message
-from agents.ike.wire.isakmp.payloads import Delete, Notify, Payload
+from agents.ike.wire.isakmp.payloads import Delete, Notify, Payload, SecurityAssociation
 from agents.ike.wire.isakmp.registry import (
     FIRST_STATUS_NOTIFY,
     LifeType,
@@ -29,12 +31,15 @@ from agents.ike.wire.isakmp.registry import (
 from agents.ike.wire.isakmp.registry import Exchange as ExchangeType
 
 if TYPE_CHECKING:
+    from agents.contract.config import Child
     from agents.ike.v1.child import ChildSa
     from agents.ike.v1.quick_proposals import QuickChoice
     from agents.ike.v1.sa import IsakmpSa
 
 COOKIES_OCTETS = 16
 _LIFE = (Phase2Attribute.LIFE_TYPE, Phase2Attribute.LIFE_DURATION)
+_LEAST_S = 10
+"""A shorter lifetime than this a peer cannot ask for; it would do nothing but rekey."""
 
 _HINTS = {
     NotifyType.NO_PROPOSAL_CHOSEN: ("ikev1.proposal-refused-by-peer", "The peer accepts none of our proposals"),
@@ -89,10 +94,12 @@ def send_delete(sa: IsakmpSa, now: float, children: Sequence[ChildSa] = (), *, i
         send(sa, (Delete(protocol=Protocol.ISAKMP, spis=(sa.cookie_i + sa.cookie_r,)),), now, again=True)
 
 
-def refuse(sa: IsakmpSa, error: PeerError, now: float) -> None:
-    """Tell the peer why its Quick Mode came to nothing."""
+def refuse(sa: IsakmpSa, error: PeerError, now: float, about: SecurityAssociation | None = None) -> None:
+    """Tell the peer why a Quick Mode came to nothing, by the first SPI of its SA payload: it may have begun several."""
     if sa.standing and error.notify:
-        send(sa, (Notify(type=error.notify, protocol=Protocol.ESP),), now)
+        named = next((each for each in about.proposals if each.spi), None) if about is not None else None
+        protocol, spi = (Protocol.ESP, b"") if named is None else (named.protocol, named.spi)
+        send(sa, (Notify(type=error.notify, protocol=protocol, spi=spi),), now)
 
 
 def ask_alive(sa: IsakmpSa, sequence: int, now: float) -> None:
@@ -127,7 +134,7 @@ def _take_notify(sa: IsakmpSa, notify: Notify, now: float) -> None:
     elif notify.type == NotifyType.RESPONDER_LIFETIME:
         child = None if sa.tunnel is None else sa.tunnel.children.by_spi_out(notify.protocol, notify.spi)
         if child is not None:
-            take_lifetime(sa, child, notify)
+            _shorten(sa, child, notify)
     elif notify.type < FIRST_STATUS_NOTIFY:
         _take_error(sa, notify, now)
 
@@ -144,19 +151,19 @@ def _take_alive(sa: IsakmpSa, notify: Notify, now: float) -> None:
 
 
 def _take_error(sa: IsakmpSa, notify: Notify, now: float) -> None:
-    """The peer refuses something; a Quick Mode of ours, where there is just one it can mean."""
+    """The peer refuses something: the Quick Mode of ours that has this SPI, or the only one there is."""
     kind = NotifyType(notify.type) if notify.type in NotifyType.__members__.values() else None
     asked = [] if sa.tunnel is None else sa.tunnel.children.asking(sa)
+    meant = [quick for quick in asked if quick.is_about(notify.spi)] or asked
     named = notify_name(notify.type)
-    if not asked:
+    if len(meant) != 1:
         sa.report("ike.peer-notify", f"The peer reported {named}", received=named)
         return
     default = ("child.peer-refused-proposal", f"The peer refused the IPsec SA: {named}")
     code, sentence = _CHILD_HINTS.get(kind, default) if kind is not None else default
-    quick = asked[0]
     error = PeerError(notify.type, code, f"{sentence} ({named})", received=named, attributes={"phase": "2"})
     sa.report_error(error)
-    quick.refused(error, now)
+    meant[0].refused(error, now)
 
 
 def _take_delete(sa: IsakmpSa, delete: Delete, now: float) -> None:
@@ -218,9 +225,19 @@ def shorter_lifetimes(choice: QuickChoice) -> bytes:
     return attributes.serialize(found)
 
 
-def take_lifetime(sa: IsakmpSa, child: ChildSa, notify: Notify) -> None:
-    """Take a shorter lifetime of the responder over (RFC 2407 section 4.6.3.1)."""
-    found = terms.read_lifetimes(_LIFE, notify.data)
+def with_lifetimes_of(choice: QuickChoice, notify: Notify | None) -> QuickChoice:
+    """Return the choice with what a responder's RESPONDER-LIFETIME makes shorter (RFC 2407 section 4.6.3.1)."""
+    found = None if notify is None else terms.read_lifetimes(_LIFE, notify.data)
+    if found is None:
+        return choice
+    seconds = choice.lifetime_s if found.seconds is None else max(_LEAST_S, found.seconds)
+    kilobytes = [each for each in (choice.lifetime_kilobytes, found.kilobytes) if each]
+    return replace(choice, lifetime_s=min(choice.lifetime_s, seconds), lifetime_kilobytes=min(kilobytes, default=0))
+
+
+def report_lifetimes(sa: IsakmpSa, child: ChildSa, notify: Notify | None, config: Child) -> None:
+    """Tell people what a responder's RESPONDER-LIFETIME says."""
+    found = None if notify is None else terms.read_lifetimes(_LIFE, notify.data)
     if found is None:
         return
     if found.seconds is not None:
@@ -228,13 +245,20 @@ def take_lifetime(sa: IsakmpSa, child: ChildSa, notify: Notify) -> None:
             "ikev1.lifetime-seconds",
             f"Responder lifetime of {found.seconds} seconds for child {child.name}",
             received=str(found.seconds),
-            configured=str(child.agreement.lifetime_s),
+            configured=str(config.lifetime_s),
         )
-        child.shorten(max(10, found.seconds), sa.core.hub.entropy.uniform())
     if found.kilobytes is not None:
         sa.report(
             "ikev1.lifetime-kilobytes",
             f"Responder lifetime of {found.kilobytes} kilobytes for child {child.name}",
             received=str(found.kilobytes),
-            configured=str(child.agreement.lifetime_kilobytes),
+            configured=str(-(-config.lifetime_bytes // KILOBYTE)),
         )
+
+
+def _shorten(sa: IsakmpSa, child: ChildSa, notify: Notify) -> None:
+    """Take a lifetime over that is told when the SAs are in place: in seconds, which are ours to count."""
+    report_lifetimes(sa, child, notify, child.agreement.config)
+    found = terms.read_lifetimes(_LIFE, notify.data)
+    if found is not None and found.seconds is not None:
+        child.shorten(max(_LEAST_S, found.seconds), sa.core.hub.entropy.uniform())

@@ -141,6 +141,10 @@ class Initiator:
         """Name and slot of the child asked for."""
         return self.config.name, self.slot
 
+    def is_about(self, spi: bytes) -> bool:
+        """Return whether an SPI of a notify is one that this Quick Mode offers to be sent to."""
+        return self._spis is not None and bool(spi) and spi in self._spis.octets().values()
+
     def begin(self, now: float) -> None:
         """Send the first message."""
         sa, hub = self.sa, self.sa.core.hub
@@ -194,7 +198,7 @@ class Initiator:
             choice, shared = self._read(message)
         except PeerError as error:
             sa.report_error(error)
-            info.refuse(sa, error, now)
+            info.refuse(sa, error, now, need(message, SecurityAssociation))
             self.refused(error, now)
             return
         if self._deleted_already(choice):
@@ -202,6 +206,7 @@ class Initiator:
             self._gave_up(now)
             return
         self._spis.keep_for(choice)
+        choice = info.with_lifetimes_of(choice, message.notify(NotifyType.RESPONDER_LIFETIME))
         child = ChildSa(
             sa,
             _agreement(
@@ -217,7 +222,7 @@ class Initiator:
             ),
             now,
         )
-        _take_lifetime(sa, child, message)
+        info.report_lifetimes(sa, child, message.notify(NotifyType.RESPONDER_LIFETIME), self.config)
         assert sa.tunnel is not None
         sa.tunnel.children.add(child)
         self.exchange.take = None
@@ -264,6 +269,7 @@ class Initiator:
             return
         if problem is not None:
             self.exchange.finish(now)
+            info.send_delete(sa, now, (child,))
             sa.tunnel.children.not_installed(sa, child, problem, now)
             return
         if not sa.standing:
@@ -301,7 +307,19 @@ class Initiator:
 
 
 def respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> None:
-    """Answer the first message, whose hash is right. Raises PeerError."""
+    """Answer the first message, whose hash is right, or refuse it by a notify that names what was asked for."""
+    assert sa.tunnel is not None
+    try:
+        _respond(sa, exchange, message, now)
+    except PeerError as error:
+        exchange.finish(now)
+        sa.report_error(error)
+        info.refuse(sa, error, now, need(message, SecurityAssociation))
+        steps.child_failed(sa, None, error)
+        sa.tunnel.note_error(error)
+
+
+def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> None:
     assert sa.tunnel is not None
     received = _received_pair(sa, message)
     sa.report("ikev1.selectors-received", f"Traffic selectors received: {selectors.describe_pair(received)}")
@@ -340,7 +358,8 @@ def respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> N
             return
         if problem is not None:
             exchange.finish(at)
-            sa.tunnel.children.not_installed(sa, child, problem, at)
+            error = sa.tunnel.children.not_installed(sa, child, problem, at)
+            info.refuse(sa, error, at, offer)
             return
         if not sa.standing:
             sa.tunnel.children.remove(child, at)
@@ -479,12 +498,6 @@ def _lifetime_notify(choice: QuickChoice, spis: _Spis) -> Notify | None:
     protocol, spi = (Protocol.ESP, spis.esp) if spis.esp is not None else (Protocol.AH, spis.ah)
     assert spi is not None
     return Notify(type=NotifyType.RESPONDER_LIFETIME, protocol=protocol, spi=spi.to_bytes(4, "big"), data=data)
-
-
-def _take_lifetime(sa: IsakmpSa, child: ChildSa, message: Message) -> None:
-    notify = message.notify(NotifyType.RESPONDER_LIFETIME)
-    if notify is not None:
-        info.take_lifetime(sa, child, notify)
 
 
 def _check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
