@@ -1,8 +1,8 @@
 """Every crossing of IKEv1, by name, with the ladder above each.
 
 IKEv1 has no rules for them (RFC 2409 says nothing), so those of this daemon are on trial: :mod:`agents.ike.v1.tunnel`
-for ISAKMP SAs, :mod:`agents.ike.v1.children` for IPsec SAs. Each test lets both ends act at one instant, or almost, with
-nothing lost or some of the first messages of either end, and looks: in the end there is one ISAKMP SA and one pair of
+for ISAKMP SAs, :mod:`agents.ike.v1.children` for IPsec SAs. Each test lets both ends act at one instant, or nearly, and
+loses nothing or some of the first messages of either end, and looks: in the end there is one ISAKMP SA and one pair of
 SAs per child, equal at both ends, and nothing is left over.
 
 In the ladders H1 is paris, which opened the ISAKMP SA that stands, H2 is lyon.
