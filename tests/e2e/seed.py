@@ -158,7 +158,7 @@ def _second(a: Gateway, b: Gateway, name: str, *pairs: tuple[str, str]) -> Tunne
     return create_tunnel(None, data)
 
 
-def _sa(pair: int, local: str, remote: str, since: float) -> contract.ChildSaStatus:
+def _sa(pair: int, local: str, remote: str, since: float, group: str) -> contract.ChildSaStatus:
     counters = contract.Counters(
         bytes_in=648_213_991, bytes_out=1_391_222_118, packets_in=751_204, packets_out=1_300_112
     )
@@ -167,7 +167,7 @@ def _sa(pair: int, local: str, remote: str, since: float) -> contract.ChildSaSta
         spi_out=f"deadbe{pair:02x}",
         encryption="aes-256-gcm-16",
         integrity=None,
-        group="group-31",
+        group=group,
         udp_encapsulation=True,
         local_ts=(local,),
         remote_ts=(remote,),
@@ -245,7 +245,7 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
         contract.ChildStatus(
             name=f"pair-{pair.seq}",
             up=alive and (state is TunnelState.UP or pair.seq == 1),
-            sas=(_sa(pair.seq, pair.network_a, pair.network_b, since),)
+            sas=(_sa(pair.seq, pair.network_a, pair.network_b, since, ike.group),)
             if alive and (state is TunnelState.UP or pair.seq == 1)
             else (),
         )
@@ -264,8 +264,8 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
         reason = contract.Reason(
             code="ikev1.exchange-mode-mismatch",
             message=KINDS["ikev1.exchange-mode-mismatch"].summary,
-            received="AGGRESSIVE_MODE",
-            configured="MAIN_MODE",
+            received="aggressive-mode",
+            configured="main-mode",
             field="ike.exchange_mode",
         )
     if state is TunnelState.PARTLY_UP:
@@ -347,7 +347,7 @@ def _events(here: str, tunnels: dict[str, Tunnel]) -> list[Event]:
             )
         )
     elif here == "lyon":
-        rows.append(("ikev1.exchange-mode-mismatch", "lyon-pbx", "AGGRESSIVE_MODE", "MAIN_MODE"))
+        rows.append(("ikev1.exchange-mode-mismatch", "lyon-pbx", "aggressive-mode", "main-mode"))
     else:
         rows.append(("esp.replay", "paris-madrid" if here == "madrid" else "paris-lyon", None, None))
     return [*_told(rows, tunnels), *_negotiated(here, tunnels, len(rows))]

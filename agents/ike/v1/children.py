@@ -37,7 +37,16 @@ _PATIENCE_S = 2 * DUPLICATE_GRACE_S
 """How much longer the end waits whose task it is not to delete something."""
 
 MOST_SLOTS = 64
-MOST_SAS = 2 * MOST_SLOTS
+"""Pairs of selectors that a peer narrows one child to."""
+
+
+def most_of(pairs: int) -> int:
+    """Return how many pairs of SAs a child of so many pairs of selectors has at most: each, and its successor."""
+    return 2 * (pairs + MOST_SLOTS)
+
+
+def _too_many(config: Child, most: int) -> PeerError:
+    return PeerError(0, "child.too-many", f"Child {config.name} stands as often as it may", configured=str(most))
 
 
 class Children:
@@ -75,20 +84,20 @@ class Children:
         Raises PeerError when there are too many.
         """
         pairs = self.pairs_of(config)
+        used = [child.slot for child in self.sas if child.name == config.name]
+        if len(used) >= most_of(len(pairs)):
+            raise _too_many(config, most_of(len(pairs)))
         if found.received in pairs:
             return pairs.index(found.received)
         key = (config.name, found.received)
         if key not in self._slots:
-            used = {child.slot for child in self.sas if child.name == config.name}
             self._slots = {
                 other: slot for other, slot in self._slots.items() if other[0] != config.name or slot in used
             }
             taken = {slot for (name, _), slot in self._slots.items() if name == config.name}
             slot = next((each for each in range(len(pairs), len(pairs) + MOST_SLOTS) if each not in taken), None)
-            if slot is None or len(self.sas) >= MOST_SAS * len(self._tunnel.config.children):
-                raise PeerError(
-                    0, "child.too-many", f"Child {config.name} stands as often as it may", configured=str(MOST_SLOTS)
-                )
+            if slot is None:
+                raise _too_many(config, MOST_SLOTS)
             self._slots[key] = slot
         return self._slots[key]
 
@@ -266,13 +275,13 @@ class Children:
 
     # --- time and needs
 
-    def deadline(self, may_ask: bool) -> float | None:
-        """Return when something is due next; ``may_ask`` says whether Quick Modes of ours can begin."""
+    def deadline(self, *, rekeys: bool, asks: bool) -> float | None:
+        """Return when something is due next; a rekey, and a pair that is missing, only where it can be asked for."""
         times: list[float | None] = []
         for child in self.sas:
-            asks = may_ask and child.state is ChildState.INSTALLED
-            times += (child.rekey_at if asks else None, child.expire_at, child.delete_at)
-        if may_ask:
+            live = rekeys and child.state is ChildState.INSTALLED
+            times += (child.rekey_at if live else None, child.expire_at, child.delete_at)
+        if asks:
             times += [self.retries[key][1] for key in self._missing() if key in self.retries]
         times += [due for _, due in self._doubled()]
         return min((each for each in times if each is not None), default=None)
@@ -297,8 +306,8 @@ class Children:
         self._hub.touch(self._tunnel)
         return bool(found)
 
-    def ask(self, sa: IsakmpSa, now: float) -> None:
-        """Begin the Quick Modes that are due: rekeys, and pairs that have no SAs."""
+    def rekey_due(self, sa: IsakmpSa, now: float) -> None:
+        """Begin the Quick Modes for children that are to be rekeyed; whoever began phase 1, either end may."""
         asked = {quick.key for quick in self.quick if not quick.done}
         for child in self:
             if child.state is not ChildState.INSTALLED or child.rekey_at is None or now < child.rekey_at:
@@ -306,6 +315,9 @@ class Children:
             child.rekey_at = None
             if (child.name, child.slot) not in asked:
                 self._begin(sa, child.name, child.slot, (child.agreement.local, child.agreement.remote), child, now)
+
+    def ask(self, sa: IsakmpSa, now: float) -> None:
+        """Begin the Quick Modes for pairs that have no SAs."""
         for name, slot in self._missing():
             if (name, slot) not in self.retries and not sa.initiator:  # the end that began phase 1 asks first
                 self._postpone((name, slot), now + 2 * retry_after_s(0, self._hub.entropy.uniform()))

@@ -14,7 +14,7 @@ from agents.ike.crypto import dh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
 from agents.ike.errors import PeerError, WireError
 from agents.ike.paths import IKE_PORT, NAT_PORT
-from agents.ike.v1 import natd, proof
+from agents.ike.v1 import natd, place, proof
 from agents.ike.v1.phase1 import NONCE_OCTETS
 from agents.ike.v1.proposals import Phase1Choice
 from agents.ike.v1.strength import weak_for_aggressive
@@ -29,7 +29,7 @@ from agents.ike.wire.isakmp.payloads import (
     Payload,
     VendorId,
 )
-from agents.ike.wire.isakmp.registry import NotifyType, Protocol, exchange_name
+from agents.ike.wire.isakmp.registry import NotifyType, Protocol
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
@@ -106,11 +106,13 @@ def respond_dh(sa: IsakmpSa, public: bytes) -> tuple[bytes, bytes]:
 
 
 def _invalid_public(sa: IsakmpSa, error: InvalidPublicValue) -> PeerError:
+    """Return the refusal of a public value; in a first message it ends what has hardly begun."""
     return PeerError(
         NotifyType.INVALID_KEY_INFORMATION,
         "ike.invalid-ke",
-        f"The peer's public value cannot be used: {error}",
+        f"The peer's public value cannot be used: {error}, {place.phase1(sa).sentence}",
         configured=sa.suite.group.slug,
+        fatal=sa.exchange.step == 1,
     )
 
 
@@ -217,8 +219,3 @@ def finish(sa: IsakmpSa, message: Message, shown: Identification, now: float) ->
     sa.establish(now)
     if message.notify(NotifyType.INITIAL_CONTACT) is not None:
         sa.tunnel.initial_contact(sa, now)
-
-
-def where(sa: IsakmpSa, step: int) -> str:
-    """Say for people which message it is about."""
-    return f"in IKE phase 1, message {step} ({exchange_name(sa.exchange.number)})"

@@ -172,7 +172,7 @@ class TestNewDocuments:
         for side, host in ((scene.right, scene.lyon), (scene.left, scene.paris)):
             side.change(children=(replace(side.tunnels[0].children[0], proposals=(esp, FAST_ESP)),))
             host.configure(side.document())
-        scene.world.run(20)
+        scene.world.run(40)
         scene.check()
         assert scene.paris.status().children[0].sas[0].encryption == "aes-256-gcm-16"
         assert scene.paris.codes()["child.established"] == 1

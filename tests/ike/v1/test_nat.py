@@ -16,10 +16,10 @@ from agents.contract.config import (
 from agents.ike.v1 import capabilities
 from agents.ike.wire.isakmp import vendor
 from agents.ike.wire.isakmp.payloads import VendorId
-from tests.harness.documents import key
+from tests.harness.documents import key, mirrored
 from tests.harness.nat import NatBox, chained
 from tests.harness.pki import certify
-from tests.harness.v1 import LYON, MODES, PARIS, Scene, child, policy, sa_of
+from tests.harness.v1 import LYON, MODES, PARIS, Scene, child, left_behind, policy, sa_of
 from tests.harness.world import Host, up
 
 MAIN, AGGRESSIVE = MODES
@@ -146,14 +146,17 @@ class TestDetection:
             assert host.codes()["ike.dpd-failed"] == 0
 
     @modes
-    def test_transport_mode_behind_one(self, mode: ExchangeMode) -> None:
+    def test_transport_mode_is_not_done_through_one(self, mode: ExchangeMode) -> None:
         hosts = child(local=(f"{PARIS}/32",), remote=(f"{LYON}/32",), mode=Mode.TRANSPORT)
         scene = between(mode, Place())
         scene.left.change(force_udp_encapsulation=True, children=(hosts,))
-        back = child(local=(f"{LYON}/32",), remote=(f"{PARIS}/32",), mode=Mode.TRANSPORT)
-        scene.right.change(children=(back,))
-        scene.come_up()
-        assert {spec.mode for spec in scene.paris.data_plane.sas.values()} == {Mode.TRANSPORT}
+        scene.right.change(children=(mirrored(hosts),))
+        scene.start()
+        scene.world.run(5)
+        assert scene.lyon.codes()["child.transport-nat"] >= 1
+        for host in scene.hosts:
+            assert host.data_plane.sas == {}
+            assert left_behind(host) is None
 
 
 class TestLife:

@@ -21,7 +21,7 @@ from agents.ike import selectors as ranges
 from agents.ike.crypto import dh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
 from agents.ike.errors import PeerError
-from agents.ike.v1 import keymat, mismatch, natd, quick_proposals, selectors, sending, steps
+from agents.ike.v1 import keymat, mismatch, natd, place, quick_proposals, selectors, sending, steps
 from agents.ike.v1.child import Agreement, ChildSa, Pair
 from agents.ike.v1.common import need
 from agents.ike.v1.exchange import Exchange
@@ -92,6 +92,19 @@ class _Spis:
 
 
 def _circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Circumstances:
+    """Return what a child is negotiated under. Raises PeerError for transport mode through a NAT.
+
+    There the selectors would have to be rewritten (RFC 3947 section 5.2), and two hosts behind one address could not be
+    told apart: IKEv2 refuses it here for the same reason.
+    """
+    if child.mode is Mode.TRANSPORT and (sa.nat.local or sa.nat.remote):
+        raise PeerError(
+            NotifyType.NO_PROPOSAL_CHOSEN,
+            "child.transport-nat",
+            f"Child {child.name} is for transport mode, which is not done through a NAT; use tunnel mode",
+            configured=child.mode,
+            field="children.mode",
+        )
     features = sa.core.hub.features
     modes = _UDP[child.mode] if sa.nat.encapsulates else (_PLAIN[child.mode],)
     return Circumstances(
@@ -137,16 +150,24 @@ class Initiator:
         self._began_at = 0.0
 
     @property
+    def spis(self) -> frozenset[bytes]:
+        """What we asked for by: SPIs as a peer's notify names them."""
+        return frozenset() if self._spis is None else frozenset(self._spis.octets().values())
+
+    @property
     def key(self) -> tuple[str, int]:
         """Name and slot of the child asked for."""
         return self.config.name, self.slot
 
-    def is_about(self, spi: bytes) -> bool:
-        """Return whether an SPI of a notify is one that this Quick Mode offers to be sent to."""
-        return self._spis is not None and bool(spi) and spi in self._spis.octets().values()
-
     def begin(self, now: float) -> None:
-        """Send the first message."""
+        """Send the first message, unless it is known that nothing can come of it."""
+        try:
+            self._offer(now)
+        except PeerError as error:
+            self.sa.report_error(error)
+            self.refused(error, now)
+
+    def _offer(self, now: float) -> None:
         sa, hub = self.sa, self.sa.core.hub
         self._began_at = now
         config = _feasible(sa, self.config)
@@ -175,7 +196,7 @@ class Initiator:
             *(() if self._keys is None else (KeyExchangeData(data=self._keys.public),)),
             *self._identities(),
         )
-        steps.child_requested(sa, self.config.name, selectors.describe_pair(self.pair))
+        steps.child_requested(sa, self.config.name, self._identities())
         sa.exchanges[self.exchange.message_id] = self.exchange
         self.exchange.iv = sa.iv_of(self.exchange.message_id)
         self.exchange.take, self.exchange.gave_up = self._answered, self._gave_up
@@ -198,7 +219,7 @@ class Initiator:
             choice, shared = self._read(message)
         except PeerError as error:
             sa.report_error(error)
-            info.refuse(sa, error, now, need(message, SecurityAssociation))
+            info.refuse(sa, error, need(message, SecurityAssociation), now)
             self.refused(error, now)
             return
         if self._deleted_already(choice):
@@ -206,7 +227,6 @@ class Initiator:
             self._gave_up(now)
             return
         self._spis.keep_for(choice)
-        choice = info.with_lifetimes_of(choice, message.notify(NotifyType.RESPONDER_LIFETIME))
         child = ChildSa(
             sa,
             _agreement(
@@ -222,7 +242,6 @@ class Initiator:
             ),
             now,
         )
-        info.report_lifetimes(sa, child, message.notify(NotifyType.RESPONDER_LIFETIME), self.config)
         assert sa.tunnel is not None
         sa.tunnel.children.add(child)
         self.exchange.take = None
@@ -252,6 +271,7 @@ class Initiator:
         choice = quick_proposals.read_answer_quick(
             config, self._offered, need(message, SecurityAssociation), _circumstances(self.sa, config, ke)
         )
+        choice = self._shortened(choice, message)
         shown = message.find_all(Identification)
         if shown and tuple(map(selectors.from_identification, shown)) != self.pair:
             received = tuple(map(selectors.from_identification, shown))
@@ -261,6 +281,16 @@ class Initiator:
             return choice, None if self._keys is None or ke is None else self._keys.shared(ke.data)
         except InvalidPublicValue as error:
             raise _invalid_public(error) from None
+
+    def _shortened(self, choice: QuickChoice, message: Message) -> QuickChoice:
+        """Return the choice with the shorter lifetimes of a responder that says them (RFC 2407 section 4.6.3.1)."""
+        notify = message.notify(NotifyType.RESPONDER_LIFETIME)
+        if notify is None:
+            return choice
+        seconds, kilobytes = info.responder_lifetimes(
+            self.sa, self.config.name, notify, choice.lifetime_s, choice.lifetime_kilobytes
+        )
+        return replace(choice, lifetime_s=seconds, lifetime_kilobytes=kilobytes)
 
     def _installed(self, child: ChildSa, nonce_r: bytes, problem: str | None, now: float) -> None:
         sa = self.sa
@@ -293,10 +323,12 @@ class Initiator:
         self.sa.tunnel.children.refused(self.key, error, now)
 
     def _gave_up(self, now: float) -> None:
-        """The ISAKMP SA ended, or no answer came."""
+        """The ISAKMP SA ended, or no answer came: then the child has failed, else it is asked for elsewhere."""
         if self.done:
             return
         self.done = True
+        if self.sa.standing:
+            steps.child_failed(self.sa, self.config.name, _silence(1, self.config.name))
         if self._spis is not None:
             self._spis.give_back()
         if self.sa.tunnel is not None:
@@ -307,22 +339,22 @@ class Initiator:
 
 
 def respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> None:
-    """Answer the first message, whose hash is right, or refuse it by a notify that names what was asked for."""
+    """Answer the first message, whose hash is right, or refuse it."""
     assert sa.tunnel is not None
     try:
         _respond(sa, exchange, message, now)
     except PeerError as error:
         exchange.finish(now)
         sa.report_error(error)
-        info.refuse(sa, error, now, need(message, SecurityAssociation))
-        steps.child_failed(sa, None, error)
+        info.refuse(sa, error, need(message, SecurityAssociation), now)
+        steps.child_failed(sa, error.attributes.get("child"), error)
         sa.tunnel.note_error(error)
 
 
 def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> None:
     assert sa.tunnel is not None
+    steps.selectors_received(sa, message.find_all(Identification))
     received = _received_pair(sa, message)
-    sa.report("ikev1.selectors-received", f"Traffic selectors received: {selectors.describe_pair(received)}")
     ke, offer = message.find(KeyExchangeData), need(message, SecurityAssociation)
     config, slot, pair, choice = _accept(sa, received, offer, ke)
     _check_free(sa, config, slot, pair)
@@ -359,7 +391,7 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
         if problem is not None:
             exchange.finish(at)
             error = sa.tunnel.children.not_installed(sa, child, problem, at)
-            info.refuse(sa, error, at, offer)
+            info.refuse(sa, error, offer, at)
             return
         if not sa.standing:
             sa.tunnel.children.remove(child, at)
@@ -444,6 +476,8 @@ def _confirmed(
 def _unconfirmed(sa: IsakmpSa, child: ChildSa, now: float) -> None:
     """The third message never came. It may have gone out, so the peer hears that nothing became of it."""
     if child.state is ChildState.INSTALLING and sa.tunnel is not None:
+        if sa.standing:
+            steps.child_failed(sa, child.name, _silence(2, child.name))
         sa.tunnel.children.delete((child,), now)
 
 
@@ -523,6 +557,12 @@ def _check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
             configured=owner,
             field="children.remote_ts",
         )
+
+
+def _silence(message: int, name: str) -> PeerError:
+    where = place.quick(message, name)
+    text = f"The peer does not answer, {where.sentence}"
+    return PeerError(0, "ike.peer-unresponsive", text, attributes=where.attributes)
 
 
 def _invalid_public(error: InvalidPublicValue) -> PeerError:
