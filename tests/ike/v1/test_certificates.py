@@ -220,6 +220,26 @@ class TestTrust:
         assert scene.lyon.state is not TunnelState.UP
 
 
+def test_an_initiator_that_refuses_the_last_message_of_main_mode_says_so_under_protection() -> None:
+    """::
+
+    HDR*, IDii, CERT, SIG_I      -->
+                                 <--   HDR*, IDir, CERT, SIG_R            lyon stands
+    HDR*, HASH(1), N(INVALID-CERTIFICATE)     -->
+    HDR*, HASH(1), D(ISAKMP SA)               -->                         lyon does not
+    """
+    scene = meet(MAIN, ike=policy(MAIN, dpd_interval_s=0))
+    scene.left.anchors = [anchor("root", root("Somebody Else"))]
+    scene.start()
+    scene.world.run(0.065)
+    assert cookies(scene.lyon)
+    scene.world.run(0.1)
+    assert not cookies(scene.lyon)
+    reason = scene.lyon.status().reason
+    assert reason is not None
+    assert reason.code == "ike.peer-refused-auth"
+
+
 class TestFragments:
     """::
 
