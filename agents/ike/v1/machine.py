@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from agents.ike.hub import Hub
 
 _PHASE_1 = (Exchange.MAIN, Exchange.AGGRESSIVE)
+_WITH_KEYS_OCTETS = 96
+"""No message with a key exchange or a proof is shorter."""
 
 
 class Machine:
@@ -166,6 +168,10 @@ class Machine:
         self.hub.questions.drop(sa)
         self.hub.agenda.remove(sa)
 
+    def message_done(self) -> None:
+        """What goes on now goes on with an answer of the shell: the message that came last may be another's."""
+        self._message = None
+
     def authenticated(self, sa: IsakmpSa) -> None:
         """Note that a responder's SA is no longer half open."""
         self.door.authenticated(sa)
@@ -217,13 +223,21 @@ class Machine:
             sa.meant.note_error(error)
 
     def _tell(self, sa: IsakmpSa | None, notify: int | None, now: float) -> None:
-        if not notify or self._message is None or (sa is not None and sa.told):
+        if not notify or (sa is not None and sa.told):
             return
-        datagram, header, path = self._message
+        if self._message is not None:
+            datagram, header, path = self._message
+            cookies, octets = (header.spi_i, header.spi_r), len(datagram)
+            if header.exchange == Exchange.INFORMATIONAL:
+                return
+        elif sa is not None:  # what is wrong turned out later, about a message with a key exchange at least
+            cookies, octets, path = (sa.cookie_i, sa.cookie_r), _WITH_KEYS_OCTETS, sa.path
+        else:
+            return
         if sa is not None:
             sa.told = True
             path = sa.path
-        self.door.tell(datagram, header, path, notify, now)
+        self.door.tell(cookies, path, notify, octets, now)
 
     def _report_drop(self, error: WireError, sa: IsakmpSa | None) -> None:
         (self.hub if sa is None else sa).report(

@@ -22,7 +22,7 @@ from agents.ike.outputs import Verdict
 from agents.ike.v1.phase1 import proof_octets
 from agents.ike.wire.isakmp.message import Message
 from agents.ike.wire.isakmp.payloads import Cert, CertReq, Hash, Identification, Payload, Signature
-from agents.ike.wire.isakmp.registry import CertEncoding, NotifyType
+from agents.ike.wire.isakmp.registry import CertEncoding, Flag, NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
@@ -99,6 +99,7 @@ def awaited(sa: IsakmpSa, step: Callable[[_Answer, float], None]) -> Callable[[_
     def run(answer: _Answer, at: float) -> None:
         if sa.progressing and sa.waiting:
             sa.waiting = False
+            sa.core.message_done()
             step(answer, at)
 
     return run
@@ -115,7 +116,7 @@ def check_hash(sa: IsakmpSa, message: Message, step: int) -> None:
             "ikev1.psk-mismatch",
             f"Mismatching pre-shared keys detected in IKE phase 1, message {step} ({sa.mode} mode): the hash is wrong",
             field="preshared_keys",
-            fatal=True,
+            fatal=sa.initiator or bool(message.header.flags & Flag.ENCRYPTED),  # in clear it can be anybody's
         )
     sa.phase1.remote = PSK
 

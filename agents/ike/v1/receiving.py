@@ -63,6 +63,7 @@ def _reassembled(sa: IsakmpSa, datagram: bytes, header: Header, now: float) -> t
     """Return the datagram that this fragment completes, if it is one for this SA."""
     if not sa.takes_fragments:
         raise WireError("drop.fragment", "fragments were not announced by this end")
+    sa.core.hub.touch(sa)
     whole = sa.reassembly.add(fragments.read(datagram, header), now)
     if whole is None:
         return None
@@ -91,6 +92,7 @@ def _receive_phase_1(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, 
     rules.check(header.exchange, message.payloads, step)
     sa.core.exchanges.add(header.exchange, Count.RESPONSES_IN if step % 2 == 0 else Count.REQUESTS_IN)
     old_path, sa.path = sa.path, path
+    cookie_peer = sa.cookie_peer
     taken, exchange.taken = exchange.taken, digest(datagram)
     due, exchange.due, exchange.step = exchange.due, None, step
     try:
@@ -98,7 +100,7 @@ def _receive_phase_1(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, 
     except (WireError, PeerError) as error:
         if isinstance(error, WireError) or not error.fatal:  # as if it had not come: another may be the peer's
             exchange.iv, exchange.taken, exchange.due, exchange.step = before, taken, due, old_step
-            sa.path = old_path
+            sa.path, sa.cookie_peer = old_path, cookie_peer
         raise
 
 
