@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path
 from agents.ike.tally import Count
-from agents.ike.v1 import keymat
+from agents.ike.v1 import keymat, used_ids
 from agents.ike.v1.exchange import Exchange, digest
 from agents.ike.v1.sending import check_hash, repeat
 from agents.ike.v1.states import EXPECTED, SaState
@@ -157,6 +157,8 @@ def _receive_quick(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, no
         raise WireError("drop.state", f"Quick Mode while the ISAKMP SA is {sa.state}")
     if known is None and header.message_id in sa.used_ids:
         raise WireError("drop.duplicate", "a message of a Quick Mode that is over")
+    if known is None:
+        _check_ids_left(sa)
     exchange = known or Exchange(
         message_id=header.message_id, number=ExchangeType.QUICK, iv=sa.iv_of(header.message_id)
     )
@@ -208,6 +210,7 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
     if header.message_id in sa.used_ids:
         sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.RETRANSMISSIONS_IN)
         raise WireError("drop.duplicate", "an Informational that was processed already")
+    _check_ids_left(sa)
     ciphertext = wire.encrypted_body(datagram, header)
     message = wire.read_plain(header, sa.cipher.open(sa.iv_of(header.message_id), ciphertext))
     rules.check(ExchangeType.INFORMATIONAL, message.payloads)
@@ -217,6 +220,12 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
     if sa.standing:  # one that was deleted takes Deletes only: a late one may say which children go with it
         sa.heard(path, now)
     info.take(sa, message, now)
+
+
+def _check_ids_left(sa: IsakmpSa) -> None:
+    """Refuse what would be one exchange too many; the SA ends."""
+    if len(sa.used_ids) >= used_ids.MOST:
+        raise WireError("drop.state", "the message IDs of the ISAKMP SA are used up")
 
 
 def _check_hash(sa: IsakmpSa, message: Message) -> None:
