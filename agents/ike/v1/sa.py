@@ -302,6 +302,7 @@ class IsakmpSa:
         self.phase1.forget_secrets()
         pending = [each for each in self.exchanges.values() if each.gave_up is not None]
         self.exchanges.clear()
+        self.reassembly = Reassembly()
         self.exchange.due = self.rekey_at = self.expire_at = self.delete_at = None
         self.dpd.stop()
         if linger and self.exchange.sent:

@@ -22,7 +22,7 @@ from agents.ike.v1.selectors import pairs, to_identification
 from agents.ike.v1.states import SaState
 from agents.ike.v1.used_ids import UsedIds
 from agents.ike.wire.header import classify
-from agents.ike.wire.isakmp import fragments
+from agents.ike.wire.isakmp import fragments, vendor
 from agents.ike.wire.isakmp import message as wire
 from agents.ike.wire.isakmp.attributes import Attribute
 from agents.ike.wire.isakmp.payloads import (
@@ -667,6 +667,18 @@ class TestFragments:
         assert held.lyon.codes()["drop.fragment"] == 2
         assert held.lyon.codes()["ike.bug"] == 0
         unharmed(held)
+
+    def test_go_with_the_negotiation(self) -> None:
+        """Both end at the same moment, 30 seconds after the first message."""
+        world, lyon = responder()
+        give(lyon, first(MAIN, VendorId(data=vendor.FRAGMENTATION)))
+        (sa,) = machine(lyon).sas.values()
+        give(lyon, clear(Exchange.MAIN, (Fragment(id=1, number=1, last=False, data=b"x"),), sa.cookie_i, sa.cookie_r))
+        assert sa.reassembly.octets == 1
+        world.run(60)
+        assert sa.reassembly.octets == 0
+        assert sa.deadline() is None
+        assert machine(lyon).sas == {}
 
     def test_for_unknown_cookies_wait_nowhere(self) -> None:
         _, lyon = responder()
