@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from agents.runtime import log_levels
 from tests.needs import BY_MARKER, why_not
 
 # A busy machine must not fail a property: an example may take as long as it needs.
@@ -45,6 +48,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names += [name for marker, brought in BY_MARKER.items() if item.get_closest_marker(marker) for name in brought]
         if (reason := why_not(names)) is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def log_levels_as_before() -> Iterator[None]:
+    """Put back what a test sets: loggers are the process's."""
+    loggers = [logging.getLogger(), *map(log_levels.logger_of, log_levels.COMPONENTS)]
+    before = [each.level for each in loggers]
+    yield
+    for each, level in zip(loggers, before, strict=True):
+        each.setLevel(level)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

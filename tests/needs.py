@@ -49,13 +49,14 @@ NEEDS: Mapping[str, Need] = {
     "openssl": _tool("openssl", "openssl", "an independent judge of certificates, CRLs and OCSP"),
     "iperf3": _tool("iperf3", "iperf3", "measuring throughput"),
     "tcpdump": _tool("tcpdump", "tcpdump", "capturing what the internet sees"),
+    "ike-scan": _tool("ike-scan", "ike-scan", "a scanner's view of the IKEv1 responder"),
     "pkits": Need(
         lambda: importlib.util.find_spec("cryptography_vectors") is None,
         "NIST's certification path tests are a package of their own; for a full run: apt-get install make; make setup",
     ),
     "uml": Need(
         lambda: uml.missing() is not None,
-        "a kernel with ESP runs as User Mode Linux here: apt-get install user-mode-linux kmod",
+        "a kernel with ESP runs as User Mode Linux here: apt-get install user-mode-linux kmod gcc",
     ),
     "chromium": _tool("chromium", "chromium", "the browser"),
     "systemd-analyze": _tool("systemd-analyze", "systemd", "checking the service units"),

@@ -7,6 +7,7 @@ from agents.agentd.host import Host
 from agents.contract.config import DataPlane, GatewayDocument, Identity, IdentityType
 from agents.dataplane.kernel import KernelDriver
 from agents.ike import names
+from agents.ike.crypto.hash_signature import slug_for
 from agents.ike.crypto.signature import HASH_NUMBERS, usable
 from agents.pki import documents
 from agents.pki.documents import DocumentCertificateError
@@ -16,7 +17,7 @@ async def check(document: GatewayDocument, host: Host) -> None:
     """Raise :class:`InvalidError` for a data plane or a local address this machine does not have.
 
     Likewise for what the contract cannot look into: certificates, trust anchors and distinguished names that cannot be
-    read, and signatures that a certificate's key cannot make.
+    read, signatures that a certificate's key cannot make, and keys that IKEv1 cannot sign with.
 
     A disabled tunnel may name an address that is not here: nothing is to be done for it.
     """
@@ -45,6 +46,12 @@ def _check_credentials(document: GatewayDocument) -> None:
         if local.certificate is None:
             continue
         key = certificates.own[local.certificate][0].spki
+        if tunnel.version.allows_v1 and slug_for(key) is None:
+            raise InvalidError(
+                f"tunnels[{index}].local_auth.certificate",
+                f"the key of certificate {local.certificate} cannot sign in IKEv1, which takes RSA and ECDSA on P-256, "
+                "P-384 and P-521",
+            )
         possible = usable(key, frozenset(HASH_NUMBERS.values()))
         for place, signature in enumerate(local.signatures):
             if signature not in possible:

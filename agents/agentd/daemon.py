@@ -23,6 +23,7 @@ from agents.agentd.identity import GatewayIdentity
 from agents.agentd.iked_link import IkedLink
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
+from agents.agentd.levels import Levels
 from agents.agentd.reconciler import Reconciler
 from agents.agentd.status import StatusReporter
 from agents.contract.actions import Action, ActionResult
@@ -52,6 +53,7 @@ class Agent:
         self.link = IkedLink(paths.iked_socket, self.journal, self._iked_changed)
         self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, on_pass=self._moved.set)
         self._actions = Actions(database, self.ledger, self.link, self.journal)
+        self.levels = Levels(self.link, paths.espd_socket)
         self._reporter = StatusReporter(gateway.gateway_id, self.ledger, self.link, self.journal, paths)
 
     async def run(self) -> None:
@@ -144,7 +146,17 @@ def handlers(agent: Agent) -> dict[str, Handler]:
     async def counters(_params: dict[str, Any], _connection: Connection) -> Any:
         return await agent.counters()
 
-    return {"status": status, "events": events, "action": action, "reconcile": reconcile, "counters": counters}
+    async def log_level(params: dict[str, Any], _connection: Connection) -> Any:
+        return await agent.levels.answer(params)
+
+    return {
+        "status": status,
+        "events": events,
+        "action": action,
+        "reconcile": reconcile,
+        "counters": counters,
+        "log_level": log_level,
+    }
 
 
 async def serve(paths: Paths, listen: tuple[str, int] | None, *, on_ready: Callable[[int], None] | None = None) -> None:

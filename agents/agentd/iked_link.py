@@ -35,6 +35,7 @@ class IkedView:
     generation: int
     data_plane: DataPlaneStatus
     health: ComponentHealth
+    parts: tuple[ComponentHealth, ...]
     tunnels: Mapping[str, TunnelStatus]
     counters: Mapping[str, int]
     exchanges: tuple[ExchangeCounters, ...]
@@ -108,6 +109,11 @@ class IkedLink:
         answer = await self._connected().call("action", {"verb": str(verb), "tunnel_id": tunnel_id})
         return bool(answer.get("accepted")), str(answer.get("message", ""))
 
+    async def log_level(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Pass a change of a log level on, or with no parameters ask; raises as :meth:`action`."""
+        answer: dict[str, Any] = await self._connected().call("log_level", dict(params), timeout_s=CALL_TIMEOUT_S)
+        return answer
+
     def _connected(self) -> Client:
         if self._client is None:
             raise RpcUnavailable("iked is not running; it is started again by itself")
@@ -155,6 +161,7 @@ def _view(plain: Any) -> IkedView:
             generation=int(plain["generation"]),
             data_plane=from_plain(DataPlaneStatus, plain["data_plane"], "data_plane"),
             health=from_plain(ComponentHealth, plain["health"], "health"),
+            parts=tuple(from_plain(ComponentHealth, each, "parts[]") for each in plain["parts"]),
             tunnels={tunnel.id: tunnel for tunnel in tunnels},
             counters={str(code): int(count) for code, count in plain["counters"].items()},
             exchanges=tuple(from_plain(ExchangeCounters, each, "exchanges[]") for each in plain["exchanges"]),

@@ -30,6 +30,7 @@ from agents.contract.status import (
 from agents.pki import documents
 from agents.pki.documents import Certificates, DocumentCertificateError
 from agents.pki.keys import KeyFolder
+from agents.runtime import log_levels
 from agents.runtime.paths import Paths
 from agents.runtime.rpc import Client, RpcError, RpcUnavailable
 from agents.runtime.version import VERSION
@@ -67,7 +68,7 @@ class StatusReporter:
             refusal=self._ledger.refusal,
             problems=(*last_pass.problems, *self._credential_problems(accepted)),
             data_plane=view.data_plane if view is not None else DataPlaneStatus(reason=self._link.away_reason),
-            components=(self._own_health(), self._iked_health(), espd),
+            components=(self._own_health(), *self._iked_health(), espd),
             tunnels=tuple(self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ())) for tunnel in tunnels),
             exchanges=view.exchanges if view is not None else (),
             last_event=self._journal.last,
@@ -83,8 +84,8 @@ class StatusReporter:
             except DocumentCertificateError as error:
                 return [str(error)]
         now = datetime.datetime.now(datetime.UTC)
-        found = documents.problems(accepted.document, self._certificates[1], self._keys, now)
-        return [sentence for _, sentence in found]
+        found = documents.problems(self._certificates[1], self._keys, now)
+        return [each.sentence for each in found]
 
     def _tunnel(self, tunnel: Tunnel, routes: tuple[str, ...]) -> TunnelStatus:
         view = self._link.view
@@ -107,13 +108,20 @@ class StatusReporter:
 
     def _own_health(self) -> ComponentHealth:
         return ComponentHealth(
-            name="agentd", healthy=True, version=VERSION, pid=os.getpid(), started_at=self._started_at
+            name="agentd",
+            healthy=True,
+            version=VERSION,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            log_level=log_levels.level_of("agentd"),
         )
 
-    def _iked_health(self) -> ComponentHealth:
-        if self._link.view is not None:
-            return self._link.view.health
-        return ComponentHealth(name="iked", healthy=False, detail=self._link.away_reason)
+    def _iked_health(self) -> tuple[ComponentHealth, ...]:
+        """Return ``iked`` and its parts; which parts there are is not known while it is away."""
+        view = self._link.view
+        if view is not None:
+            return (view.health, *view.parts)
+        return (ComponentHealth(name="iked", healthy=False, detail=self._link.away_reason),)
 
 
 async def espd_health(path: Path) -> ComponentHealth:

@@ -42,6 +42,12 @@ class Agentd:
         answer: dict[str, dict[str, int] | None] = await self.client.call("counters")
         return answer
 
+    async def log_levels(self, component: str | None = None, level: str | None = None) -> dict[str, str]:
+        """Return what each component logs from, after setting one where it is named."""
+        params = {} if component is None else {"component": component, "level": level}
+        levels: dict[str, str] = (await self.client.call("log_level", params))["levels"]
+        return levels
+
     async def act(self, verb: Verb, tunnel_id: str) -> ActionResult:
         """Ask for a verb, under an id of its own."""
         action = Action(id=str(uuid.uuid4()), verb=verb, tunnel_id=tunnel_id)

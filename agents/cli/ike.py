@@ -58,6 +58,7 @@ class Row:
     local: str
     remote: str
     tunnel_id: str
+    ike: str = NOT_AVAILABLE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -105,6 +106,7 @@ def _phase_1(number: int, tunnel: TunnelStatus) -> Row:
         local=sa.local if sa is not None else NOT_AVAILABLE,
         remote=sa.remote if sa is not None else NOT_AVAILABLE,
         tunnel_id=tunnel.id,
+        ike=text.ike_version(sa) if sa is not None else NOT_AVAILABLE,
     )
 
 
@@ -119,6 +121,7 @@ def _phase_2(number: int, tunnel: TunnelStatus, child: ChildStatus) -> Row:
         local=" ".join(sa.local_ts) if sa is not None else NOT_AVAILABLE,
         remote=" ".join(sa.remote_ts) if sa is not None else NOT_AVAILABLE,
         tunnel_id=tunnel.id,
+        ike="",
     )
 
 
@@ -144,8 +147,10 @@ def _list(status: GatewayStatus, options: Mapping[str, str], as_json: bool) -> s
     chosen = select(rows(status), options)
     if as_json:
         return json.dumps([asdict(row) for row in chosen], indent=2)
-    heads = ("Phase", "Tun Id", "Status", "Local Id", "Remote Id", "Name")
-    lines = [(str(row.phase), str(row.number), row.status, row.local, row.remote, row.name) for row in chosen]
+    heads = ("Phase", "Tun Id", "Status", "IKE", "Local Id", "Remote Id", "Name")
+    lines = [
+        (str(row.phase), str(row.number), row.status, row.ike or "-", row.local, row.remote, row.name) for row in chosen
+    ]
     shown = text.table(heads, lines)
     if options.get("verbose") == "yes":
         by_id = {tunnel.id: tunnel for tunnel in status.tunnels}
@@ -180,7 +185,9 @@ async def _log(agentd: Agentd, options: Mapping[str, str], as_json: bool) -> int
     after = 0
     while True:
         page = await agentd.events(after, 1_000)
-        negotiation = (event for event in page.events if event.code.startswith(("ike.", "child.", "drop.")))
+        negotiation = (
+            event for event in page.events if event.code.startswith(("ike.", "ikev1.", "child.", "drop.", "wire."))
+        )
         newest = [*newest, *(event for event in negotiation if event.severity in _LEVELS[level])][
             -int(count) or len(newest) :
         ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from agents.contract.status import IkeSaStatus
+
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return left-aligned columns under their heads."""
@@ -24,6 +26,11 @@ def age(seconds: float) -> str:
     if days < 2:
         return f"{hours} h {minutes % 60} min"
     return f"{days} d {hours % 24} h"
+
+
+def ike_version(sa: IkeSaStatus) -> str:
+    """Return ``IKEv2``, or ``IKEv1 main mode``."""
+    return f"IKE{sa.version}" + (f" {sa.exchange_mode} mode" if sa.exchange_mode else "")
 
 
 def octets(count: int) -> str:

@@ -17,8 +17,8 @@ from agents.cli.ask import FAILED, Agentd, CommandError, ask, fail, find_tunnel
 from agents.contract.actions import Verb
 from agents.contract.codec import to_plain
 from agents.contract.events import Event
-from agents.contract.status import GatewayStatus, TunnelStatus
-from agents.runtime import logs, paths
+from agents.contract.status import ComponentHealth, GatewayStatus, TunnelStatus
+from agents.runtime import log_levels, logs, paths
 from agents.runtime.rpc import RpcUnavailable
 from agents.runtime.supervisor import agent_programs, supervise
 from agents.runtime.version import VERSION
@@ -85,6 +85,17 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--after", type=int, help="events above this number (default: the last --limit)")
     events.add_argument("--limit", type=int, default=50, help="at most so many to begin with (default: 50)")
     events.set_defaults(command=_events)
+
+    levels = commands.add_parser(
+        "log-level",
+        parents=[places, output],
+        help="show how much each part logs, or change it until its process ends",
+        description="Without PART and LEVEL, show what each process and each part of iked logs from. With them, change "
+        "it at once and until the process ends; what is to hold for good is the option --log-level of vpn-agent run.",
+    )
+    levels.add_argument("part", nargs="?", choices=log_levels.COMPONENTS, metavar="PART")
+    levels.add_argument("level", nargs="?", choices=tuple(log_levels.LEVELS), metavar="LEVEL")
+    levels.set_defaults(command=_log_level)
 
     keys.add(commands, places)
 
@@ -173,6 +184,20 @@ async def _print_events(agentd: Agentd, after: int, limit: int, as_json: bool) -
     return max([after, *(event.sequence for event in page.events)])
 
 
+def _log_level(arguments: argparse.Namespace) -> int:
+    part, level = arguments.part, arguments.level
+    if (part is None) != (level is None):
+        raise CommandError(f"give PART and LEVEL, or neither; levels are {', '.join(log_levels.LEVELS)}")
+    found = ask(_socket(arguments), lambda agentd: agentd.log_levels(part, level))
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    elif part is not None:
+        print(f"{part} logs {found[part]} until its process ends.")
+    else:
+        print(text.table(("PART", "LOGS FROM"), list(found.items())))
+    return 0
+
+
 def _version(_arguments: argparse.Namespace) -> int:
     print(VERSION)
     return 0
@@ -205,16 +230,20 @@ def status_text(status: GatewayStatus) -> str:
         refusal = status.refusal
         lines.append(f"Last refusal   generation {refusal.generation}: {refusal.path or 'document'}: {refusal.message}")
     lines += [f"Problem        {problem}" for problem in status.problems]
-    components = [
-        (each.name, "healthy" if each.healthy else "not healthy", str(each.pid or "-"), each.detail or "-")
-        for each in status.components
-    ]
-    lines += ["", text.table(("COMPONENT", "STATE", "PID", "DETAIL"), components), ""]
+    lines += ["", text.table(_COMPONENT_HEADS, [_component_row(each) for each in status.components]), ""]
     if not status.tunnels:
         return "\n".join([*lines, "No tunnel is configured."])
     return "\n".join(
         [*lines, text.table(_TUNNEL_HEADS, [_tunnel_row(each, status.observed_at) for each in status.tunnels])]
     )
+
+
+_COMPONENT_HEADS = ("COMPONENT", "STATE", "VERSION", "PID", "LOGS", "DETAIL")
+
+
+def _component_row(each: ComponentHealth) -> tuple[str, ...]:
+    state = "healthy" if each.healthy else "not healthy"
+    return (each.name, state, each.version or "-", str(each.pid or "-"), each.log_level or "-", each.detail or "-")
 
 
 _TUNNEL_HEADS = ("TUNNEL", "STATE", "SINCE", "CHILDREN UP", "IN", "OUT", "WHY NOT")
@@ -260,7 +289,8 @@ def tunnel_text(tunnel: TunnelStatus, now: float) -> str:
         role = "initiator" if ike_sa.initiator else "responder"
         suite = "/".join(part for part in (ike_sa.encryption, ike_sa.integrity, ike_sa.prf, ike_sa.group) if part)
         lines.append(
-            f"  IKE SA {ike_sa.spi_i}_{ike_sa.spi_r} {ike_sa.state}, {role}, {ike_sa.local} - {ike_sa.remote}, {suite}"
+            f"  {text.ike_version(ike_sa)} SA {ike_sa.spi_i}_{ike_sa.spi_r} {ike_sa.state}, {role}, "
+            f"{ike_sa.local} - {ike_sa.remote}, {suite}"
         )
     for child in tunnel.children:
         lines.append(f"  child {child.name}: {'up' if child.up else 'down'}")

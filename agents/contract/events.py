@@ -190,7 +190,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("wire.invalid-attribute", _W, "A value that the protocol does not have", _PEER_SOFTWARE, ""),
     ("wire.mismatched-attribute", _W, "A proposal without or with too many transforms", _PEER_SOFTWARE, ""),
     ("wire.ts-attribute", _W, "Incomplete traffic selector", _PEER_SOFTWARE, ""),
-    # IKEv1: what is refused, and what the peer refuses (FEATURES A20, in its order; agents.ike.v1.families is the table)
+    # IKEv1: what is refused, and what the peer refuses (FEATURES A20, in its order; the table is agents.ike.wire.isakmp.families)
     ("ikev1.psk-mismatch", _E, "Possibly mismatching pre-shared keys", _CHECK_IKE, "preshared_keys"),
     ("ikev1.group-mismatch", _E, "The Diffie-Hellman groups differ", _CHECK_IKE, "ike.proposals"),
     ("ikev1.exchange-mode-mismatch", _E, "One end uses Main Mode, the other Aggressive Mode", _CHECK_IKE, "ike.exchange_mode"),
@@ -215,10 +215,10 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("ikev1.transform-id", _W, "Invalid transform ID", _CHECK_IKE, ""),
     ("ikev1.attribute", _W, "Unsupported attribute", _CHECK_IKE, ""),
     ("ikev1.proposal-mismatch", _E, "No IKE proposal matches", _CHECK_IKE, "ike.proposals"),
-    ("ikev1.reserved-field", _W, "A reserved field is not zero", _SUPPORT, ""),
-    ("ikev1.payload-malformed", _W, "Malformed payload", _SUPPORT, ""),
+    ("ikev1.reserved-field", _W, "A reserved field is not zero", _CHECK_IKE, ""),
+    ("ikev1.payload-malformed", _W, "Malformed payload", _CHECK_IKE, ""),
     ("ikev1.exchange-unsupported", _W, "Exchange type that is not supported", _CHECK_IKE, ""),
-    ("ikev1.sa-length", _W, "The length of the SA payload is not that of its parts", _SUPPORT, ""),
+    ("ikev1.sa-length", _W, "The length of the SA payload is not that of its parts", _CHECK_IKE, ""),
     ("ikev1.pfs-mismatch", _E, "The PFS groups of phase 2 differ", _CHECK_IPSEC, "children.pfs_groups"),
     ("ikev1.child-integrity-mismatch", _E, "The authentication algorithms of phase 2 differ", _CHECK_IPSEC, "children.proposals"),
     ("ikev1.child-encryption-mismatch", _E, "The encryption algorithms of phase 2 differ", _CHECK_IPSEC, "children.proposals"),

@@ -27,7 +27,7 @@ from agents.dataplane.userspace.sadb import path_of
 from agents.espd import tun
 from agents.espd.datapath import Datapath
 from agents.espd.sockets import IkeMessage, RawSocket
-from agents.runtime import rpc
+from agents.runtime import log_levels, rpc
 from agents.runtime.version import VERSION
 
 LINK_GRACE_S = 30.0
@@ -67,6 +67,7 @@ class Service:
             "send_ike": self._send_ike,
             "keep_alive": self._keep_alive,
             "health": self._health,
+            "log_level": lambda params: log_levels.answer(("espd",), params),
         }
         self._server = rpc.Server(path, {name: _handler(name, answer) for name, answer in answers.items()})
 
@@ -262,6 +263,7 @@ class Service:
             pid=os.getpid(),
             started_at=self._started_at,
             detail=f"{len(links)} links, {len(self._datapath.engine.list_sas())} SAs",
+            log_level=log_levels.level_of("espd"),
         )
         return {
             "health": to_plain(health),

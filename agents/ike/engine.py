@@ -21,11 +21,12 @@ from agents.ike.errors import LocalError, WireError
 from agents.ike.fallback import Turns
 from agents.ike.hub import Hub
 from agents.ike.limits import HalfOpenLimits
-from agents.ike.machine import Machine, MachineTunnel
+from agents.ike.machine import Load, Machine, MachineTunnel
 from agents.ike.outputs import Entropy, Output, Path, Verdict
 from agents.ike.v1.machine import Machine as MachineV1
 from agents.ike.v2.machine import Machine as MachineV2
 from agents.ike.wire.header import classify
+from agents.ike.wire.isakmp.registry import is_known_exchange as is_v1_exchange
 from agents.ike.wire.registry import NotifyType
 
 
@@ -115,6 +116,10 @@ class Engine:
     def exchange_counters(self) -> tuple[ExchangeCounters, ...]:
         """Return the messages counted by exchange type."""
         return tuple(each for machine in self._machines.values() for each in machine.counters())
+
+    def loads(self) -> tuple[Load, ...]:
+        """Return how much each machine has, of those that are there."""
+        return tuple(machine.load() for machine in self._machines.values())
 
     # --- verbs; each raises LocalError for a tunnel that is not configured
 
@@ -250,13 +255,15 @@ class Engine:
     # --- inside
 
     def _receive(self, datagram: bytes, path: Path, now: float) -> None:
+        """Give a datagram to a machine. IKEv2 has none of IKEv1's exchange types (RFC 7296 section 3.1): with its major
+        version they are IKEv1 messages of a wrong version."""
         try:
             header = classify(datagram)
         except WireError as error:
             if error.notify == NotifyType.INVALID_MAJOR_VERSION:
                 self.v2.answer_version(datagram, path, now)
             raise
-        if header.major == 2:
+        if header.major == 2 and (self.v1 is None or not is_v1_exchange(header.exchange)):
             self.v2.receive(datagram, header, path, now)
             return
         if self.v1 is None:

@@ -71,6 +71,8 @@ class Hub:
         self.addresses: frozenset[str] | None = None
         """This host's addresses; None while they are not known."""
         self.counters: Counter[str] = Counter()
+        self.bugs: Counter[str] = Counter()
+        """Steps that a bug of ours has ended, by IKE version."""
         self.credentials = Credentials()
         self.questions = Questions(self.emit)
         self.protected = Protected()
@@ -294,9 +296,12 @@ class Hub:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         place = "unknown" if trace is None else f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}"
+        attributes = {"place": place}
         if self.subject is not None:
             self.subject.abandon()
-        self.report("ike.bug", f"{type(error).__name__} in {place}", attributes={"place": place})
+            attributes["version"] = self.subject.version
+            self.bugs[self.subject.version] += 1
+        self.report("ike.bug", f"{type(error).__name__} in {place}", attributes=attributes)
 
     def handle_timer(self, now: float) -> None:
         """Do everything that is due."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agents.contract.config import Tunnel
@@ -25,6 +26,21 @@ SecretChanged = Callable[[Tunnel, Tunnel], bool]
 _STARTS_AT_ONCE = 100
 _STARTS_PER_S = 200.0
 """New tunnels of one document begin at this pace, so that thousands do not stop the process or flood a peer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a machine has now: IKE SAs that stand, negotiations under way, pairs of IPsec SAs that carry traffic.
+
+    ``bugs`` are steps that a bug of ours has ended since the engine began.
+    """
+
+    version: str
+    tunnels: int
+    ike_sas: int
+    half_open: int
+    children: int
+    bugs: int
 
 
 class MachineTunnel(Owner, Protocol):
@@ -91,8 +107,6 @@ class MachineTunnel(Owner, Protocol):
 class Machine(Reactor, Protocol):
     """A machine as the engine sees it."""
 
-    version: str
-
     @property
     def tunnels(self) -> Mapping[str, MachineTunnel]:
         """The tunnels that may speak this version, by id, in document order."""
@@ -136,6 +150,10 @@ class Machine(Reactor, Protocol):
 
     def counters(self) -> tuple[ExchangeCounters, ...]:
         """Return the messages counted by exchange type."""
+        ...
+
+    def load(self) -> Load:
+        """Return how much there is."""
         ...
 
     def local_addresses(self) -> frozenset[str]:

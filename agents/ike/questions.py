@@ -24,6 +24,11 @@ Continuation = Callable[[_Answer, float], None]
 class Reactor(Protocol):
     """Who answers for what goes wrong in a step: an SA, a tunnel or a machine."""
 
+    @property
+    def version(self) -> str:
+        """The IKE version: ``v1`` or ``v2``."""
+        ...
+
     def react(self, error: WireError | PeerError | IntegrityError, now: float) -> None:
         """Turn a peer's fault into an answer, where one is due, and a report."""
         ...

@@ -15,6 +15,7 @@ from agents.iked.keeper import Keeper
 from agents.iked.runtime import Runtime
 from agents.pki.documents import DocumentCertificateError
 from agents.pki.documents import parse as parse_certificates
+from agents.runtime import log_levels
 from agents.runtime.rpc import Connection, Handler, RpcError
 
 
@@ -28,7 +29,13 @@ class Control:
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return the methods by name."""
-        return {"configure": self.configure, "status": self.status, "action": self.action, "events": self.events}
+        return {
+            "configure": self.configure,
+            "status": self.status,
+            "action": self.action,
+            "events": self.events,
+            "log_level": self.log_level,
+        }
 
     async def configure(self, params: dict[str, Any], _connection: Connection) -> dict[str, Any]:
         """Take a whole document; a repeat changes nothing. Raises RpcError ``invalid`` with the path."""
@@ -45,7 +52,7 @@ class Control:
         return {}
 
     async def status(self, _params: dict[str, Any], _connection: Connection) -> dict[str, Any]:
-        """Return tunnels, data plane, health, counts of events and of messages."""
+        """Return tunnels, data plane, health of the whole and of its parts, counts of events and of messages."""
         runtime = self._runtime
         tunnels = await runtime.status()
         return {
@@ -53,6 +60,7 @@ class Control:
             "data_plane": to_plain(runtime.data_plane),
             "generation": 0 if runtime.document is None else runtime.document.generation,
             "health": to_plain(runtime.health()),
+            "parts": to_plain(runtime.parts(tunnels)),
             "counters": runtime.counters(),
             "exchanges": to_plain(runtime.exchanges()),
         }
@@ -68,6 +76,10 @@ class Control:
         except LocalError as error:
             return {"accepted": False, "message": str(error)}
         return {"accepted": True, "message": f"{verb} started"}
+
+    async def log_level(self, params: dict[str, Any], _connection: Connection) -> dict[str, Any]:
+        """Return what ``iked`` and its parts log from, after setting one of them where params name it."""
+        return log_levels.answer(("iked", *log_levels.PARTS), params)
 
     async def events(self, params: dict[str, Any], _connection: Connection) -> dict[str, Any]:
         """Return the events after ``after`` of this boot."""

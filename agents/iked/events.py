@@ -16,9 +16,10 @@ from typing import Any
 from agents.contract.codec import to_plain
 from agents.contract.events import KINDS, Event, Severity
 from agents.ike.outputs import Report
+from agents.iked.parts import part_of
+from agents.runtime.log_levels import logger_of
 from agents.runtime.logs import bound
 
-_log = logging.getLogger(__name__)
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
 _LONGEST_MESSAGE = 2_000
 
@@ -79,8 +80,9 @@ class EventRing:
             )
         )
         level = _LEVELS[kind.severity]
-        if _log.isEnabledFor(level):
-            bound(_log, tunnel=report.tunnel_id, trigger=report.code).log(level, "%s%s", message, _values(report))
+        log = logger_of(part_of(report))
+        if log.isEnabledFor(level):
+            bound(log, tunnel=report.tunnel_id, trigger=report.code).log(level, "%s%s", message, _values(report))
 
     def page(self, after: int, boot_id: str | None, limit: int = 1_000) -> dict[str, Any]:
         """Return the events after ``after`` in plain form; those of another ``boot_id`` start from the beginning."""

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, assert_never
 
 from agents import __version__
@@ -46,10 +46,12 @@ from agents.iked.effects import Effects
 from agents.iked.entropy import OsEntropy
 from agents.iked.events import EventRing
 from agents.iked.links import link_name
+from agents.iked.parts import Parts
 from agents.iked.sockets import NAT_T_PORT, IkeSockets
 from agents.iked.status import UnixTime, report
 from agents.iked.traffic import Traffic
 from agents.iked.userspace_driver import UserspaceDriver
+from agents.runtime import log_levels
 from agents.runtime.paths import Paths
 
 _CHANGE_DELAY_S = 0.1
@@ -71,6 +73,7 @@ class Runtime:
         self._timer_at: float | None = None
         self._unix = UnixTime(self._loop.time, time.time)
         self._started_at = time.time()
+        self._parts = Parts(time.time)
         self.engine = Engine(OsEntropy())
         self.document: GatewayDocument | None = None
         self._preshared_keys = PresharedKeys()
@@ -128,6 +131,7 @@ class Runtime:
         self.document = document
         self._preshared_keys = PresharedKeys(document.preshared_keys)
         self.credentials.configure(document)
+        self._parts.configure(document)
         self.engine.configure(document, self._loop.time())
         self._after_input()
         for tunnel_id in gone:
@@ -249,7 +253,13 @@ class Runtime:
             pid=os.getpid(),
             started_at=round(self._started_at, 3),
             detail="; ".join(problems),
+            log_level=log_levels.level_of("iked"),
         )
+
+    def parts(self, tunnels: Sequence[TunnelStatus]) -> tuple[ComponentHealth, ...]:
+        """Return how the parts are that the document needs."""
+        problems = self.problems.get("data plane", [])
+        return self._parts.report(self.engine.loads(), tunnels, self.credentials.state, problems)
 
     def counters(self) -> dict[str, int]:
         """Return how often each event happened, those too many for the ring included."""

@@ -23,10 +23,14 @@ class DocumentCertificateError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """A document's certificates by id: ``own`` chains (leaf first) and ``anchors``."""
+    """A document's certificates by id: ``own`` chains (leaf first) and ``anchors``.
+
+    ``shown`` are those of our own that enabled tunnels show.
+    """
 
     own: dict[str, tuple[Certificate, ...]] = field(default_factory=dict)
     anchors: dict[str, Certificate] = field(default_factory=dict)
+    shown: frozenset[str] = frozenset()
 
     def key_name(self, certificate: str) -> str | None:
         """Return the name of the private key that belongs to one of our certificates."""
@@ -46,7 +50,8 @@ def parse(document: GatewayDocument) -> Certificates:
         each.id: _read(f"trust_anchors[{index}].certificate", each.certificate)
         for index, each in enumerate(document.trust_anchors)
     }
-    return Certificates(own=own, anchors=anchors)
+    named = {each.local_auth.certificate for each in document.tunnels if each.enabled}
+    return Certificates(own=own, anchors=anchors, shown=frozenset(own).intersection(named))
 
 
 def _read(path: str, text: str) -> Certificate:
@@ -56,27 +61,37 @@ def _read(path: str, text: str) -> Certificate:
         raise DocumentCertificateError(path, error.message) from None
 
 
-def problems(
-    document: GatewayDocument, certificates: Certificates, keys: KeyFolder, moment: datetime.datetime
-) -> list[tuple[str, str]]:
-    """Return what keeps enabled tunnels from showing their certificates, as event codes and sentences.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why one of our certificates cannot be shown: an event code, its id in the document, a sentence."""
+
+    code: str
+    certificate: str
+    sentence: str
+
+
+def problems(certificates: Certificates, keys: KeyFolder, moment: datetime.datetime) -> list[Problem]:
+    """Return what keeps enabled tunnels from showing their certificates.
 
     None of it refuses a document: a key may come later, and an expired certificate must not block another edit.
     """
-    used = {each.local_auth.certificate for each in document.tunnels if each.enabled}
-    found: list[tuple[str, str]] = []
+    found: list[Problem] = []
+
+    def add(code: str, name: str, why: str) -> None:
+        found.append(Problem(code=code, certificate=name, sentence=f"certificate {name}: {why}"))
+
     for name, chain in certificates.own.items():
-        if name not in used:
+        if name not in certificates.shown:
             continue
         key = key_id(chain[0].spki)
         try:
             if keys.find(key) is None:
-                found.append(("ike.key-missing", f"certificate {name}: its private key ({key}) is not on this gateway"))
+                add("ike.key-missing", name, f"its private key ({key}) is not on this gateway")
         except KeyFileError as error:
-            found.append(("ike.key-refused", f"certificate {name}: {error}"))
+            add("ike.key-refused", name, str(error))
         for each in chain:
             if moment > each.not_after:
-                found.append(("ike.own-certificate-expired", f"certificate {name}: {each.text} has expired"))
+                add("ike.own-certificate-expired", name, f"{each.text} has expired")
             elif moment < each.not_before:
-                found.append(("ike.own-certificate-expired", f"certificate {name}: {each.text} is not valid yet"))
+                add("ike.own-certificate-expired", name, f"{each.text} is not valid yet")
     return found

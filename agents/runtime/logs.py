@@ -16,6 +16,8 @@ import time
 from collections.abc import MutableMapping
 from typing import Any
 
+from agents.runtime.log_levels import component_of
+
 FIELDS = ("tunnel", "ike_sa", "child_sa", "trigger")
 LEVELS = ("debug", "info", "warning", "error")
 FORMAT_VARIABLE = "VPN_AGENT_LOG_FORMAT"
@@ -64,7 +66,8 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return one line, and the traceback below it where there is one."""
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        text = f"{_time(record)} {record.levelname.lower()} {self._component}{fields} {record.getMessage()}"
+        component = component_of(record.name, self._component)
+        text = f"{_time(record)} {record.levelname.lower()} {component}{fields} {record.getMessage()}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return text
@@ -82,7 +85,7 @@ class JsonFormatter(logging.Formatter):
         entry: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),
-            "component": self._component,
+            "component": component_of(record.name, self._component),
             "logger": record.name,
             "message": record.getMessage(),
             **_fields(record),

@@ -1,7 +1,7 @@
 """``make demo``: the main job on one machine, in the foreground.
 
 Builds the lab, starts the console outside and an agent in each managed gateway's namespace, enrols the agents,
-creates what an operator would create through the services the browser uses, deploys, waits until both tunnels are
+creates what an operator would create through the services the browser uses, deploys, waits until the tunnels are
 up, keeps real traffic flowing and says where to log in. Ctrl-C or SIGTERM takes everything down again.
 """
 
@@ -23,9 +23,11 @@ from types import FrameType
 
 from deploy.lab import seed, workspace
 from deploy.lab.netns import LabError, Namespace
+from deploy.lab.profiles import swanctl_conf
 from deploy.lab.relay import OutsideRelay
 from deploy.lab.strongswan import StrongSwan
-from deploy.lab.topology import EXTRANET, LYON, PARIS, Network, Site
+from deploy.lab.topology import EXTRANET, LYON, OFFICE, PARIS, Network, Site
+from deploy.lab.vici import Message
 from deploy.lab.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,41 +35,23 @@ AGENT_PORT = 8470
 UP_WITHIN_S = 60.0
 SETUP_WITHIN_S = 60.0
 
-_SWANCTL = """
-connections {{
-  paris {{
-    version = 2
-    local_addrs = {local}
-    remote_addrs = {remote}
-    proposals = aes256gcm16-prfsha384-ecp256,aes256gcm16-prfsha384-x25519,aes256-sha256-ecp256
-    encap = yes
-    dpd_delay = 10s
-    local {{
-      auth = psk
-      id = {local}
-    }}
-    remote {{
-      auth = psk
-      id = {remote}
-    }}
-    children {{
-      lan {{
-        local_ts = {local_ts}
-        remote_ts = {remote_ts}
-        esp_proposals = aes256gcm16-ecp256,aes256gcm16,aes256-sha256
-        dpd_action = clear
-      }}
-    }}
-  }}
-}}
-secrets {{
-  ike-paris {{
-    id-local = {local}
-    id-remote = {remote}
-    secret = 0x{psk}
-  }}
-}}
-"""
+_IKEV2: Message = {
+    "version": "2",
+    "proposals": ["aes256gcm16-prfsha384-ecp256", "aes256gcm16-prfsha384-x25519", "aes256-sha256-ecp256"],
+    "dpd_delay": "10s",
+}
+_IKEV1: Message = {
+    "version": "1",
+    "aggressive": "no",
+    "proposals": ["aes256-sha256-modp2048"],
+    "dpd_delay": "10s",
+    "dpd_timeout": "50s",
+}
+PEERS: Sequence[tuple[Site, str, Message, list[str]]] = (
+    (EXTRANET, "A partner's strongSwan", _IKEV2, ["aes256gcm16-ecp256", "aes256gcm16", "aes256-sha256"]),
+    (OFFICE, "An older office: IKEv1 in Main Mode", _IKEV1, ["aes256-sha256-modp2048"]),
+)
+"""The gateways that are not ours to manage: what they are, how their strongSwan speaks IKE, and its ESP."""
 
 
 class Demo:
@@ -79,12 +63,12 @@ class Demo:
         self.work = Workspace(directory)
         self.network = Network(prefix)
         self.stop = threading.Event()
-        self.extranet: StrongSwan | None = None
+        self.peers: list[StrongSwan] = []
         self.url = f"http://127.0.0.1:{port}"
         self.password = secrets.token_urlsafe(9)
 
     def run(self) -> None:
-        """Build, start, wait for both tunnels, then stay until told to stop; always takes everything down."""
+        """Build, start, wait for the tunnels, then stay until told to stop; always takes everything down."""
         failed = True
         try:
             self.start()
@@ -101,7 +85,7 @@ class Demo:
         """Bring everything up and write ``demo.json``; raises :class:`LabError` where something does not come up."""
         self.work.open()
         self._require_free_port()
-        say("Building the lab: gateways paris, lyon and extranet, a host behind each, an internet between them")
+        say("Building the lab: gateways paris, lyon, extranet and office, a host behind each, an internet between them")
         self.work.namespaces.extend(self.network.namespaces.values())
         self.network.build()
         self.work.save()
@@ -113,22 +97,23 @@ class Demo:
         self._write_description()
 
     def _bring_tunnels_up(self) -> None:
-        psk = secrets.token_hex(32)
-        self._start_extranet(psk)
+        keys = {site.name: secrets.token_hex(32) for site, *_ in PEERS}
+        for site, _about, ike, esp in PEERS:
+            self._start_peer(site, ike, esp, keys[site.name])
         say("Creating keys and tunnels, and deploying them")
-        seed.create_tunnels(psk)
+        seed.create_tunnels(keys)
         say("Waiting for the tunnels to come up")
         began = time.monotonic()
         self.work.wait("tunnels up", self._tunnels_up, UP_WITHIN_S)
-        say(f"Both tunnels are up after {time.monotonic() - began:.1f} s")
+        say(f"All tunnels are up after {time.monotonic() - began:.1f} s")
         self._start_traffic()
 
     def close(self, *, keep_logs: bool) -> None:
         """Take everything down."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # going down already: let it finish
-        if self.extranet is not None:
-            self.extranet.stop()
+        for peer in self.peers:
+            peer.stop()
         if hasattr(self.work, "sockets"):
             self.work.close(keep_logs=keep_logs)
 
@@ -166,7 +151,8 @@ class Demo:
         relay.add(f"unix:{self.work.sockets}/console.sock", f"tcp:127.0.0.1:{self.port}")
         for site in (PARIS, LYON):
             self._start_agent(site, relay)
-        seed.create_extranet(EXTRANET)
+        for site, about, *_ in PEERS:
+            seed.create_extranet(site, about)
 
     def _start_agent(self, site: Site, relay: OutsideRelay) -> None:
         say(f"Enrolling the agent of {site.name} with a one-time token")
@@ -203,15 +189,22 @@ class Demo:
     def _printed(self, log: str, line: str) -> bool:
         return line in (self.work.logs / f"{log}.log").read_text(encoding="utf-8")
 
-    def _start_extranet(self, psk: str) -> None:
-        say("Starting strongSwan as the unmanaged gateway extranet")
-        configuration = _SWANCTL.format(
-            local=EXTRANET.outer_address, remote=PARIS.outer_address,
-            local_ts=EXTRANET.lan_network, remote_ts=PARIS.lan_network, psk=psk,
-        )  # fmt: skip
-        self.extranet = StrongSwan(self.network.gateways[EXTRANET.name], self.work.sockets / "extranet", configuration)
-        self.extranet.start()
-        self.extranet.wait_ready()
+    def _start_peer(self, site: Site, ike: Message, esp: list[str], psk: str) -> None:
+        say(f"Starting strongSwan as the unmanaged gateway {site.name}")
+        here, paris = site.outer_address, PARIS.outer_address
+        child: Message = {
+            "local_ts": site.lan_network, "remote_ts": PARIS.lan_network, "esp_proposals": esp, "dpd_action": "clear",
+        }  # fmt: skip
+        connection: Message = {
+            "local_addrs": here, "remote_addrs": paris, "encap": "yes", **ike,
+            "local": {"auth": "psk", "id": here}, "remote": {"auth": "psk", "id": paris}, "children": {"lan": child},
+        }  # fmt: skip
+        secret = {"id-local": here, "id-remote": paris, "secret": f"0x{psk}"}
+        configuration = swanctl_conf({"connections": {"paris": connection}, "secrets": {"ike-paris": secret}})
+        peer = StrongSwan(self.network.gateways[site.name], self.work.sockets / site.name, configuration)
+        self.peers.append(peer)
+        peer.start()
+        peer.wait_ready()
 
     def _tunnels_up(self) -> bool:
         return seed.all_up() and all(workspace.ping(here, there) for here, there, _ in self._checks())
@@ -223,6 +216,8 @@ class Demo:
             (hosts[LYON.name], PARIS.host_address, "paris-lyon"),
             (hosts[PARIS.name], EXTRANET.host_address, "paris-extranet"),
             (hosts[EXTRANET.name], PARIS.host_address, "paris-extranet"),
+            (hosts[PARIS.name], OFFICE.host_address, "paris-office"),
+            (hosts[OFFICE.name], PARIS.host_address, "paris-office"),
         ]
 
     def _start_traffic(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,10 @@ from deploy.lab.netns import LabError, Namespace, end_process
 FOLDER = Path(__file__).resolve().parents[2] / ".cache" / "libreswan"
 _PROGRAMS = FOLDER / "usr/libexec/ipsec"
 _LIBRARIES = FOLDER / "usr/lib/x86_64-linux-gnu"
+PASSWORD = "in transit"
+"""Of the PKCS #12 files that bring private keys into a daemon's database."""
+
+_SETUP = "config setup\n  ikev1-policy=accept\n"
 _IN_PLACE = 'mount -t tmpfs none /usr/libexec && ln -s "$0" /usr/libexec/ipsec && exec "$@"'
 """``pluto`` insists on its helpers' installed path: it gets that in a mount namespace of its own."""
 
@@ -48,8 +53,19 @@ class Libreswan:
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
 
-    def start(self, secrets: str, timeout_s: float = 20.0) -> None:
-        """Start the daemon with these contents of ``ipsec.secrets`` and let it listen. Raises LabError."""
+    def start(
+        self,
+        secrets: str,
+        timeout_s: float = 20.0,
+        *,
+        identities: Sequence[bytes] = (),
+        authorities: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Start the daemon with these contents of ``ipsec.secrets`` and let it listen. Raises LabError.
+
+        ``identities`` are PKCS #12 files with the password :data:`PASSWORD`, ``authorities`` trusted CAs by nickname in
+        DER. Both IKE versions are spoken.
+        """
         reason = missing()
         if reason is not None:
             raise LabError(reason)
@@ -57,8 +73,8 @@ class Libreswan:
         for name in ("nss", "ipsec.d"):
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
         self._write("ipsec.secrets", secrets)
-        self._write("ipsec.conf", "config setup\n")
-        self._run(FOLDER / "usr/bin/certutil", "-N", "-d", f"sql:{self.directory / 'nss'}", "--empty-password")
+        self._write("ipsec.conf", _SETUP)
+        self._fill_database(identities, authorities or {})
         self._output = (self.directory / "pluto.out").open("ab")
         self._process = self.namespace.start(
             "unshare", "--mount", "sh", "-c", _IN_PLACE, str(_PROGRAMS), str(_PROGRAMS / "pluto"),
@@ -87,13 +103,24 @@ class Libreswan:
     def add(self, name: str, connection: str) -> None:
         """Load one connection: the lines of its ``conn`` section. Raises LabError."""
         indented = "".join(f"  {line}\n" for line in connection.splitlines())
-        self._write("ipsec.conf", f"config setup\n\nconn {name}\n{indented}")
+        self._write("ipsec.conf", f"{_SETUP}\nconn {name}\n{indented}")
         where = ("--config", str(self.directory / "ipsec.conf"), "--ctlsocket", str(self._socket))
         self._run(_PROGRAMS / "addconn", *where, name)
 
     def whack(self, *arguments: str) -> str:
         """Tell the daemon something and return its words. Raises LabError with them where it did not succeed."""
         return self._run(_PROGRAMS / "whack", "--ctlsocket", str(self._socket), *arguments)
+
+    def _fill_database(self, identities: Sequence[bytes], authorities: Mapping[str, bytes]) -> None:
+        database = ("-d", f"sql:{self.directory / 'nss'}")
+        certutil, pk12util = FOLDER / "usr/bin/certutil", FOLDER / "usr/bin/pk12util"
+        self._run(certutil, "-N", *database, "--empty-password")
+        for name, certificate in authorities.items():
+            path = self._write(f"{name}.der", certificate)
+            self._run(certutil, "-A", *database, "-n", name, "-t", "CT,,", "-i", str(path))
+        for number, identity in enumerate(identities):
+            path = self._write(f"identity-{number}.p12", identity)
+            self._run(pk12util, "-i", str(path), *database, "-W", PASSWORD, "-K", "")
 
     def _run(self, program: Path, *arguments: str) -> str:
         done = subprocess.run(
@@ -103,10 +130,11 @@ class Libreswan:
             raise LabError(f"{program.name} {' '.join(arguments)}: {done.stdout}{done.stderr}".strip())
         return done.stdout
 
-    def _write(self, name: str, text: str) -> None:
+    def _write(self, name: str, content: str | bytes) -> Path:
         path = self.directory / name
         path.touch(mode=0o600)
-        path.write_text(text)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
 
 
 def _environment() -> dict[str, str]:

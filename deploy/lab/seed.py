@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.lab.netns import run
-from deploy.lab.topology import EXTRANET, LYON, PARIS, Site
+from deploy.lab.topology import EXTRANET, LYON, OFFICE, PARIS, Site
 
 if TYPE_CHECKING:
     from vpnconsole.accounts.models import User
@@ -58,13 +59,13 @@ def create_gateway(site: Site, agent_host: str, agent_port: int) -> str:
     return services.issue_enrolment_token(_operator(), gateway).text()
 
 
-def create_extranet(site: Site) -> None:
+def create_extranet(site: Site, description: str) -> None:
     """Define a gateway that is not ours to manage."""
     from vpnconsole.gateways import services
     from vpnconsole.gateways.choices import GatewayKind
 
     data = services.GatewayInput(
-        name=site.name, kind=GatewayKind.EXTRANET, description="A partner's strongSwan",
+        name=site.name, kind=GatewayKind.EXTRANET, description=description,
         addresses=[services.AddressInput(address=site.outer_address)], protected_networks=[site.lan_network],
     )  # fmt: skip
     services.create_gateway(_operator(), data)
@@ -77,18 +78,19 @@ def contacted(name: str) -> bool:
     return Gateway.objects.get(name=name).last_contact_at is not None
 
 
-def create_tunnels(extranet_psk: str) -> None:
-    """Define paris-lyon and paris-extranet and deploy them."""
+def create_tunnels(extranet_psks: Mapping[str, str]) -> None:
+    """Define paris-lyon and paris's tunnels to the extranet gateways with these keys by name, and deploy them."""
     from vpnconsole.rollout.services import deploy
     from vpnconsole.vpn import keys
+    from vpnconsole.vpn.choices import IkeVersionChoice
 
     operator = _operator()
     between = keys.generate_psk(operator, name="paris-lyon", description="Generated for the tunnel paris-lyon")
-    partner = keys.create_psk(
-        operator, name="paris-extranet", value=extranet_psk, description="Agreed with the partner"
-    )
+    for name, value in extranet_psks.items():
+        keys.create_psk(operator, name=f"paris-{name}", value=value, description="Agreed with the partner")
     _create_tunnel("paris-lyon", PARIS, LYON, between.name)
-    _create_tunnel("paris-extranet", PARIS, EXTRANET, partner.name)
+    _create_tunnel("paris-extranet", PARIS, EXTRANET, "paris-extranet")
+    _create_tunnel("paris-office", PARIS, OFFICE, "paris-office", version=IkeVersionChoice.V1, policies="compatible")
     deploy(operator, note="First tunnels")
 
 
@@ -115,7 +117,9 @@ def _operator() -> User:
     return User.objects.get(username=OPERATOR)
 
 
-def _create_tunnel(name: str, here: Site, there: Site, psk: str) -> None:
+def _create_tunnel(
+    name: str, here: Site, there: Site, psk: str, *, version: str = "v2", policies: str = "default"
+) -> None:
     from vpnconsole.gateways.models import Gateway
     from vpnconsole.vpn import services
     from vpnconsole.vpn.inputs import EndInput, SelectorInput, TunnelInput
@@ -127,7 +131,7 @@ def _create_tunnel(name: str, here: Site, there: Site, psk: str) -> None:
     data = TunnelInput(
         name=name, end_a=end(here), end_b=end(there),
         selectors=[SelectorInput(network_a=here.lan_network, network_b=there.lan_network)],
-        ike_policy=IKEPolicy.objects.get(name="default"), ipsec_policy=IPsecPolicy.objects.get(name="default"),
-        psk=PresharedKey.objects.get(name=psk),
+        ike_policy=IKEPolicy.objects.get(name=policies), ipsec_policy=IPsecPolicy.objects.get(name=policies),
+        psk=PresharedKey.objects.get(name=psk), version=version,
     )  # fmt: skip
     services.create_tunnel(_operator(), data)

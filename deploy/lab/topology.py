@@ -1,10 +1,11 @@
-"""The demo's network: three gateways around an internet, a host behind each.
+"""The demo's network: four gateways around an internet, a host behind each.
 
 ::
 
     host-paris 10.1.0.10 -- paris 192.0.2.2 --\\
     host-lyon  10.2.0.10 -- lyon  198.51.100.2 -- internet
     host-extranet 10.3.0.10 -- extranet 203.0.113.2 --/
+    host-office 10.4.0.10 -- office 198.18.0.2 ------/
 
 Gateways have routes to each other's outer networks and no default route, so inner traffic that finds no tunnel goes
 nowhere. The outer links speak IPv4 only: what a capture in ``internet`` shows is IKE and ESP.
@@ -50,9 +51,13 @@ SITES = (
         name="extranet", outer_address="203.0.113.2", router_address="203.0.113.1", outer_network="203.0.113.0/24",
         lan_address="10.3.0.1", lan_network="10.3.0.0/24", host_address="10.3.0.10",
     ),
+    Site(
+        name="office", outer_address="198.18.0.2", router_address="198.18.0.1", outer_network="198.18.0.0/24",
+        lan_address="10.4.0.1", lan_network="10.4.0.0/24", host_address="10.4.0.10",
+    ),
 )  # fmt: skip
 
-PARIS, LYON, EXTRANET = SITES
+PARIS, LYON, EXTRANET, OFFICE = SITES
 
 
 class Network:

@@ -116,6 +116,8 @@ class FakeIked:
         self.events: list[Event] = []
         self.ring = 1_000
         self.refuse_configuration = ""
+        self.parts = (ComponentHealth(name="iked.v2", healthy=True, log_level="information"),)
+        self.levels = {"iked": "information", "iked.v2": "information"}
         self.action_answer: dict[str, Any] = {"accepted": True, "message": "negotiating"}
         self.configured = asyncio.Event()
         handlers = {
@@ -123,6 +125,7 @@ class FakeIked:
             "status": self._status,
             "action": self._action,
             "events": self._events,
+            "log_level": self._log_level,
         }
         self._server = Server(path, handlers)
 
@@ -171,6 +174,7 @@ class FakeIked:
             "data_plane": to_plain(DataPlaneStatus(driver=self.driver, reason="because the test says so")),
             "generation": current.generation if current else 0,
             "health": to_plain(ComponentHealth(name="iked", healthy=True, pid=1)),
+            "parts": to_plain(self.parts),
             "counters": {"drop.malformed": 3, "esp.replay": 2},
             "exchanges": to_plain((ExchangeCounters(exchange="ike-auth", requests_in=7, refused=1),)),
         }
@@ -178,6 +182,11 @@ class FakeIked:
     async def _action(self, params: dict[str, Any], _connection: Connection) -> Any:
         self.actions.append((params["verb"], params["tunnel_id"]))
         return self.action_answer
+
+    async def _log_level(self, params: dict[str, Any], _connection: Connection) -> Any:
+        if params:
+            self.levels[params["component"]] = params["level"]
+        return {"levels": self.levels}
 
     async def _events(self, params: dict[str, Any], _connection: Connection) -> Any:
         after = params["after"] if params["boot_id"] == self.boot_id else 0

@@ -182,7 +182,9 @@ async def test_status_lists_every_tunnel(door: Door) -> None:
     assert [(each.name, each.state, each.routes) for each in status.tunnels] == [
         ("paris-lyon", TunnelState.UP, ("10.2.0.0/24",))
     ]
-    assert {each.name: each.healthy for each in status.components} == {"agentd": True, "iked": True, "espd": False}
+    health = {"agentd": True, "iked": True, "iked.v2": True, "espd": False}
+    assert {each.name: each.healthy for each in status.components} == health
+    assert {each.name: each.log_level for each in status.components}["iked.v2"] == "information"
 
 
 async def test_events_are_paged(door: Door) -> None:

@@ -22,6 +22,10 @@ from agents.contract.config import (
     GatewayDocument,
     Identity,
     IdentityType,
+    IkePolicy,
+    IkeProposal,
+    IkeVersion,
+    IpsecProposal,
     LocalAuthentication,
     RemoteAuthentication,
     TrustAnchor,
@@ -34,6 +38,8 @@ from tests.pki import der
 
 ROOT = pki.Authority.root()
 LEAF = ROOT.intermediate().leaf("paris", dns=("paris",))
+IKEV1 = IkeProposal(encryption="aes-128-cbc", integrity="hmac-sha1-96", prf="prf-hmac-sha1", group="group-14")
+ESP_OF_IKEV1 = IpsecProposal(encryption="aes-128-cbc", integrity="hmac-sha1-96")
 NOT_DER = base64.b64encode(b"no certificate").decode()
 
 
@@ -47,10 +53,18 @@ def certified(
     anchor: str | None = None,
     signatures: tuple[str, ...] = (),
     name: str = "lyon",
+    version: IkeVersion = IkeVersion.V2,
+    key_type: str | None = None,
 ) -> GatewayDocument:
+    if key_type is not None:
+        chain = tuple(map(text, ROOT.leaf("paris", dns=("paris",), private_key=pki.key(key_type, "paris")).chain))
+    plain = tunnel()
+    if version.allows_v1:
+        net = dataclasses.replace(plain.children[0], proposals=(ESP_OF_IKEV1,))
+        plain = dataclasses.replace(plain, version=version, ike=IkePolicy(proposals=(IKEV1,)), children=(net,))
     kind = IdentityType.DN if "=" in name else IdentityType.FQDN
     shown = dataclasses.replace(
-        tunnel(),
+        plain,
         local_auth=LocalAuthentication(kind=AuthKind.CERTIFICATE, certificate="own", signatures=signatures),
         remote_auth=RemoteAuthentication(kind=AuthKind.CERTIFICATE),
         remote=Endpoint(address="192.0.2.9", identity=Identity(type=kind, value=name)),
@@ -76,6 +90,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"signatures": ("ecdsa-sha2-256", "rsa-sha2-256")},
         "tunnels[0].local_auth.signatures[1]",
     ),
+    "key that IKEv1 cannot sign with": (
+        {"key_type": "ed25519", "version": IkeVersion.V1},
+        "tunnels[0].local_auth.certificate",
+    ),
+    "key that only IKEv2 can sign with": (
+        {"key_type": "ed448", "version": IkeVersion.V2_ELSE_V1},
+        "tunnels[0].local_auth.certificate",
+    ),
     "name that is none": ({"name": "CN=lyon,nonsense"}, "tunnels[0].remote.identity.value"),
 }
 
@@ -88,7 +110,17 @@ async def test_what_cannot_be_read_is_refused_with_its_path(case: str) -> None:
     assert caught.value.path == path
 
 
-@pytest.mark.parametrize("changes", [{}, {"signatures": ("ecdsa-sha2-384", "method-9")}, {"name": "CN=lyon,O=*"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"signatures": ("ecdsa-sha2-384", "method-9")},
+        {"name": "CN=lyon,O=*"},
+        {"key_type": "rsa-2048", "version": IkeVersion.V1},
+        {"key_type": "ecdsa-p384", "version": IkeVersion.V2_ELSE_V1},
+        {"key_type": "ed25519", "version": IkeVersion.V2},
+    ],
+)
 async def test_good_ones_are_taken(changes: dict[str, Any]) -> None:
     await applicable.check(certified(**changes), FakeHost())
 

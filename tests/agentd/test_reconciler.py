@@ -126,6 +126,7 @@ async def test_a_restarted_iked_is_configured_again_and_routes_wait_for_it(bench
     assert [(each.name, each.state) for each in status.tunnels] == [("paris-lyon", TunnelState.DOWN)]
     assert status.tunnels[0].reason is not None
     assert not {each.name: each.healthy for each in status.components}["iked"]
+    assert not [each.name for each in status.components if each.name.startswith("iked.")]
     assert bench.routed() == {ROUTE}
     async with FakeIked(bench.paths.iked_socket, boot_id="boot-2") as again:
         await eventually(lambda: again.documents)

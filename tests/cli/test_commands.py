@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -114,6 +115,7 @@ class FakeAgentd:
             "dropped": {"in": 9, "in.integrity": 1, "in.replay": 5, "in.policy": 3, "out": 2},
         }
         self.status = STATUS
+        self.levels = {"agentd": "information", "iked": "information", "iked.v1": "events"}
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -153,7 +155,18 @@ class FakeAgentd:
         async def counters(_params: dict[str, Any], _connection: Connection) -> Any:
             return self.counters
 
-        handlers = {"status": status, "events": events, "action": action, "counters": counters}
+        async def log_level(params: dict[str, Any], _connection: Connection) -> Any:
+            if params:
+                self.levels[params["component"]] = params["level"]
+            return {"levels": self.levels}
+
+        handlers = {
+            "status": status,
+            "events": events,
+            "action": action,
+            "counters": counters,
+            "log_level": log_level,
+        }
         async with Server(self.run / "agentd.sock", handlers):
             self._ready.set()
             await self._stop.wait()
@@ -234,6 +247,76 @@ def test_an_agent_that_is_away_is_a_sentence(tmp_path: Path, capsys: pytest.Capt
     assert ipsecstat.main(["--run", str(tmp_path)]) == 1
 
 
+def test_status_shows_every_part_with_its_version_and_log_level(
+    agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = (
+        ComponentHealth(name="iked", healthy=True, version="1.2", pid=7, log_level="information"),
+        ComponentHealth(
+            name="iked.credentials",
+            healthy=False,
+            version="1.2",
+            pid=7,
+            detail="certificates: 1 own, 1 CA, 1 cannot be used",
+            log_level="debug",
+        ),
+    )
+    agentd.status = dataclasses.replace(STATUS, components=parts)
+    assert vpn(agentd, "status") == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "COMPONENT STATE VERSION PID LOGS DETAIL" in lines
+    assert "iked healthy 1.2 7 information -" in lines
+    assert "iked.credentials not healthy 1.2 7 debug certificates: 1 own, 1 CA, 1 cannot be used" in lines
+
+
+def test_log_levels_are_shown_and_changed(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vpn(agentd, "log-level") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["PART", "LOGS", "FROM"],
+        ["agentd", "information"],
+        ["iked", "information"],
+        ["iked.v1", "events"],
+    ]
+    assert vpn(agentd, "log-level", "iked.v1", "debug") == 0
+    assert capsys.readouterr().out == "iked.v1 logs debug until its process ends.\n"
+    assert vpn(agentd, "log-level", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == agentd.levels
+    assert agentd.levels["iked.v1"] == "debug"
+
+
+def test_a_log_level_needs_a_part_and_both_must_be_known(
+    agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vpn(agentd, "log-level", "iked.v1") == 1
+    assert "none, errors, events, information, debug" in capsys.readouterr().err
+    for words in (("iked.v3", "debug"), ("iked.v1", "loud")):
+        with pytest.raises(SystemExit):
+            vpn(agentd, "log-level", *words)
+    assert agentd.levels["iked.v1"] == "events"
+
+
+def of_ikev1(tunnel: TunnelStatus) -> TunnelStatus:
+    sa = dataclasses.replace(
+        tunnel.ike_sas[0], version="v1", exchange_mode="aggressive", encryption="aes-128-cbc", integrity="hmac-sha1-96"
+    )
+    return dataclasses.replace(tunnel, ike_sas=(sa,))
+
+
+def test_a_tunnel_of_ikev1_says_version_and_mode(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    counted = ExchangeCounters(exchange="quick-mode", requests_in=2, responses_out=2, retransmissions_in=1)
+    agentd.status = dataclasses.replace(STATUS, tunnels=(of_ikev1(UP), DOWN), exchanges=(*STATUS.exchanges, counted))
+    assert vpn(agentd, "status", "paris-lyon") == 0
+    assert f"IKEv1 aggressive mode SA {'1' * 16}_{'2' * 16} established, initiator" in capsys.readouterr().out
+    assert aix(agentd, "cmd=list", "phase=1", "numlist=1") == 0
+    assert "Active  IKEv1 aggressive mode  192.0.2.1:4500" in capsys.readouterr().out
+    assert aix(agentd, "cmd=list", "--json") == 0
+    assert [row["ike"] for row in json.loads(capsys.readouterr().out)][:2] == ["IKEv1 aggressive mode", ""]
+    assert ipsecstat.main(["--run", str(agentd.run)]) == 0
+    line = "quick-mode: requests 2 in, 0 out; answers 0 in, 2 out; again 1 in, 0 out; refused 0"
+    assert line in capsys.readouterr().out.splitlines()
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert vpn_agent.main(["version"]) == 0
     assert capsys.readouterr().out.strip() == VERSION
@@ -247,12 +330,12 @@ def test_ike_list_shows_both_phases(agentd: FakeAgentd, capsys: pytest.CaptureFi
     assert aix(agentd, "cmd=list") == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
-        "Phase Tun Id Status Local Id Remote Id Name",
-        "1 1 Active 192.0.2.1:4500 192.0.2.2:4500 paris-lyon",
-        "2 1 Active 10.1.0.0/24 10.2.0.0/24 paris-lyon/net",
-        "1 2 Dormant not available not available paris-rome",
-        "2 2 Dormant not available not available paris-rome/net",
-        "2 3 Dormant not available not available paris-rome/voice",
+        "Phase Tun Id Status IKE Local Id Remote Id Name",
+        "1 1 Active IKEv2 192.0.2.1:4500 192.0.2.2:4500 paris-lyon",
+        "2 1 Active - 10.1.0.0/24 10.2.0.0/24 paris-lyon/net",
+        "1 2 Dormant not available not available not available paris-rome",
+        "2 2 Dormant - not available not available paris-rome/net",
+        "2 3 Dormant - not available not available paris-rome/voice",
     ]
     assert aix(agentd, "cmd=list", "phase=2", "numlist=2,3", "--json") == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["paris-rome/net", "paris-rome/voice"]
@@ -286,6 +369,17 @@ def test_ike_log_filters_by_level(agentd: FakeAgentd, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == ""
 
 
+def test_ike_log_has_what_ikev1_says(
+    agentd: FakeAgentd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = ("ikev1.psk-mismatch", "wire.isakmp", "agent.started")
+    said = [dataclasses.replace(EVENTS[2], sequence=number, code=code) for number, code in enumerate(codes, 1)]
+    monkeypatch.setattr(f"{__name__}.EVENTS", tuple(said))
+    assert aix(agentd, "cmd=log", "--json") == 0
+    shown = [json.loads(line)["code"] for line in capsys.readouterr().out.splitlines()]
+    assert shown == ["ikev1.psk-mismatch", "wire.isakmp"]
+
+
 @pytest.mark.parametrize("words", [(), ("cmd=explode",), ("cmd=list", "colour=red")])
 def test_ike_explains_itself(agentd: FakeAgentd, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert aix(agentd, *words) == 2
@@ -316,8 +410,6 @@ def test_ipsecstat_prints_real_numbers_or_says_there_are_none(
 
 
 def test_ipsecstat_invents_nothing_while_iked_is_away(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
-    import dataclasses
-
     agentd.status = dataclasses.replace(STATUS, data_plane=DataPlaneStatus(reason="iked stopped"), exchanges=())
     agentd.counters = {"events": None, "dropped": None}
     assert ipsecstat.main(["--run", str(agentd.run), "--json"]) == 0

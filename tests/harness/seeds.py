@@ -241,7 +241,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     of_v1 = -(-options.count // 10) if options.count_v1 is None else options.count_v1
-    checks = [("IKEv2", check, options.count)]
+    checks: list[tuple[str, Callable[[int], tuple[int, str | None]], int]] = [("IKEv2", check, options.count)]
     checks += [(f"IKEv1 {mode} mode", each, of_v1) for mode, each in seeds_v1().items()]
     wrong = 0
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:

@@ -119,9 +119,7 @@ def run_seed(seed: int, mode: ExchangeMode) -> Cast:
     for host, side in zip(cast.hosts, cast.sides, strict=True):
         tunnel = side.tunnels[0]  # renewing would go on for ever, and so would attempts with the wrong secret
         children = tuple(replace(each, lifetime_s=86_400) for each in tunnel.children)
-        side.change(
-            enabled=seed % 20 != 19, ike=replace(tunnel.ike, lifetime_s=86_400), children=children
-        )
+        side.change(enabled=seed % 20 != 19, ike=replace(tunnel.ike, lifetime_s=86_400), children=children)
         host.configure(side.document())
     world.run(200)
     return cast

@@ -196,6 +196,8 @@ def test_an_answer_of_too_many_odd_ranges_is_refused() -> None:
 
 
 class _Owner:
+    version = "v2"
+
     def __init__(self, due: float | None) -> None:
         self.due = due
         self.scheduled_at: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agents.contract.codec import from_plain
 from agents.contract.config import (
     AuthKind,
     Certificate,
@@ -29,9 +31,11 @@ from agents.contract.config import (
     TrustAnchor,
     Tunnel,
 )
-from agents.contract.status import TunnelState
+from agents.contract.status import ComponentHealth, TunnelState
 from agents.dataplane.base import Direction
 from agents.pki.keys import KeyFolder
+from agents.runtime import log_levels
+from agents.runtime.rpc import RpcError
 from tests import pki
 from tests.pki import Authority, Leaf, der
 
@@ -73,7 +77,7 @@ def by_psk(name: str, secret: bytes = b"a shared secret", **changes: Any) -> Gat
 
 
 def by_certificate(name: str, own: Leaf, root: Authority, **changes: Any) -> GatewayDocument:
-    proving = {
+    proving: dict[str, Any] = {
         "local_auth": LocalAuthentication(kind=AuthKind.CERTIFICATE, certificate="own"),
         "remote_auth": RemoteAuthentication(kind=AuthKind.CERTIFICATE, revocation=Revocation.OFF),
     }
@@ -174,3 +178,110 @@ async def test_keys_that_differ_are_told_at_both_ends(pair: tuple[Daemon, Daemon
     assert (told.state, told.reason.code) == (TunnelState.DOWN, "ikev1.psk-mismatch")
     ours = await alpha.until("beta", lambda now: now.reason is not None)
     assert ours.state is not TunnelState.UP
+
+
+async def parts(daemon: Daemon) -> dict[str, ComponentHealth]:
+    """Return the parts by name."""
+    return {
+        each.name: each for each in [from_plain(ComponentHealth, plain) for plain in (await daemon.status())["parts"]]
+    }
+
+
+async def test_the_parts_that_the_document_needs_say_how_they_are(pair: tuple[Daemon, Daemon]) -> None:
+    alpha, beta = pair
+    assert await parts(alpha) == {}
+    await beta.configure(by_psk("beta"))
+    await alpha.configure(by_psk("alpha"))
+    await alpha.until_up("beta")
+    found = await parts(alpha)
+    assert {name: each.healthy for name, each in found.items()} == {"iked.v1": True, "iked.tunnels": True}
+    assert found["iked.v1"].detail == "1 tunnel, 1 IKE SA, 1 pair of IPsec SAs"
+    assert found["iked.tunnels"].detail == "1 tunnel: 1 up"
+    await alpha.configure(by_psk("alpha", version=IkeVersion.V2_ELSE_V1))
+    assert set(await parts(alpha)) == {"iked.router", "iked.v1", "iked.v2", "iked.tunnels"}
+
+
+async def test_credentials_that_cannot_be_used_are_told_until_they_can(pair: tuple[Daemon, Daemon]) -> None:
+    alpha, _ = pair
+    root = Authority.root()
+    leaf = root.leaf("alpha", dns=("alpha.example",))
+    await alpha.configure(by_certificate("alpha", leaf, root))
+    missing = (await parts(alpha))["iked.credentials"]
+    assert not missing.healthy
+    assert missing.detail.startswith("certificates: 1 own, 1 CA, 1 cannot be used; certificate own: its private key")
+    KeyFolder(alpha.paths.keys).add(leaf.key)
+    found = (await parts(alpha))["iked.credentials"]
+    assert (found.healthy, found.detail) == (True, "certificates: 1 own, 1 CA")
+    old = root.leaf("alpha", dns=("alpha.example",), valid=(pki.now() - 9 * pki.DAY, pki.now() - pki.DAY))
+    KeyFolder(alpha.paths.keys).add(old.key)
+    await alpha.configure(by_certificate("alpha", old, root))
+    expired = (await parts(alpha))["iked.credentials"]
+    assert (expired.healthy, expired.detail.endswith("has expired")) == (False, True)
+
+
+async def test_a_bug_shows_in_the_health_of_its_part(
+    pair: tuple[Daemon, Daemon], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alpha, beta = pair
+
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    with monkeypatch.context() as breaking:
+        breaking.setattr("agents.ike.v1.door.Door.first_message", broken)
+        await beta.configure(by_psk("beta"))
+        await alpha.configure(by_psk("alpha"))
+        await beta.until_event("ike.bug")
+    found = (await parts(beta))["iked.v1"]
+    assert not found.healthy
+    assert "met (ike.bug)" in found.detail
+    assert (await parts(alpha))["iked.v1"].healthy
+    await alpha.until_up("beta")
+
+
+@pytest.mark.usefixtures("log_levels_as_before")
+async def test_levels_are_each_parts_own_and_change_at_once(
+    pair: tuple[Daemon, Daemon], caplog: pytest.LogCaptureFixture
+) -> None:
+    alpha, beta = pair
+    levels = (await alpha.client.call("log_level", {"component": "iked.v1", "level": "debug"}))["levels"]
+    assert levels["iked.v1"] == "debug"
+    await alpha.client.call("log_level", {"component": "iked.tunnels", "level": "none"})
+    with pytest.raises(RpcError):
+        await alpha.client.call("log_level", {"component": "iked.v1", "level": "loud"})
+    await beta.configure(by_psk("beta"))
+    await alpha.configure(by_psk("alpha"))
+    await alpha.until_up("beta")
+    assert (await parts(alpha))["iked.v1"].log_level == "debug"
+    lines = [record.getMessage() for record in caplog.records if record.name == "agents.iked.v1"]
+    for expected in ("main-mode 0x00000000, ", "main-mode 0x00000000, encrypted", "quick-mode 0x"):
+        assert [line for line in lines if line.startswith("> ") and expected in line]
+    assert "IKE SA established with" in "\n".join(lines)
+    assert not [record for record in caplog.records if record.name == "agents.iked.tunnels"]
+
+
+@pytest.mark.usefixtures("log_levels_as_before")
+@pytest.mark.parametrize("mode", list(ExchangeMode))
+async def test_no_secret_shows_in_log_status_or_events(
+    pair: tuple[Daemon, Daemon], caplog: pytest.LogCaptureFixture, mode: ExchangeMode
+) -> None:
+    """A planted pre-shared key that both have, then one that only one end has, with everything logged."""
+    alpha, beta = pair
+    planted, wrong = b"planted secret of both", b"planted secret of one"
+    for component in ("iked", *log_levels.PARTS):
+        await alpha.client.call("log_level", {"component": component, "level": "debug"})
+    await beta.configure(by_psk("beta", planted, mode=mode))
+    await alpha.configure(by_psk("alpha", planted, mode=mode))
+    await alpha.until_up("beta")
+    keys = [spec.encryption_key for spec in alpha.driver.sas.values()]
+    keys += [spec.integrity_key for spec in alpha.driver.sas.values()]
+    await alpha.configure(by_psk("alpha", wrong, mode=mode))
+    await (beta if mode is ExchangeMode.MAIN else alpha).until_event("ikev1.psk-mismatch")
+    seen = [caplog.text, *(repr(vars(record)) for record in caplog.records)]
+    for daemon in pair:
+        seen += [str(await daemon.status()), str(await daemon.events())]
+    text = "\n".join(seen)
+    assert "main-mode 0x" in text or "aggressive-mode 0x" in text
+    for secret in (planted, wrong, *(key.reveal() for key in keys if key is not None)):
+        for form in (secret.hex(), base64.b64encode(secret).decode(), repr(secret)[2:-1]):
+            assert form not in text

@@ -16,11 +16,13 @@ from agents.contract.config import (
     ConnectionType,
     DataPlane,
     Endpoint,
+    ExchangeMode,
     GatewayDocument,
     Identity,
     IdentityType,
     IkePolicy,
     IkeProposal,
+    IkeVersion,
     IpsecProposal,
     PostquantumKey,
     PresharedKey,
@@ -98,12 +100,17 @@ class Cell:
 
     ``needs`` are names of ``swanctl --list-algs`` without which the peer does not offer it; ``impossible`` is the
     reason why it cannot be shown here, and then nothing is run. ``settings`` are values of strongswan.conf, and with
-    ``lab`` they decide which cells share daemons. ``up=False`` leaves bringing the tunnel up to the script.
+    ``lab`` they decide which cells share daemons. ``up=False`` leaves bringing the tunnel up to the script; ``answers``
+    lets our end as initiator take the peer's negotiations too. ``version``
+    and ``mode`` (IKEv1's) are ours; the peer has the same unless ``connection`` says otherwise. ``their_owners`` are
+    the identities that the peer keeps the pre-shared key under, empty for all.
     """
 
     axis: str
     name: str
     roles: tuple[str, ...] = ROLES
+    version: IkeVersion = IkeVersion.V2
+    mode: ExchangeMode = ExchangeMode.MAIN
     ike: tuple[IkeProposal, ...] = (GCM,)
     esp: tuple[IpsecProposal, ...] = (ESP_GCM,)
     pfs: tuple[str, ...] = ()
@@ -122,10 +129,13 @@ class Cell:
     proof: Proof | None = None
     ppks: Mapping[str, bytes] = field(default_factory=dict)
     their_ppks: Mapping[str, bytes] | None = None
+    their_psk: bytes | None = None
+    their_owners: tuple[str, ...] = ()
     lab: str = "direct"
     settings: tuple[tuple[str, str], ...] = ()
     script: tuple[Step, ...] = ()
     up: bool = True
+    answers: bool = False
     needs: tuple[str, ...] = ()
     impossible: str = ""
     quick: bool = False
@@ -174,12 +184,14 @@ def tunnel_id(number: int) -> str:
 
 def our_document(cell: Cell, role: str, place: Place, number: int) -> GatewayDocument:
     """Return our side of a cell."""
+    begins = ConnectionType.BOTH if cell.answers else ConnectionType.INITIATOR_ONLY
     remote = Endpoint(address=place.theirs_as_seen, identity=cell.our_remote_identity or cell.their_identity)
     tunnel = Tunnel(
         id=tunnel_id(number),
         name="cell",
         remote=remote,
-        ike=IkePolicy(proposals=cell.ike, **{"dpd_interval_s": 0, **cell.policy}),
+        version=cell.version,
+        ike=IkePolicy(proposals=cell.ike, exchange_mode=cell.mode, **{"dpd_interval_s": 0, **cell.policy}),
         children=tuple(
             Child(
                 name=net.name,
@@ -193,7 +205,7 @@ def our_document(cell: Cell, role: str, place: Place, number: int) -> GatewayDoc
         ),
         **{
             "local": Endpoint(address=place.ours, identity=cell.our_identity),
-            "connection_type": ConnectionType.INITIATOR_ONLY if role == INITIATOR else ConnectionType.RESPONDER_ONLY,
+            "connection_type": begins if role == INITIATOR else ConnectionType.RESPONDER_ONLY,
             **cell.tunnel,
         },
     )
@@ -223,7 +235,7 @@ def their_connection(cell: Cell, place: Place) -> Message:
     ours, theirs = cell.their_words or (their_word(cell.our_identity), their_word(cell.their_identity))
     esp = cell.their_esp or ",".join(words.esp_keywords(each, cell.pfs) for each in cell.esp)
     connection: Message = {
-        "version": "2",
+        **_spoken(cell),
         "local_addrs": [place.theirs],
         "remote_addrs": [place.ours_as_seen],
         "proposals": (cell.their_ike or ",".join(words.ike_keywords(each) for each in cell.ike)).split(","),
@@ -246,6 +258,13 @@ def their_connection(cell: Cell, place: Place) -> Message:
     if cell.proof is not None:
         cell.proof.put_theirs(connection)
     return _merged(connection, cell.connection)
+
+
+def _spoken(cell: Cell) -> Message:
+    if cell.version is not IkeVersion.V1:
+        return {"version": "2"}
+    aggressive = "yes" if cell.mode is ExchangeMode.AGGRESSIVE else "no"
+    return {"version": "1", "aggressive": aggressive, "reauth_time": "0s"}
 
 
 def their_word(identity: Identity) -> str:

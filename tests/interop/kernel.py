@@ -1,4 +1,4 @@
-"""The matrix of what only a kernel carries, and its lab: XFRM on both sides, so a machine with ESP (User Mode Linux).
+"""The matrices of what only a kernel carries, and its lab: XFRM on both sides, so a machine with ESP (User Mode Linux).
 
 The cells are :mod:`tests.interop.cells`' own; ``tests/kernel/guest/interop_cells.py`` runs them.
 """
@@ -26,7 +26,7 @@ AH_AXIS = "AH integrity"
 _CBC = IpsecProposal(encryption="aes-256-cbc", integrity="hmac-sha2-256-128")
 _LARGE_OCTETS = 1000
 _PLAIN = Net()
-_COMPRESSED = ("proto comp",)
+COMPRESSED = ("proto comp",)
 
 
 class KernelGateway(OurGateway):
@@ -56,7 +56,7 @@ class KernelLab(Lab):
 
     def make_theirs(self, directory: Path) -> StrongSwan:
         """Return strongSwan with its kernel-netlink plugin; what it rekeyed goes at once, so that states count."""
-        settings = {**self._settings, "delete_rekeyed_delay": "0"}
+        settings = {**self._settings, "delete_rekeyed_delay": "0", "delete_rekeyed": "yes"}
         return StrongSwan(self.their_space, directory, settings=settings, kernel_esp=True)
 
     @contextmanager
@@ -72,31 +72,31 @@ def cells() -> list[Cell]:
 
 
 def _kinds() -> list[Cell]:
-    transport, six = _hosts(OURS, THEIRS), _hosts(OURS_6, THEIRS_6)
+    transport, six = hosts(OURS, THEIRS), hosts(OURS_6, THEIRS_6)
     extended = {"sequence_numbers": SequenceNumbers.EXTENDED}
     return [
-        _cell("tunnel mode", shown=("proto esp", "mode tunnel")),
-        _cell("tunnel mode in UDP", shown=("encap type espinudp",), tunnel={"force_udp_encapsulation": True}),
-        _cell("transport mode", net=transport, shown=("mode transport",), quick=True),
-        _cell("transport mode over IPv6", net=six, outer=6, shown=("mode transport",)),
-        _cell("extended sequence numbers, AES-GCM", child=extended, theirs="aes128gcm16-esn", shown=("esn\n",)),
-        _cell(
+        cell("tunnel mode", shown=("proto esp", "mode tunnel")),
+        cell("tunnel mode in UDP", shown=("encap type espinudp",), tunnel={"force_udp_encapsulation": True}),
+        cell("transport mode", net=transport, shown=("mode transport",), quick=True),
+        cell("transport mode over IPv6", net=six, outer=6, shown=("mode transport",)),
+        cell("extended sequence numbers, AES-GCM", child=extended, theirs="aes128gcm16-esn", shown=("esn\n",)),
+        cell(
             "extended sequence numbers, AES-CBC with HMAC", child=extended, esp=_CBC, theirs="aes256-sha256-esn",
             shown=("esn\n",), quick=True,
         ),
-        _ah("AH, tunnel mode", "hmac-sha2-256-128", shown=("proto ah", "mode tunnel"), quick=True),
-        _ah("AH, transport mode", "hmac-sha2-256-128", net=transport, shown=("proto ah", "mode transport")),
-        _ah(
+        ah_cell("AH, tunnel mode", "hmac-sha2-256-128", shown=("proto ah", "mode tunnel"), quick=True),
+        ah_cell("AH, transport mode", "hmac-sha2-256-128", net=transport, shown=("proto ah", "mode transport")),
+        ah_cell(
             "AH with extended sequence numbers", "hmac-sha2-256-128", child=extended, numbers="-esn",
             shown=("proto ah", "esn\n"),
         ),
-        _cell("IPComp, tunnel mode", child={"ipcomp": True}, peer={"ipcomp": "yes"}, shown=_COMPRESSED, quick=True),
-        _cell(
-            "IPComp, transport mode", net=transport, child={"ipcomp": True}, peer={"ipcomp": "yes"}, shown=_COMPRESSED
+        cell("IPComp, tunnel mode", child={"ipcomp": True}, peer={"ipcomp": "yes"}, shown=COMPRESSED, quick=True),
+        cell(
+            "IPComp, transport mode", net=transport, child={"ipcomp": True}, peer={"ipcomp": "yes"}, shown=COMPRESSED
         ),
-        _cell("IPComp offered to a peer that does not want it", child={"ipcomp": True}),
+        cell("IPComp offered to a peer that does not want it", child={"ipcomp": True}),
         dataclasses.replace(
-            _cell("ESP inside AH", esp=IpsecProposal(encryption="aes-128-gcm-16", ah_integrity="hmac-sha2-256-128")),
+            cell("ESP inside AH", esp=IpsecProposal(encryption="aes-128-gcm-16", ah_integrity="hmac-sha2-256-128")),
             their_esp="aes128gcm16", needs=("AH around ESP in one child",),
         ),
     ]  # fmt: skip
@@ -104,12 +104,12 @@ def _kinds() -> list[Cell]:
 
 def _ah_algorithms() -> list[Cell]:
     return [
-        dataclasses.replace(_ah(row.label, slug), axis=AH_AXIS, script=(), needs=(words.INTEGRITY[slug].name,))
+        dataclasses.replace(ah_cell(row.label, slug), axis=AH_AXIS, script=(), needs=(words.INTEGRITY[slug].name,))
         for slug, row in algorithms.INTEGRITY.items()
     ]
 
 
-def _hosts(ours: str, theirs: str) -> Net:
+def hosts(ours: str, theirs: str) -> Net:
     """Return a child between the gateways themselves."""
     bits = 128 if ":" in ours else 32
     return Net(
@@ -118,7 +118,7 @@ def _hosts(ours: str, theirs: str) -> Net:
     )  # fmt: skip
 
 
-def _cell(
+def cell(
     name: str,
     *,
     net: Net = _PLAIN,
@@ -146,11 +146,11 @@ def _cell(
     return Cell(axis=AXIS, name=name, nets=(net,), esp=(esp,), their_esp=theirs, script=script, limit_s=40, **more)
 
 
-def _ah(name: str, slug: str, *, numbers: str = "", **more: Any) -> Cell:
+def ah_cell(name: str, slug: str, *, numbers: str = "", **more: Any) -> Cell:
     """Return a cell for AH alone: strongSwan has proposals of its own for that."""
-    cell = _cell(name, esp=IpsecProposal(ah_integrity=slug), theirs="none", **more)
+    made = cell(name, esp=IpsecProposal(ah_integrity=slug), theirs="none", **more)
     ah = {"esp_proposals": [], "ah_proposals": [words.INTEGRITY[slug].keyword + numbers]}
-    return dataclasses.replace(cell, connection={"children": {cell.nets[0].name: ah}})
+    return dataclasses.replace(made, connection={"children": {made.nets[0].name: ah}})
 
 
 def both_kernels_show(*wanted: str) -> Step:

@@ -109,11 +109,18 @@ class Lab:
         parts = []
         for path in self._logs():
             if path.exists():
-                with path.open("rb") as log:
-                    log.seek(self._marks.get(path, 0))
-                    lines = log.read().decode(errors="replace").splitlines()
+                lines = self._since_mark(path).splitlines()
                 parts += [f"--- {path.name} ({len(lines)} lines)", *lines[-_LOG_LINES:]]
         return "\n".join(parts)
+
+    def their_log(self) -> str:
+        """Return what the peer logged since :meth:`mark`."""
+        return self._since_mark(self._logs()[1])
+
+    def _since_mark(self, path: Path) -> str:
+        with path.open("rb") as log:
+            log.seek(self._marks.get(path, 0))
+            return log.read().decode(errors="replace")
 
     def _logs(self) -> tuple[Path, Path]:
         return self.ours.log_path, self.theirs.log

@@ -10,9 +10,10 @@ import dataclasses
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from agents.contract.config import IkeProposal, IpsecProposal, Mode, SequenceNumbers
@@ -42,6 +43,20 @@ class Case:
 
     cell: Cell
     lines: Mapping[str, str]
+
+    def connection(self, place: Place) -> str:
+        """Return the lines of Libreswan's ``conn`` section."""
+        values = {
+            "ikev2": "insist", "authby": "secret", "auto": "ignore", "pfs": "no", "leftupdown": "/bin/true",
+            "left": place.theirs, "leftid": f"@{THEIR_IDENTITY.value}",
+            "right": place.ours_as_seen, "rightid": f"@{OUR_IDENTITY.value}",
+            "ike": "aes_gcm128-sha2_256;dh31", "phase2alg": "aes_gcm128", "esn": "no", "dpddelay": "0", "rekey": "no",
+            **self.lines,
+        }  # fmt: skip
+        if self.lines.get("type") != "transport":
+            (net,) = self.cell.nets
+            values |= {"leftsubnet": net.theirs[0], "rightsubnet": net.ours[0]}
+        return "\n".join(f"{name}={value}" for name, value in values.items() if value)
 
 
 def cases() -> list[Case]:
@@ -111,25 +126,12 @@ def _case(
     return Case(cell=cell, lines=lines or {})
 
 
-def connection(case: Case, place: Place) -> str:
-    """Return the lines of Libreswan's ``conn`` section."""
-    values = {
-        "ikev2": "insist", "authby": "secret", "auto": "ignore", "pfs": "no", "leftupdown": "/bin/true",
-        "left": place.theirs, "leftid": f"@{THEIR_IDENTITY.value}",
-        "right": place.ours_as_seen, "rightid": f"@{OUR_IDENTITY.value}",
-        "ike": "aes_gcm128-sha2_256;dh31", "phase2alg": "aes_gcm128", "esn": "no", "dpddelay": "0", "rekey": "no",
-        **case.lines,
-    }  # fmt: skip
-    if case.lines.get("type") != "transport":
-        (net,) = case.cell.nets
-        values |= {"leftsubnet": net.theirs[0], "rightsubnet": net.ours[0]}
-    return "\n".join(f"{name}={value}" for name, value in values.items())
-
-
 class LibreswanLab(KernelLab):
-    """Our daemon and Libreswan, each in a namespace."""
+    """Our daemon and Libreswan, each in a namespace; ``identities`` and ``authorities`` as its ``start`` has them."""
 
     pluto: Libreswan
+    identities: Sequence[bytes] = ()
+    authorities: Mapping[str, bytes] = MappingProxyType({})
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -138,7 +140,7 @@ class LibreswanLab(KernelLab):
             self.pluto = Libreswan(self.their_space, directory / "pluto")
             stack.callback(self.pluto.stop)
             secret = f"@{THEIR_IDENTITY.value} @{OUR_IDENTITY.value} : PSK 0x{PSK.hex()}\n"
-            await asyncio.to_thread(self.pluto.start, secret)
+            await asyncio.to_thread(self.pluto.start, secret, identities=self.identities, authorities=self.authorities)
             self.ours = await stack.enter_async_context(KernelGateway(self.our_space, directory / "agent"))
             self._stack = stack.pop_all()
         return self
@@ -157,7 +159,7 @@ class LibreswanSession(Session):
 
     async def load_theirs(self) -> None:
         """Give Libreswan its connection."""
-        await asyncio.to_thread(self._pluto.add, CONNECTION, connection(self._case, self.place))
+        await asyncio.to_thread(self._pluto.add, CONNECTION, self._case.connection(self.place))
 
     async def request(self, command: str, message: Message | None = None) -> Message:
         """Do with ``whack`` what a step asks of the peer in vici's words."""
@@ -222,11 +224,13 @@ def _states(space: Namespace) -> dict[tuple[str, str], tuple[str, ...]]:
     return found
 
 
-async def run(wanted: Sequence[tuple[Case, str]], told: Told) -> list[Result]:
+async def run(
+    wanted: Sequence[tuple[Case, str]], told: Told, make_lab: Callable[[str, Mapping[str, str], int], LibreswanLab]
+) -> list[Result]:
     """Run cases in roles and return their results; after one that failed the daemons are new ones."""
     results: list[Result] = []
     while len(results) < len(wanted):
-        async with LibreswanLab("direct", {}, len(results)) as lab:
+        async with make_lab("direct", {}, len(results)) as lab:
             while len(results) < len(wanted):
                 case, role = wanted[len(results)]
                 began = time.monotonic()

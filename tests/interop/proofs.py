@@ -15,6 +15,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed448
+from cryptography.hazmat.primitives.serialization import pkcs12
+
 from agents.contract.config import (
     AuthKind,
     Certificate,
@@ -111,6 +115,21 @@ class Proof:
         """Put our key where the daemon looks for it."""
         if self.ours.key_type:
             KeyFolder(gateway.state / "keys").add(_leaf("ours", self.ours).key)
+
+
+def authority(owner: str, side: Side) -> bytes:
+    """Return the root that an end's certificate leads to, in DER."""
+    return der(_root(owner, side).certificate)
+
+
+def pkcs12_file(owner: str, side: Side, name: str, password: str) -> bytes:
+    """Return an end's key and certificate as a file that old libraries read too."""
+    leaf = _leaf(owner, side)
+    builder = serialization.PrivateFormat.PKCS12.encryption_builder().kdf_rounds(2000)
+    builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC).hmac_hash(hashes.SHA1())
+    assert not isinstance(leaf.key, ed448.Ed448PrivateKey)
+    encryption = builder.build(password.encode())
+    return pkcs12.serialize_key_and_certificates(name.encode(), leaf.key, leaf.certificate, None, encryption)
 
 
 def _text(octets: bytes) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from agents.runtime.rpc import RpcUnavailable
 from deploy.lab.netns import LabError
 from deploy.lab.vici import Vici
 from tests.interop import words
@@ -75,7 +76,7 @@ async def _run_one(lab: Lab, cell: Cell, role: str, number: int, offered: frozen
                 await session.clear()
                 raise
             await session.end()
-    except (AssertionError, LabError) as error:
+    except (AssertionError, LabError, RpcUnavailable) as error:
         return _result(cell, role, Outcome.FAILED, str(error).partition("\n")[0])
     except TimeoutError:
         return _result(cell, role, Outcome.FAILED, f"not over after {cell.limit_s:.0f} s")

@@ -67,9 +67,11 @@ class Session:
     async def load_theirs(self) -> None:
         """Give strongSwan secrets and connection."""
         if self.cell.proof is not None:
-            publish(self.lab.revocation, self.cell.proof)
+            if self.cell.lab == "direct":
+                publish(self.lab.revocation, self.cell.proof)
             await asyncio.to_thread(self.cell.proof.load_theirs, self.vici)
-        await self.request("load-shared", {"id": "psk", "type": "IKE", "data": self.lab.psk, "owners": []})
+        psk = self.lab.psk if self.cell.their_psk is None else self.cell.their_psk
+        await self.request("load-shared", {"id": "psk", "type": "IKE", "data": psk, "owners": self.cell.their_owners})
         for name, key in (self.cell.ppks if self.cell.their_ppks is None else self.cell.their_ppks).items():
             await self.request("load-shared", {"id": f"ppk-{name}", "type": "PPK", "data": key, "owners": [name]})
         await self.request("load-conn", {CONNECTION: self.connection})

@@ -10,7 +10,7 @@ from deploy.lab.vici import Message
 from tests.interop.words import ENCRYPTION, INTEGRITY, KEY_EXCHANGE, PSEUDO_RANDOM
 
 View = frozenset[tuple[str, ...]]
-"""One tuple per SA: its kind, its SPIs, its algorithms in strongSwan's words."""
+"""One tuple per SA: its kind (with the IKE version), its SPIs, its algorithms in strongSwan's words."""
 
 
 def ours(status: TunnelStatus) -> View:
@@ -20,7 +20,7 @@ def ours(status: TunnelStatus) -> View:
         encryption = ENCRYPTION[ike.encryption]
         rows.append(
             (
-                "IKE", ike.spi_i, ike.spi_r, encryption.name, str(encryption.bits),
+                f"IKE{ike.version}", ike.spi_i, ike.spi_r, encryption.name, str(encryption.bits),
                 INTEGRITY[ike.integrity].name if ike.integrity else "", PSEUDO_RANDOM[ike.prf].name,
                 KEY_EXCHANGE[ike.group].name,
             )
@@ -47,7 +47,7 @@ def theirs(list_sas: Iterable[Message]) -> View:
         if ike["state"] in ("ESTABLISHED", "REKEYING"):
             rows.append(
                 (
-                    "IKE", ike["initiator-spi"], ike["responder-spi"], ike["encr-alg"], _bits(ike),
+                    f"IKEv{ike['version']}", ike["initiator-spi"], ike["responder-spi"], ike["encr-alg"], _bits(ike),
                     ike.get("integ-alg", ""), ike["prf-alg"], ike["dh-group"],
                 )
             )  # fmt: skip

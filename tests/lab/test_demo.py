@@ -40,8 +40,12 @@ def through(demo: RunningDemo, tunnel: str) -> dict[str, str]:
 def test_description_names_what_a_reader_needs(demo: RunningDemo) -> None:
     description = demo.description
     assert set(description) == {"url", "username", "password", "api_token", "namespaces", "checks"}
-    assert {"paris", "lyon", "extranet", "internet", "host-paris", "host-lyon"} <= set(description["namespaces"])
-    assert {check["via"] for check in description["checks"]} == {"paris-lyon", "paris-extranet"}
+    assert {"paris", "lyon", "extranet", "office", "internet", "host-paris", "host-lyon"} <= set(
+        description["namespaces"]
+    )
+    assert {check["via"] for check in description["checks"]} == {
+        "paris-lyon", "paris-extranet", "paris-office",
+    }  # fmt: skip
     assert (demo.directory / "demo.json").stat().st_mode & 0o077 == 0
 
 
@@ -59,6 +63,13 @@ def test_console_answers_and_the_token_opens_the_api(demo: RunningDemo) -> None:
 def test_every_ping_of_the_description_is_answered(demo: RunningDemo) -> None:
     for check in demo.description["checks"]:
         assert demo.answered(check, count=3), check
+
+
+def test_the_office_speaks_ikev1(demo: RunningDemo) -> None:
+    """Its tunnel is among the others, in Main Mode."""
+    tunnels = {each["name"]: each for each in demo.api("tunnels")["tunnels"]}
+    assert tunnels["paris-office"]["version"] == "v1"
+    assert tunnels["paris-office"]["state"] == "up"
 
 
 def test_internet_sees_ike_and_esp_only(demo: RunningDemo, tmp_path: Path) -> None:
@@ -90,7 +101,7 @@ def test_killed_daemon_brings_its_tunnels_back_by_itself(demo: RunningDemo, modu
     os.kill(killed, signal.SIGKILL)
     # A killed iked leaves the data plane carrying: the new one is awaited first, then what it negotiates.
     demo.wait_agent_process("paris", module, other_than=killed, timeout_s=30)
-    for tunnel in ("paris-lyon", "paris-extranet"):
+    for tunnel in ("paris-lyon", "paris-extranet", "paris-office"):
         demo.wait_answered(through(demo, tunnel), 60)
     demo.wait_up(60)
 

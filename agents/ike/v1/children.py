@@ -274,13 +274,13 @@ class Children:
 
     # --- time and needs
 
-    def deadline(self, may_ask: bool) -> float | None:
-        """Return when something is due next; ``may_ask`` says whether Quick Modes of ours can begin."""
+    def deadline(self, *, rekeys: bool, asks: bool) -> float | None:
+        """Return when something is due next; a rekey, and a pair that is missing, only where it can be asked for."""
         times: list[float | None] = []
         for child in self.sas:
-            asks = may_ask and child.state is ChildState.INSTALLED
-            times += (child.rekey_at if asks else None, child.expire_at, child.delete_at)
-        if may_ask:
+            live = rekeys and child.state is ChildState.INSTALLED
+            times += (child.rekey_at if live else None, child.expire_at, child.delete_at)
+        if asks:
             times += [self.retries[key][1] for key in self._missing() if key in self.retries]
         times += [due for _, due in self._doubled()]
         return min((each for each in times if each is not None), default=None)
@@ -305,8 +305,8 @@ class Children:
         self._hub.touch(self._tunnel)
         return bool(found)
 
-    def ask(self, sa: IsakmpSa, now: float) -> None:
-        """Begin the Quick Modes that are due: rekeys, and pairs that have no SAs."""
+    def rekey_due(self, sa: IsakmpSa, now: float) -> None:
+        """Begin the Quick Modes for children that are to be rekeyed; whoever began phase 1, either end may."""
         asked = {quick.key for quick in self.quick if not quick.done}
         for child in self:
             if child.state is not ChildState.INSTALLED or child.rekey_at is None or now < child.rekey_at:
@@ -314,6 +314,9 @@ class Children:
             child.rekey_at = None
             if (child.name, child.slot) not in asked:
                 self._begin(sa, child.name, child.slot, (child.agreement.local, child.agreement.remote), child, now)
+
+    def ask(self, sa: IsakmpSa, now: float) -> None:
+        """Begin the Quick Modes for pairs that have no SAs."""
         for name, slot in self._missing():
             if (name, slot) not in self.retries and not sa.initiator:  # the end that began phase 1 asks first
                 self._postpone((name, slot), now + 2 * retry_after_s(0, self._hub.entropy.uniform()))

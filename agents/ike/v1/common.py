@@ -14,7 +14,7 @@ from agents.ike.crypto import dh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
 from agents.ike.errors import PeerError, WireError
 from agents.ike.paths import IKE_PORT, NAT_PORT
-from agents.ike.v1 import natd, proof
+from agents.ike.v1 import natd, place, proof
 from agents.ike.v1.phase1 import NONCE_OCTETS
 from agents.ike.v1.proposals import Phase1Choice
 from agents.ike.v1.strength import weak_for_aggressive
@@ -29,7 +29,7 @@ from agents.ike.wire.isakmp.payloads import (
     Payload,
     VendorId,
 )
-from agents.ike.wire.isakmp.registry import NotifyType, Protocol, exchange_name
+from agents.ike.wire.isakmp.registry import NotifyType, Protocol
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
@@ -110,7 +110,7 @@ def _invalid_public(sa: IsakmpSa, error: InvalidPublicValue) -> PeerError:
     return PeerError(
         NotifyType.INVALID_KEY_INFORMATION,
         "ike.invalid-ke",
-        f"The peer's public value cannot be used: {error}",
+        f"The peer's public value cannot be used: {error}, {place.phase1(sa).sentence}",
         configured=sa.suite.group.slug,
         fatal=sa.exchange.step == 1,
     )
@@ -219,8 +219,3 @@ def finish(sa: IsakmpSa, message: Message, shown: Identification, now: float) ->
     sa.establish(now)
     if message.notify(NotifyType.INITIAL_CONTACT) is not None:
         sa.tunnel.initial_contact(sa, now)
-
-
-def where(sa: IsakmpSa, step: int) -> str:
-    """Say for people which message it is about."""
-    return f"in IKE phase 1, message {step} ({exchange_name(sa.exchange.number)})"

@@ -8,22 +8,23 @@ and so many times a second at most. What is half open is bounded for all and for
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING
 
-from agents.contract.config import ExchangeMode
+from agents.contract.config import AuthKind, ExchangeMode
 from agents.ike import identity
 from agents.ike.errors import PeerError, WireError
 from agents.ike.limits import HalfOpenLimits
 from agents.ike.outputs import Path, Transmit
 from agents.ike.tally import Count
-from agents.ike.v1 import common, mismatch, names, peer_identity, proof, proposals, sending, steps
-from agents.ike.v1.exchange import digest
+from agents.ike.v1 import common, mismatch, names, peer_identity, place, proof, proposals, sending, steps
+from agents.ike.v1.exchange import REMEMBERED_S, digest
 from agents.ike.v1.proposals import Phase1Choice
 from agents.ike.v1.sa import IsakmpSa
+from agents.ike.v1.sending import Request
 from agents.ike.v1.states import SaState
 from agents.ike.v1.tasks import aggressive, main
-from agents.ike.wire.header import NO_SPI, Header
+from agents.ike.wire.header import Header
 from agents.ike.wire.isakmp import message as wire
 from agents.ike.wire.isakmp import rules
 from agents.ike.wire.isakmp.message import Message
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _MODES = {Exchange.MAIN: ExchangeMode.MAIN, Exchange.AGGRESSIVE: ExchangeMode.AGGRESSIVE}
 _EXCHANGES = {mode: exchange for exchange, mode in _MODES.items()}
+_MOST_REFUSED = 256
 _UNPROVEN = frozenset({SaState.SA_ANSWERED, SaState.AGGRESSIVE_ANSWERED})
 
 
@@ -69,6 +71,8 @@ class Door:
         self._answers: dict[str, Budget] = {}
         """Aggressive Mode's answers, repetitions too, to each address of a tunnel."""
         self._notifies = Budget(10, 5.0)
+        self._refused: OrderedDict[tuple[str, int, bytes], tuple[float, int]] = OrderedDict()
+        """First messages that were refused: until when they are known, and the notify."""
 
     def first_message(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
         """Handle the first message of Main or Aggressive Mode. Raises WireError and PeerError for the funnel."""
@@ -81,45 +85,55 @@ class Door:
                 sending.repeat(known, known.exchange, now)
                 return
             raise WireError("drop.duplicate", "a first message that was already answered")
+        self._check_refused(datagram, path, now)
         message = wire.parse_clear(datagram, header)
         rules.check(header.exchange, message.payloads, 1)
         self._core.exchanges.add(header.exchange, Count.REQUESTS_IN)
-        candidates = self._candidates(header, path)
-        offer = common.need(message, SecurityAssociation)
-        for proposal in offer.proposals:
-            rules.check_phase_1_proposal(proposal)
+        found = self._tunnels(path)
         sa = IsakmpSa(self._core, initiator=False, mode=_MODES[Exchange(header.exchange)], path=path, now=now)
         sa.cookie_peer = header.spi_i
         sa.exchange.step, sa.exchange.taken = 1, digest(datagram)
-        if header.exchange == Exchange.MAIN:
-            self._main(sa, message, candidates, offer, len(datagram), now)
-        else:
-            self._aggressive(sa, message, candidates, offer, now)
+        sa.request, sa.phase1.candidates = Request(octets=len(datagram), header=header, path=path), found
+        self._core.hub.subject = sa
+        offer = common.need(message, SecurityAssociation)
+        try:
+            candidates = self._in_mode(sa, found)
+            if header.exchange == Exchange.MAIN:
+                self._main(sa, message, candidates, offer, len(datagram), now)
+            else:
+                self._aggressive(sa, message, candidates, offer, now)
+        except PeerError as error:
+            self._remember_refused(datagram, path, error.notify, now)
+            raise
 
-    def _candidates(self, header: Header, path: Path) -> tuple[TunnelRuntime, ...]:
-        """Return the tunnels that can be meant. Raises PeerError when there is none, or none in this mode."""
+    def _tunnels(self, path: Path) -> tuple[TunnelRuntime, ...]:
+        """Return the tunnels that can be meant. Raises PeerError when there is none."""
         found = self._core.candidates(path.local_address, path.remote_address)
-        place = f"{path.remote_address} to {path.local_address}"
+        ends = f"{path.remote_address} to {path.local_address}"
         if not found:
             raise PeerError(
                 NotifyType.NO_PROPOSAL_CHOSEN,
                 "ike.no-tunnel",
-                f"No tunnel takes an IKEv1 negotiation from {place}",
-                received=place,
+                f"No tunnel takes an IKEv1 negotiation from {ends}",
+                received=ends,
             )
-        mode = _MODES[Exchange(header.exchange)]
-        fitting = tuple(each for each in found if each.config.ike.exchange_mode is mode)
+        return found
+
+    def _in_mode(self, sa: IsakmpSa, found: tuple[TunnelRuntime, ...]) -> tuple[TunnelRuntime, ...]:
+        """Return the tunnels that are negotiated in the SA's mode. Raises PeerError when there is none."""
+        fitting = tuple(each for each in found if each.config.ike.exchange_mode is sa.mode)
         if not fitting:
+            received = exchange_name(sa.exchange.number)
             configured = exchange_name(_EXCHANGES[found[0].config.ike.exchange_mode])
             raise PeerError(
                 NotifyType.UNSUPPORTED_EXCHANGE_TYPE,
                 "ikev1.exchange-mode-mismatch",
-                f"Mismatching exchange type ({exchange_name(header.exchange)}) detected, configured is ({configured}), "
-                "in IKE phase 1, message 1",
-                received=exchange_name(header.exchange),
+                f"Mismatching exchange type ({received}) received, ({configured}) configured, "
+                f"{place.phase1(sa).sentence}",
+                received=received,
                 configured=configured,
                 field="ike.exchange_mode",
-                attributes=self._about(header, path, found),
+                fatal=True,
             )
         return fitting
 
@@ -136,7 +150,6 @@ class Door:
         if choice is None:
             raise self._no_proposal(sa, candidates, offer)
         self._open(sa, now)
-        self._core.hub.subject = sa
         main.answer(sa, message, choice, fitting, octets, now)
 
     def _aggressive(
@@ -150,19 +163,16 @@ class Door:
         shown = common.need(message, Identification)
         named = tuple(each for each in candidates if identity.matches(each.config.remote.identity, shown))
         tunnel = peer_identity.best(named, shown)
+        sa.phase1.candidates = candidates if tunnel is None else (tunnel,)
         if tunnel is None:
-            configured = "; ".join(identity.describe_own(each.config.remote.identity) for each in candidates[:8])
-            if len(candidates) == 1:
-                sa.tunnel = candidates[0]
-            raise aggressive.refuse_identity(sa, identity.describe(shown), configured)
-        sa.tunnel = tunnel
+            by_psk = any(each.config.remote_auth.kind is AuthKind.PSK for each in candidates)
+            raise peer_identity.mismatch(sa, tuple(each.config for each in candidates), shown, 1, by_psk)
         choice = self._choose_for(tunnel, sa, offer, len(common.need(message, KeyExchangeData).data))
         self._take_answer(sa.path.remote_address, now)
         if not self._computations.take(now):
             raise WireError("drop.half-open-limit", f"too many first messages of Aggressive Mode, last for {tunnel}")
         self._open(sa, now)
         sa.adopt(tunnel)
-        self._core.hub.subject = sa
         aggressive.answer(sa, message, choice, now)
 
     def _take_answer(self, address: str, now: float) -> None:
@@ -197,7 +207,6 @@ class Door:
         choice = proposals.choose_phase1(config, offer, methods)
         if choice is None:
             raise self._no_proposal(sa, (tunnel,), offer)
-        self._core.hub.subject = sa
         raise PeerError(
             NotifyType.INVALID_KEY_INFORMATION,
             "ike.invalid-ke",
@@ -216,24 +225,11 @@ class Door:
         self, sa: IsakmpSa, candidates: tuple[TunnelRuntime, ...], offer: SecurityAssociation
     ) -> PeerError:
         tunnel = candidates[0]
-        if len(candidates) == 1:
-            sa.tunnel = tunnel
-        self._core.hub.subject = sa
+        sa.phase1.candidates = candidates
         exchange = exchange_name(sa.exchange.number)
         error = mismatch.phase1_refusal(tunnel.config.ike, offer, self._methods(tunnel), exchange=exchange, message=1)
         error.fatal = True
         return error
-
-    def _about(self, header: Header, path: Path, tunnels: tuple[TunnelRuntime, ...]) -> dict[str, str]:
-        return {
-            "ike_sa": f"{header.spi_i.hex()}_{NO_SPI.hex()}",
-            "remote": path.remote_address,
-            "role": "responder",
-            "version": "v1",
-            "phase": "1",
-            "message": f"{exchange_name(header.exchange)} 1",
-            **({"tunnel": tunnels[0].config.name} if len(tunnels) == 1 else {}),
-        }
 
     # --- what is half open
 
@@ -276,14 +272,36 @@ class Door:
             if self.half_open[address] <= 0:
                 del self.half_open[address]
 
+    # --- what was refused
+
+    def _check_refused(self, datagram: bytes, path: Path, now: float) -> None:
+        """Raise WireError for a first message that was refused: the peer is told again, people are not."""
+        until, notify = self._refused.get((path.remote_address, path.remote_port, digest(datagram)), (now, 0))
+        if now < until:
+            raise WireError("drop.duplicate", "a first message that was refused already", notify=notify)
+
+    def _remember_refused(self, datagram: bytes, path: Path, notify: int, now: float) -> None:
+        key = (path.remote_address, path.remote_port, digest(datagram))
+        self._refused[key] = now + REMEMBERED_S, notify
+        self._refused.move_to_end(key)
+        if len(self._refused) > _MOST_REFUSED:
+            self._refused.popitem(last=False)
+
+    def forget_refusals(self) -> None:
+        """Another document may take what the one before refused."""
+        self._refused.clear()
+
     # --- said in clear
 
-    def tell(self, cookies: tuple[bytes, bytes], path: Path, notify: int, most_octets: int, now: float) -> None:
-        """Send a notify in clear, now and then and by no more octets than what it is about (RFC 2408 section 5.15)."""
-        payload = Notify(type=notify, protocol=Protocol.ISAKMP, spi=cookies[0] + cookies[1])
+    def tell(self, request: Request, path: Path, notify: int, now: float) -> None:
+        """Send a notify in clear about a message, now and then and by no more octets than it had (RFC 2408 5.15)."""
+        header = request.header
+        if header.exchange == Exchange.INFORMATIONAL:
+            return
+        payload = Notify(type=notify, protocol=Protocol.ISAKMP, spi=header.spi_i + header.spi_r)
         own = Header(
-            spi_i=cookies[0],
-            spi_r=cookies[1],
+            spi_i=header.spi_i,
+            spi_r=header.spi_r,
             next_payload=0,
             exchange=Exchange.INFORMATIONAL,
             flags=0,
@@ -291,5 +309,5 @@ class Door:
             version=0x10,
         )
         datagram = wire.serialize_clear(own, (payload,))
-        if len(datagram) <= most_octets and self._notifies.take(now):
+        if len(datagram) <= request.octets and self._notifies.take(now):
             self._core.hub.emit(Transmit(path=path, datagram=datagram))

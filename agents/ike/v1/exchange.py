@@ -34,6 +34,8 @@ class Exchange:
     step: int = 0
     """Number of the message that came or went last."""
     taken: bytes = b""
+    refused: bytes = b""
+    """Digest of the message that was refused last."""
     sent: tuple[bytes, ...] = ()
     sent_at: float = 0.0
     """When it went out first."""

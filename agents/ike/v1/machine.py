@@ -13,16 +13,19 @@ from agents.contract.status import ExchangeCounters, TunnelStatus
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.limits import HalfOpenLimits
-from agents.ike.machine import SecretChanged, drop_attributes, take_over
+from agents.ike.machine import Load, SecretChanged, drop_attributes, take_over
 from agents.ike.outputs import Path
 from agents.ike.tally import ExchangeTally
-from agents.ike.v1 import status, steps
+from agents.ike.v1 import place, status, steps
 from agents.ike.v1.door import Door
+from agents.ike.v1.reasons import reason
 from agents.ike.v1.sa import IsakmpSa
-from agents.ike.v1.tasks import info
+from agents.ike.v1.sending import Request
+from agents.ike.v1.states import UP_CHILD
 from agents.ike.v1.tunnel import TunnelRuntime
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp import rules
+from agents.ike.wire.isakmp.families import BY_CODE
 from agents.ike.wire.isakmp.registry import Exchange, exchange_name
 
 if TYPE_CHECKING:
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from agents.ike.hub import Hub
 
 _PHASE_1 = (Exchange.MAIN, Exchange.AGGRESSIVE)
-_WITH_KEYS_OCTETS = 96
-"""No message with a key exchange or a proof is shorter."""
 
 
 class Machine:
@@ -48,7 +49,7 @@ class Machine:
         self.door = Door(self, limits)
         self.fragment_id = 0
         self._by_addresses: dict[tuple[str, str], tuple[TunnelRuntime, ...]] = {}
-        self._message: tuple[bytes, Header, Path] | None = None
+        self._request: Request | None = None
 
     @property
     def idle(self) -> bool:
@@ -71,12 +72,13 @@ class Machine:
         for tunnel in self.tunnels.values():
             index.setdefault((tunnel.config.local.address, tunnel.config.remote.address), []).append(tunnel)
         self._by_addresses = {key: tuple(tunnels) for key, tunnels in index.items()}
+        self.door.forget_refusals()
 
     def receive(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
         """Handle one datagram. Raises WireError, PeerError or IntegrityError for the funnel."""
-        self._message = (datagram, header, path)
+        self._request = Request(octets=len(datagram), header=header, path=path)
         try:
-            rules.check_header(header)
+            rules.check_fields(header)
             self._route(datagram, header, path, now)
         except WireError as error:
             error.exchange = exchange_name(header.exchange)
@@ -143,6 +145,17 @@ class Machine:
         """Return the messages counted by exchange type."""
         return self.exchanges.counters()
 
+    def load(self) -> Load:
+        """Return how much there is."""
+        return Load(
+            version=self.version,
+            tunnels=len(self.tunnels),
+            ike_sas=sum(sa.standing for sa in self.sas.values()),
+            half_open=sum(sa.progressing for sa in self.sas.values()),
+            children=sum(child.state in UP_CHILD for tunnel in self.tunnels.values() for child in tunnel.children),
+            bugs=self.hub.bugs[self.version],
+        )
+
     def local_addresses(self) -> frozenset[str]:
         """Return the addresses that ISAKMP SAs use here."""
         return frozenset(sa.path.local_address for sa in self.sas.values())
@@ -167,10 +180,6 @@ class Machine:
         self.door.forget(sa)
         self.hub.questions.drop(sa)
         self.hub.agenda.remove(sa)
-
-    def message_done(self) -> None:
-        """What goes on now goes on with an answer of the shell: the message that came last may be another's."""
-        self._message = None
 
     def authenticated(self, sa: IsakmpSa) -> None:
         """Note that a responder's SA is no longer half open."""
@@ -199,74 +208,90 @@ class Machine:
         if isinstance(error, IntegrityError):
             error = WireError("drop.integrity", str(error))
         if isinstance(error, WireError):
+            sa = sa or (None if self._request is None else self._sa_of(self._request.header))
             self._report_drop(error, sa)
             if sa is None or (sa.progressing and not sa.keyed):
-                self._tell(sa, error.notify, now)
+                self._tell(sa, error.notify, self._request, now)
             return
         if sa is None:
             self.hub.report_error(error)
-            self._tell(None, error.notify, now)
+            self._tell(None, error.notify, self._request, now)
             return
-        if sa.standing:
-            sa.report_error(error)
-            info.refuse(sa, error, now)
-            steps.child_failed(sa, None, error)
-            if sa.tunnel is not None:
-                sa.tunnel.note_error(error)
-            return
-        self._tell(sa, error.notify, now)
-        if error.fatal:
+        if not sa.standing:
+            self._tell(sa, error.notify, sa.request, now)
+        if sa.progressing and error.fatal:
             sa.fail(error, now, linger=not sa.initiator)
             return
         sa.report_error(error)
         if sa.meant is not None:
             sa.meant.note_error(error)
 
-    def _tell(self, sa: IsakmpSa | None, notify: int | None, now: float) -> None:
-        if not notify or (sa is not None and sa.told):
-            return
-        if self._message is not None:
-            datagram, header, path = self._message
-            cookies, octets = (header.spi_i, header.spi_r), len(datagram)
-            if header.exchange == Exchange.INFORMATIONAL:
-                return
-        elif sa is not None:  # what is wrong turned out later, about a message with a key exchange at least
-            cookies, octets, path = (sa.cookie_i, sa.cookie_r), _WITH_KEYS_OCTETS, sa.path
-        else:
+    def _tell(self, sa: IsakmpSa | None, notify: int | None, request: Request | None, now: float) -> None:
+        if not notify or request is None or (sa is not None and sa.told):
             return
         if sa is not None:
             sa.told = True
-            path = sa.path
-        self.door.tell(cookies, path, notify, octets, now)
+        self.door.tell(request, request.path if sa is None else sa.path, notify, now)
 
     def _report_drop(self, error: WireError, sa: IsakmpSa | None) -> None:
-        (self.hub if sa is None else sa).report(
+        """Report a message that is not taken, and where it stood.
+
+        Anybody can send one: so it ends nothing, and is the reason of a tunnel that is down only until there is a
+        better one.
+        """
+        request, attributes = self._request, drop_attributes(error)
+        where = None if request is None else place.of(request.header, sa)
+        tunnel = sa.meant if sa is not None else None if request is None else self._only_tunnel(request.path)
+        text = error.detail
+        if where is not None:
+            attributes = {**attributes, **where.attributes}
+            text = f"{text}, {where.sentence}" if error.code in BY_CODE else text
+        if sa is None and request is not None:
+            attributes = {"remote": request.path.remote_address, "version": self.version, **attributes}
+        self.hub.report(
             error.code,
-            error.detail,
+            text,
+            tunnel_id=None if tunnel is None else tunnel.config.id,
             received=error.received,
             configured=error.expected,
-            attributes=drop_attributes(error),
+            attributes=attributes if sa is None else {**steps.attributes(sa), **attributes},
         )
+        if tunnel is not None and error.code in BY_CODE and (sa is None or sa.progressing):
+            tunnel.hint(reason(error.code, text, error.received, error.expected))
 
     # --- inside
 
     def _route(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
-        sa = self.sas.get(header.spi_i) or self.sas.get(header.spi_r)
-        if sa is not None and not self._is_its_peer(sa, header):
+        named = self.sas.get(header.spi_i) or self.sas.get(header.spi_r)
+        sa = self._sa_of(header)
+        if named is not None and sa is None:
             raise WireError("drop.direction", "a cookie does not go with the ISAKMP SA")
         if sa is not None:
+            rules.check_message_id(header)
             self.hub.subject = sa
             sa.receive(datagram, header, path, now)
             return
         if header.exchange in _PHASE_1 and header.spi_r == NO_SPI:
+            rules.check_message_id(header)
             self.door.first_message(datagram, header, path, now)
             return
         raise WireError(
             "ikev1.exchange-without-sa",
-            f"{exchange_name(header.exchange)} for an IKE SA that does not exist: "
-            f"{header.spi_i.hex()}_{header.spi_r.hex()}",
-            received=f"{header.spi_i.hex()}_{header.spi_r.hex()}",
+            f"The exchange type {exchange_name(header.exchange)} ({header.exchange:#x}) was received for an IKE SA "
+            f"that does not exist ({header.spi_i.hex()}_{header.spi_r.hex()})",
+            received=exchange_name(header.exchange),
+            expected="main-mode or aggressive-mode of a new IKE SA",
         )
+
+    def _sa_of(self, header: Header) -> IsakmpSa | None:
+        """Return the SA that both cookies name."""
+        sa = self.sas.get(header.spi_i) or self.sas.get(header.spi_r)
+        return sa if sa is not None and self._is_its_peer(sa, header) else None
+
+    def _only_tunnel(self, path: Path) -> TunnelRuntime | None:
+        """Return the tunnel that a message between these addresses is about, where it can be no other."""
+        found = self._by_addresses.get((path.local_address, path.remote_address), ())
+        return found[0] if len(found) == 1 else None
 
     @staticmethod
     def _is_its_peer(sa: IsakmpSa, header: Header) -> bool:

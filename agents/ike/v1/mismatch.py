@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from agents.contract import algorithms
 from agents.contract.config import Child, IkePolicy
 from agents.ike.errors import PeerError
-from agents.ike.v1 import names, quick_proposals, terms
+from agents.ike.v1 import names, place, quick_proposals, terms
+from agents.ike.v1.place import Place
 from agents.ike.v1.proposals import (
     configured,
     describe_phase1,
@@ -50,35 +51,13 @@ class Difference:
         return self.words or f"Mismatching {self.what} ({self.received}) received, ({self.configured}) configured"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where it was read: phase, message, exchange, and the child of phase 2."""
-
-    phase: int
-    message: int
-    exchange: str
-    child: str | None = None
-
-    @property
-    def sentence(self) -> str:
-        """Return the place as the second half of a sentence."""
-        of_child = "" if self.child is None else f", child {self.child}"
-        return f"in IKE phase {self.phase}, message {self.message} ({self.exchange}){of_child}"
-
-    @property
-    def attributes(self) -> dict[str, str]:
-        """Return the parts for an event."""
-        child = {} if self.child is None else {"child": self.child}
-        return {"phase": str(self.phase), "message": str(self.message), "exchange": self.exchange, **child}
-
-
 def phase1_refusal(
     policy: IkePolicy, offer: SecurityAssociation, methods: frozenset[int], *, exchange: str, message: int
 ) -> PeerError:
     """Return the refusal of an offer that holds none of a policy's suites; ``exchange`` is like ``main-mode``."""
     return _refusal(
         phase1_differences(policy, offer, methods),
-        _Place(phase=1, message=message, exchange=exchange),
+        Place(phase=1, message=message, exchange=exchange),
         received=describe_phase1_offer(offer),
         wanted=describe_phase1(policy, methods),
         several=(_NO_IKE, _PROPOSALS, "No IKE proposal matches"),
@@ -89,7 +68,7 @@ def quick_refusal(child: Child, offer: SecurityAssociation, here: Circumstances,
     """Return the refusal of an offer that holds none of a child's suites."""
     return _refusal(
         quick_differences(child, offer, here),
-        _Place(phase=2, message=message, exchange="quick-mode", child=child.name),
+        place.quick(message, child.name),
         received=quick_proposals.describe_quick_offer(offer),
         wanted=quick_proposals.describe_quick(child),
         several=(_NO_CHILD, _CHILD_PROPOSALS, "No IPsec proposal matches"),
@@ -97,15 +76,15 @@ def quick_refusal(child: Child, offer: SecurityAssociation, here: Circumstances,
 
 
 def _refusal(
-    found: Sequence[Difference], place: _Place, *, received: str, wanted: str, several: tuple[str, str, str]
+    found: Sequence[Difference], where: Place, *, received: str, wanted: str, several: tuple[str, str, str]
 ) -> PeerError:
-    lists = {**place.attributes, "offer": received, "policy": wanted}
+    lists = {**where.attributes, "offer": received, "policy": wanted}
     if len(found) == 1:
         only = found[0]
         return PeerError(
             only.notify,
             only.code,
-            f"{only.sentence}, {place.sentence}",
+            f"{only.sentence}, {where.sentence}",
             received=only.received,
             configured=only.configured,
             field=only.field,
@@ -118,7 +97,7 @@ def _refusal(
     return PeerError(
         NotifyType.NO_PROPOSAL_CHOSEN,
         code,
-        f"{text}, {place.sentence}",
+        f"{text}, {where.sentence}",
         received=received,
         configured=wanted,
         field=field,

@@ -8,7 +8,7 @@ from agents.contract import ikev1
 from agents.contract.config import Tunnel
 from agents.ike import identity
 from agents.ike.errors import PeerError
-from agents.ike.v1 import common
+from agents.ike.v1 import place
 from agents.ike.wire.isakmp.payloads import Identification
 from agents.ike.wire.isakmp.registry import NotifyType
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def check(sa: IsakmpSa, config: Tunnel, shown: Identification, step: int) -> None:
     """Raise PeerError unless the peer shows the identity that its tunnel has."""
     if not identity.matches(config.remote.identity, shown):
-        raise _mismatch(sa, (config,), shown, step)
+        raise mismatch(sa, (config,), shown, step, sa.suite.method == ikev1.PSK_METHOD)
 
 
 def best(candidates: tuple[TunnelRuntime, ...], shown: Identification) -> TunnelRuntime | None:
@@ -37,25 +37,23 @@ def select(sa: IsakmpSa, candidates: tuple[TunnelRuntime, ...], shown: Identific
     """Return the tunnel that the peer means. Raises PeerError."""
     tunnel = best(candidates, shown)
     if tunnel is None:
-        if len(candidates) == 1:
-            sa.adopt(candidates[0])  # only to give the report its tunnel; the refusal ends this SA
-        raise _mismatch(sa, tuple(each.config for each in candidates), shown, step)
+        raise mismatch(sa, tuple(each.config for each in candidates), shown, step, sa.suite.method == ikev1.PSK_METHOD)
     return tunnel
 
 
-def _mismatch(sa: IsakmpSa, configs: tuple[Tunnel, ...], shown: Identification, step: int) -> PeerError:
+def mismatch(sa: IsakmpSa, configs: tuple[Tunnel, ...], shown: Identification, step: int, by_psk: bool) -> PeerError:
+    """Return the refusal of an identity that none of these tunnels has; ``by_psk`` says how the peer proves it."""
     received = identity.describe(shown)
     configured = "; ".join(dict.fromkeys(identity.describe_own(each.remote.identity) for each in configs[:8]))
-    if sa.suite.method == ikev1.PSK_METHOD:
-        code, text = "ikev1.psk-identity-mismatch", "with the configured IKE policy"
-    elif len(configs) == 1:
-        code, text = "ikev1.certificate-identity-mismatch", "with the configured IKE policy"
+    text = "with the configured IKE policy" if len(configs) == 1 else "with any of the configured IKE policies"
+    if by_psk:
+        code = "ikev1.psk-identity-mismatch"
     else:
-        code, text = "ikev1.no-tunnel-for-identity", "with any of the configured IKE policies"
+        code = "ikev1.certificate-identity-mismatch" if len(configs) == 1 else "ikev1.no-tunnel-for-identity"
     return PeerError(
         NotifyType.INVALID_ID_INFORMATION,
         code,
-        f"Mismatching ID type and data ({received}) {text} ({configured}), {common.where(sa, step)}",
+        f"Mismatching ID type and data ({received}) {text} ({configured}), {place.phase1(sa, step).sentence}",
         received=received,
         configured=configured,
         field="remote.identity",

@@ -19,6 +19,7 @@ from agents.ike.crypto import hash_signature
 from agents.ike.crypto.errors import SignatureError
 from agents.ike.errors import PeerError
 from agents.ike.outputs import Verdict
+from agents.ike.v1 import place
 from agents.ike.v1.phase1 import proof_octets
 from agents.ike.wire.isakmp.message import Message
 from agents.ike.wire.isakmp.payloads import Cert, CertReq, Hash, Identification, Payload, Signature
@@ -99,7 +100,6 @@ def awaited(sa: IsakmpSa, step: Callable[[_Answer, float], None]) -> Callable[[_
     def run(answer: _Answer, at: float) -> None:
         if sa.progressing and sa.waiting:
             sa.waiting = False
-            sa.core.message_done()
             step(answer, at)
 
     return run
@@ -114,7 +114,8 @@ def check_hash(sa: IsakmpSa, message: Message, step: int) -> None:
         raise PeerError(
             NotifyType.INVALID_HASH_INFORMATION,
             "ikev1.psk-mismatch",
-            f"Mismatching pre-shared keys detected in IKE phase 1, message {step} ({sa.mode} mode): the hash is wrong",
+            f"Mismatching pre-shared keys detected {place.phase1(sa, step).sentence}: the hash is wrong",
+            received="another hash than our pre-shared key makes",
             field="preshared_keys",
             fatal=sa.initiator or bool(message.header.flags & Flag.ENCRYPTED),  # in clear it can be anybody's
         )
@@ -135,14 +136,14 @@ def check_signature(
 
     def judged(verdict: Verdict, at: float) -> None:
         if verdict.public_key is None:
-            raise _chain_refused(verdict)
+            raise _chain_refused(sa, shown, verdict)
         try:
             hash_signature.verify_hash(verdict.public_key, slug, bare.data, octets)
         except SignatureError as error:
             raise PeerError(
                 NotifyType.INVALID_SIGNATURE,
                 "ike.signature-mismatch",
-                f"Authentication of {identity.describe(shown)} failed: {error}",
+                f"Authentication of {identity.describe(shown)} failed: {error}, {place.phase1(sa).sentence}",
                 received=slug,
                 field="remote_auth",
                 fatal=True,
@@ -178,13 +179,13 @@ def _chain(message: Message) -> tuple[bytes, ...]:
     return chain
 
 
-def _chain_refused(verdict: Verdict) -> PeerError:
+def _chain_refused(sa: IsakmpSa, shown: Identification, verdict: Verdict) -> PeerError:
     identity_differs = verdict.code == "ike.certificate-identity"
     return PeerError(
         NotifyType.INVALID_ID_INFORMATION if identity_differs else NotifyType.INVALID_CERTIFICATE,
         "ikev1.identity-not-in-certificate" if identity_differs else verdict.code,
-        verdict.message,
-        received=verdict.received,
+        f"{verdict.message}, {place.phase1(sa).sentence}",
+        received=verdict.received or identity.describe(shown),
         configured=verdict.configured,
         fatal=True,
     )
@@ -195,7 +196,7 @@ def _wrong_method(sa: IsakmpSa, received: str) -> PeerError:
     return PeerError(
         NotifyType.AUTHENTICATION_FAILED,
         "ikev1.auth-method-mismatch",
-        f"The peer proves itself by {received} where {configured} was agreed on, in IKE phase 1",
+        f"The peer proves itself by {received} where {configured} was agreed on, {place.phase1(sa).sentence}",
         received=received,
         configured=configured,
         field="remote_auth.kind",

@@ -18,6 +18,7 @@ from agents.contract.algorithms import Encryption, KeyExchange, PseudoRandom
 from agents.contract.config import IkePolicy, IkeProposal
 from agents.ike.errors import PeerError
 from agents.ike.v1 import names, terms
+from agents.ike.v1.place import Place
 from agents.ike.v1.terms import Lifetimes, Phase1Terms
 from agents.ike.wire.isakmp import attributes
 from agents.ike.wire.isakmp.payloads import Proposal, SecurityAssociation, Transform
@@ -190,15 +191,15 @@ def read_answer_phase1(
 
 
 def _not_offered(policy: IkePolicy, method: int, answer: SecurityAssociation, text: str) -> PeerError:
-    exchange = f"{policy.exchange_mode}-mode"
+    where = Place(phase=1, message=2, exchange=f"{policy.exchange_mode}-mode")
     return PeerError(
         NotifyType.NO_PROPOSAL_CHOSEN,
         "ikev1.proposal-mismatch",
-        f"{text}, in IKE phase 1, message 2 ({exchange})",
+        f"{text}, {where.sentence}",
         received=describe_phase1_offer(answer),
         configured=describe_phase1(policy, frozenset((method,))),
         field="ike.proposals",
-        attributes={"phase": "1", "message": "2", "exchange": exchange},
+        attributes=where.attributes,
     )
 
 

@@ -17,7 +17,7 @@ from agents.contract.algorithms import KeyExchange
 from agents.contract.config import Child, IpsecProposal, SequenceNumbers
 from agents.ike.errors import PeerError
 from agents.ike.proposals import describe_ipsec
-from agents.ike.v1 import names, terms
+from agents.ike.v1 import names, place, terms
 from agents.ike.v1.proposals import bounded
 from agents.ike.v1.terms import Lifetimes, QuickTerms
 from agents.ike.wire.isakmp import attributes
@@ -408,14 +408,15 @@ def _is_of(answer: Together, offered: Together) -> bool:
 
 
 def _not_offered(child: Child, answer: SecurityAssociation, text: str) -> PeerError:
+    where = place.quick(2, child.name)
     return PeerError(
         NotifyType.NO_PROPOSAL_CHOSEN,
         "child.no-proposal",
-        f"{text}, in IKE phase 2, message 2 (quick-mode)",
+        f"{text}, {where.sentence}",
         received=describe_quick_offer(answer),
         configured=describe_quick(child),
         field="children.proposals",
-        attributes={"phase": "2", "message": "2", "exchange": "quick-mode", "child": child.name},
+        attributes=where.attributes,
     )
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path
 from agents.ike.tally import Count
-from agents.ike.v1 import keymat, used_ids
+from agents.ike.v1 import keymat, place, used_ids
 from agents.ike.v1.exchange import Exchange, digest
-from agents.ike.v1.sending import check_hash, repeat
+from agents.ike.v1.sending import Request, check_hash, repeat
 from agents.ike.v1.states import EXPECTED, SaState
 from agents.ike.v1.tasks import aggressive, info, main, quick
 from agents.ike.wire.header import Header, classify
@@ -80,27 +80,30 @@ def _receive_phase_1(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, 
         if not sa.waiting:
             repeat(sa, exchange, now)
         return
+    if exchange.refused == digest(datagram):
+        raise WireError("drop.duplicate", "a message that was refused already")
     expected, step = EXPECTED.get(sa.state, (None, 0))
     if expected is None or sa.waiting:
         raise WireError("drop.state", f"a message of phase 1 while the ISAKMP SA is {sa.state}")
     if header.exchange != expected:
-        raise _other_mode(sa, header, step)
+        raise _other_mode(sa, header)
     if path.remote_address != sa.path.remote_address or path.local_address != sa.path.local_address:
         raise WireError("drop.state", f"a message of phase 1 from {path.remote_address}")
-    before, old_step = exchange.iv, exchange.step
-    message = _read_phase_1(sa, datagram, header, step)
-    rules.check(header.exchange, message.payloads, step)
-    sa.core.exchanges.add(header.exchange, Count.RESPONSES_IN if step % 2 == 0 else Count.REQUESTS_IN)
-    old_path, sa.path = sa.path, path
-    cookie_peer = sa.cookie_peer
-    taken, exchange.taken = exchange.taken, digest(datagram)
-    due, exchange.due, exchange.step = exchange.due, None, step
+    sa.request = Request(octets=len(datagram), header=header, path=path)
+    before = (exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path, sa.cookie_peer)
     try:
+        message = _read_phase_1(sa, datagram, header, step)
+        rules.check(header.exchange, message.payloads, step)
+        sa.core.exchanges.add(header.exchange, Count.RESPONSES_IN if step % 2 == 0 else Count.REQUESTS_IN)
+        sa.path = path
+        exchange.taken, exchange.due, exchange.step = digest(datagram), None, step
         _PHASE_1[(expected, step)](sa, message, now)
     except (WireError, PeerError) as error:
+        exchange.refused = digest(datagram)
+        if isinstance(error, PeerError):
+            error.attributes = place.phase1(sa, step).attributes | error.attributes
         if isinstance(error, WireError) or not error.fatal:  # as if it had not come: another may be the peer's
-            exchange.iv, exchange.taken, exchange.due, exchange.step = before, taken, due, old_step
-            sa.path, sa.cookie_peer = old_path, cookie_peer
+            exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path, sa.cookie_peer = before
         raise
 
 
@@ -130,19 +133,18 @@ def _unreadable(sa: IsakmpSa, error: WireError, step: int) -> WireError | PeerEr
     return PeerError(
         NotifyType.UNEQUAL_PAYLOAD_LENGTHS,
         "ikev1.psk-mismatch",
-        f"Possibly mismatching pre-shared keys detected in IKE phase 1, message {step} ({sa.mode} mode): "
-        f"{error.detail}",
+        f"Possibly mismatching pre-shared keys detected {place.phase1(sa, step).sentence}: {error.detail}",
         received=error.received,
         configured=error.expected,
         field="preshared_keys",
     )
 
 
-def _other_mode(sa: IsakmpSa, header: Header, step: int) -> WireError:
+def _other_mode(sa: IsakmpSa, header: Header) -> WireError:
     return WireError(
         "ikev1.exchange-mode-mismatch",
-        f"Mismatching exchange type ({exchange_name(header.exchange)}) detected, the negotiation is in "
-        f"({exchange_name(sa.exchange.number)}), in IKE phase 1, message {step}",
+        f"Mismatching exchange type ({exchange_name(header.exchange)}) received, the negotiation is in "
+        f"({exchange_name(sa.exchange.number)})",
         received=exchange_name(header.exchange),
         expected=exchange_name(sa.exchange.number),
     )
@@ -185,9 +187,6 @@ def _receive_quick(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, no
             sa.heard(path, now)
     except WireError:
         exchange.iv, exchange.step, exchange.taken, exchange.due = before
-        raise
-    except PeerError:
-        exchange.finish(now)
         raise
     finally:
         sa.core.exchanges.add(ExchangeType.QUICK, Count.REQUESTS_IN if exchange.step % 2 else Count.RESPONSES_IN)

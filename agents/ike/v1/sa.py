@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from agents.contract.config import ExchangeMode
 from agents.contract.events import KINDS
+from agents.contract.status import Reason
 from agents.ike import paths
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
@@ -24,6 +25,7 @@ from agents.ike.v1.cipher import Phase1Cipher
 from agents.ike.v1.exchange import Exchange
 from agents.ike.v1.natd import Nat
 from agents.ike.v1.phase1 import Phase1
+from agents.ike.v1.sending import Request
 from agents.ike.v1.states import INITIATED, PROGRESSING, SaState
 from agents.ike.v1.unanswered import FAREWELL_S, Unanswered
 from agents.ike.v1.used_ids import UsedIds
@@ -41,6 +43,8 @@ _MOST_DELETED = 256
 
 class IsakmpSa:
     """An ISAKMP SA of either role. ``waiting`` says that an answer of the shell is awaited, so no message is taken."""
+
+    version = "v1"
 
     def __init__(self, core: Machine, *, initiator: bool, mode: ExchangeMode, path: Path, now: float) -> None:
         self.core = core
@@ -81,8 +85,14 @@ class IsakmpSa:
         self.last_heard = now
         self.last_sent = now
         self.dpd = watch.Liveness(core.hub.entropy)
+        self.request: Request | None = None
+        """The message of phase 1 that came last."""
         self.told = False
         """Whether a notify in clear has been sent about it."""
+        self.hint: Reason | None = None
+        """What a notify in clear says may be wrong."""
+        self.heard_in_clear: set[int] = set()
+        """Types of the notifies in clear that were reported."""
         self.scheduled_at: float | None = None
         self._suite: Phase1Suite | None = None
         self._keys: keymat.Phase1Keys | None = None
@@ -143,9 +153,11 @@ class IsakmpSa:
 
     @property
     def meant(self) -> TunnelRuntime | None:
-        """Its tunnel; of a peer in Main Mode that has not said who it is, the only one it can mean."""
-        possible = self.phase1.candidates
-        return possible[0] if self.tunnel is None and len(possible) == 1 else self.tunnel
+        """The tunnel, or the only one that it can be about: that of reports while the peer is not known yet."""
+        if self.tunnel is not None:
+            return self.tunnel
+        found = self.phase1.candidates
+        return found[0] if len(found) == 1 else None
 
     def adopt(self, tunnel: TunnelRuntime) -> None:
         """Belong to this tunnel from now on."""
@@ -318,10 +330,17 @@ class IsakmpSa:
         self.core.hub.touch(self)
 
     def fail(self, error: PeerError, now: float, *, linger: bool = False) -> None:
-        """The negotiation cannot succeed: report why, tell the tunnel, end."""
+        """The negotiation cannot succeed: report why, tell the tunnel, end.
+
+        What a peer said in clear says more than its silence after it.
+        """
         self.report_error(error)
-        if self.tunnel is not None:
-            self.tunnel.note_error(error)
+        if self.meant is not None:
+            self.meant.note_error(error)
+        if self.hint is not None and error.code == "ike.peer-unresponsive":
+            self.cause = self.hint.code
+            if self.tunnel is not None:
+                self.tunnel.hint(self.hint)
         steps.failed(self, error.message)
         self.close(now, linger=linger)
 

@@ -15,6 +15,7 @@ from agents.contract import ikev1
 from agents.contract.config import Child
 from agents.ike import selectors
 from agents.ike.errors import PeerError
+from agents.ike.v1 import place
 from agents.ike.wire.isakmp.payloads import Identification
 from agents.ike.wire.isakmp.registry import IdType, NotifyType
 from agents.ike.wire.payloads import SelectorRange
@@ -194,12 +195,13 @@ def describe_pairs(found: Sequence[Pair]) -> str:
 
 def refusal(configured: Sequence[Pair], received: Pair, message: int = 1) -> PeerError:
     """Return the refusal of a pair that no child holds."""
+    where = place.quick(message)
     return PeerError(
         NotifyType.INVALID_ID_INFORMATION,
         "ikev1.selectors-mismatch",
-        f"No IPsec policy for the traffic selectors received, in IKE phase 2, message {message} (quick-mode)",
+        f"No IPsec policy for the traffic selectors received, {where.sentence}",
         received=describe_pair(received),
         configured=describe_pairs(configured),
         field="children.local_ts",
-        attributes={"phase": "2", "message": str(message), "exchange": "quick-mode"},
+        attributes=where.attributes,
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agents.ike.errors import WireError
-from agents.ike.outputs import Transmit
+from agents.ike.outputs import Path, Transmit
 from agents.ike.paths import NAT_PORT
 from agents.ike.tally import Count
 from agents.ike.v1 import keymat
@@ -21,6 +22,16 @@ from agents.ike.wire.isakmp.registry import exchange_name
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A message that came: what a notify in clear about it goes by."""
+
+    octets: int
+    header: Header
+    path: Path
+
 
 _UDP_OCTETS = {4: 28, 6: 48}
 _LEAST_PACKET_OCTETS = {4: 576, 6: 1_280}

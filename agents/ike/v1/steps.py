@@ -4,16 +4,20 @@ in the data plane. :data:`agents.contract.events.STEPS` has their order; a respo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agents.ike import selectors
+from agents.ike.v1 import place
+from agents.ike.v1.place import Place
+from agents.ike.v1.selectors import describe_identification
 from agents.ike.v1.states import EXPECTED
-from agents.ike.wire.isakmp.registry import exchange_name
 
 if TYPE_CHECKING:
     from agents.ike.errors import PeerError
     from agents.ike.v1.child import ChildSa
     from agents.ike.v1.sa import IsakmpSa
+    from agents.ike.wire.isakmp.payloads import Identification
 
 
 def attributes(sa: IsakmpSa) -> dict[str, str]:
@@ -25,10 +29,7 @@ def attributes(sa: IsakmpSa) -> dict[str, str]:
         "version": "v1",
         "mode": str(sa.mode),
     }
-    if sa.state in EXPECTED and sa.exchange.step:
-        found["phase"] = "1"
-        found["message"] = f"{exchange_name(sa.exchange.number)} {sa.exchange.step}"
-    return found
+    return found | place.phase1(sa).attributes if sa.state in EXPECTED else found
 
 
 def requested(sa: IsakmpSa) -> None:
@@ -38,7 +39,11 @@ def requested(sa: IsakmpSa) -> None:
 
 def established(sa: IsakmpSa) -> None:
     """Phase 1 is done."""
-    sa.report("ike.sa-established", f"IKE SA established with {sa.path.remote_address} ({sa.mode} mode)")
+    sa.report(
+        "ike.sa-established",
+        f"IKE SA established with {sa.path.remote_address} ({sa.mode} mode)",
+        attributes=place.phase1(sa).attributes,
+    )
     if sa.peer.names:
         sa.report("ikev1.peer-vendor", f"The peer says that it is {', '.join(sa.peer.names)}")
 
@@ -56,19 +61,35 @@ def failed(sa: IsakmpSa, why: str = "") -> None:
     )
 
 
-def child_requested(sa: IsakmpSa, name: str, selectors_text: str) -> None:
-    """The request for a child goes out."""
-    sa.report("child.requested", f"Child {name} requested", attributes={"child": name, "phase": "2"})
-    sa.report("ikev1.selectors-sent", f"Traffic selectors sent: {selectors_text}", attributes={"child": name})
+def child_requested(sa: IsakmpSa, name: str, identities: Sequence[Identification]) -> None:
+    """The request for a child goes out, with these traffic selectors."""
+    where = place.quick(1, name)
+    sa.report("child.requested", f"Child {name} requested", attributes=where.attributes)
+    _selectors(sa, "ikev1.selectors-sent", "sent", identities, where)
+
+
+def selectors_received(sa: IsakmpSa, identities: Sequence[Identification]) -> None:
+    """The peer asks for a child with these traffic selectors; with none it means the two hosts."""
+    _selectors(sa, "ikev1.selectors-received", "received", identities, place.quick(1))
+
+
+def _selectors(sa: IsakmpSa, code: str, verb: str, identities: Sequence[Identification], where: Place) -> None:
+    texts = [describe_identification(each) for each in identities] or ["none (its address)"] * 2
+    sa.report(
+        code,
+        f"Initiator's traffic selector {verb}: {texts[0]}; responder's traffic selector {verb}: {texts[1]}, "
+        f"{where.sentence}",
+        attributes={"initiator_selector": texts[0], "responder_selector": texts[1], **where.attributes},
+    )
 
 
 def child_failed(sa: IsakmpSa, name: str | None, error: PeerError) -> None:
     """A child that was asked for, by us or (then ``name`` may be unknown) by the peer, could not be made."""
     sa.report(
         "child.failed",
-        f"Child {name or 'asked for by the peer'} could not be established",
+        f"Child {name or 'asked for by the peer'} could not be established: {error.message}",
         field=error.field,
-        attributes={"cause": error.code, "phase": "2", **({} if name is None else {"child": name})},
+        attributes={"phase": "2", **error.attributes, "cause": error.code, **({} if name is None else {"child": name})},
     )
 
 

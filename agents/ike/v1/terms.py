@@ -209,11 +209,10 @@ def _duration(attribute: Attribute, unit: int | None, durations: dict[int, int])
         raise _FaultError(attribute.type, f"attribute ({attribute.type}) without its type")
     if unit in durations:
         raise _FaultError(attribute.type, f"repeated attribute ({attribute.type})")
-    if len(attribute.data) > _MOST_DURATION_OCTETS:
+    if not 0 < len(attribute.data) <= _MOST_DURATION_OCTETS:
         raise _FaultError(attribute.type, f"unsupported length {len(attribute.data)} of attribute ({attribute.type})")
-    if not attribute.number:
-        raise _unsupported_value(attribute.type, 0)
-    durations[unit] = attribute.number
+    if attribute.number:  # a peer that does not rekey by itself says 0 (strongSwan): no limit of its own
+        durations[unit] = attribute.number
 
 
 def _unsupported_value(attribute: int, value: int | None) -> _FaultError:

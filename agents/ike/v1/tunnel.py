@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agents.contract.config import Child, ConnectionType, DpdAction, ExchangeMode, Tunnel
-from agents.contract.events import KINDS
 from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
 from agents.ike.change import Fate, Plan
@@ -28,8 +27,9 @@ from agents.ike.errors import LocalError, PeerError, WireError
 from agents.ike.loss import Loss
 from agents.ike.outputs import Path
 from agents.ike.paths import IKE_PORT
-from agents.ike.timers import DUPLICATE_GRACE_S, gives_up_after_s, retry_after_s
+from agents.ike.timers import gives_up_after_s, retry_after_s
 from agents.ike.v1.children import REPLACED_S, Children
+from agents.ike.v1.reasons import reason
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.v1.states import STEP_TEXTS, SaState
 from agents.ike.v1.tasks import aggressive, info, main
@@ -45,6 +45,8 @@ _HURRIED_TRIES = 3
 class TunnelRuntime:
     """A tunnel of the document and everything of IKEv1 that lives for it."""
 
+    version = "v1"
+
     def __init__(self, core: Machine, config: Tunnel, now: float, start_at: float) -> None:
         self.core = core
         self.config = config
@@ -54,6 +56,7 @@ class TunnelRuntime:
         self.standby = False
         self.removed = False
         self.reason: Reason | None = None
+        self._hinted = False
         self.state = TunnelState.NEGOTIATING
         self.since = now
         self.retry_at: float | None = start_at
@@ -80,8 +83,9 @@ class TunnelRuntime:
 
     @property
     def accepts_peer(self) -> bool:
-        """Whether the peer may start one."""
-        return self._wanted and self.config.connection_type is not ConnectionType.INITIATOR_ONLY
+        """Whether the peer may start one: also to renew what stands, where it may not begin by itself."""
+        waits = self.config.connection_type is ConnectionType.INITIATOR_ONLY and not self.established()
+        return self._wanted and not waits
 
     @property
     def _wanted(self) -> bool:
@@ -156,7 +160,8 @@ class TunnelRuntime:
         else:
             ours = winner.initiator
         loser.rekey_at = None
-        loser.delete_at = now + (REPLACED_S if ours else REPLACED_S + 2 * DUPLICATE_GRACE_S)
+        # Whoever began the new one deletes the old one; some leave that to the other end (strongSwan).
+        loser.delete_at = now + (REPLACED_S if ours else 2 * REPLACED_S)
         self.hub.touch(loser)
 
     def initial_contact(self, sa: IsakmpSa, now: float) -> None:
@@ -234,19 +239,16 @@ class TunnelRuntime:
 
     def note_error(self, error: PeerError) -> None:
         """Keep why the tunnel is not up."""
-        self.reason = Reason(
-            code=error.code,
-            message=error.message[:500],
-            received=error.received,
-            configured=error.configured,
-            field=error.field or KINDS[error.code].field or None,
-        )
+        self.reason = reason(error.code, error.message, error.received, error.configured, error.field)
+        self._hinted = False
         self.hub.touch(self)
 
-    def hint(self, reason: Reason) -> None:
-        """Keep what may be why: somebody said so in clear."""
-        if self.reason is None or self.reason.code == "ike.peer-unresponsive":
-            self.reason = reason
+    def hint(self, found: Reason) -> None:
+        """Keep what may be why, where nothing better is known: it was in clear, and anybody can have sent it."""
+        if self.reason is None or self._hinted or self.reason.code == "ike.peer-unresponsive":
+            self.reason = found
+            self._hinted = True
+            self.hub.touch(self)
 
     def forget_reason(self) -> None:
         """What kept the tunnel down does not count any more."""
@@ -427,7 +429,10 @@ class TunnelRuntime:
 
     def deadline(self) -> float | None:
         """Return when to look at the tunnel again."""
-        times = [self.children.deadline(self._may_ask), self.orphaned_at()]
+        times = [
+            self.children.deadline(rekeys=self.primary() is not None, asks=self._may_ask),
+            self.orphaned_at(),
+        ]
         if self.may_initiate and not self._has_sa() and self.loss.waits_for is None:
             times.append(self.retry_at)
         return min((each for each in times if each is not None), default=None)
@@ -453,8 +458,10 @@ class TunnelRuntime:
         if begins and (self.retry_at is None or now >= self.retry_at):
             self.initiate(now)
         sa = self.primary()
-        if sa is not None and self.may_initiate:
-            self.children.ask(sa, now)
+        if sa is not None:
+            self.children.rekey_due(sa, now)
+            if self.may_initiate:
+                self.children.ask(sa, now)
         self._note_state(now)
 
     def _note_state(self, now: float) -> None:

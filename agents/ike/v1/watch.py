@@ -9,8 +9,9 @@ from agents.ike.errors import PeerError
 from agents.ike.outputs import Entropy, Keepalive
 from agents.ike.tally import Count
 from agents.ike.timers import gives_up_after_s, retransmit_after_s
-from agents.ike.v1 import sending, steps
+from agents.ike.v1 import place, sending, steps
 from agents.ike.v1.exchange import Exchange
+from agents.ike.v1.reasons import reason
 from agents.ike.v1.states import SaState
 from agents.ike.v1.tasks import info
 
@@ -168,13 +169,12 @@ def _peer_is_gone(sa: IsakmpSa, now: float) -> None:
     if sa.standing:
         code, message = "ike.dpd-failed", f"The peer stopped answering: {tries} messages without an answer"
     else:
-        code, message = "ike.peer-unresponsive", "The peer does not answer"
+        code, message = "ike.peer-unresponsive", f"The peer does not answer, {place.phase1(sa).sentence}"
+        if sa.hint is not None:
+            message += f"; an unprotected notify said {sa.hint.received}"
     if sa.standing and tunnel is not None and all(other is sa for other in tunnel.established()):
         tunnel.lost(now)
-    hinted = None if tunnel is None or sa.standing else tunnel.reason
     sa.fail(PeerError(0, code, message, field="remote.address"), now)
-    if tunnel is not None and hinted is not None and hinted.message.endswith("unprotected)"):
-        tunnel.reason = hinted  # silence after a refusal in clear: the refusal says more
 
 
 def _expired(sa: IsakmpSa, now: float) -> None:
@@ -184,5 +184,8 @@ def _expired(sa: IsakmpSa, now: float) -> None:
     elif sa.state is SaState.CLOSED:
         sa.core.unregister(sa)
     else:
-        steps.failed(sa, "the peer did not go on in time")
+        text = f"the peer did not go on in time, {place.phase1(sa).sentence}"
+        if sa.cause is None and sa.meant is not None:
+            sa.meant.hint(reason("ike.sa-failed", f"A negotiation of the peer ended: {text}"))
+        steps.failed(sa, text)
         sa.close(now)

@@ -13,7 +13,7 @@ from agents.contract.status import ExchangeCounters, TunnelStatus
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.limits import HalfOpenLimits
-from agents.ike.machine import SecretChanged, drop_attributes, take_over
+from agents.ike.machine import Load, SecretChanged, drop_attributes, take_over
 from agents.ike.outputs import Path
 from agents.ike.paths import pairs_of
 from agents.ike.tally import Count, ExchangeTally
@@ -22,7 +22,7 @@ from agents.ike.v2.child import ChildSa
 from agents.ike.v2.door import Door
 from agents.ike.v2.roam import own_addresses_changed
 from agents.ike.v2.sa import IkeSa
-from agents.ike.v2.states import SaState
+from agents.ike.v2.states import PROGRESSING, UP_CHILD, SaState
 from agents.ike.v2.tasks.delete import DeleteChildren
 from agents.ike.v2.tunnel import TunnelRuntime
 from agents.ike.wire.header import NO_SPI, Header
@@ -132,6 +132,18 @@ class Machine:
     def counters(self) -> tuple[ExchangeCounters, ...]:
         """Return the messages counted by exchange type."""
         return self.exchanges.counters()
+
+    def load(self) -> Load:
+        """Return how much there is."""
+        sas = self.sas.values()
+        return Load(
+            version=self.version,
+            tunnels=len(self.tunnels),
+            ike_sas=sum(sa.state is SaState.ESTABLISHED for sa in sas),
+            half_open=sum(sa.state in PROGRESSING for sa in sas),
+            children=sum(child.state in UP_CHILD for sa in sas for child in sa.children),
+            bugs=self.hub.bugs[self.version],
+        )
 
     def local_addresses(self) -> frozenset[str]:
         """Return the addresses that IKE SAs use here or may move to, those being deleted included."""

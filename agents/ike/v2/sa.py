@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 class IkeSa:
     """An IKE SA of either role. ``initiator`` is about this SA, ``opener`` about the first of a chain of rekeys."""
 
+    version = "v2"
+
     def __init__(self, core: Core, *, initiator: bool, opener: bool, path: Path, now: float) -> None:
         self.core = core
         self.initiator = initiator

@@ -56,6 +56,8 @@ REQUESTS: Mapping[SaState, frozenset[int]] = MappingProxyType(
 )
 """Requests a state takes; CREATE_CHILD_SA on an SA that is going is answered with TEMPORARY_FAILURE (2.25.2)."""
 
+PROGRESSING = frozenset({SaState.INIT_SENT, SaState.INIT_RECEIVED, SaState.AUTHENTICATING})
+
 LIVE_CHILD = frozenset({ChildState.INSTALLING, ChildState.INSTALLED, ChildState.REKEYING})
 """A child in one of these counts as "there": no other is made for it."""
 

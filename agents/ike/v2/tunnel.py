@@ -35,7 +35,7 @@ from agents.ike.v2.path import first_path
 from agents.ike.v2.pieces import Piece, Pieces
 from agents.ike.v2.roam import own_addresses_changed
 from agents.ike.v2.sa import IkeSa
-from agents.ike.v2.states import LIVE_CHILD, STEP_TEXTS, UP_CHILD, ChildState, SaState
+from agents.ike.v2.states import LIVE_CHILD, PROGRESSING, STEP_TEXTS, UP_CHILD, ChildState, SaState
 from agents.ike.v2.tasks.create import CreateChild
 from agents.ike.v2.tasks.delete import DeleteChildren
 from agents.ike.v2.tasks.init import InitiateSa
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from agents.ike.hub import Hub
     from agents.ike.v2.core import Core
 
-_PROGRESSING = frozenset({SaState.INIT_SENT, SaState.INIT_RECEIVED, SaState.AUTHENTICATING})
-
 
 class TunnelRuntime:
     """A tunnel of the document and everything that lives for it."""
+
+    version = "v2"
 
     def __init__(self, core: Core, config: Tunnel, now: float, start_at: float) -> None:
         self.core = core
@@ -267,10 +267,10 @@ class TunnelRuntime:
 
     def negotiating(self) -> bool:
         """Return whether an IKE SA is coming up."""
-        return any(sa.state in _PROGRESSING for sa in self.sas)
+        return any(sa.state in PROGRESSING for sa in self.sas)
 
     def _has_sa(self) -> bool:
-        return any(sa.state in _PROGRESSING or sa.state is SaState.ESTABLISHED for sa in self.sas)
+        return any(sa.state in PROGRESSING or sa.state is SaState.ESTABLISHED for sa in self.sas)
 
     def child_up(self, sa: IkeSa, child: ChildSa, now: float) -> None:
         """A child is in the data plane; one that the document has changed under meanwhile is brought up to date."""
@@ -570,7 +570,7 @@ class TunnelRuntime:
     def step(self) -> str | None:
         """Return in a few words what is under way, or None."""
         for sa in self.sas:
-            if sa.state in _PROGRESSING:
+            if sa.state in PROGRESSING:
                 return STEP_TEXTS[sa.state]
             making = any(isinstance(task, CreateChild) for task in (sa.current, *sa.queue))
             if sa.state is SaState.ESTABLISHED and (

@@ -24,9 +24,10 @@ from agents.ike.outputs import Report, Sign, Validate, Verdict
 from agents.ike.wire.payloads import Identification
 from agents.iked.credentials.fetch import Fetcher
 from agents.iked.credentials.revocation import RevocationCheck
+from agents.iked.words import counted
 from agents.pki import documents
 from agents.pki.constraints import names_text
-from agents.pki.documents import Certificates
+from agents.pki.documents import Certificates, Problem
 from agents.pki.errors import CertificateError, KeyFileError
 from agents.pki.keys import KeyFolder, PrivateKey
 from agents.pki.path import Path, paths, read_chain
@@ -72,6 +73,7 @@ class Desk:
         self._results = results
         self._clock = clock
         self._certificates = Certificates()
+        self.bugs = 0
         self._told: set[str] = set()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="credentials")
         self._revocation = RevocationCheck(
@@ -85,11 +87,23 @@ class Desk:
         Raises DocumentCertificateError, and then goes on with those it had.
         """
         self._certificates = documents.parse(document)
-        problems = documents.problems(document, self._certificates, self._keys, self._moment())
-        for code, sentence in problems:
-            if sentence not in self._told:
-                self._results.report(Report(code=code, message=sentence[:1].upper() + sentence[1:]))
-        self._told = {sentence for _, sentence in problems}
+        problems = self._problems()
+        for each in problems:
+            if each.sentence not in self._told:
+                self._results.report(Report(code=each.code, message=each.sentence[:1].upper() + each.sentence[1:]))
+        self._told = {each.sentence for each in problems}
+
+    def state(self) -> tuple[bool, str]:
+        """Return whether all is well and a line for people, looked up anew: a key file may come or go at any time."""
+        known, problems = self._certificates, self._problems()
+        numbers = [f"{len(known.own)} own", counted(len(known.anchors), "CA")]
+        unusable = {each.certificate for each in problems}
+        if unusable:
+            numbers.append(f"{len(unusable)} cannot be used")
+        reasons = [each.sentence for each in problems]
+        if self.bugs:
+            reasons.append(f"{counted(self.bugs, 'bug')} met, see the log")
+        return not reasons, "; ".join([f"certificates: {', '.join(numbers)}", *reasons])
 
     def perform(self, request: Sign | Validate) -> None:
         """Take on one request; its answer reaches :class:`Results` later."""
@@ -111,6 +125,9 @@ class Desk:
         await self._revocation.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def _problems(self) -> list[Problem]:
+        return documents.problems(self._certificates, self._keys, self._moment())
+
     def _start(self, work: Coroutine[Any, Any, _T], answer: Callable[[_T], None], failed: _T) -> None:
         def ended(task: asyncio.Task[_T]) -> None:
             self._tasks.discard(task)
@@ -118,6 +135,7 @@ class Desk:
                 return
             error = task.exception()
             if error is not None:
+                self.bugs += 1
                 _log.error("a bug while answering a request for credentials", exc_info=error)
             answer(failed if error is not None else task.result())
 

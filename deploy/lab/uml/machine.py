@@ -80,7 +80,16 @@ def missing() -> str | None:
         return f"no kernel modules under {MODULES}"
     if shutil.which("modprobe") is None:
         return "modprobe is not installed (Debian package kmod)"
+    if _registers_are_too_large() and shutil.which("cc") is None:
+        return (
+            "this processor has AMX, whose registers the machine's kernel does not know: that takes cc (gcc, libc6-dev)"
+        )
     return None
+
+
+def _registers_are_too_large() -> bool:
+    """Whether the processor's extended state is more than the kernel of the machine can set: see ``registers.c``."""
+    return " amx_tile" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
 
 
 def run(
@@ -138,6 +147,9 @@ def _program(path: Path, text: str) -> None:
 
 def _boot(share: Path, timeout_s: float, memory_mib: int, echo: Callable[[str], None] | None) -> tuple[str, bool]:
     """Run the machine to its end; returns what it printed and whether the time was up."""
+    environment = {**os.environ, "TMPDIR": _memory_directory(share)}
+    if _registers_are_too_large():
+        environment["LD_PRELOAD"] = str(_compiled(share))
     machine = subprocess.Popen(
         [
             KERNEL, f"mem={memory_mib}M", "rootfstype=hostfs", "rootflags=/", "ro", f"init={share}/init",
@@ -147,7 +159,7 @@ def _boot(share: Path, timeout_s: float, memory_mib: int, echo: Callable[[str], 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        env={**os.environ, "TMPDIR": _memory_directory(share)},
+        env=environment,
     )  # fmt: skip
     expired = threading.Event()
 
@@ -170,6 +182,18 @@ def _boot(share: Path, timeout_s: float, memory_mib: int, echo: Callable[[str], 
         _kill(machine)
         machine.wait()
     return "\n".join(lines), expired.is_set()
+
+
+def _compiled(share: Path) -> Path:
+    """Return the library that lets the kernel set registers larger than it knows."""
+    library = share / "registers.so"
+    source = Path(__file__).with_name("registers.c")
+    done = subprocess.run(
+        ["cc", "-O2", "-shared", "-fPIC", "-o", library, source], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise MachineError(f"cc could not compile {source.name}: {done.stderr}")
+    return library
 
 
 def _memory_directory(share: Path) -> str:

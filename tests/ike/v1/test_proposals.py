@@ -197,7 +197,6 @@ class TestChoosePhase1:
             (short(11, 1), short(12, 86_400 >> 4)),  # seconds, a second time
             (short(11, 2),),
             (short(12, 5),),
-            (short(11, 2), short(12, 0)),
             (short(11, 2), short(11, 2), short(12, 5)),
             (short(11, 2), Attribute(type=12, data=bytes(8) + b"\1", short=False)),
             (Attribute(type=11, data=b"\0\2", short=False), short(12, 5)),
@@ -238,6 +237,12 @@ class TestChoosePhase1:
         many = [other] * (proposals.MOST_TRANSFORMS - 1)
         assert self.choose(isakmp(*many, first_attributes(offer()))) is not None
         assert self.choose(isakmp(*many, other, first_attributes(offer()))) is None
+
+    def test_a_duration_of_0_is_no_limit(self) -> None:
+        basic = [each for each in first_attributes(offer()) if each.type not in (11, 12)]
+        choice = self.choose(isakmp((*basic, short(11, 1), short(12, 0), short(11, 2), short(12, 0))), lifetime_s=3_600)
+        assert choice is not None
+        assert (choice.lifetime_s, choice.lifetime_kilobytes) == (3_600, 0)
 
     @pytest.mark.parametrize(
         ("ours", "theirs", "in_force"),

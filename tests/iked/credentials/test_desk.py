@@ -251,7 +251,7 @@ async def test_nothing_of_a_private_key_is_ever_told(
         file.chmod(mode)
         await counter.sign("own", "rsa-sha2-256", b"x")
         counter.desk.configure(document)
-        found += [str(each) for each in documents.problems(document, documents.parse(document), folder, pki.now())]
+        found += [repr(each) for each in documents.problems(documents.parse(document), folder, pki.now())]
     texts = "\n".join([*found, *(repr(each) for each in counter.reports), caplog.text, *capsys.readouterr()])
     secret = pki.key_pem(own).decode()
     parts = [line[at : at + 8] for line in secret.splitlines()[1:-1] for at in range(0, len(line) - 7, 8)]
@@ -358,5 +358,5 @@ def test_an_expired_certificate_of_our_own_is_a_problem_not_a_refusal(tmp_path: 
     folder = KeyFolder(tmp_path / "keys")
     folder.add(old.key)
     document = certified([("own", old)], [("root", root)])
-    found = documents.problems(document, documents.parse(document), folder, pki.now())
-    assert [code for code, _ in found] == ["ike.own-certificate-expired"]
+    found = documents.problems(documents.parse(document), folder, pki.now())
+    assert [each.code for each in found] == ["ike.own-certificate-expired"]

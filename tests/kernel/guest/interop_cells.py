@@ -1,4 +1,7 @@
-"""Cells of the kernel's interop matrix, run inside the machine: arguments are ``--quick`` or a regular expression."""
+"""Cells of the kernel's interop matrices, run inside the machine.
+
+Arguments are the suite, and then ``--quick`` or a regular expression.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from deploy.lab.uml import RESULT_VARIABLE
-from tests.interop import kernel, runner
+from tests.interop import kernel, kernel_ikev1, runner
 from tests.interop.cells import Cell
 from tests.interop.results import Result
+
+CELLS = {"strongswan-kernel": kernel.cells, "strongswan-ikev1-kernel": kernel_ikev1.cells}
 
 
 def tell(result: Result, seconds: float, logs: str) -> None:
@@ -40,8 +45,5 @@ def leave(results: Iterable[Result]) -> None:
 
 
 if __name__ == "__main__":
-    leave(
-        asyncio.run(
-            runner.run(kernel.cells(), tell, lambda cell, role: chosen(cell, role, sys.argv[1:]), kernel.KernelLab)
-        )
-    )
+    suite, *rest = sys.argv[1:]
+    leave(asyncio.run(runner.run(CELLS[suite](), tell, lambda cell, role: chosen(cell, role, rest), kernel.KernelLab)))

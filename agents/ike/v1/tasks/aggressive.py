@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from agents.contract import ikev1
 from agents.contract.secret import Secret
 from agents.ike.crypto.dh import KeyPair
-from agents.ike.errors import PeerError
 from agents.ike.v1 import capabilities, common, peer_identity, phase1, proof, proposals, sending, steps
 from agents.ike.v1.proposals import Phase1Choice
 from agents.ike.v1.tasks import info
@@ -30,7 +29,6 @@ from agents.ike.wire.isakmp.payloads import (
     SecurityAssociation,
     VendorId,
 )
-from agents.ike.wire.isakmp.registry import NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
@@ -159,16 +157,3 @@ def _proven(sa: IsakmpSa, message: Message, shown: Identification, now: float) -
     common.finish(sa, message, shown, now)
     if contact:
         info.send(sa, contact, now, again=True)
-
-
-def refuse_identity(sa: IsakmpSa, received: str, configured: str) -> PeerError:
-    """Return the refusal of an identity that no tunnel in Aggressive Mode has."""
-    return PeerError(
-        NotifyType.INVALID_ID_INFORMATION,
-        "ikev1.psk-identity-mismatch",
-        f"Mismatching ID type and data ({received}) with the configured IKE policies ({configured}), "
-        f"{common.where(sa, 1)}",
-        received=received,
-        configured=configured,
-        field="remote.identity",
-    )

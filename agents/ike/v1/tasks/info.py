@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agents.contract.events import KINDS
-from agents.contract.status import Reason
+from agents.contract import ikev1
+from agents.ike import identity
 from agents.ike.errors import PeerError
 from agents.ike.tally import Count
-from agents.ike.v1 import sending, terms
+from agents.ike.v1 import names, place, proposals, quick_proposals, selectors, sending, terms
 from agents.ike.v1.exchange import Exchange
+from agents.ike.v1.place import Place
+from agents.ike.v1.reasons import reason
 from agents.ike.wire.isakmp import attributes
 from agents.ike.wire.isakmp.message import Message
-from agents.ike.wire.isakmp.payloads import Delete, Notify, Payload
+from agents.ike.wire.isakmp.payloads import Delete, Notify, Payload, SecurityAssociation
 from agents.ike.wire.isakmp.registry import (
     FIRST_STATUS_NOTIFY,
     LifeType,
     NotifyType,
     Phase2Attribute,
     Protocol,
+    exchange_name,
     notify_name,
 )
 from agents.ike.wire.isakmp.registry import Exchange as ExchangeType
@@ -52,6 +55,12 @@ _HINTS = {
     NotifyType.INVALID_EXCHANGE_TYPE: ("ikev1.exchange-mode-mismatch", "The peer does not negotiate in this mode"),
 }
 """What error notifies of a peer mean for the operator: event code and sentence."""
+
+_NO_HINT = ("ikev1.unprotected-notify", "it is not acted on")
+_MOST_IN_CLEAR = 8
+"""Sorts of notifies in clear that are reported for one SA."""
+
+_LEAST_LIFETIME_S = 10
 
 _CHILD_HINTS = {
     NotifyType.NO_PROPOSAL_CHOSEN: ("child.peer-refused-proposal", "The peer accepts none of our IPsec proposals"),
@@ -89,10 +98,11 @@ def send_delete(sa: IsakmpSa, now: float, children: Sequence[ChildSa] = (), *, i
         send(sa, (Delete(protocol=Protocol.ISAKMP, spis=(sa.cookie_i + sa.cookie_r,)),), now, again=True)
 
 
-def refuse(sa: IsakmpSa, error: PeerError, now: float) -> None:
-    """Tell the peer why its Quick Mode came to nothing."""
+def refuse(sa: IsakmpSa, error: PeerError, refused: SecurityAssociation, now: float) -> None:
+    """Tell the peer why a Quick Mode came to nothing; its SPI says which, since the message ID is another."""
     if sa.standing and error.notify:
-        send(sa, (Notify(type=error.notify, protocol=Protocol.ESP),), now)
+        first = refused.proposals[0]
+        send(sa, (Notify(type=error.notify, protocol=first.protocol, spi=first.spi),), now)
 
 
 def ask_alive(sa: IsakmpSa, sequence: int, now: float) -> None:
@@ -144,17 +154,25 @@ def _take_alive(sa: IsakmpSa, notify: Notify, now: float) -> None:
 
 
 def _take_error(sa: IsakmpSa, notify: Notify, now: float) -> None:
-    """The peer refuses something; a Quick Mode of ours, where there is just one it can mean."""
-    kind = NotifyType(notify.type) if notify.type in NotifyType.__members__.values() else None
+    """The peer refuses something: the Quick Mode of ours whose SPI it names, else the oldest that has no answer."""
     asked = [] if sa.tunnel is None else sa.tunnel.children.asking(sa)
     named = notify_name(notify.type)
     if not asked:
-        sa.report("ike.peer-notify", f"The peer reported {named}", received=named)
+        sa.report("ike.peer-notify", f"The peer reported {named}", received=named, attributes={"phase": "2"})
         return
-    default = ("child.peer-refused-proposal", f"The peer refused the IPsec SA: {named}")
-    code, sentence = _CHILD_HINTS.get(kind, default) if kind is not None else default
-    quick = asked[0]
-    error = PeerError(notify.type, code, f"{sentence} ({named})", received=named, attributes={"phase": "2"})
+    default = ("child.peer-refused-proposal", "The peer refuses the IPsec SA")
+    code, sentence = next((found for kind, found in _CHILD_HINTS.items() if kind == notify.type), default)
+    quick = next((each for each in asked if notify.spi in each.spis), asked[0])
+    where = place.quick(1, quick.config.name)
+    offered = quick_proposals.describe_quick(quick.config)
+    error = PeerError(
+        notify.type,
+        code,
+        f"Received notify {named}: {sentence}, {where.sentence}",
+        received=named,
+        configured=selectors.describe_pair(quick.pair) if code == "child.peer-refused-ts" else offered,
+        attributes=where.attributes,
+    )
     sa.report_error(error)
     quick.refused(error, now)
 
@@ -165,16 +183,27 @@ def _take_delete(sa: IsakmpSa, delete: Delete, now: float) -> None:
         for cookies in delete.spis:
             named = sa.tunnel.sa_by_cookies(cookies)
             if named is not None:
-                named.report(
-                    "ikev1.delete-received", f"The peer deleted IKE SA {cookies[:8].hex()}_{cookies[8:].hex()}"
+                text = (
+                    f"Received a delete payload of protocol ISAKMP with cookies {cookies[:8].hex()}_{cookies[8:].hex()}"
                 )
+                named.report("ikev1.delete-received", text, attributes={"protocol": "ISAKMP"})
                 named.report("ike.sa-deleted", "The IKE SA was deleted by the peer")
                 named.close(now, linger=True)
         return
     for spi in delete.spis:
         child = sa.tunnel.children.by_spi_out(delete.protocol, spi)
-        protocol = Protocol(delete.protocol).name if delete.protocol in (Protocol.AH, Protocol.ESP) else "other"
-        sa.report("ikev1.delete-received", f"The peer deleted the {protocol} SA with SPI {spi.hex()}")
+        protocol = names.protocol(delete.protocol)
+        sa.report(
+            "ikev1.delete-received",
+            f"Received a delete payload of protocol {protocol} with SPI {spi.hex()}"
+            + ("" if child is not None else ", which is not there"),
+            attributes={
+                "phase": "2",
+                "protocol": protocol,
+                "spi": spi.hex(),
+                **({} if child is None else {"child": child.name}),
+            },
+        )
         if child is not None:
             sa.tunnel.children.remove(child, now, by_peer=True)
         else:
@@ -182,26 +211,43 @@ def _take_delete(sa: IsakmpSa, delete: Delete, now: float) -> None:
 
 
 def unprotected(sa: IsakmpSa, message: Message, now: float) -> None:
-    """Note an Informational in clear. Anybody can send one: it changes nothing but what people are told."""
+    """Note an Informational in clear. Anybody can send one: it changes nothing but what people are told, and that once.
+
+    While a negotiation of ours is under way it is kept as what may be wrong, should nothing better be known.
+    """
     sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.REQUESTS_IN)
-    for notify in message.find_all(Notify)[:4]:
-        kind = NotifyType(notify.type) if notify.type in NotifyType.__members__.values() else None
-        hint = None if kind is None or not sa.initiated else _HINTS.get(kind)
-        named = notify_name(notify.type)
-        if hint is None:
-            sa.report("ikev1.unprotected-notify", f"The peer, or somebody else, says {named}", received=named)
+    for notify in message.find_all(Notify):
+        if notify.type in sa.heard_in_clear or len(sa.heard_in_clear) >= _MOST_IN_CLEAR:
             continue
-        code, sentence = hint
-        sa.report(code, f"Received an unprotected message of notify type {named}: {sentence.lower()}", received=named)
-        if sa.tunnel is not None:
-            sa.tunnel.hint(
-                Reason(
-                    code=code,
-                    message=f"{sentence} (notify {named}, unprotected)",
-                    received=named,
-                    field=KINDS[code].field or None,
-                )
-            )
+        sa.heard_in_clear.add(notify.type)
+        named, about_ours = notify_name(notify.type), sa.initiated and notify.type < FIRST_STATUS_NOTIFY
+        code, sentence = (_hint_of(sa, notify.type) if about_ours else None) or _NO_HINT
+        configured = _ours(sa, code)
+        where = place.phase1(sa).sentence if sa.progressing else "after phase 1"
+        text = f"Received an unprotected message of notify type {named}, {where}: {sentence}"
+        sa.report(code, text, received=named, configured=configured)
+        if about_ours:
+            sa.hint = sa.hint or reason(code, text, named, configured)
+            if sa.tunnel is not None:
+                sa.tunnel.hint(sa.hint)
+
+
+def _hint_of(sa: IsakmpSa, type_: int) -> tuple[str, str] | None:
+    """Return what a notify means; that a peer cannot read us is about keys only where a key was used."""
+    found = next((found for kind, found in _HINTS.items() if kind == type_), None)
+    by_psk = sa.keyed and sa.suite.method == ikev1.PSK_METHOD
+    return None if found is not None and found[0] == "ikev1.psk-mismatch" and not by_psk else found
+
+
+def _ours(sa: IsakmpSa, code: str) -> str | None:
+    """Return what we sent of that which a peer refuses: it does not say what it would take."""
+    if code == "ikev1.proposal-refused-by-peer" and sa.phase1.offered is not None:
+        return proposals.describe_phase1_offer(sa.phase1.offered)
+    if code == "ikev1.exchange-mode-mismatch":
+        return exchange_name(sa.exchange.number)
+    if code == "ikev1.identity-refused-by-peer" and sa.tunnel is not None:
+        return identity.describe_own(sa.tunnel.config.local.identity)
+    return None
 
 
 # --- RESPONDER-LIFETIME
@@ -219,22 +265,39 @@ def shorter_lifetimes(choice: QuickChoice) -> bytes:
 
 
 def take_lifetime(sa: IsakmpSa, child: ChildSa, notify: Notify) -> None:
-    """Take a shorter lifetime of the responder over (RFC 2407 section 4.6.3.1)."""
+    """Take a shorter lifetime of the responder over for SAs that stand.
+
+    What they may carry is the data plane's from their installation on: there the peer keeps to its limit itself.
+    """
+    agreement = child.agreement
+    seconds, _kilobytes = responder_lifetimes(
+        sa, child.name, notify, agreement.lifetime_s, agreement.lifetime_kilobytes, message=None
+    )
+    if seconds < agreement.lifetime_s:
+        child.shorten(seconds, sa.core.hub.entropy.uniform())
+
+
+def responder_lifetimes(
+    sa: IsakmpSa, name: str, notify: Notify, seconds: int, kilobytes: int, message: int | None = 2
+) -> tuple[int, int]:
+    """Report the lifetimes of a responder, and return them where they are shorter than ours, else ours.
+
+    ``message`` is that of Quick Mode they came in. What cannot be read says nothing.
+    """
     found = terms.read_lifetimes(_LIFE, notify.data)
     if found is None:
-        return
-    if found.seconds is not None:
-        sa.report(
-            "ikev1.lifetime-seconds",
-            f"Responder lifetime of {found.seconds} seconds for child {child.name}",
-            received=str(found.seconds),
-            configured=str(child.agreement.lifetime_s),
-        )
-        child.shorten(max(10, found.seconds), sa.core.hub.entropy.uniform())
-    if found.kilobytes is not None:
-        sa.report(
-            "ikev1.lifetime-kilobytes",
-            f"Responder lifetime of {found.kilobytes} kilobytes for child {child.name}",
-            received=str(found.kilobytes),
-            configured=str(child.agreement.lifetime_kilobytes),
-        )
+        return seconds, kilobytes
+    where = Place(phase=2, message=message, exchange="quick-mode" if message else "informational-v1", child=name)
+    of_protocol = f"notify RESPONDER_LIFETIME of {names.protocol(notify.protocol)}"
+    for said, ours, unit in ((found.seconds, seconds, "seconds"), (found.kilobytes, kilobytes, "kilobytes")):
+        if said is not None:
+            stays = "; ours is shorter and stays" if ours and ours < said else ""
+            sa.report(
+                f"ikev1.lifetime-{unit}",
+                f"Received {of_protocol} with {said} {unit}, configured ({ours or 'none'}), {where.sentence}{stays}",
+                received=str(said),
+                configured=str(ours or "none"),
+                attributes=where.attributes,
+            )
+    both = found.shortest(terms.Lifetimes(seconds=seconds, kilobytes=kilobytes or None))
+    return max(_LEAST_LIFETIME_S, both.seconds or seconds), both.kilobytes or 0

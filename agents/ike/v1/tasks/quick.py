@@ -21,7 +21,7 @@ from agents.ike import selectors as ranges
 from agents.ike.crypto import dh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
 from agents.ike.errors import PeerError
-from agents.ike.v1 import keymat, mismatch, natd, quick_proposals, selectors, sending, steps
+from agents.ike.v1 import keymat, mismatch, natd, place, quick_proposals, selectors, sending, steps
 from agents.ike.v1.child import Agreement, ChildSa, Pair
 from agents.ike.v1.common import need
 from agents.ike.v1.exchange import Exchange
@@ -150,6 +150,11 @@ class Initiator:
         self._began_at = 0.0
 
     @property
+    def spis(self) -> frozenset[bytes]:
+        """What we asked for by: SPIs as a peer's notify names them."""
+        return frozenset() if self._spis is None else frozenset(self._spis.octets().values())
+
+    @property
     def key(self) -> tuple[str, int]:
         """Name and slot of the child asked for."""
         return self.config.name, self.slot
@@ -191,7 +196,7 @@ class Initiator:
             *(() if self._keys is None else (KeyExchangeData(data=self._keys.public),)),
             *self._identities(),
         )
-        steps.child_requested(sa, self.config.name, selectors.describe_pair(self.pair))
+        steps.child_requested(sa, self.config.name, self._identities())
         sa.exchanges[self.exchange.message_id] = self.exchange
         self.exchange.iv = sa.iv_of(self.exchange.message_id)
         self.exchange.take, self.exchange.gave_up = self._answered, self._gave_up
@@ -214,7 +219,7 @@ class Initiator:
             choice, shared = self._read(message)
         except PeerError as error:
             sa.report_error(error)
-            info.refuse(sa, error, now)
+            info.refuse(sa, error, need(message, SecurityAssociation), now)
             self.refused(error, now)
             return
         if self._deleted_already(choice):
@@ -237,7 +242,6 @@ class Initiator:
             ),
             now,
         )
-        _take_lifetime(sa, child, message)
         assert sa.tunnel is not None
         sa.tunnel.children.add(child)
         self.exchange.take = None
@@ -267,6 +271,7 @@ class Initiator:
         choice = quick_proposals.read_answer_quick(
             config, self._offered, need(message, SecurityAssociation), _circumstances(self.sa, config, ke)
         )
+        choice = self._shortened(choice, message)
         shown = message.find_all(Identification)
         if shown and tuple(map(selectors.from_identification, shown)) != self.pair:
             received = tuple(map(selectors.from_identification, shown))
@@ -276,6 +281,16 @@ class Initiator:
             return choice, None if self._keys is None or ke is None else self._keys.shared(ke.data)
         except InvalidPublicValue as error:
             raise _invalid_public(error) from None
+
+    def _shortened(self, choice: QuickChoice, message: Message) -> QuickChoice:
+        """Return the choice with the shorter lifetimes of a responder that says them (RFC 2407 section 4.6.3.1)."""
+        notify = message.notify(NotifyType.RESPONDER_LIFETIME)
+        if notify is None:
+            return choice
+        seconds, kilobytes = info.responder_lifetimes(
+            self.sa, self.config.name, notify, choice.lifetime_s, choice.lifetime_kilobytes
+        )
+        return replace(choice, lifetime_s=seconds, lifetime_kilobytes=kilobytes)
 
     def _installed(self, child: ChildSa, nonce_r: bytes, problem: str | None, now: float) -> None:
         sa = self.sa
@@ -307,10 +322,12 @@ class Initiator:
         self.sa.tunnel.children.refused(self.key, error, now)
 
     def _gave_up(self, now: float) -> None:
-        """The ISAKMP SA ended, or no answer came."""
+        """The ISAKMP SA ended, or no answer came: then the child has failed, else it is asked for elsewhere."""
         if self.done:
             return
         self.done = True
+        if self.sa.standing:
+            steps.child_failed(self.sa, self.config.name, _silence(1, self.config.name))
         if self._spis is not None:
             self._spis.give_back()
         if self.sa.tunnel is not None:
@@ -321,10 +338,22 @@ class Initiator:
 
 
 def respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> None:
-    """Answer the first message, whose hash is right. Raises PeerError."""
+    """Answer the first message, whose hash is right, or refuse it."""
     assert sa.tunnel is not None
+    try:
+        _respond(sa, exchange, message, now)
+    except PeerError as error:
+        exchange.finish(now)
+        sa.report_error(error)
+        info.refuse(sa, error, need(message, SecurityAssociation), now)
+        steps.child_failed(sa, error.attributes.get("child"), error)
+        sa.tunnel.note_error(error)
+
+
+def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> None:
+    assert sa.tunnel is not None
+    steps.selectors_received(sa, message.find_all(Identification))
     received = _received_pair(sa, message)
-    sa.report("ikev1.selectors-received", f"Traffic selectors received: {selectors.describe_pair(received)}")
     ke, offer = message.find(KeyExchangeData), need(message, SecurityAssociation)
     config, slot, pair, choice = _accept(sa, received, offer, ke)
     _check_free(sa, config, slot, pair)
@@ -445,6 +474,8 @@ def _confirmed(
 def _unconfirmed(sa: IsakmpSa, child: ChildSa, now: float) -> None:
     """The third message never came. It may have gone out, so the peer hears that nothing became of it."""
     if child.state is ChildState.INSTALLING and sa.tunnel is not None:
+        if sa.standing:
+            steps.child_failed(sa, child.name, _silence(2, child.name))
         sa.tunnel.children.delete((child,), now)
 
 
@@ -501,12 +532,6 @@ def _lifetime_notify(choice: QuickChoice, spis: _Spis) -> Notify | None:
     return Notify(type=NotifyType.RESPONDER_LIFETIME, protocol=protocol, spi=spi.to_bytes(4, "big"), data=data)
 
 
-def _take_lifetime(sa: IsakmpSa, child: ChildSa, message: Message) -> None:
-    notify = message.notify(NotifyType.RESPONDER_LIFETIME)
-    if notify is not None:
-        info.take_lifetime(sa, child, notify)
-
-
 def _check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
     """Raise PeerError when a child of another tunnel protects this traffic."""
     assert sa.tunnel is not None
@@ -530,6 +555,12 @@ def _check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
             configured=owner,
             field="children.remote_ts",
         )
+
+
+def _silence(message: int, name: str) -> PeerError:
+    where = place.quick(message, name)
+    text = f"The peer does not answer, {where.sentence}"
+    return PeerError(0, "ike.peer-unresponsive", text, attributes=where.attributes)
 
 
 def _invalid_public(error: InvalidPublicValue) -> PeerError:

@@ -16,9 +16,9 @@ def malformed(
 
 
 def reserved(what: str, value: int, notify: NotifyType) -> WireError:
-    """Return the error of a reserved field that is not zero."""
+    """Return the error of a reserved field that is not zero: one inside a proposal is a fault of its syntax."""
     return WireError(
-        "ikev1.reserved-field",
+        "ikev1.reserved-field" if notify == NotifyType.BAD_PROPOSAL_SYNTAX else MALFORMED,
         f"A reserved field of the {what} is {value:#x}",
         notify=notify,
         received=f"{value:#x}",

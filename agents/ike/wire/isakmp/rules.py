@@ -11,15 +11,13 @@ from types import MappingProxyType
 from agents.ike.errors import WireError
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp import faults
-from agents.ike.wire.isakmp.payloads import Payload, Proposal, may_stand, payload_type
+from agents.ike.wire.isakmp.payloads import Payload, may_stand, payload_type
 from agents.ike.wire.isakmp.registry import (
     CARRIED_PAYLOADS,
-    TRANSFORM_KEY_IKE,
     Exchange,
     Flag,
     NotifyType,
     PayloadType,
-    Protocol,
     exchange_name,
     payload_name,
 )
@@ -82,12 +80,17 @@ RULES: Mapping[tuple[int, int], Bounds] = MappingProxyType(
 
 def check_header(header: Header) -> None:
     """Raise WireError when an IKEv1 header is one that RFC 2408 section 5.2 refuses."""
+    check_fields(header)
+    check_message_id(header)
+
+
+def check_fields(header: Header) -> None:
+    """Raise WireError for all that :func:`check_header` refuses but the message ID: that is one of an SA."""
     _check_version(header.version)
     if not header.spi_i or header.spi_i == NO_SPI:
         raise WireError(
             "ikev1.initiator-cookie",
             "The initiator's cookie is zero",
-            notify=NotifyType.INVALID_COOKIE,
             received="0",
             expected="8 octets that are not all zero",
         )
@@ -109,7 +112,6 @@ def check_header(header: Header) -> None:
             received=f"{header.flags:#x}",
             expected=f"none but {_FLAGS:#x}",
         )
-    _check_message_id(header)
 
 
 def _check_version(version: int) -> None:
@@ -131,8 +133,10 @@ def _check_version(version: int) -> None:
         )
 
 
-def _check_message_id(header: Header) -> None:
-    """An Informational in clear belongs to phase 1 or to nothing, and its senders differ about its message ID.
+def check_message_id(header: Header) -> None:
+    """Raise WireError for a message ID that the exchange cannot have.
+
+    An Informational in clear belongs to phase 1 or to nothing, and its senders differ about its message ID.
 
     So they do about that of a fragment, which counts for nothing: the whole has a header of its own.
     """
@@ -198,18 +202,3 @@ def _violation(
     detail: str, received: object, expected: object, notify: NotifyType = NotifyType.PAYLOAD_MALFORMED
 ) -> WireError:
     return WireError("drop.payload-rules", detail, notify=notify, received=received, expected=expected)
-
-
-def check_phase_1_proposal(proposal: Proposal) -> None:
-    """Raise WireError unless a proposal is of ISAKMP and its transforms are KEY_IKE (RFC 2407 section 4.4.2)."""
-    if proposal.protocol != Protocol.ISAKMP:
-        raise faults.protocol_id(proposal.protocol, "0x1 in phase 1")
-    for transform in proposal.transforms:
-        if transform.id != TRANSFORM_KEY_IKE:
-            raise WireError(
-                "ikev1.transform-id",
-                f"The transform ID ({transform.id}) is invalid in phase 1",
-                notify=NotifyType.INVALID_TRANSFORM_ID,
-                received=transform.id,
-                expected=TRANSFORM_KEY_IKE,
-            )

@@ -98,7 +98,7 @@ def _changed(offset: int, value: int, octets: int = 1) -> bytes:
         (_changed(16, 0x99), "next-payload", NotifyType.INVALID_PAYLOAD_TYPE, "type 153"),
         (_changed(16, PayloadType.PROPOSAL), "next-payload", NotifyType.INVALID_PAYLOAD_TYPE, "PROPOSAL"),
         (_changed(28, 0x99), "next-payload", NotifyType.INVALID_PAYLOAD_TYPE, "type 153"),
-        (_changed(29, 0x11), "reserved-field", NotifyType.PAYLOAD_MALFORMED, "SA"),
+        (_changed(29, 0x11), "payload-malformed", NotifyType.PAYLOAD_MALFORMED, "SA"),
         (_changed(32, 0x4001, 4), "doi", NotifyType.DOI_NOT_SUPPORTED, "SA"),
         (_changed(36, 0x4001, 4), "situation", NotifyType.SITUATION_NOT_SUPPORTED, "SA"),
         (_changed(30, 68, 2), "sa-length", NotifyType.UNEQUAL_PAYLOAD_LENGTHS, "SA"),

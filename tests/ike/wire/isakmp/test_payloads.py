@@ -142,7 +142,7 @@ def test_proposals_are_numbered_in_any_way(numbers: tuple[int, ...]) -> None:
         (PayloadType.DELETE, struct.pack(">IBBH", 1, 3, 4, 0), "payload-malformed", NotifyType.PAYLOAD_MALFORMED),
         (PayloadType.DELETE, struct.pack(">IBBH", 1, 3, 4, 9), "payload-malformed", NotifyType.PAYLOAD_MALFORMED),
         (PayloadType.NAT_D, b"", "payload-malformed", NotifyType.PAYLOAD_MALFORMED),
-        (PayloadType.NAT_OA, b"\x01\x00\x00\x01abcd", "reserved-field", NotifyType.PAYLOAD_MALFORMED),
+        (PayloadType.NAT_OA, b"\x01\x00\x00\x01abcd", "payload-malformed", NotifyType.PAYLOAD_MALFORMED),
         (PayloadType.NAT_OA, b"\x05\x00\x00\x00abcd", "payload-malformed", NotifyType.PAYLOAD_MALFORMED),
         (PayloadType.NAT_OA_DRAFT, b"\x02\x00\x00\x00abcd", "payload-malformed", NotifyType.PAYLOAD_MALFORMED),
         (PayloadType.FRAGMENT, b"\x00\x01\x01\x00", "payload-malformed", NotifyType.PAYLOAD_MALFORMED),
