@@ -217,15 +217,17 @@ class TestInformational:
         held.world.network = Network()
         assert held.world.run(30, up(*held.hosts))
 
-    def test_a_flood_in_clear_is_counted_and_not_told(self) -> None:
+    def test_a_flood_in_clear_is_told_once(self) -> None:
         held = halted(MAIN, PARIS, Exchange.MAIN, 2)
         (sa,) = machine(held.paris).sas.values()
         notify = clear(5, (Notify(type=NotifyType.AUTHENTICATION_FAILED),) * 4, sa.cookie_i, sa.cookie_r, 9)
         before = len(held.paris.reports)
         for _ in range(500):
             give(held.paris, notify, BACK)
+        assert len(held.paris.reports) - before == 1
+        for number in range(1, 2_000):
+            give(held.paris, clear(5, (Notify(type=number),), sa.cookie_i, sa.cookie_r, 9), BACK)
         assert len(held.paris.reports) - before <= 40
-        assert held.paris.engine.counters["ike.peer-refused-auth"] == 2_000
 
     def test_sequence_numbers_of_liveness_checks_never_go_back(self) -> None:
         """RFC 3706 section 5.5: a question older than the last is none; the last one may be asked again."""
