@@ -102,7 +102,7 @@ class TunnelRuntime:
 
     def starts_anew(self, sa: IsakmpSa) -> bool:
         """Return whether to say INITIAL-CONTACT: there is no other SA and no child."""
-        return not self.children and all(other is sa for other in self.sas)
+        return not self.children and all(other is sa or not _counts(other) for other in self.sas)
 
     def established(self) -> list[IsakmpSa]:
         """Return the ISAKMP SAs that stand."""
@@ -127,7 +127,7 @@ class TunnelRuntime:
         return self.own_policies(name) | elsewhere
 
     def _has_sa(self) -> bool:
-        return any(sa.progressing or sa.standing for sa in self.sas)
+        return any(_counts(sa) for sa in self.sas)
 
     # --- news of phase 1
 
@@ -491,3 +491,8 @@ class TunnelRuntime:
         if self.established() and self.children.coming_up:
             return STEP_TEXTS[SaState.ESTABLISHED]
         return None
+
+
+def _counts(sa: IsakmpSa) -> bool:
+    """Return whether an SA stands or is coming up; anybody can begin Aggressive Mode in the peer's name."""
+    return sa.standing or (sa.progressing and sa.state is not SaState.AGGRESSIVE_ANSWERED)
