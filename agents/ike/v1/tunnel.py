@@ -266,13 +266,7 @@ class TunnelRuntime:
     def initiate(self, now: float) -> None:
         """Begin phase 1."""
         self.retry_at = None
-        config = self.config
-        path = Path(
-            local_address=config.local.address,
-            local_port=IKE_PORT,
-            remote_address=config.remote.address,
-            remote_port=IKE_PORT,
-        )
+        config, path = self.config, self._first_path()
         sa = IsakmpSa(self.core, initiator=True, mode=config.ike.exchange_mode, path=path, now=now)
         sa.adopt(self)
         self.core.register(sa)
@@ -281,6 +275,18 @@ class TunnelRuntime:
             (main if sa.mode is ExchangeMode.MAIN else aggressive).initiate(sa, now)
         except PeerError as error:
             sa.fail(error, now)
+
+    def _first_path(self) -> Path:
+        """Return where a new phase 1 begins: behind a NAT on the path of the old one (RFC 3947 section 4)."""
+        standing, config = self.primary(), self.config
+        if standing is not None and standing.nat.encapsulates:
+            return standing.path
+        return Path(
+            local_address=config.local.address,
+            local_port=IKE_PORT,
+            remote_address=config.remote.address,
+            remote_port=IKE_PORT,
+        )
 
     def start(self, now: float) -> None:
         """Be up from now on: what an operator or a new document asks for."""
