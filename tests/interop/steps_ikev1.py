@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from agents.contract.config import ExchangeMode, IkeVersion
+from agents.contract.config import ConnectionType, ExchangeMode, IkeVersion
 from deploy.lab.netns import LabError
 from tests.interop import steps, views
 from tests.interop.cells import INITIATOR, Step
@@ -13,6 +13,16 @@ from tests.interop.rig import ping
 from tests.interop.session import Session
 
 _POLL_S = 0.1
+
+
+async def we_rekey_phase_1(session: Session) -> None:
+    """Where our end answers only it may not begin a phase 1, and says so; IKEv2 rekeys whoever began."""
+    (tunnel,), (sa,) = session.document.tunnels, (await session.status()).ike_sas
+    if tunnel.connection_type is not ConnectionType.RESPONDER_ONLY or sa.version == IkeVersion.V2:
+        await steps.we_rekey_the_ike_sa(session)
+        return
+    answer = await session.ours.client.call("action", {"verb": "rekey-ike", "tunnel_id": session.tunnel_id})
+    assert not answer["accepted"], answer
 
 
 def spoken(version: IkeVersion, mode: ExchangeMode | None = None) -> Step:
@@ -54,7 +64,9 @@ the_peer_asks_and_we_answer = the_peer_logs(
 )
 
 
-fragments_went_both_ways = the_peer_logs(r"received fragment #\d+, reassembled", r"generating \S+ request 0 \[ FRAG")
+fragments_went_both_ways = the_peer_logs(
+    r"received fragment #\d+, reassembled", r"generating \S+ (request|response) 0 \[ FRAG"
+)
 """The vendor id's own fragments, each way; IKEv1 has no others."""
 
 
