@@ -100,8 +100,8 @@ def _refusals() -> list[Cell]:
         ),
         _refused(
             axis, "Main Mode only at the peer, Aggressive Mode here",
-            refused("ike.peer-refused-auth", "none allows pre-shared key authentication using Aggressive Mode"), mode=AGGRESSIVE,
-            roles=(INITIATOR,), connection={"aggressive": "no"},
+            refused("ike.peer-refused-auth", "none allows pre-shared key authentication using Aggressive Mode"),
+            mode=AGGRESSIVE, roles=(INITIATOR,), connection={"aggressive": "no"},
         ),
         cell(
             axis, "the peer's wrong mode, then its right one", up=False, roles=(RESPONDER,),
@@ -129,13 +129,13 @@ def _phase_2_refusals() -> list[Cell]:
             their_esp=words.esp_keywords(esp()), roles=(RESPONDER,),
         ),
         _refused(
-            axis, "another cipher, named by the peer", refused("child.peer-refused-proposal", _NO_PROPOSAL), roles=(INITIATOR,),
-            esp=(esp("aes-256-cbc"),), their_esp=words.esp_keywords(esp()),
+            axis, "another cipher, named by the peer", refused("child.peer-refused-proposal", _NO_PROPOSAL),
+            roles=(INITIATOR,), esp=(esp("aes-256-cbc"),), their_esp=words.esp_keywords(esp()),
         ),
         _refused(axis, "other networks", refused("ikev1.selectors-mismatch", ""), nets=(other,), roles=(RESPONDER,)),
         _refused(
-            axis, "other networks, named by the peer", refused("child.peer-refused-ts", "INVAL_ID|INVALID_ID"), nets=(other,),
-            roles=(INITIATOR,),
+            axis, "other networks, named by the peer", refused("child.peer-refused-ts", "INVAL_ID|INVALID_ID"),
+            nets=(other,), roles=(INITIATOR,),
         ),
     ]  # fmt: skip
 
