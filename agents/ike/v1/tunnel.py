@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from agents.ike.hub import Hub
     from agents.ike.v1.machine import Machine
 
+_PEERS_TURN_S = 3.0
+"""How long the end that did not begin the ISAKMP SA that stays waits for the other to rekey the children on it."""
+
 _HURRIED_TRIES = 3
 """Transmissions of a first message that another IKE version waits behind."""
 
@@ -157,6 +160,8 @@ class TunnelRuntime:
         if overlapped:
             self.hub.report("ike.simultaneous", "Two IKE SAs stand; one is deleted", tunnel_id=self.config.id)
             ours = loser.initiator
+            # A peer may tie children to the SA that goes (strongSwan): each is made anew on the one that stays.
+            self.children.rekey(now if winner.initiator else now + _PEERS_TURN_S)
         else:
             ours = winner.initiator
         loser.rekey_at = None
