@@ -49,7 +49,7 @@ def cell(axis: str, name: str, mode: ExchangeMode = MAIN, **more: Any) -> Cell:
 
     A peer rekeys phase 1 by another one, which our end must take then whoever began. strongSwan keeps the old for 10 s.
     """
-    answers = bool({steps.they_rekey_the_ike_sa, steps.both_rekey_the_ike_sa}.intersection(more.get("script", ())))
+    answers = steps.they_rekey_the_ike_sa in more.get("script", ())
     more = {
         "version": IkeVersion.V1, "ike": (ike(),), "esp": (esp(),), "settings": SETTINGS, "limit_s": 45.0,
         "answers": answers, **more,

@@ -139,7 +139,6 @@ def _negotiation() -> list[Cell]:
     ]  # fmt: skip
 
 
-_BOTH_REKEY = (steps.both_rekey_the_ike_sa,) * 2
 _CHILD_REKEYS = (steps.we_rekey_the_child, steps.they_rekey_the_child)
 
 
@@ -194,14 +193,16 @@ def _lives() -> list[Cell]:
     return [
         cell(axis, "phase 2 rekeyed by us", script=(steps.we_rekey_the_child,) * 2),
         cell(axis, "phase 2 rekeyed by the peer", script=(steps.they_rekey_the_child,) * 2, quick=True),
-        cell(axis, "phase 2 rekeyed by both at once", script=(steps.both_rekey_the_child,) * 3),
+        cell(axis, "phase 2 rekeyed by both at once", script=(steps_ikev1.both_rekey_phase_2,), limit_s=90),
         cell(
             axis, "phase 2 rekeyed by a peer that keeps the old SAs", settings=SETTINGS[:1],
             script=(steps_ikev1.the_peer_keeps_what_it_has_rekeyed,),
         ),
         cell(axis, "phase 1 rekeyed by us", tunnel=BOTH, script=(steps.we_rekey_the_ike_sa,) * 2),
         cell(axis, "phase 1 rekeyed by the peer", script=(steps.they_rekey_the_ike_sa,) * 2, limit_s=70),
-        cell(axis, "phase 1 rekeyed by both at once", tunnel=BOTH, script=_BOTH_REKEY, limit_s=90),
+        cell(
+            axis, "phase 1 rekeyed by both at once", tunnel=BOTH, script=(steps_ikev1.both_rekey_phase_1,), limit_s=90
+        ),
         cell(
             axis, "phase 1 rekeyed by us, then phase 2 by the peer and by us, Aggressive Mode", AGGRESSIVE, tunnel=BOTH,
             script=(steps.we_rekey_the_ike_sa, steps.they_rekey_the_child, steps.we_rekey_the_child),

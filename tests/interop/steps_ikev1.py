@@ -8,7 +8,7 @@ import re
 from agents.contract.config import ConnectionType, ExchangeMode, IkeVersion
 from deploy.lab.netns import LabError
 from tests.interop import steps, views
-from tests.interop.cells import INITIATOR, Step
+from tests.interop.cells import CONNECTION, INITIATOR, Step
 from tests.interop.rig import ping
 from tests.interop.session import Session
 
@@ -23,6 +23,27 @@ async def we_rekey_phase_1(session: Session) -> None:
         return
     answer = await session.ours.client.call("action", {"verb": "rekey-ike", "tunnel_id": session.tunnel_id})
     assert not answer["accepted"], answer
+
+
+async def both_rekey_phase_2(session: Session) -> None:
+    """Quick Modes cross and both come to something; strongSwan keeps what is superfluous until it is deleted by us."""
+    before = steps.child_spis(await session.status())
+    child = session.cell.nets[0].name
+    await asyncio.gather(session.act("rekey-child"), session.request("rekey", {"child": child}))
+    await session.until(
+        lambda now: session.is_whole(now) and not before & steps.child_spis(now), "child rekeyed by both", 60
+    )
+    await session.carrying()
+
+
+async def both_rekey_phase_1(session: Session) -> None:
+    """Two phases 1 cross: one stays, with the children that both ends still have."""
+    before = steps.ike_spis(await session.status())
+    await asyncio.gather(session.act("rekey-ike"), session.request("rekey", {"ike": CONNECTION}))
+    await session.until(
+        lambda now: session.is_whole(now) and not before & steps.ike_spis(now), "IKE SA rekeyed by both", 60
+    )
+    await session.carrying()
 
 
 def spoken(version: IkeVersion, mode: ExchangeMode | None = None) -> Step:
