@@ -64,9 +64,9 @@ def anchor(id_: str, authority: Authority) -> TrustAnchor:
     return TrustAnchor(id=id_, certificate=base64.b64encode(pki.der(authority.certificate)).decode("ascii"))
 
 
-def certify(side: Side, host: Host) -> None:
+def certify(side: Side, host: Host, key_type: str = "ecdsa-p256") -> None:
     """Let this end prove itself by a certificate of the root and ask for one of the peer, whatever their identities."""
-    own = leaf(side.name)
+    own = leaf(side.name, key_type)
     side.certificates, side.anchors = [certificate("own", own)], [anchor("root", root())]
     host.shell.keys["own"] = own.key
     side.change(

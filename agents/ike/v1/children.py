@@ -24,6 +24,7 @@ from agents.ike.v1.selectors import Match
 from agents.ike.v1.states import LIVE_CHILD, UP_CHILD, ChildState
 from agents.ike.v1.tasks import info
 from agents.ike.v1.tasks.quick import Initiator
+from agents.ike.wire.isakmp.registry import NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
@@ -178,19 +179,19 @@ class Children:
         elif change.must_rekey(agreed, config):
             child.rekey_at = now
 
-    def not_installed(self, sa: IsakmpSa, child: ChildSa, problem: str, now: float) -> None:
-        """The data plane refused a child: the peer hears of it, and it is asked for again later."""
+    def not_installed(self, sa: IsakmpSa, child: ChildSa, problem: str, now: float) -> PeerError:
+        """The data plane refused a child: it is asked for again later. Returns what the peer is to hear of it."""
         error = PeerError(
-            0,
+            NotifyType.NO_PROPOSAL_CHOSEN,
             "child.install-failed",
             f"The data plane refused child {child.name}: {problem}",
             attributes={"phase": "2"},
         )
         sa.report_error(error)
         steps.child_failed(sa, child.name, error)
-        info.send_delete(sa, now, (child,))
         self.remove(child, now)
         self.refused((child.name, child.slot), error, now)
+        return error
 
     def refused(self, key: tuple[str, int], error: PeerError, now: float) -> None:
         """A child could not be made: ask again later, longer each time."""

@@ -21,7 +21,8 @@ from agents.ike.v1.door import Door
 from agents.ike.v1.reasons import reason
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.v1.sending import Request
-from agents.ike.v1.states import UP_CHILD
+from agents.ike.v1.states import UP_CHILD, SaState
+from agents.ike.v1.tasks import info
 from agents.ike.v1.tunnel import TunnelRuntime
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp import rules
@@ -203,7 +204,8 @@ class Machine:
         """Turn a peer's fault into a notify, where one is due, and a report.
 
         On an SA that stands only what was protected is answered, and that by a protected notify. Before, a notify goes
-        out in clear: once for each SA, seldom for those of none.
+        out in clear: once for each SA, seldom for those of none. A responder whose last message of Main Mode we refuse
+        stands already: it is told by what protects that SA, and a Delete.
         """
         if isinstance(error, IntegrityError):
             error = WireError("drop.integrity", str(error))
@@ -217,10 +219,13 @@ class Machine:
             self.hub.report_error(error)
             self._tell(None, error.notify, self._request, now)
             return
-        if not sa.standing:
+        withdrawn = sa.state is SaState.ID_SENT and error.fatal
+        if withdrawn:
+            info.withdraw(sa, error, now)
+        elif not sa.standing:
             self._tell(sa, error.notify, sa.request, now)
         if sa.progressing and error.fatal:
-            sa.fail(error, now, linger=not sa.initiator)
+            sa.fail(error, now, linger=withdrawn or not sa.initiator)
             return
         sa.report_error(error)
         if sa.meant is not None:

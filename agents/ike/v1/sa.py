@@ -178,6 +178,10 @@ class IsakmpSa:
             self.suite.hash, phase1.public_i, phase1.public_r, self.suite.encryption.block_octets
         )
 
+    def end_phase_1(self) -> None:
+        """What comes next is encrypted from the last block of phase 1 on."""
+        self._last_block = self.exchange.iv
+
     def iv_of(self, message_id: int) -> bytes:
         """Return the IV that an exchange after phase 1 begins with."""
         return keymat.exchange_iv(self.suite.hash, self._last_block, message_id, self.suite.encryption.block_octets)
@@ -279,7 +283,7 @@ class IsakmpSa:
         """Both ends are authenticated: the lifetime begins."""
         assert self.tunnel is not None
         self.state = SaState.ESTABLISHED
-        self._last_block = self.exchange.iv
+        self.end_phase_1()
         self.established_at = now
         self.exchange.finish(now)
         self.phase1.forget_secrets()

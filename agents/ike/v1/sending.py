@@ -100,9 +100,14 @@ def hash_of(sa: IsakmpSa, message_id: int, rest: Sequence[Payload]) -> bytes:
 
 
 def repeat(sa: IsakmpSa, exchange: Exchange, now: float) -> None:
-    """The peer sent its message again: so is our answer, a bounded number of times."""
+    """The peer sent its message again: so is our answer, a bounded number of times.
+
+    What whoever began the exchange sends again by itself needs no such help: else each end would answer repetitions by
+    repetitions.
+    """
     sa.core.exchanges.add(exchange.number, Count.RETRANSMISSIONS_IN)
-    if exchange.may_repeat():
+    began_it = exchange.step % 2 == 1
+    if not (began_it and exchange.due is not None) and exchange.may_repeat():
         sa.core.exchanges.add(exchange.number, Count.RETRANSMISSIONS_OUT)
         transmit(sa, exchange.sent, now)
 

@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from agents.ike.hub import Hub
     from agents.ike.v1.machine import Machine
 
-_HURRIED_TRIES = 3
-"""Transmissions of a first message that another IKE version waits behind."""
-
 
 class TunnelRuntime:
     """A tunnel of the document and everything of IKEv1 that lives for it."""
@@ -120,9 +117,14 @@ class TunnelRuntime:
         """Return our SA with these cookies, the initiator's first."""
         return next((sa for sa in self.sas if sa.cookie_i + sa.cookie_r == cookies), None)
 
-    def needed_policies(self, name: str) -> set[PolicySpec]:
+    def own_policies(self, name: str) -> set[PolicySpec]:
         """Return the policies that SAs of this child have now, or that wait for traffic."""
         return self.children.needed_policies(name) | self.loss.waiting(name)
+
+    def needed_policies(self, name: str) -> set[PolicySpec]:
+        """Return the policies of this child that are to stay, whichever IKE version needs them."""
+        elsewhere = self.core.turns.policies_elsewhere(self.config.id, self.version, name)
+        return self.own_policies(name) | elsewhere
 
     def _has_sa(self) -> bool:
         return any(_counts(sa) for sa in self.sas)
@@ -229,11 +231,6 @@ class TunnelRuntime:
         self.retry_at = now + retry_after_s(self._failures, self.hub.entropy.uniform())
         self._failures += 1
         self.core.turns.failed(self.config.id, self.core.version, now)
-
-    def tries(self) -> int:
-        """Return how often a first message is sent before the peer counts as silent."""
-        most = self.hub.retransmission.tries
-        return min(most, _HURRIED_TRIES) if self.core.turns.hurried(self.config.id) else most
 
     # --- why it is not up
 

@@ -152,9 +152,9 @@ def _send_again(sa: IsakmpSa, exchange: Exchange, now: float) -> bool:
 
 
 def _may_send_again(sa: IsakmpSa, exchange: Exchange, now: float) -> bool:
-    first = exchange is sa.exchange and exchange.step == 1 and sa.tunnel is not None
-    if first and sa.tunnel is not None and exchange.tries >= sa.tunnel.tries():
-        return False
+    first = exchange is sa.exchange and exchange.step == 1
+    if first and sa.tunnel is not None:
+        return exchange.again(now, sa.core.turns.first_tries(sa.tunnel.config.id))
     return exchange.again(now, sa.core.hub.retransmission)
 
 

@@ -299,6 +299,7 @@ class Initiator:
             return
         if problem is not None:
             self.exchange.finish(now)
+            info.send_delete(sa, now, (child,))
             sa.tunnel.children.not_installed(sa, child, problem, now)
             return
         if not sa.standing:
@@ -389,7 +390,8 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
             return
         if problem is not None:
             exchange.finish(at)
-            sa.tunnel.children.not_installed(sa, child, problem, at)
+            error = sa.tunnel.children.not_installed(sa, child, problem, at)
+            info.refuse(sa, error, offer, at)
             return
         if not sa.standing:
             sa.tunnel.children.remove(child, at)
