@@ -204,6 +204,9 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
         message = wire.parse_clear(datagram, header)
         info.unprotected(sa, message, now)
         return
+    if sa.progressing and sa.keyed:
+        _receive_early(sa, datagram, header)
+        return
     if sa.established_at is None:
         raise WireError("drop.state", f"an encrypted Informational while the ISAKMP SA is {sa.state}")
     if header.message_id in sa.used_ids:
@@ -225,6 +228,23 @@ def _check_ids_left(sa: IsakmpSa) -> None:
     """Refuse what would be one exchange too many; the SA ends."""
     if len(sa.used_ids) >= used_ids.MOST:
         raise WireError("drop.state", "the message IDs of the ISAKMP SA are used up")
+
+
+def _receive_early(sa: IsakmpSa, datagram: bytes, header: Header) -> None:
+    """Take an Informational with the keys of a phase 1 under way: how some tell that they refuse us (strongSwan)."""
+    ciphertext = wire.encrypted_body(datagram, header)
+    iv = keymat.exchange_iv(sa.suite.hash, sa.exchange.iv, header.message_id, sa.suite.encryption.block_octets)
+    try:
+        message = wire.read_plain(header, sa.cipher.open(iv, ciphertext))
+        rules.check(ExchangeType.INFORMATIONAL, message.payloads)
+        _check_hash(sa, message)
+    except WireError as error:
+        if sa.phase1.psk is None:
+            raise
+        text = "Possibly mismatching pre-shared keys: an Informational of the peer cannot be read"
+        raise WireError("ikev1.psk-mismatch", f"{text}: {error.detail}") from None
+    sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.REQUESTS_IN)
+    info.take_early(message)
 
 
 def _check_hash(sa: IsakmpSa, message: Message) -> None:
