@@ -30,7 +30,7 @@ from agents.ike.outputs import Path
 from agents.iked import addresses
 from agents.iked.sockets import IkeSockets
 from deploy.lab.netns import Namespace, connect
-from tests.interop.rig import OUR_HOST, OUR_NET, OURS, THEIR_HOST, THEIR_NET, THEIRS, OurGateway, ping
+from tests.interop.rig import OUR_HOST, OUR_NET, OURS, THEIR_HOST, THEIR_NET, THEIRS, OurGateway, ping, ping_through
 from tests.kernel.guest.harness import inside
 
 from .cast import by_address, document, psk, tunnel, uid
@@ -233,6 +233,7 @@ async def test_an_address_that_goes_takes_the_tunnel_to_another_and_back(tmp_pat
             left.ip("address", "del", f"{OURS}/24", "dev", "wan")
             after = await ours.until(speaks_from(ROAD), "moved to the road")
             await theirs.until(heard_at(ROAD), "seen on the road")
+            await asyncio.to_thread(ping_through, left, OUR_HOST, THEIR_HOST)
             await asyncio.to_thread(ping, left, OUR_HOST, THEIR_HOST)
             await asyncio.to_thread(ping, right, THEIR_HOST, OUR_HOST)
             assert after.ike_sas[0].spi_i == before.ike_sas[0].spi_i
@@ -245,6 +246,7 @@ async def test_an_address_that_goes_takes_the_tunnel_to_another_and_back(tmp_pat
             right.ip("link", "set", "road", "down")
             await ours.until(speaks_from(OURS), "back home")
             await theirs.until(heard_at(OURS), "seen at home")
+            await asyncio.to_thread(ping_through, left, OUR_HOST, THEIR_HOST)
             await asyncio.to_thread(ping, left, OUR_HOST, THEIR_HOST)
             (last,) = await ours.tunnels()
             assert last.children[0].sas[0].spi_in == before.children[0].sas[0].spi_in

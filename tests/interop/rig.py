@@ -212,6 +212,13 @@ def is_up(tunnel: TunnelStatus) -> bool:
     return tunnel.state is TunnelState.UP and len(tunnel.ike_sas) == 1 and len(tunnel.children[0].sas) == 1
 
 
+def ping_through(namespace: Namespace, source: str, target: str) -> None:
+    """Ping until an answer comes, within 5 seconds: an end that has just moved may lose what is under way."""
+    arguments = ("-n", "-q", "-c", "1", "-w", "5", "-i", "0.2", "-I", source, target)
+    out = namespace.run("ping", *arguments, check=False)
+    assert "1 received" in out, out
+
+
 def ping(namespace: Namespace, source: str, target: str, count: int = 3) -> None:
     """Ping from an inner address to another; every packet must come back.
 
