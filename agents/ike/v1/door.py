@@ -179,9 +179,10 @@ class Door:
         """Return the first suite that a tunnel has, and the tunnels that would choose the same."""
         chosen: Phase1Choice | None = None
         fitting = []
+        offered = proposals.read_offer(offer)
         for tunnel in candidates:
             methods = self._methods(tunnel)
-            choice = proposals.choose_phase1(tunnel.config.ike, offer, methods)
+            choice = proposals.choose_offered(tunnel.config.ike, offered, methods)
             if choice is None or (public_octets is not None and choice.suite.group.public_octets != public_octets):
                 continue
             if chosen is None:
