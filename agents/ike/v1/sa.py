@@ -27,7 +27,7 @@ from agents.ike.v1.natd import Nat
 from agents.ike.v1.phase1 import Phase1
 from agents.ike.v1.sending import Request
 from agents.ike.v1.states import INITIATED, PROGRESSING, SaState
-from agents.ike.v1.unanswered import FAREWELL_S, Unanswered
+from agents.ike.v1.unanswered import FAREWELL_S, Again, Unanswered
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp.fragments import Reassembly
 from agents.ike.wire.isakmp.registry import Exchange as ExchangeType
@@ -67,8 +67,10 @@ class IsakmpSa:
         """Quick Modes by message ID."""
         self.used_ids: OrderedDict[int, None] = OrderedDict()
         self.unanswered = Unanswered()
+        self.last_again: Again | None = None
+        """What sends our last message of Aggressive Mode again."""
         self.deleted: OrderedDict[tuple[int, int], float] = OrderedDict()
-        """Protocol and SPI of SAs that the peer has deleted and we did not have, and when."""
+        """Protocol and SPI of SAs that the peer has deleted, and when: it may say so again, and before we have them."""
         self.reassembly = Reassembly()
         self.path_octets = 65_535
         self.heard_encrypted = False
@@ -202,11 +204,13 @@ class IsakmpSa:
         if len(self.used_ids) > MOST_IDS:
             self.used_ids.popitem(last=False)
 
-    def note_deleted(self, protocol: int, spi: int, now: float) -> None:
-        """Remember a Delete that has overtaken the message that tells us of the SA."""
+    def note_deleted(self, protocol: int, spi: int, now: float) -> bool:
+        """Remember a Delete; False when it has been there before."""
+        known = (protocol, spi) in self.deleted
         self.deleted[protocol, spi] = now
         if len(self.deleted) > _MOST_DELETED:
             self.deleted.popitem(last=False)
+        return not known
 
     # --- reports
 
@@ -254,7 +258,7 @@ class IsakmpSa:
         self.last_heard = now
         if not self.heard_encrypted:
             self.heard_encrypted = True
-            self.unanswered.forget(self.exchange.sent)
+            self.unanswered.forget(self.last_again)
         self.dpd.heard()
         self._follow(path)
 
