@@ -28,7 +28,8 @@ from agents.contract.config import (
 )
 from agents.contract.status import TunnelState
 from agents.dataplane.base import REQID_BASE, SaProtocol
-from agents.ike.outputs import InstallChild, RemoveChild, SwitchOutbound
+from agents.ike.outputs import InstallChild, RemoveChild, SwitchOutbound, Transmit
+from agents.ike.wire.isakmp.registry import Flag
 from tests.harness.documents import key
 from tests.harness.v1 import (
     BOTH,
@@ -146,6 +147,21 @@ class TestEstablish:
         scene.left.change(ike=policy(mode, other, FAST_IKE))
         scene.come_up()
         assert scene.paris.status().ike_sas[0].encryption == "aes-128-cbc"
+
+    @modes
+    def test_the_commit_bit_is_tolerated(self, mode: ExchangeMode) -> None:
+        """RFC 2408 section 3.1: a peer may set it in any message; no hash covers the header that it stands in."""
+
+        def committed(each: Transmit) -> Transmit:
+            octets = each.datagram
+            return replace(each, datagram=octets[:19] + bytes((octets[19] | Flag.COMMIT,)) + octets[20:])
+
+        scene = Scene(mode)
+        scene.world.network.rewrite = committed
+        scene.come_up()
+        scene.paris.do(scene.paris.engine.rekey_child, scene.paris.status().id)
+        scene.world.run(40)
+        scene.check()
 
     @modes
     def test_both_begin_at_once(self, mode: ExchangeMode) -> None:
