@@ -42,6 +42,9 @@ MOST_IDS = 1_024
 
 _MOST_DELETED = 256
 
+_LEAST_KILOBYTES = 64
+"""A shorter lifetime in kilobytes would be over before the first children are up, again and again."""
+
 
 class IsakmpSa:
     """An ISAKMP SA of either role. ``waiting`` says that an answer of the shell is awaited, so no message is taken."""
@@ -83,6 +86,9 @@ class IsakmpSa:
         self.failure_told = False
         self.lifetime_s = 0
         self.lifetime_kilobytes = 0
+        self.octets = 0
+        self.worn = False
+        """Whether it has protected most of the kilobytes that it may."""
         self.rekey_at: float | None = None
         self.expire_at: float | None = None if initiator else now + HALF_OPEN_S
         self.delete_at: float | None = None
@@ -306,6 +312,21 @@ class IsakmpSa:
         lifetime_s = min(self.lifetime_s, self.tunnel.config.ike.lifetime_s)
         self.rekey_at = self.established_at + rekey_after_s(lifetime_s, self.initiator, self.core.hub.entropy.uniform())
         self.expire_at = self.established_at + lifetime_s
+        self.core.hub.touch(self)
+
+    def carried(self, octets: int, now: float) -> None:
+        """Count what this SA has protected: near its lifetime in kilobytes a new phase 1 begins, at its end this ends.
+
+        Either happens a second later: what was protected may be the first of several messages.
+        """
+        self.octets += octets
+        if not self.lifetime_kilobytes or not self.standing or self.delete_at is not None:
+            return
+        limit = max(_LEAST_KILOBYTES, self.lifetime_kilobytes) * 1024
+        if self.octets >= limit:
+            self.expire_at = min(now + 1.0, self.expire_at or now + 1.0)
+        elif self.octets >= 0.8 * limit and not self.worn:
+            self.worn, self.rekey_at = True, now + 1.0
         self.core.hub.touch(self)
 
     def close(self, now: float, *, linger: bool = False) -> None:

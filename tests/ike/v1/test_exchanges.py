@@ -335,6 +335,30 @@ class TestLifetimes:
         assert removed(scene.paris) == before
         assert scene.paris.data_plane.sas == sas, "the child outlives the ISAKMP SA it was made on"
 
+    @modes
+    def test_a_lifetime_in_kilobytes_of_phase_1(self, mode: ExchangeMode) -> None:
+        """Each liveness check and its answer are some 200 octets."""
+        scene = Scene(mode, ike=policy(mode, lifetime_kilobytes=100, dpd_interval_s=1)).come_up()
+        before = cookies(scene.paris)
+        scene.world.run(350)
+        assert cookies(scene.paris) == before
+        scene.world.run(400)
+        scene.check()
+        assert not before & cookies(scene.paris)
+        assert scene.paris.codes()["ike.sa-established"] == 2
+
+    def test_an_end_that_may_not_renew_ends_phase_1_at_its_last_kilobyte(self) -> None:
+        ike = policy(MAIN, lifetime_kilobytes=100, dpd_interval_s=1)
+        scene = Scene(MAIN, ike=policy(MAIN))
+        scene.right.change(ike=ike)
+        scene.come_up()
+        sa_of(scene.paris).lifetime_kilobytes = 0  # it was not told, and does not count
+        before = cookies(scene.lyon)
+        scene.world.run(1_000)
+        assert not before & cookies(scene.lyon)
+        scene.world.run(10)
+        scene.check()
+
     def test_a_refused_renewal_is_tried_again(self) -> None:
         scene = Scene(ike=policy(lifetime_s=10_000)).come_up()
         (before,) = cookies(scene.paris)
