@@ -20,7 +20,8 @@ from agents.ike.v1 import mismatch, proposals, quick_proposals, selectors, sendi
 from agents.ike.v1.children import most_of
 from agents.ike.v1.exchange import Exchange
 from agents.ike.v1.receiving import MOST_FINISHED
-from agents.ike.v1.sa import MOST_IDS, IsakmpSa
+from agents.ike.v1.sa import IsakmpSa
+from agents.ike.v1.used_ids import MOST as MOST_IDS
 from agents.ike.wire.header import NO_SPI, Header, classify
 from agents.ike.wire.isakmp import fragments, rules, vendor
 from agents.ike.wire.isakmp import message as wire

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from agents.contract import algorithms
-from agents.contract.config import ExchangeMode, IkeProposal, IkeVersion, IpsecProposal
-from tests.interop import steps, words
+from agents.contract.config import ConnectionType, ExchangeMode, IkeProposal, IkeVersion, IpsecProposal
+from tests.interop import steps, steps_ikev1, words
 from tests.interop.cells import Cell
 
 MAIN, AGGRESSIVE = ExchangeMode.MAIN, ExchangeMode.AGGRESSIVE
@@ -17,9 +17,11 @@ SETTINGS = (("i_dont_care_about_security_and_use_aggressive_mode_psk", "yes"), (
 AFTER_REKEYS = (
     steps.we_rekey_the_child,
     steps.they_rekey_the_child,
-    steps.we_rekey_the_ike_sa,
+    steps_ikev1.we_rekey_phase_1,
     steps.they_rekey_the_ike_sa,
 )
+BOTH = {"connection_type": ConnectionType.BOTH}
+"""For cells in which our end begins a new phase 1, whoever began the first."""
 
 
 def ike(encryption: str = "aes-128-cbc", hash_: str = "sha256", group: str = "group-14") -> IkeProposal:
@@ -47,7 +49,7 @@ def cell(axis: str, name: str, mode: ExchangeMode = MAIN, **more: Any) -> Cell:
 
     A peer rekeys phase 1 by another one, which our end must take then whoever began. strongSwan keeps the old for 10 s.
     """
-    answers = bool({steps.they_rekey_the_ike_sa, steps.both_rekey_the_ike_sa}.intersection(more.get("script", ())))
+    answers = steps.they_rekey_the_ike_sa in more.get("script", ())
     more = {
         "version": IkeVersion.V1, "ike": (ike(),), "esp": (esp(),), "settings": SETTINGS, "limit_s": 45.0,
         "answers": answers, **more,

@@ -101,7 +101,7 @@ def _case(
         look,
         *first,
         steps.we_rekey_the_child,
-        steps.we_rekey_the_ike_sa,
+        steps_ikev1.we_rekey_phase_1,
         look,
         steps.they_delete_the_ike_sa,
         steps.we_delete_the_ike_sa,

@@ -10,7 +10,7 @@ from agents.contract import algorithms, ikev1
 from agents.contract.config import DpdAction, ExchangeMode, Identity, IdentityType, IkeVersion
 from tests.interop import matrix_ikev1_peers, steps, steps_ikev1, steps_path, words
 from tests.interop.cells import INITIATOR, Cell, Net
-from tests.interop.cells_ikev1 import AFTER_REKEYS, AGGRESSIVE, MAIN, MODES, SETTINGS, cell, esp, hash_names, ike
+from tests.interop.cells_ikev1 import AFTER_REKEYS, AGGRESSIVE, BOTH, MAIN, MODES, SETTINGS, cell, esp, hash_names, ike
 from tests.interop.proofs import Proof, Side
 from tests.interop.rig import OURS, THEIRS
 
@@ -193,16 +193,18 @@ def _lives() -> list[Cell]:
     return [
         cell(axis, "phase 2 rekeyed by us", script=(steps.we_rekey_the_child,) * 2),
         cell(axis, "phase 2 rekeyed by the peer", script=(steps.they_rekey_the_child,) * 2, quick=True),
-        cell(axis, "phase 2 rekeyed by both at once", script=(steps.both_rekey_the_child,) * 3),
+        cell(axis, "phase 2 rekeyed by both at once", script=(steps_ikev1.both_rekey_phase_2,), limit_s=90),
         cell(
             axis, "phase 2 rekeyed by a peer that keeps the old SAs", settings=SETTINGS[:1],
             script=(steps_ikev1.the_peer_keeps_what_it_has_rekeyed,),
         ),
-        cell(axis, "phase 1 rekeyed by us", script=(steps.we_rekey_the_ike_sa,) * 2),
+        cell(axis, "phase 1 rekeyed by us", tunnel=BOTH, script=(steps.we_rekey_the_ike_sa,) * 2),
         cell(axis, "phase 1 rekeyed by the peer", script=(steps.they_rekey_the_ike_sa,) * 2, limit_s=70),
-        cell(axis, "phase 1 rekeyed by both at once", script=(steps.both_rekey_the_ike_sa,) * 2, limit_s=90),
         cell(
-            axis, "phase 1 rekeyed by us, then phase 2 by the peer and by us, Aggressive Mode", AGGRESSIVE,
+            axis, "phase 1 rekeyed by both at once", tunnel=BOTH, script=(steps_ikev1.both_rekey_phase_1,), limit_s=90
+        ),
+        cell(
+            axis, "phase 1 rekeyed by us, then phase 2 by the peer and by us, Aggressive Mode", AGGRESSIVE, tunnel=BOTH,
             script=(steps.we_rekey_the_ike_sa, steps.they_rekey_the_child, steps.we_rekey_the_child),
         ),
         cell(
@@ -214,7 +216,7 @@ def _lives() -> list[Cell]:
             script=(steps_ikev1.the_phase_2_lifetime_ends,) * 2,
         ),
         cell(
-            axis, "phase 1 rekeyed by us before its lifetime ends", policy={"lifetime_s": 10},
+            axis, "phase 1 rekeyed by us before its lifetime ends", tunnel=BOTH, policy={"lifetime_s": 10},
             script=(steps_ikev1.the_phase_1_lifetime_ends,) * 2,
         ),
         cell(
@@ -259,11 +261,11 @@ def _nat() -> list[Cell]:
             quick = lab == "nat-ours" and mode is AGGRESSIVE
             found.append(
                 cell(
-                    "NAT", f"{name}, {_title(mode)}", mode, lab=lab, limit_s=60, quick=quick,
+                    "NAT", f"{name}, {_title(mode)}", mode, lab=lab, limit_s=60, quick=quick, tunnel=BOTH,
                     script=(script[0], script[2]) if quick else script,
                 )
             )  # fmt: skip
-    side = Side(key_type="rsa-2048")
+    side = Side(key_type="rsa-4096", intermediates=2)
     found.append(
         cell(
             "NAT", "in front of the peer, certificates in fragments", lab="nat-theirs",

@@ -14,6 +14,7 @@ from tests.interop.lab import OUR_SECOND
 from tests.interop.proofs import Proof, Side
 from tests.interop.rig import OURS, THEIRS
 
+_BY_PEER = "ikev1.proposal-refused-by-peer"
 _NO_PROPOSAL = "NO_PROPOSAL_CHOSEN|NO_PROP"
 
 
@@ -49,7 +50,7 @@ def _versions() -> list[Cell]:
         cell(axis, "IKEv1 here; the peer speaks both", roles=(INITIATOR,), connection={"version": "0"}, script=(v1,)),
         cell(
             axis, "IKEv1 here; the peer speaks IKEv2 only", up=False, connection={"version": "2"},
-            script=(steps_ikev1.refused("ike.version-unsupported", "", as_initiator="ike"),),
+            script=(steps_ikev1.refused("ike.no-tunnel", "", as_initiator=_BY_PEER),),
         ),
     ]  # fmt: skip
 
@@ -62,7 +63,6 @@ def _refusals() -> list[Cell]:
     axis, refused = "Phase 1: ends that do not fit", steps_ikev1.refused
     theirs = ike("aes-128-cbc", "sha256", "group-14")
     word = words.ike_keywords(theirs)
-    by_peer = "ikev1.proposal-refused-by-peer"
     wrong = {
         "encryption": (ike("aes-256-cbc"), "ikev1.encryption-mismatch"),
         "hash": (ike(hash_="sha512"), "ikev1.hash-mismatch"),
@@ -70,13 +70,13 @@ def _refusals() -> list[Cell]:
     }
     found = [
         _refused(
-            axis, f"another {name}", refused(code, _NO_PROPOSAL, as_initiator=by_peer), ike=(ours,), their_ike=word
+            axis, f"another {name}", refused(code, _NO_PROPOSAL, as_initiator=_BY_PEER), ike=(ours,), their_ike=word
         )
         for name, (ours, code) in wrong.items()
     ]
     found += [
         _refused(
-            axis, "another pre-shared key, Main Mode", refused("ikev1.psk-mismatch", "", as_initiator="ike"),
+            axis, "another pre-shared key, Main Mode", refused("ikev1.psk-mismatch", ""),
             their_psk=b"another key of this length", limit_s=60,
         ),
         _refused(
@@ -85,7 +85,7 @@ def _refusals() -> list[Cell]:
         ),
         _refused(
             axis, "certificates here, a pre-shared key there",
-            refused("ikev1.auth-method-mismatch", _NO_PROPOSAL, as_initiator=by_peer),
+            refused("ikev1.auth-method-mismatch", "", as_initiator="ike.peer-refused-auth"),
             proof=Proof(ours=Side(key_type="rsa-2048"), theirs=Side(key_type="rsa-2048")),
             connection={"local-1": {"auth": "psk"}, "remote-1": {"auth": "psk"}},
         ),
@@ -100,8 +100,8 @@ def _refusals() -> list[Cell]:
         ),
         _refused(
             axis, "Main Mode only at the peer, Aggressive Mode here",
-            refused("ike", "none allows pre-shared key authentication using Aggressive Mode"), mode=AGGRESSIVE,
-            roles=(INITIATOR,), connection={"aggressive": "no"},
+            refused("ike.peer-refused-auth", "none allows pre-shared key authentication using Aggressive Mode"),
+            mode=AGGRESSIVE, roles=(INITIATOR,), connection={"aggressive": "no"},
         ),
         cell(
             axis, "the peer's wrong mode, then its right one", up=False, roles=(RESPONDER,),
@@ -114,7 +114,6 @@ def _refusals() -> list[Cell]:
 
 def _phase_2_refusals() -> list[Cell]:
     axis, refused = "Phase 2: ends that do not fit", steps_ikev1.refused
-    by_peer = "child"
     other = Net(their_ours=("10.77.0.0/24",))
     return [
         _refused(
@@ -130,13 +129,13 @@ def _phase_2_refusals() -> list[Cell]:
             their_esp=words.esp_keywords(esp()), roles=(RESPONDER,),
         ),
         _refused(
-            axis, "another cipher, named by the peer", refused(by_peer, _NO_PROPOSAL), roles=(INITIATOR,),
-            esp=(esp("aes-256-cbc"),), their_esp=words.esp_keywords(esp()),
+            axis, "another cipher, named by the peer", refused("child.peer-refused-proposal", _NO_PROPOSAL),
+            roles=(INITIATOR,), esp=(esp("aes-256-cbc"),), their_esp=words.esp_keywords(esp()),
         ),
         _refused(axis, "other networks", refused("ikev1.selectors-mismatch", ""), nets=(other,), roles=(RESPONDER,)),
         _refused(
-            axis, "other networks, named by the peer", refused(by_peer, "INVAL_ID|INVALID_ID"), nets=(other,),
-            roles=(INITIATOR,),
+            axis, "other networks, named by the peer", refused("child.peer-refused-ts", "INVAL_ID|INVALID_ID"),
+            nets=(other,), roles=(INITIATOR,),
         ),
     ]  # fmt: skip
 
@@ -173,7 +172,7 @@ def _profiles() -> list[Cell]:
     found = [
         _profile(profile, "its parameters, a whole life", script=life, limit_s=80) for profile in PROFILES.values()
     ]
-    refuses = steps_ikev1.refused("ike", "Aggressive Mode")
+    refuses = steps_ikev1.refused("ike.peer-refused-auth", "Aggressive Mode")
     second = Endpoint(address=OUR_SECOND, identity=Identity(type=IdentityType.IPV4, value=OUR_SECOND))
     return [
         *found,

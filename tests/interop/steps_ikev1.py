@@ -5,14 +5,45 @@ from __future__ import annotations
 import asyncio
 import re
 
-from agents.contract.config import ExchangeMode, IkeVersion
+from agents.contract.config import ConnectionType, ExchangeMode, IkeVersion
 from deploy.lab.netns import LabError
 from tests.interop import steps, views
-from tests.interop.cells import INITIATOR, Step
+from tests.interop.cells import CONNECTION, INITIATOR, Step
 from tests.interop.rig import ping
 from tests.interop.session import Session
 
 _POLL_S = 0.1
+
+
+async def we_rekey_phase_1(session: Session) -> None:
+    """Where our end answers only it may not begin a phase 1, and says so; IKEv2 rekeys whoever began."""
+    (tunnel,), (sa,) = session.document.tunnels, (await session.status()).ike_sas
+    if tunnel.connection_type is not ConnectionType.RESPONDER_ONLY or sa.version == IkeVersion.V2:
+        await steps.we_rekey_the_ike_sa(session)
+        return
+    answer = await session.ours.client.call("action", {"verb": "rekey-ike", "tunnel_id": session.tunnel_id})
+    assert not answer["accepted"], answer
+
+
+async def both_rekey_phase_2(session: Session) -> None:
+    """Quick Modes cross and both come to something; strongSwan keeps what is superfluous until it is deleted by us."""
+    before = steps.child_spis(await session.status())
+    child = session.cell.nets[0].name
+    await asyncio.gather(session.act("rekey-child"), session.request("rekey", {"child": child}))
+    await session.until(
+        lambda now: session.is_whole(now) and not before & steps.child_spis(now), "child rekeyed by both", 60
+    )
+    await session.carrying()
+
+
+async def both_rekey_phase_1(session: Session) -> None:
+    """Two phases 1 cross: one stays, with the children that both ends still have."""
+    before = steps.ike_spis(await session.status())
+    await asyncio.gather(session.act("rekey-ike"), session.request("rekey", {"ike": CONNECTION}))
+    await session.until(
+        lambda now: session.is_whole(now) and not before & steps.ike_spis(now), "IKE SA rekeyed by both", 60
+    )
+    await session.carrying()
 
 
 def spoken(version: IkeVersion, mode: ExchangeMode | None = None) -> Step:
@@ -54,7 +85,9 @@ the_peer_asks_and_we_answer = the_peer_logs(
 )
 
 
-fragments_went_both_ways = the_peer_logs(r"received fragment #\d+, reassembled", r"generating \S+ request 0 \[ FRAG")
+fragments_went_both_ways = the_peer_logs(
+    r"received fragment #\d+, reassembled", r"generating \S+ (request|response) 0 \[ FRAG"
+)
 """The vendor id's own fragments, each way; IKEv1 has no others."""
 
 

@@ -82,7 +82,7 @@ async def test_main_mode_is_recognised_and_answered_once(scanner: Scanner) -> No
     await scanner.ours.configure(responder(MAIN, STRONG))
     output = await scanner.scan(_DPD)
     assert "Main Mode Handshake returned" in output
-    assert "SA=(Enc=AES KeyLength=128 Hash=SHA1 Group=14:modp2048 Auth=PSK" in output
+    assert "SA=(Enc=AES KeyLength=128 Hash=SHA1 Auth=PSK Group=14:modp2048)" in output, output
     assert "Dead Peer Detection v1.0" in output
     assert answers(output) == 1, output
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path
 from agents.ike.tally import Count
-from agents.ike.v1 import keymat, place
+from agents.ike.v1 import keymat, place, used_ids
 from agents.ike.v1.exchange import Exchange, digest
 from agents.ike.v1.sending import Request, check_hash, repeat
 from agents.ike.v1.states import EXPECTED, SaState
@@ -63,6 +63,7 @@ def _reassembled(sa: IsakmpSa, datagram: bytes, header: Header, now: float) -> t
     """Return the datagram that this fragment completes, if it is one for this SA."""
     if not sa.takes_fragments:
         raise WireError("drop.fragment", "fragments were not announced by this end")
+    sa.core.hub.touch(sa)
     whole = sa.reassembly.add(fragments.read(datagram, header), now)
     if whole is None:
         return None
@@ -89,7 +90,7 @@ def _receive_phase_1(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, 
     if path.remote_address != sa.path.remote_address or path.local_address != sa.path.local_address:
         raise WireError("drop.state", f"a message of phase 1 from {path.remote_address}")
     sa.request = Request(octets=len(datagram), header=header, path=path)
-    before = (exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path)
+    before = (exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path, sa.cookie_peer)
     try:
         message = _read_phase_1(sa, datagram, header, step)
         rules.check(header.exchange, message.payloads, step)
@@ -102,7 +103,7 @@ def _receive_phase_1(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, 
         if isinstance(error, PeerError):
             error.attributes = place.phase1(sa, step).attributes | error.attributes
         if isinstance(error, WireError) or not error.fatal:  # as if it had not come: another may be the peer's
-            exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path = before
+            exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path, sa.cookie_peer = before
         raise
 
 
@@ -158,6 +159,8 @@ def _receive_quick(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, no
         raise WireError("drop.state", f"Quick Mode while the ISAKMP SA is {sa.state}")
     if known is None and header.message_id in sa.used_ids:
         raise WireError("drop.duplicate", "a message of a Quick Mode that is over")
+    if known is None:
+        _check_ids_left(sa)
     exchange = known or Exchange(
         message_id=header.message_id, number=ExchangeType.QUICK, iv=sa.iv_of(header.message_id)
     )
@@ -202,11 +205,15 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
         message = wire.parse_clear(datagram, header)
         info.unprotected(sa, message, now)
         return
+    if sa.progressing and sa.keyed:
+        _receive_early(sa, datagram, header)
+        return
     if sa.established_at is None:
         raise WireError("drop.state", f"an encrypted Informational while the ISAKMP SA is {sa.state}")
     if header.message_id in sa.used_ids:
         sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.RETRANSMISSIONS_IN)
         raise WireError("drop.duplicate", "an Informational that was processed already")
+    _check_ids_left(sa)
     ciphertext = wire.encrypted_body(datagram, header)
     message = wire.read_plain(header, sa.cipher.open(sa.iv_of(header.message_id), ciphertext))
     rules.check(ExchangeType.INFORMATIONAL, message.payloads)
@@ -217,6 +224,29 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
     if sa.standing:  # one that was deleted takes Deletes only: a late one may say which children go with it
         sa.heard(path, now)
     info.take(sa, message, now)
+
+
+def _check_ids_left(sa: IsakmpSa) -> None:
+    """Refuse what would be one exchange too many; the SA ends."""
+    if len(sa.used_ids) >= used_ids.MOST:
+        raise WireError("drop.state", "the message IDs of the ISAKMP SA are used up")
+
+
+def _receive_early(sa: IsakmpSa, datagram: bytes, header: Header) -> None:
+    """Take an Informational with the keys of a phase 1 under way: how some tell that they refuse us (strongSwan)."""
+    ciphertext = wire.encrypted_body(datagram, header)
+    iv = keymat.exchange_iv(sa.suite.hash, sa.exchange.iv, header.message_id, sa.suite.encryption.block_octets)
+    try:
+        message = wire.read_plain(header, sa.cipher.open(iv, ciphertext))
+        rules.check(ExchangeType.INFORMATIONAL, message.payloads)
+        _check_hash(sa, message)
+    except WireError as error:
+        if sa.phase1.psk is None:
+            raise
+        text = "Possibly mismatching pre-shared keys: an Informational of the peer cannot be read"
+        raise WireError("ikev1.psk-mismatch", f"{text}: {error.detail}") from None
+    sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.REQUESTS_IN)
+    info.take_early(message)
 
 
 def _check_hash(sa: IsakmpSa, message: Message) -> None:

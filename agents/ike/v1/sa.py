@@ -19,7 +19,7 @@ from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path
 from agents.ike.timers import HALF_OPEN_S, rekey_after_s
-from agents.ike.v1 import keymat, receiving, steps, watch
+from agents.ike.v1 import keymat, receiving, steps, used_ids, watch
 from agents.ike.v1.capabilities import Capabilities
 from agents.ike.v1.cipher import Phase1Cipher
 from agents.ike.v1.exchange import Exchange
@@ -28,6 +28,7 @@ from agents.ike.v1.phase1 import Phase1
 from agents.ike.v1.sending import Request
 from agents.ike.v1.states import INITIATED, PROGRESSING, SaState
 from agents.ike.v1.unanswered import FAREWELL_S, Again, Unanswered
+from agents.ike.v1.used_ids import UsedIds
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp.fragments import Reassembly
 from agents.ike.wire.isakmp.registry import Exchange as ExchangeType
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from agents.ike.v1.machine import Machine
     from agents.ike.v1.proposals import Phase1Suite
     from agents.ike.v1.tunnel import TunnelRuntime
-
-MOST_IDS = 1_024
-"""Message IDs that are remembered as used; a repetition that is older has long been without effect."""
 
 _MOST_DELETED = 256
 
@@ -68,7 +66,7 @@ class IsakmpSa:
         """Phase 1."""
         self.exchanges: dict[int, Exchange] = {}
         """Quick Modes by message ID."""
-        self.used_ids: OrderedDict[int, None] = OrderedDict()
+        self.used_ids = UsedIds()
         self.unanswered = Unanswered()
         self.last_again: Again | None = None
         """What sends our last message of Aggressive Mode again."""
@@ -205,10 +203,12 @@ class IsakmpSa:
                 return number
 
     def use_id(self, number: int) -> None:
-        """Remember a message ID."""
-        self.used_ids[number] = None
-        if len(self.used_ids) > MOST_IDS:
-            self.used_ids.popitem(last=False)
+        """Remember a message ID; an SA that has used many is renewed, and ends before they could be forgotten."""
+        self.used_ids.add(number)
+        if self.standing and len(self.used_ids) == used_ids.RENEW_AT:
+            self.rekey_at = self.last_heard
+        if self.standing and len(self.used_ids) >= used_ids.MOST:
+            self.expire_at = self.last_heard
 
     def note_deleted(self, protocol: int, spi: int, now: float) -> bool:
         """Remember a Delete; False when it has been there before."""
@@ -343,6 +343,7 @@ class IsakmpSa:
         self.phase1.forget_secrets()
         pending = [each for each in self.exchanges.values() if each.gave_up is not None]
         self.exchanges.clear()
+        self.reassembly = Reassembly()
         self.exchange.due = self.rekey_at = self.expire_at = self.delete_at = None
         self.dpd.stop()
         if linger and self.exchange.sent:

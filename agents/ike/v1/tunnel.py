@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from agents.ike.hub import Hub
     from agents.ike.v1.machine import Machine
 
+_PEERS_TURN_S = 3.0
+"""How long the end that did not begin the ISAKMP SA that stays waits for the other to rekey the children on it."""
+
 
 class TunnelRuntime:
     """A tunnel of the document and everything of IKEv1 that lives for it."""
@@ -103,7 +106,7 @@ class TunnelRuntime:
 
     def starts_anew(self, sa: IsakmpSa) -> bool:
         """Return whether to say INITIAL-CONTACT: there is no other SA and no child."""
-        return not self.children and all(other is sa for other in self.sas)
+        return not self.children and all(other is sa or not _counts(other) for other in self.sas)
 
     def established(self) -> list[IsakmpSa]:
         """Return the ISAKMP SAs that stand."""
@@ -128,7 +131,7 @@ class TunnelRuntime:
         return self.own_policies(name) | elsewhere
 
     def _has_sa(self) -> bool:
-        return any(sa.progressing or sa.standing for sa in self.sas)
+        return any(_counts(sa) for sa in self.sas)
 
     # --- news of phase 1
 
@@ -160,6 +163,8 @@ class TunnelRuntime:
         if overlapped:
             self.hub.report("ike.simultaneous", "Two IKE SAs stand; one is deleted", tunnel_id=self.config.id)
             ours = loser.initiator
+            # A peer may tie children to the SA that goes (strongSwan): each is made anew on the one that stays.
+            self.children.rekey(now if winner.initiator else now + _PEERS_TURN_S)
         else:
             ours = winner.initiator
         loser.rekey_at = None
@@ -264,13 +269,7 @@ class TunnelRuntime:
     def initiate(self, now: float) -> None:
         """Begin phase 1."""
         self.retry_at = None
-        config = self.config
-        path = Path(
-            local_address=config.local.address,
-            local_port=IKE_PORT,
-            remote_address=config.remote.address,
-            remote_port=IKE_PORT,
-        )
+        config, path = self.config, self._first_path()
         sa = IsakmpSa(self.core, initiator=True, mode=config.ike.exchange_mode, path=path, now=now)
         sa.adopt(self)
         self.core.register(sa)
@@ -279,6 +278,18 @@ class TunnelRuntime:
             (main if sa.mode is ExchangeMode.MAIN else aggressive).initiate(sa, now)
         except PeerError as error:
             sa.fail(error, now)
+
+    def _first_path(self) -> Path:
+        """Return where a new phase 1 begins: behind a NAT on the path of the old one (RFC 3947 section 4)."""
+        standing, config = self.primary(), self.config
+        if standing is not None and standing.nat.encapsulates:
+            return standing.path
+        return Path(
+            local_address=config.local.address,
+            local_port=IKE_PORT,
+            remote_address=config.remote.address,
+            remote_port=IKE_PORT,
+        )
 
     def start(self, now: float) -> None:
         """Be up from now on: what an operator or a new document asks for."""
@@ -493,3 +504,8 @@ class TunnelRuntime:
         if self.established() and self.children.coming_up:
             return STEP_TEXTS[SaState.ESTABLISHED]
         return None
+
+
+def _counts(sa: IsakmpSa) -> bool:
+    """Return whether an SA stands or is coming up; anybody can begin Aggressive Mode in the peer's name."""
+    return sa.standing or (sa.progressing and sa.state is not SaState.AGGRESSIVE_ANSWERED)

@@ -61,7 +61,7 @@ class Liveness:
 
 def deadline(sa: IsakmpSa) -> float | None:
     """Return when something is due next."""
-    times = [sa.expire_at, sa.exchange.due, sa.unanswered.deadline()]
+    times = [sa.expire_at, sa.exchange.due, sa.unanswered.deadline(), sa.reassembly.deadline]
     for exchange in sa.exchanges.values():
         times += (exchange.due, exchange.until)
     if sa.standing:

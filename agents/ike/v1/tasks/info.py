@@ -140,6 +140,18 @@ def take(sa: IsakmpSa, message: Message, now: float) -> None:
             _take_delete(sa, delete, now)
 
 
+def take_early(message: Message) -> None:
+    """Act on what came under the keys of a phase 1 under way. Raises PeerError for an error: it is over."""
+    for notify in message.find_all(Notify):
+        if notify.type >= FIRST_STATUS_NOTIFY:
+            continue
+        kind = NotifyType(notify.type) if notify.type in NotifyType.__members__.values() else None
+        named = notify_name(notify.type)
+        default = ("ike.peer-notify", "The peer reported an error")
+        code, sentence = default if kind is None else _HINTS.get(kind, default)
+        raise PeerError(0, code, f"{sentence} ({named})", received=named, fatal=True)
+
+
 def _take_notify(sa: IsakmpSa, notify: Notify, now: float) -> None:
     if notify.type in (NotifyType.R_U_THERE, NotifyType.R_U_THERE_ACK):
         _take_alive(sa, notify, now)
