@@ -17,7 +17,10 @@ class Kind(StrEnum):
     NAT_T_DRAFT = "nat-t-draft"
     DPD = "dpd"
     FRAGMENTATION = "fragmentation"
+    EXTENSION = "extension"
+    """Something the peer can do and we do not speak."""
     OTHER = "other"
+    """Who made the peer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,6 @@ _NAMES = (
     "ESPThruNAT",
     "Testing NAT-T RFC",
     "RFC XXXX",
-    "KAME/racoon",
     "MS-MamieExists",
     "MS-Negotiation Discovery Capable",
     "IKE CGA version 1",
@@ -66,8 +68,8 @@ _NAMES = (
     "GSSAPI",
     "A GSS-API Authentication Method for IKE",
     "A GSS-API Authentication Method for IKE\n",
-    "strongSwan",
 )
+_MAKERS = ("KAME/racoon", "strongSwan")
 """Names whose MD5 is the whole vendor ID. A strongSwan that says its version does so too, in a name for each."""
 
 _STRONGSWAN = tuple(
@@ -97,8 +99,9 @@ _WHOLE: dict[bytes, Vendor] = {
         _md5(f"SSH Communications Security QuickSec {version}"): Vendor(name=f"SSH QuickSec {version}")
         for version in _QUICKSEC
     },
-    **{_md5(name): Vendor(name=name.strip()) for name in _NAMES},
-    _md5("Vid-Initial-Contact"): Vendor(name="Microsoft Initial-Contact"),
+    **{_md5(name): Vendor(name=name.strip(), kind=Kind.EXTENSION) for name in _NAMES},
+    **{_md5(name): Vendor(name=name) for name in _MAKERS},
+    _md5("Vid-Initial-Contact"): Vendor(name="Microsoft Initial-Contact", kind=Kind.EXTENSION),
     _md5("ALTIGA NETWORKS"): Vendor(name="VPN-3000-client"),
 }
 
@@ -107,9 +110,9 @@ _SONICWALL = bytes.fromhex("5b362bc820f6")
 
 _STARTS: tuple[tuple[bytes, Vendor], ...] = (
     (DPD, Vendor(name="Dead Peer Detection v1.0", kind=Kind.DPD)),
-    (DPD[:14], Vendor(name="Dead Peer Detection")),  # of a version unknown
+    (DPD[:14], Vendor(name="Dead Peer Detection", kind=Kind.EXTENSION)),  # of a version unknown
     (_md5("FRAGMENTATION"), Vendor(name="IKE Fragmentation", kind=Kind.FRAGMENTATION)),
-    (_md5("draft-ietf-ipsra-isakmp-xauth-06.txt")[:8], Vendor(name="XAUTH")),
+    (_md5("draft-ietf-ipsra-isakmp-xauth-06.txt")[:8], Vendor(name="XAUTH", kind=Kind.EXTENSION)),
     (_md5("CISCO-UNITY")[:14] + b"\x01\x00", Vendor(name="Cisco Unity")),
     (_md5("ALTIGA GATEWAY")[:13], Vendor(name="Cisco VPN Concentrator")),
     (_WINDOWS + bytes.fromhex("00000002"), Vendor(name="Windows-2000")),
@@ -129,8 +132,8 @@ _STARTS: tuple[tuple[bytes, Vendor], ...] = (
     (bytes.fromhex("625027749d5ab97f5616c1602765cf480a3b7d0b"), Vendor(name="ZyXEL ZyWALL")),
     (_SONICWALL, Vendor(name="SonicWall")),
     (bytes.fromhex("dbfb81eb5760b0788562067da102d755"), Vendor(name="Netgear")),
-    (b"HeartBeat_Notify", Vendor(name="HeartBeat_Notify")),
-    (b"HeartBeat Notify", Vendor(name="HeartBeat Notify")),
+    (b"HeartBeat_Notify", Vendor(name="HeartBeat_Notify", kind=Kind.EXTENSION)),
+    (b"HeartBeat Notify", Vendor(name="HeartBeat Notify", kind=Kind.EXTENSION)),
     (b"BNES\x00\x00\x00", Vendor(name="Nortel Contivity")),
     (b"TIMESTEP", Vendor(name="Timestep")),
     (b"Raptor PowerVpn Server", Vendor(name="Symantec-Raptor")),

@@ -86,7 +86,7 @@ def test_main_mode_of_a_router() -> None:
     kinds = [recognise(each.data) for each in offer.find_all(VendorId)]
     assert [each and each.kind for each in kinds] == [
         Kind.NAT_T_RFC,
-        Kind.OTHER,
+        Kind.EXTENSION,
         Kind.NAT_T_DRAFT,
         Kind.NAT_T_DRAFT,
     ]

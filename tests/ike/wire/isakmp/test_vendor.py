@@ -35,9 +35,9 @@ def test_what_we_send_is_what_the_documents_say(data: bytes, kind: Kind, octets:
     [
         ("4048b7d56ebce88525e7de7f00d6c2d3", Kind.FRAGMENTATION),
         ("4048b7d56ebce88525e7de7f00d6c2d380000000", Kind.FRAGMENTATION),
-        ("afcad71368a1f1c96b8696fc77570200", Kind.OTHER),
-        ("4485152d18b6bbcd0be8a8469579ddcc", Kind.OTHER),
-        ("09002689dfd6b712", Kind.OTHER),
+        ("afcad71368a1f1c96b8696fc77570200", Kind.EXTENSION),
+        ("4485152d18b6bbcd0be8a8469579ddcc", Kind.EXTENSION),
+        ("09002689dfd6b712", Kind.EXTENSION),
         ("12f5f28c457168a9702d9fe274cc0100", Kind.OTHER),
     ],
     ids=["bare", "one mode", "another version", "a draft of port 500", "XAUTH", "Unity"],
