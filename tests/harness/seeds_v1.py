@@ -13,6 +13,7 @@ from dataclasses import replace
 from agents.contract.config import (
     Child,
     ConnectionType,
+    DpdAction,
     Endpoint,
     ExchangeMode,
     Identity,
@@ -48,7 +49,7 @@ _KINDS: tuple[Callable[[], Child], ...] = (
     lambda: child(remote=("10.2.0.0/16", "10.3.0.0/16"), lifetime_bytes=2**30),
     lambda: child(local=(f"{PARIS}/32",), remote=(f"{LYON}/32",), mode=Mode.TRANSPORT),
 )
-_ODDITIES = ("nat", "fragments", "certificates", "short", "moves")
+_ODDITIES = ("nat", "fragments", "certificates", "short", "actions")
 _VERBS = (
     "rekey_child",
     "rekey_ike",
@@ -69,6 +70,8 @@ def build(seed: int, mode: ExchangeMode, choose: random.Random) -> Cast:
     ike = policy(mode, dpd_interval_s=20)
     if odd == "fragments":
         ike = replace(ike, fragment_octets=576)
+    if odd == "actions":
+        ike = replace(ike, dpd_action=choose.choice((DpdAction.CLEAR, DpdAction.HOLD)))
     kinds = _KINDS[:-1] if odd == "nat" else _KINDS  # transport mode is for hosts that stay where they are
     first = choose.choice(kinds)() if seed % 4 == 2 else child()
     if odd == "short":
@@ -116,6 +119,10 @@ def run_seed(seed: int, mode: ExchangeMode) -> Cast:
     network.loss = network.duplicates = 0.0
     network.delay_s = (0.01, 0.01)
     world.run(240)
+    if left.tunnels[0].ike.dpd_action is not DpdAction.RESTART:  # an operator is waited for, or traffic
+        for host in cast.hosts:
+            _try(cast, host, "initiate")
+        world.run(60)
     for host, side in zip(cast.hosts, cast.sides, strict=True):
         tunnel = side.tunnels[0]  # renewing would go on for ever, and so would attempts with the wrong secret
         children = tuple(replace(each, lifetime_s=86_400) for each in tunnel.children)

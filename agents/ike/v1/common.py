@@ -33,6 +33,7 @@ from agents.ike.wire.isakmp.registry import NotifyType, Protocol
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
+    from agents.ike.v1.tunnel import TunnelRuntime
 
 _AnyPayload = TypeVar("_AnyPayload", bound=Payload)
 
@@ -114,6 +115,26 @@ def _invalid_public(sa: IsakmpSa, error: InvalidPublicValue) -> PeerError:
         configured=sa.suite.group.slug,
         fatal=sa.exchange.step == 1,
     )
+
+
+def candidates(sa: IsakmpSa) -> tuple[TunnelRuntime, ...]:
+    """Return the tunnels that a responder takes for possible and that have not been stopped since the peer began.
+
+    One that was removed, taken down or given another key in between must not come up by what it was. Raises PeerError
+    when none is left.
+    """
+    pairs = zip(sa.phase1.candidates, sa.phase1.stops, strict=True)
+    found = tuple(each for each, stops in pairs if each.accepts_peer and each.stops == stops)
+    if not found:
+        place = f"{sa.path.remote_address} to {sa.path.local_address}"
+        raise PeerError(
+            NotifyType.NO_PROPOSAL_CHOSEN,
+            "ike.no-tunnel",
+            f"The tunnel that took the IKEv1 negotiation from {place} does so no more",
+            received=place,
+            fatal=True,
+        )
+    return found
 
 
 def find_psk(

@@ -22,7 +22,8 @@ NONCE_OCTETS = 32
 class Phase1:
     """Bodies of payloads as they went over the wire, and secrets that end with phase 1.
 
-    ``sa_body`` is the initiator's (SAi_b). ``candidates`` are the tunnels that a responder still takes for possible.
+    ``sa_body`` is the initiator's (SAi_b). ``candidates`` are the tunnels that a responder still takes for possible,
+    ``stops`` how often each had been stopped when the peer began.
     ``authorities`` are the distinguished names that the peer's CERTREQs hold. ``local`` and ``remote`` say how each end
     has proven itself.
     """
@@ -39,6 +40,7 @@ class Phase1:
     id_peer: bytes = b""
     psk: Secret | None = None
     candidates: tuple[TunnelRuntime, ...] = ()
+    stops: tuple[int, ...] = ()
     certificate_wanted: bool = False
     shown: tuple[int, bytes] | None = None
     local: str | None = None

@@ -190,6 +190,7 @@ def _receive_quick(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, no
         raise
     finally:
         sa.core.exchanges.add(ExchangeType.QUICK, Count.REQUESTS_IN if exchange.step % 2 else Count.RESPONSES_IN)
+    sa.carried(len(datagram), now)
 
 
 def _make_room(sa: IsakmpSa) -> None:
@@ -219,6 +220,7 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
     _check_hash(sa, message)
     sa.use_id(header.message_id)
     sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.REQUESTS_IN)
+    sa.carried(len(datagram), now)
     if sa.standing:  # one that was deleted takes Deletes only: a late one may say which children go with it
         sa.heard(path, now)
     info.take(sa, message, now)

@@ -27,7 +27,7 @@ from agents.ike.v1.natd import Nat
 from agents.ike.v1.phase1 import Phase1
 from agents.ike.v1.sending import Request
 from agents.ike.v1.states import INITIATED, PROGRESSING, SaState
-from agents.ike.v1.unanswered import FAREWELL_S, Unanswered
+from agents.ike.v1.unanswered import FAREWELL_S, Again, Unanswered
 from agents.ike.v1.used_ids import UsedIds
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp.fragments import Reassembly
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from agents.ike.v1.tunnel import TunnelRuntime
 
 _MOST_DELETED = 256
+
+_LEAST_KILOBYTES = 64
+"""A shorter lifetime in kilobytes would be over before the first children are up, again and again."""
 
 
 class IsakmpSa:
@@ -65,8 +68,10 @@ class IsakmpSa:
         """Quick Modes by message ID."""
         self.used_ids = UsedIds()
         self.unanswered = Unanswered()
+        self.last_again: Again | None = None
+        """What sends our last message of Aggressive Mode again."""
         self.deleted: OrderedDict[tuple[int, int], float] = OrderedDict()
-        """Protocol and SPI of SAs that the peer has deleted and we did not have, and when."""
+        """Protocol and SPI of SAs that the peer has deleted, and when: it may say so again, and before we have them."""
         self.reassembly = Reassembly()
         self.path_octets = 65_535
         self.heard_encrypted = False
@@ -79,6 +84,9 @@ class IsakmpSa:
         self.failure_told = False
         self.lifetime_s = 0
         self.lifetime_kilobytes = 0
+        self.octets = 0
+        self.worn = False
+        """Whether it has protected most of the kilobytes that it may."""
         self.rekey_at: float | None = None
         self.expire_at: float | None = None if initiator else now + HALF_OPEN_S
         self.delete_at: float | None = None
@@ -202,11 +210,13 @@ class IsakmpSa:
         if self.standing and len(self.used_ids) >= used_ids.MOST:
             self.expire_at = self.last_heard
 
-    def note_deleted(self, protocol: int, spi: int, now: float) -> None:
-        """Remember a Delete that has overtaken the message that tells us of the SA."""
+    def note_deleted(self, protocol: int, spi: int, now: float) -> bool:
+        """Remember a Delete; False when it has been there before."""
+        known = (protocol, spi) in self.deleted
         self.deleted[protocol, spi] = now
         if len(self.deleted) > _MOST_DELETED:
             self.deleted.popitem(last=False)
+        return not known
 
     # --- reports
 
@@ -254,7 +264,7 @@ class IsakmpSa:
         self.last_heard = now
         if not self.heard_encrypted:
             self.heard_encrypted = True
-            self.unanswered.forget(self.exchange.sent)
+            self.unanswered.forget(self.last_again)
         self.dpd.heard()
         self._follow(path)
 
@@ -302,6 +312,21 @@ class IsakmpSa:
         lifetime_s = min(self.lifetime_s, self.tunnel.config.ike.lifetime_s)
         self.rekey_at = self.established_at + rekey_after_s(lifetime_s, self.initiator, self.core.hub.entropy.uniform())
         self.expire_at = self.established_at + lifetime_s
+        self.core.hub.touch(self)
+
+    def carried(self, octets: int, now: float) -> None:
+        """Count what this SA has protected: near its lifetime in kilobytes a new phase 1 begins, at its end this ends.
+
+        Either happens a second later: what was protected may be the first of several messages.
+        """
+        self.octets += octets
+        if not self.lifetime_kilobytes or not self.standing or self.delete_at is not None:
+            return
+        limit = max(_LEAST_KILOBYTES, self.lifetime_kilobytes) * 1024
+        if self.octets >= limit:
+            self.expire_at = min(now + 1.0, self.expire_at or now + 1.0)
+        elif self.octets >= 0.8 * limit and not self.worn:
+            self.worn, self.rekey_at = True, now + 1.0
         self.core.hub.touch(self)
 
     def close(self, now: float, *, linger: bool = False) -> None:

@@ -44,6 +44,8 @@ def send(
 ) -> None:
     """Send the next message of an exchange; ``asks`` says that it goes out again until an answer comes."""
     datagram = _datagram(sa, exchange, payloads, encrypted)
+    if encrypted:
+        sa.carried(len(datagram), now)
     exchange.went(_cut(sa, datagram), now, sa.core.hub.retransmission, asks)
     sa.core.exchanges.add(exchange.number, Count.REQUESTS_OUT if exchange.step % 2 else Count.RESPONSES_OUT)
     transmit(sa, exchange.sent, now)

@@ -62,6 +62,7 @@ class TunnelRuntime:
         self.retry_at: float | None = start_at
         self.scheduled_at: float | None = None
         self.loss = Loss()
+        self.stops = 0
         self._failures = 0
         self._alone_since: float | None = None
 
@@ -300,7 +301,8 @@ class TunnelRuntime:
         self.hub.touch(self)
 
     def stop(self, now: float) -> None:
-        """Be down: delete what there is."""
+        """Be down: delete what there is, and let what the peer has begun come to nothing."""
+        self.stops += 1
         self.children.delete(self.children, now)
         for sa in tuple(self.sas):
             self._delete_sa(sa, now)

@@ -75,8 +75,7 @@ def handle_timer(sa: IsakmpSa, now: float) -> None:
         _expired(sa, now)
         return
     sa.reassembly.expire(now)
-    for datagrams in sa.unanswered.take_due(now):
-        sending.transmit(sa, datagrams, now)
+    sa.unanswered.handle_timer(now)
     for exchange in (sa.exchange, *sa.exchanges.values()):
         if exchange.due is not None and now >= exchange.due and not _send_again(sa, exchange, now):
             return

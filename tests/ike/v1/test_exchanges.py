@@ -28,7 +28,8 @@ from agents.contract.config import (
 )
 from agents.contract.status import TunnelState
 from agents.dataplane.base import REQID_BASE, SaProtocol
-from agents.ike.outputs import InstallChild, RemoveChild, SwitchOutbound
+from agents.ike.outputs import InstallChild, RemoveChild, SwitchOutbound, Transmit
+from agents.ike.wire.isakmp.registry import Flag
 from tests.harness.documents import key
 from tests.harness.v1 import (
     BOTH,
@@ -146,6 +147,21 @@ class TestEstablish:
         scene.left.change(ike=policy(mode, other, FAST_IKE))
         scene.come_up()
         assert scene.paris.status().ike_sas[0].encryption == "aes-128-cbc"
+
+    @modes
+    def test_the_commit_bit_is_tolerated(self, mode: ExchangeMode) -> None:
+        """RFC 2408 section 3.1: a peer may set it in any message; no hash covers the header that it stands in."""
+
+        def committed(each: Transmit) -> Transmit:
+            octets = each.datagram
+            return replace(each, datagram=octets[:19] + bytes((octets[19] | Flag.COMMIT,)) + octets[20:])
+
+        scene = Scene(mode)
+        scene.world.network.rewrite = committed
+        scene.come_up()
+        scene.paris.do(scene.paris.engine.rekey_child, scene.paris.status().id)
+        scene.world.run(40)
+        scene.check()
 
     @modes
     def test_both_begin_at_once(self, mode: ExchangeMode) -> None:
@@ -318,6 +334,30 @@ class TestLifetimes:
         assert 8 <= scene.paris.codes()["ike.sa-established"] < 20
         assert removed(scene.paris) == before
         assert scene.paris.data_plane.sas == sas, "the child outlives the ISAKMP SA it was made on"
+
+    @modes
+    def test_a_lifetime_in_kilobytes_of_phase_1(self, mode: ExchangeMode) -> None:
+        """Each liveness check and its answer are some 200 octets."""
+        scene = Scene(mode, ike=policy(mode, lifetime_kilobytes=100, dpd_interval_s=1)).come_up()
+        before = cookies(scene.paris)
+        scene.world.run(350)
+        assert cookies(scene.paris) == before
+        scene.world.run(400)
+        scene.check()
+        assert not before & cookies(scene.paris)
+        assert scene.paris.codes()["ike.sa-established"] == 2
+
+    def test_an_end_that_may_not_renew_ends_phase_1_at_its_last_kilobyte(self) -> None:
+        ike = policy(MAIN, lifetime_kilobytes=100, dpd_interval_s=1)
+        scene = Scene(MAIN, ike=policy(MAIN))
+        scene.right.change(ike=ike)
+        scene.come_up()
+        sa_of(scene.paris).lifetime_kilobytes = 0  # it was not told, and does not count
+        before = cookies(scene.lyon)
+        scene.world.run(1_000)
+        assert not before & cookies(scene.lyon)
+        scene.world.run(10)
+        scene.check()
 
     def test_a_refused_renewal_is_tried_again(self) -> None:
         scene = Scene(ike=policy(lifetime_s=10_000)).come_up()

@@ -203,6 +203,31 @@ class TestNewDocuments:
         assert scene.paris.status().children[0].sas[0].local_ts == ("10.5.0.0/16",)
 
     @modes
+    @pytest.mark.parametrize("change", ["removed", "disabled", "key", "down"])
+    @pytest.mark.parametrize("when_s", [0.015, 0.025, 0.035, 0.045])
+    def test_while_the_peer_is_at_the_door(self, mode: ExchangeMode, change: str, when_s: float) -> None:
+        """What the peer began must not come up by a tunnel, or a key, that is there no more."""
+        scene = Scene(mode).start()
+        scene.world.run(when_s)
+        if change == "removed":
+            scene.right.tunnels.clear()
+        elif change == "disabled":
+            scene.right.change(enabled=False)
+        elif change == "key":
+            scene.right.keys = [key(b"the key of next year")]
+        if change == "down":
+            scene.lyon.do(scene.lyon.engine.terminate, scene.lyon.status().id)
+        else:
+            scene.lyon.configure(scene.right.document())
+        scene.world.run(15)
+        assert scene.lyon.data_plane.sas == scene.paris.data_plane.sas == {}
+        assert not cookies(scene.lyon)
+        scene.left.change(enabled=False)  # it would come to the door again
+        scene.paris.configure(scene.left.document())
+        scene.world.run(40)
+        assert left_behind(scene.lyon) is None
+
+    @modes
     def test_another_key_begins_anew(self, mode: ExchangeMode) -> None:
         scene = Scene(mode).come_up()
         before = cookies(scene.paris)

@@ -167,7 +167,7 @@ class TestInformational:
         one, other = delete_of(held.lyon), Delete(protocol=Protocol.ESP, spis=(b"\1\2\3\4",))
         give(held.lyon, sealed(sa, (one, other, one, one)))
         assert held.lyon.codes()["child.deleted"] == 1
-        assert held.lyon.codes()["ikev1.delete-received"] == 4
+        assert held.lyon.codes()["ikev1.delete-received"] == 2, "what is said again is no news"
         assert held.lyon.codes()["ike.bug"] == 0
 
     def test_deletes_of_the_ike_sa_twice_and_then_of_a_child(self) -> None:

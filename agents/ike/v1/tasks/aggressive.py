@@ -95,7 +95,8 @@ def _prove(sa: IsakmpSa, message: Message, shown: Identification, now: float) ->
     def proven(payloads: tuple[Payload, ...], at: float) -> None:
         extra = (*common.nat_payloads(sa), *common.initial_contact(sa))
         sending.send(sa, sa.exchange, (*payloads, *extra), at, asks=False, encrypted=True)
-        sa.unanswered.add(sa.exchange.sent, at)
+        sa.last_again = lambda then: sending.transmit(sa, sa.exchange.sent, then)
+        sa.unanswered.add(sa.last_again, at)
         common.finish(sa, message, shown, at)
 
     proof.prove(sa, proven, now)

@@ -84,7 +84,7 @@ def send(sa: IsakmpSa, payloads: Sequence[Payload], now: float, *, again: bool =
     exchange.iv = sa.iv_of(exchange.message_id)
     sending.send_hashed(sa, exchange, sending.hash_of(sa, exchange.message_id, payloads), payloads, now, asks=False)
     if again:
-        sa.unanswered.add(exchange.sent, now)
+        sa.unanswered.add(lambda then: send(sa, payloads, then), now)
 
 
 def send_delete(sa: IsakmpSa, now: float, children: Sequence[ChildSa] = (), *, itself: bool = False) -> None:
@@ -230,6 +230,9 @@ def _take_delete(sa: IsakmpSa, delete: Delete, now: float) -> None:
         return
     for spi in delete.spis:
         child = sa.tunnel.children.by_spi_out(delete.protocol, spi)
+        fresh = sa.note_deleted(delete.protocol, int.from_bytes(spi, "big"), now)
+        if child is None and not fresh:
+            continue
         protocol = names.protocol(delete.protocol)
         sa.report(
             "ikev1.delete-received",
@@ -244,8 +247,6 @@ def _take_delete(sa: IsakmpSa, delete: Delete, now: float) -> None:
         )
         if child is not None:
             sa.tunnel.children.remove(child, now, by_peer=True)
-        else:
-            sa.note_deleted(delete.protocol, int.from_bytes(spi, "big"), now)
 
 
 def unprotected(sa: IsakmpSa, message: Message, now: float) -> None:

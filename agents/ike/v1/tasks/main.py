@@ -124,7 +124,7 @@ def answer(
     sa.peer.note(message.find_all(VendorId))
     sa.cookie_peer = message.header.spi_i
     sa.phase1.sa_body = message.body_of(SecurityAssociation) or b""
-    sa.phase1.candidates = candidates
+    sa.phase1.candidates, sa.phase1.stops = candidates, tuple(each.stops for each in candidates)
     common.agree(sa, choice)
     fragmentation = any(each.config.ike.fragmentation for each in candidates)
     vendor_ids = capabilities.answered(sa.peer, fragmentation)
@@ -137,7 +137,7 @@ def respond_keys(sa: IsakmpSa, message: Message, now: float) -> None:
 
     It bears our cookie, so its sender gets what is sent to its address: only now is anything computed for it.
     """
-    candidates = sa.phase1.candidates
+    candidates = common.candidates(sa)
     config = candidates[0].config
     public = common.need(message, KeyExchangeData).data
     nonce = common.need(message, Nonce).data
@@ -165,7 +165,7 @@ def respond_identity(sa: IsakmpSa, message: Message, now: float) -> None:
     by_psk = sa.suite.method == ikev1.PSK_METHOD
     if by_psk:
         proof.check_hash(sa, message, 5)
-    tunnel = peer_identity.select(sa, sa.phase1.candidates, shown, 5)
+    tunnel = peer_identity.select(sa, common.candidates(sa), shown, 5)
     sa.adopt(tunnel)
 
     def proven(at: float) -> None:
