@@ -9,10 +9,16 @@ tunnel: the other version deletes what it has and waits. An attacker who drops I
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from agents.contract.config import Retransmission
 from agents.contract.status import TunnelState, TunnelStatus
+from agents.dataplane.base import PolicySpec
 from agents.ike.hub import Hub
 from agents.ike.machine import Machine
+
+_HURRIED_TRIES = 3
+"""Transmissions of a first message that another IKE version waits behind."""
 
 _OTHER = {"v1": "v2", "v2": "v1"}
 _BEST_FIRST = (TunnelState.UP, TunnelState.PARTLY_UP, TunnelState.NEGOTIATING)
@@ -38,9 +44,17 @@ class Turns:
             if "v1" not in machines or tunnel_id not in machines["v1"].tunnels:
                 tunnel.standby = False
 
-    def hurried(self, tunnel_id: str) -> bool:
-        """Return whether the other version waits for its turn, so that a silent peer is given up sooner."""
-        return all(tunnel_id in machine.tunnels for machine in self._machines().values()) and len(self._machines()) > 1
+    def first_tries(self, tunnel_id: str) -> Retransmission:
+        """Return how a first message is sent again: where the other version waits, a silent peer is given up sooner."""
+        usual, machines = self._hub.retransmission, self._machines().values()
+        hurried = len(machines) > 1 and all(tunnel_id in machine.tunnels for machine in machines)
+        return replace(usual, tries=min(usual.tries, _HURRIED_TRIES)) if hurried else usual
+
+    def policies_elsewhere(self, tunnel_id: str, version: str, child: str) -> set[PolicySpec]:
+        """Return the policies that the other version's SAs of a child need; they may be the same as this version's."""
+        other = self._machines().get(_OTHER[version])
+        tunnel = None if other is None else other.tunnels.get(tunnel_id)
+        return set() if tunnel is None else tunnel.own_policies(child)
 
     def failed(self, tunnel_id: str, version: str, now: float) -> None:
         """A negotiation that we began came to nothing."""
@@ -51,6 +65,8 @@ class Turns:
         if other is None or waiting is None or mine is None or mine.standby:
             return
         mine.standby, waiting.standby = True, False
+        self._hub.touch(mine)
+        self._hub.touch(waiting)  # it has been waiting since its own attempt failed
         if version == "v2" and waiting.may_initiate:
             self._hub.report(
                 "ike.version-fallback",
@@ -68,6 +84,7 @@ class Turns:
         mine = machines[version].tunnels.get(tunnel_id)
         if waiting is not None and mine is not None:
             mine.standby, waiting.standby = False, True
+            self._hub.touch(waiting)
             waiting.give_way(now)
 
     def best(self, tunnel_id: str) -> TunnelStatus:

@@ -30,6 +30,7 @@ _FROM_STRANGERS = frozenset(
         "ike.no-proposal",
         "ike.invalid-ke",
         "ike.peer-notify",
+        "ike.peer-refused-auth",
     }
 )
 """Reports besides drops, and besides all of IKEv1's, that anybody can cause: they come under flood control too."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from agents.contract.config import Tunnel
 from agents.contract.status import ExchangeCounters, TunnelStatus
+from agents.dataplane.base import PolicySpec
 from agents.ike import change
 from agents.ike.change import Plan
 from agents.ike.errors import WireError
@@ -65,6 +66,10 @@ class MachineTunnel(Owner, Protocol):
 
     def give_way(self, now: float) -> None:
         """The other IKE version has the tunnel: delete what there is and wait."""
+        ...
+
+    def own_policies(self, name: str) -> set[PolicySpec]:
+        """Return the policies that this version's SAs of a child have, or that wait for traffic."""
         ...
 
     def rekey_ike(self, now: float) -> bool:

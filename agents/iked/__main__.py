@@ -12,7 +12,7 @@ from agents.runtime import logs, paths
 
 def main() -> int:
     """Parse arguments and run until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="iked", description="IKEv2 daemon of the VPN agent")
+    parser = argparse.ArgumentParser(prog="iked", description="IKE daemon of the VPN agent")
     paths.add_arguments(parser)
     logs.add_arguments(parser)
     arguments = parser.parse_args()

@@ -17,9 +17,10 @@ from agents.contract.codec import to_plain
 from agents.contract.events import KINDS, Event, Severity
 from agents.ike.outputs import Report
 from agents.iked.parts import part_of
-from agents.runtime.log_levels import logger_of
+from agents.runtime.log_levels import PARTS, logger_of
 from agents.runtime.logs import bound
 
+_LOGGERS = {part: logger_of(part) for part in PARTS}
 _LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.ERROR: logging.ERROR}
 _LONGEST_MESSAGE = 2_000
 
@@ -80,7 +81,7 @@ class EventRing:
             )
         )
         level = _LEVELS[kind.severity]
-        log = logger_of(part_of(report))
+        log = _LOGGERS[part_of(report)]
         if log.isEnabledFor(level):
             bound(log, tunnel=report.tunnel_id, trigger=report.code).log(level, "%s%s", message, _values(report))
 

@@ -1,4 +1,4 @@
-"""Full IKEv2 handshakes per second as responder: ``iked`` next to strongSwan's charon, driven by the same initiator.
+"""Full handshakes of both IKE versions as responder: ``iked`` beside strongSwan's charon, driven by one initiator.
 
 Our responder is ``iked`` as shipped, with sockets, timers, events, effects and credentials, but a data plane in memory;
 one tunnel per initiator. charon has one connection for all, its fastest ciphers first, logging off; its kernel-libipsec
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.contract.codec import to_plain
+from agents.contract.config import IkeVersion
 from agents.contract.status import TunnelState
 from agents.pki.keys import KeyFolder
 from agents.runtime.rpc import Client, RpcUnavailable
@@ -180,11 +181,13 @@ def missing() -> str | None:
     return why_not([*BY_MARKER["lab"], "strongswan"])
 
 
-def run(count: int = COUNT, rounds: int = ROUNDS) -> bool:
+def run(count: int = COUNT, rounds: int = ROUNDS, version: IkeVersion | None = None) -> bool:
     """Measure every suite, the two responders in turn; print plain lines; returns whether every target is met."""
     proofs, met = suites.new_proofs(), True
-    print(f"IKEv2 handshakes as responder on one core, {count} tunnels, medians of {rounds} rounds:", flush=True)
+    print(f"IKE handshakes as responder on one core, {count} tunnels, medians of {rounds} rounds:", flush=True)
     for number, suite in enumerate(SUITES):
+        if version is not None and suite.version is not version:
+            continue
         ours: list[Measured] = []
         theirs: list[Measured] = []
         for _ in range(rounds):
@@ -198,7 +201,7 @@ def _tell(suite: Suite, ours: list[Measured], theirs: list[Measured]) -> bool:
     """Print one suite's lines; returns whether its targets are met."""
     ratios = [mine.per_cpu_s / other.per_cpu_s for mine, other in zip(ours, theirs, strict=True)]
     ratio = statistics.median(ratios)
-    print(f"  {suite.name}:")
+    print(f"  IKE{suite.version}, {suite.name}:")
     for name, measured in (("iked", ours), ("charon", theirs)):
         per_cpu_s = statistics.median(each.per_cpu_s for each in measured)
         per_s = statistics.median(each.per_s for each in measured)
@@ -225,12 +228,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.handshakes", description=__doc__)
     parser.add_argument("--count", type=int, default=COUNT, help=f"tunnels (default: {COUNT})")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
+    parser.add_argument("--version", type=IkeVersion, choices=(IkeVersion.V1, IkeVersion.V2), help="default: both")
     arguments = parser.parse_args()
     reason = missing()
     if reason is not None:
         print(f"handshakes: not measured: {reason}")
         return 77
-    return 0 if run(arguments.count, arguments.rounds) else 1
+    return 0 if run(arguments.count, arguments.rounds, arguments.version) else 1
 
 
 if __name__ == "__main__":

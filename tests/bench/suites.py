@@ -15,6 +15,7 @@ from agents.contract.config import (
     Identity,
     IdentityType,
     IkeProposal,
+    IkeVersion,
     LocalAuthentication,
     RemoteAuthentication,
     Revocation,
@@ -24,8 +25,9 @@ from agents.contract.config import (
 )
 from deploy.lab.vici import Message
 from tests.iked.cast import ESP_GCM, document, psk, tunnel
+from tests.interop import words
 from tests.interop.words import esp_keywords, ike_keywords
-from tests.pki import Authority, Leaf, der
+from tests.pki import Authority, Leaf, der, new_key
 
 RESPONDER = "192.0.2.1"
 INITIATORS = "198.18.0.0/16"
@@ -40,6 +42,7 @@ class Suite:
 
     name: str
     group: str
+    version: IkeVersion = IkeVersion.V2
     certificates: bool = False
     target: float | None = None
     least_per_s: int = 0
@@ -47,13 +50,24 @@ class Suite:
     @property
     def ike(self) -> IkeProposal:
         """The IKE proposal of every end."""
+        if self.version is IkeVersion.V1:
+            return replace(CBC, group=self.group)
         return IkeProposal(encryption="aes-128-gcm-16", prf="prf-hmac-sha2-256", group=self.group)
 
+    @property
+    def legacy(self) -> bool:
+        """Whether every end must allow legacy algorithms."""
+        return words.legacy((self.ike,), (), ())
 
+
+CBC = IkeProposal(encryption="aes-128-cbc", integrity="hmac-sha2-256-128", prf="prf-hmac-sha2-256", group="group-14")
 SUITES = (
     Suite(name="X25519, PSK", group="group-31", target=0.3, least_per_s=300),
     Suite(name="MODP-2048, PSK", group="group-14", target=1.0),
     Suite(name="P-256, ECDSA certificates", group="group-19", certificates=True),
+    Suite(name="Main Mode, MODP-1024, PSK", group="group-2", version=IkeVersion.V1),
+    Suite(name="Main Mode, MODP-1536, PSK", group="group-5", version=IkeVersion.V1),
+    Suite(name="Main Mode, MODP-2048, PSK", group="group-14", version=IkeVersion.V1, target=1.0),
 )
 
 
@@ -66,10 +80,13 @@ class Proofs:
     gateway: Leaf
 
 
-def new_proofs() -> Proofs:
+def new_proofs(key_type: str = "ecdsa-p256") -> Proofs:
     """Return fresh keys and certificates."""
     authority = Authority.root("Benchmark")
-    client, gateway = authority.leaf("client", dns=(CLIENT,)), authority.leaf("gateway", dns=(GATEWAY,))
+    client, gateway = (
+        authority.leaf(name, dns=(dns,), private_key=new_key(key_type))
+        for name, dns in (("client", CLIENT), ("gateway", GATEWAY))
+    )
     return Proofs(authority=authority, client=client, gateway=gateway)
 
 
@@ -78,8 +95,10 @@ def address(number: int) -> str:
     return f"198.18.{number // 250}.{number % 250 + 1}"
 
 
-def network(number: int) -> str:
-    """Return what our responder narrows the inner network of the initiator with this number to."""
+def network(suite: Suite, number: int) -> str:
+    """Return what our responder narrows the inner network of the initiator with this number to; IKEv1 has no less."""
+    if suite.version is IkeVersion.V1:
+        return _REMOTE_NETS
     return f"10.{100 + number // 250}.{number % 250}.0/24"
 
 
@@ -87,13 +106,15 @@ def responder_document(suite: Suite, count: int, proofs: Proofs) -> GatewayDocum
     """Return our responder's document: one tunnel per initiator."""
     tunnels = [
         _tunnel(
-            suite, number, RESPONDER, address(number), GATEWAY, CLIENT, (_LOCAL_NET, network(number)),
+            suite, number, RESPONDER, address(number), GATEWAY, CLIENT, (_LOCAL_NET, network(suite, number)),
             ConnectionType.RESPONDER_ONLY,
         )
         for number in range(count)
     ]  # fmt: skip
     keys = [psk(RESPONDER, address(number), PSK, f"k{number}") for number in range(count)]
-    return _with_certificates(suite, replace(document("responder", tunnels, keys)), proofs, proofs.gateway)
+    return _with_certificates(
+        suite, document("responder", tunnels, keys, allow_legacy=suite.legacy), proofs, proofs.gateway
+    )
 
 
 def initiator_document(suite: Suite, number: int, proofs: Proofs) -> GatewayDocument:
@@ -102,13 +123,15 @@ def initiator_document(suite: Suite, number: int, proofs: Proofs) -> GatewayDocu
         suite, number, address(number), RESPONDER, CLIENT, GATEWAY, (_REMOTE_NETS, _LOCAL_NET),
         ConnectionType.INITIATOR_ONLY,
     )  # fmt: skip
-    return _with_certificates(suite, document(f"i{number}", [mine], []), proofs, proofs.client)
+    return _with_certificates(
+        suite, document(f"i{number}", [mine], [], allow_legacy=suite.legacy), proofs, proofs.client
+    )
 
 
 def charon_connection(suite: Suite, proofs: Proofs) -> Message:
     """Return strongSwan's one connection for all initiators."""
     connection: Message = {
-        "version": "2",
+        "version": "1" if suite.version is IkeVersion.V1 else "2",
         "local_addrs": [RESPONDER],
         "remote_addrs": ["%any"],
         "proposals": [ike_keywords(suite.ike)],
@@ -144,6 +167,7 @@ def _tunnel(
         local=Endpoint(address=local, identity=Identity(type=IdentityType.FQDN, value=me)),
         remote=Endpoint(address=remote, identity=Identity(type=IdentityType.FQDN, value=other)),
         ike=replace(made.ike, unique=UniquePolicy.NEVER, mobike=False),
+        version=suite.version,
     )
 
 

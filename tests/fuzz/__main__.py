@@ -13,7 +13,8 @@ import time
 import traceback
 from dataclasses import dataclass
 
-from tests.fuzz.targets import ALL, Target, corpus
+from tests.fuzz import targets, v1_targets
+from tests.fuzz.target import Target
 
 
 @dataclass
@@ -44,8 +45,9 @@ class Session:
 
 def fuzz(seconds: float, seed: int, runs: int | None = None, only: str | None = None) -> list[Session] | None:
     """Take turns until the time is over or every target ran ``runs`` times; None when something was found."""
-    messages = corpus()
-    sessions = [Session(target, seed) for target in (make(messages) for make in ALL) if only in (None, target.name)]
+    messages, messages_v1 = targets.corpus(), v1_targets.corpus()
+    made = [*(make(messages) for make in targets.ALL), *(make(messages_v1) for make in v1_targets.ALL)]
+    sessions = [Session(target, seed) for target in made if only in (None, target.name)]
     begun = time.monotonic()
     spent = dict.fromkeys((each.target.name for each in sessions), 0.0)
     while time.monotonic() - begun < seconds or runs is not None:

@@ -8,8 +8,7 @@ first three are guided by coverage (:mod:`tests.fuzz.guidance`).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agents.contract.config import ConnectionType
 from agents.ike.crypto.errors import IntegrityError
@@ -24,17 +23,9 @@ from agents.ike.wire.registry import NotifyType
 from tests.fuzz.guidance import Corpus, Edges
 from tests.fuzz.mutations import mutate, with_length
 from tests.fuzz.states import HYBRID, NAMES, Scene, scene
+from tests.fuzz.target import Target
 from tests.harness.documents import child, pair
 from tests.harness.world import Host, Network, World, up
-
-
-@dataclass
-class Target:
-    """A name and what to do once; ``run`` returns how many inputs that was, ``edges`` counts the ways found."""
-
-    name: str
-    run: Callable[[random.Random], int]
-    edges: Edges | None = None
 
 
 class _Plain:

@@ -26,6 +26,7 @@ from agents.contract.config import (
 from agents.ike import identity
 from agents.ike.crypto.hash_signature import sign_by_slug
 from agents.ike.outputs import Sign, Validate, Verdict
+from agents.ike.wire.payloads import IdI
 from tests import pki
 from tests.pki import Authority, Leaf
 
@@ -63,9 +64,9 @@ def anchor(id_: str, authority: Authority) -> TrustAnchor:
     return TrustAnchor(id=id_, certificate=base64.b64encode(pki.der(authority.certificate)).decode("ascii"))
 
 
-def certify(side: Side, host: Host) -> None:
+def certify(side: Side, host: Host, key_type: str = "ecdsa-p256") -> None:
     """Let this end prove itself by a certificate of the root and ask for one of the peer, whatever their identities."""
-    own = leaf(side.name)
+    own = leaf(side.name, key_type)
     side.certificates, side.anchors = [certificate("own", own)], [anchor("root", root())]
     host.shell.keys["own"] = own.key
     side.change(
@@ -126,7 +127,12 @@ class Shell:
                     received=each.subject.rfc4514_string(),
                 )
         if request.policy.validate_identity and not identity.in_certificate(request.id_type, request.id_data, shown):
-            return Verdict(code="ike.certificate-identity", message="The identity is not in the certificate")
+            return Verdict(
+                code="ike.certificate-identity",
+                message="The identity is not in the certificate",
+                received=identity.describe(IdI(id_type=request.id_type, data=request.id_data)),
+                configured=f"names of the certificate: {shown.subject.rfc4514_string()}",
+            )
         return Verdict(public_key=pki.spki(shown), subject=shown.subject.rfc4514_string())
 
 

@@ -75,14 +75,14 @@ class Scene:
     def come_up(self, *, seconds: float = 40, rest_s: float = 0.5) -> Scene:
         """Start, and be up with equal keys at both ends."""
         self.start()
-        assert self.world.run(seconds, up(*self.hosts)), (self.paris.status(), self.lyon.status())
+        assert self.world.run(seconds, up(*self.hosts)), (self.paris.reports, self.lyon.reports)
         self.world.run(rest_s)
         self.check()
         return self
 
     def check(self, *, addresses: bool = True) -> None:
         """Look: both up, equal keys, one ISAKMP SA, nothing left over."""
-        assert up(*self.hosts)(), (self.paris.status(), self.lyon.status())
+        assert up(*self.hosts)(), (self.paris.reports, self.lyon.reports)
         assert matched(*self.hosts, addresses=addresses)
         for host in self.hosts:
             assert left_behind(host) is None

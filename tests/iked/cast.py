@@ -73,6 +73,7 @@ def document(
     *,
     generation: int = 1,
     data_plane: DataPlane = DataPlane.USERSPACE,
+    allow_legacy: bool = False,
 ) -> GatewayDocument:
     return GatewayDocument(
         gateway_id=uid(name),
@@ -80,6 +81,7 @@ def document(
         generation=generation,
         nonce="0" * 32,
         data_plane=data_plane,
+        allow_legacy=allow_legacy,
         retransmission=Retransmission(initial_ms=200, tries=4),
         preshared_keys=tuple(keys),
         tunnels=tuple(tunnels),

@@ -24,6 +24,7 @@ from agents.ike.v1.selectors import Match
 from agents.ike.v1.states import LIVE_CHILD, UP_CHILD, ChildState
 from agents.ike.v1.tasks import info
 from agents.ike.v1.tasks.quick import Initiator
+from agents.ike.wire.isakmp.registry import NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
@@ -36,7 +37,16 @@ _PATIENCE_S = 2 * DUPLICATE_GRACE_S
 """How much longer the end waits whose task it is not to delete something."""
 
 MOST_SLOTS = 64
-MOST_SAS = 2 * MOST_SLOTS
+"""Pairs of selectors that a peer narrows one child to."""
+
+
+def most_of(pairs: int) -> int:
+    """Return how many pairs of SAs a child of so many pairs of selectors has at most: each, and its successor."""
+    return 2 * (pairs + MOST_SLOTS)
+
+
+def _too_many(config: Child, most: int) -> PeerError:
+    return PeerError(0, "child.too-many", f"Child {config.name} stands as often as it may", configured=str(most))
 
 
 class Children:
@@ -74,20 +84,20 @@ class Children:
         Raises PeerError when there are too many.
         """
         pairs = self.pairs_of(config)
+        used = [child.slot for child in self.sas if child.name == config.name]
+        if len(used) >= most_of(len(pairs)):
+            raise _too_many(config, most_of(len(pairs)))
         if found.received in pairs:
             return pairs.index(found.received)
         key = (config.name, found.received)
         if key not in self._slots:
-            used = {child.slot for child in self.sas if child.name == config.name}
             self._slots = {
                 other: slot for other, slot in self._slots.items() if other[0] != config.name or slot in used
             }
             taken = {slot for (name, _), slot in self._slots.items() if name == config.name}
             slot = next((each for each in range(len(pairs), len(pairs) + MOST_SLOTS) if each not in taken), None)
-            if slot is None or len(self.sas) >= MOST_SAS * len(self._tunnel.config.children):
-                raise PeerError(
-                    0, "child.too-many", f"Child {config.name} stands as often as it may", configured=str(MOST_SLOTS)
-                )
+            if slot is None:
+                raise _too_many(config, MOST_SLOTS)
             self._slots[key] = slot
         return self._slots[key]
 
@@ -169,19 +179,19 @@ class Children:
         elif change.must_rekey(agreed, config):
             child.rekey_at = now
 
-    def not_installed(self, sa: IsakmpSa, child: ChildSa, problem: str, now: float) -> None:
-        """The data plane refused a child: the peer hears of it, and it is asked for again later."""
+    def not_installed(self, sa: IsakmpSa, child: ChildSa, problem: str, now: float) -> PeerError:
+        """The data plane refused a child: it is asked for again later. Returns what the peer is to hear of it."""
         error = PeerError(
-            0,
+            NotifyType.NO_PROPOSAL_CHOSEN,
             "child.install-failed",
             f"The data plane refused child {child.name}: {problem}",
             attributes={"phase": "2"},
         )
         sa.report_error(error)
         steps.child_failed(sa, child.name, error)
-        info.send_delete(sa, now, (child,))
         self.remove(child, now)
         self.refused((child.name, child.slot), error, now)
+        return error
 
     def refused(self, key: tuple[str, int], error: PeerError, now: float) -> None:
         """A child could not be made: ask again later, longer each time."""

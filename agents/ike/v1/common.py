@@ -106,11 +106,13 @@ def respond_dh(sa: IsakmpSa, public: bytes) -> tuple[bytes, bytes]:
 
 
 def _invalid_public(sa: IsakmpSa, error: InvalidPublicValue) -> PeerError:
+    """Return the refusal of a public value; in a first message it ends what has hardly begun."""
     return PeerError(
         NotifyType.INVALID_KEY_INFORMATION,
         "ike.invalid-ke",
         f"The peer's public value cannot be used: {error}, {place.phase1(sa).sentence}",
         configured=sa.suite.group.slug,
+        fatal=sa.exchange.step == 1,
     )
 
 

@@ -17,7 +17,7 @@ from agents.ike.errors import PeerError, WireError
 from agents.ike.limits import HalfOpenLimits
 from agents.ike.outputs import Path, Transmit
 from agents.ike.tally import Count
-from agents.ike.v1 import common, mismatch, peer_identity, place, proof, proposals, sending, steps
+from agents.ike.v1 import common, mismatch, names, peer_identity, place, proof, proposals, sending, steps
 from agents.ike.v1.exchange import REMEMBERED_S, digest
 from agents.ike.v1.proposals import Phase1Choice
 from agents.ike.v1.sa import IsakmpSa
@@ -68,6 +68,8 @@ class Door:
         self.half_open: Counter[str] = Counter()
         self._computations = Budget(100, 50.0)
         """Key exchanges for addresses that nobody has proven: Aggressive Mode's."""
+        self._answers: dict[str, Budget] = {}
+        """Aggressive Mode's answers, repetitions too, to each address of a tunnel."""
         self._notifies = Budget(10, 5.0)
         self._refused: OrderedDict[tuple[str, int, bytes], tuple[float, int]] = OrderedDict()
         """First messages that were refused: until when they are known, and the notify."""
@@ -78,6 +80,8 @@ class Door:
         known = self.requests.get(key)
         if known is not None:
             if known.exchange.step == 2 and known.exchange.is_repetition(datagram):
+                if known.mode is ExchangeMode.AGGRESSIVE:
+                    self._take_answer(path.remote_address, now)
                 sending.repeat(known, known.exchange, now)
                 return
             raise WireError("drop.duplicate", "a first message that was already answered")
@@ -142,7 +146,7 @@ class Door:
         octets: int,
         now: float,
     ) -> None:
-        choice, fitting = self._choose(candidates, offer, None)
+        choice, fitting = self._choose(candidates, offer)
         if choice is None:
             raise self._no_proposal(sa, candidates, offer)
         self._open(sa, now)
@@ -163,32 +167,56 @@ class Door:
         if tunnel is None:
             by_psk = any(each.config.remote_auth.kind is AuthKind.PSK for each in candidates)
             raise peer_identity.mismatch(sa, tuple(each.config for each in candidates), shown, 1, by_psk)
-        octets = len(common.need(message, KeyExchangeData).data)
-        choice, fitting = self._choose((tunnel,), offer, octets)
-        if choice is None or not fitting:
-            raise self._no_proposal(sa, (tunnel,), offer)
+        choice = self._choose_for(tunnel, sa, offer, len(common.need(message, KeyExchangeData).data))
+        self._take_answer(sa.path.remote_address, now)
         if not self._computations.take(now):
             raise WireError("drop.half-open-limit", f"too many first messages of Aggressive Mode, last for {tunnel}")
         self._open(sa, now)
         sa.adopt(tunnel)
         aggressive.answer(sa, message, choice, now)
 
+    def _take_answer(self, address: str, now: float) -> None:
+        """Count an answer of Aggressive Mode, which is longer than its question. Raises WireError for one too many."""
+        if not self._answers.setdefault(address, Budget(20, 5.0)).take(now):
+            raise WireError("drop.half-open-limit", f"too many first messages of Aggressive Mode from {address}")
+
     def _choose(
-        self, candidates: tuple[TunnelRuntime, ...], offer: SecurityAssociation, public_octets: int | None
+        self, candidates: tuple[TunnelRuntime, ...], offer: SecurityAssociation
     ) -> tuple[Phase1Choice | None, tuple[TunnelRuntime, ...]]:
         """Return the first suite that a tunnel has, and the tunnels that would choose the same."""
         chosen: Phase1Choice | None = None
         fitting = []
+        offered = proposals.read_offer(offer)
         for tunnel in candidates:
-            methods = self._methods(tunnel)
-            choice = proposals.choose_phase1(tunnel.config.ike, offer, methods)
-            if choice is None or (public_octets is not None and choice.suite.group.public_octets != public_octets):
+            choice = proposals.choose_offered(tunnel.config.ike, offered, self._methods(tunnel))
+            if choice is None:
                 continue
             if chosen is None:
                 chosen = choice
             if choice.answer == chosen.answer:
                 fitting.append(tunnel)
         return chosen, tuple(fitting)
+
+    def _choose_for(self, tunnel: TunnelRuntime, sa: IsakmpSa, offer: SecurityAssociation, octets: int) -> Phase1Choice:
+        """Return the first suite of a tunnel whose group has public values of so many octets. Raises PeerError."""
+        config, methods, offered = tunnel.config.ike, self._methods(tunnel), proposals.read_offer(offer)
+        for group in names.GROUPS.values():
+            if group.public_octets == octets:
+                choice = proposals.choose_offered(config, offered, methods, group.number)
+                if choice is not None:
+                    return choice
+        choice = proposals.choose_offered(config, offered, methods)
+        if choice is None:
+            raise self._no_proposal(sa, (tunnel,), offer)
+        raise PeerError(
+            NotifyType.INVALID_KEY_INFORMATION,
+            "ike.invalid-ke",
+            f"The peer's public value cannot be used: {choice.suite.group.slug} has {choice.suite.group.public_octets} "
+            f"octets, not {octets}",
+            received=f"{octets} octets",
+            configured=choice.suite.group.slug,
+            fatal=True,
+        )
 
     def _methods(self, tunnel: TunnelRuntime) -> frozenset[int]:
         method = proof.method_of(tunnel.config, self._core.hub.credentials)
@@ -207,17 +235,19 @@ class Door:
     # --- what is half open
 
     def _make_room(self, address: str, now: float) -> None:
-        """Let the oldest negotiation of an address go that has proven nothing, when it has too many."""
-        limits = self.limits
-        if self.half_open[address] >= limits.per_address:
-            unproven = (sa for sa in self.requests.values() if sa.half_open_address == address)
-            oldest = min((sa for sa in unproven if sa.state in _UNPROVEN), key=lambda sa: sa.created_at, default=None)
-            if oldest is None:
-                raise WireError("drop.half-open-limit", f"too many half-open negotiations, last from {address}")
-            steps.failed(oldest, "the peer began too many others")
-            oldest.close(now)
-        if self.half_open.total() >= limits.total:
+        """Let the oldest negotiation go that has proven nothing: of this address, or where all are too many of the one
+        that has most. Raises WireError where that is none.
+        """
+        limits, count = self.limits, self.half_open[address]
+        if count < limits.per_address and self.half_open.total() < limits.total:
+            return
+        busiest = address if count >= limits.per_address else max(self.half_open, key=self.half_open.__getitem__)
+        unproven = (sa for sa in self.requests.values() if sa.half_open_address == busiest and sa.state in _UNPROVEN)
+        oldest = min(unproven, key=lambda sa: sa.created_at, default=None)
+        if oldest is None or (busiest != address and self.half_open[busiest] <= count + 1):
             raise WireError("drop.half-open-limit", f"too many half-open negotiations, last from {address}")
+        steps.failed(oldest, "the peer began too many others")
+        oldest.close(now)
 
     def _open(self, sa: IsakmpSa, now: float) -> None:
         address = sa.path.remote_address

@@ -21,7 +21,8 @@ from agents.ike.v1.door import Door
 from agents.ike.v1.reasons import reason
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.v1.sending import Request
-from agents.ike.v1.states import UP_CHILD
+from agents.ike.v1.states import UP_CHILD, SaState
+from agents.ike.v1.tasks import info
 from agents.ike.v1.tunnel import TunnelRuntime
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp import rules
@@ -78,7 +79,7 @@ class Machine:
         """Handle one datagram. Raises WireError, PeerError or IntegrityError for the funnel."""
         self._request = Request(octets=len(datagram), header=header, path=path)
         try:
-            rules.check_header(header)
+            rules.check_fields(header)
             self._route(datagram, header, path, now)
         except WireError as error:
             error.exchange = exchange_name(header.exchange)
@@ -203,7 +204,8 @@ class Machine:
         """Turn a peer's fault into a notify, where one is due, and a report.
 
         On an SA that stands only what was protected is answered, and that by a protected notify. Before, a notify goes
-        out in clear: once for each SA, seldom for those of none.
+        out in clear: once for each SA, seldom for those of none. A responder whose last message of Main Mode we refuse
+        stands already: it is told by what protects that SA, and a Delete.
         """
         if isinstance(error, IntegrityError):
             error = WireError("drop.integrity", str(error))
@@ -217,10 +219,13 @@ class Machine:
             self.hub.report_error(error)
             self._tell(None, error.notify, self._request, now)
             return
-        if not sa.standing:
+        withdrawn = sa.state is SaState.ID_SENT and error.fatal
+        if withdrawn:
+            info.withdraw(sa, error, now)
+        elif not sa.standing:
             self._tell(sa, error.notify, sa.request, now)
         if sa.progressing and error.fatal:
-            sa.fail(error, now, linger=not sa.initiator)
+            sa.fail(error, now, linger=withdrawn or not sa.initiator)
             return
         sa.report_error(error)
         if sa.meant is not None:
@@ -267,10 +272,12 @@ class Machine:
         if named is not None and sa is None:
             raise WireError("drop.direction", "a cookie does not go with the ISAKMP SA")
         if sa is not None:
+            rules.check_message_id(header)
             self.hub.subject = sa
             sa.receive(datagram, header, path, now)
             return
         if header.exchange in _PHASE_1 and header.spi_r == NO_SPI:
+            rules.check_message_id(header)
             self.door.first_message(datagram, header, path, now)
             return
         raise WireError(

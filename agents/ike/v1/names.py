@@ -21,6 +21,8 @@ _METHODS: Mapping[int, str] = MappingProxyType(
         3: "rsa-signature",
         4: "rsa-encryption (not implemented)",
         5: "revised-rsa-encryption (not implemented)",
+        6: "elgamal-encryption (not implemented)",
+        7: "revised-elgamal-encryption (not implemented)",
         9: "ecdsa-p256",
         10: "ecdsa-p384",
         11: "ecdsa-p521",

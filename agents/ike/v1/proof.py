@@ -23,7 +23,7 @@ from agents.ike.v1 import place
 from agents.ike.v1.phase1 import proof_octets
 from agents.ike.wire.isakmp.message import Message
 from agents.ike.wire.isakmp.payloads import Cert, CertReq, Hash, Identification, Payload, Signature
-from agents.ike.wire.isakmp.registry import CertEncoding, NotifyType
+from agents.ike.wire.isakmp.registry import CertEncoding, Flag, NotifyType
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
@@ -117,7 +117,7 @@ def check_hash(sa: IsakmpSa, message: Message, step: int) -> None:
             f"Mismatching pre-shared keys detected {place.phase1(sa, step).sentence}: the hash is wrong",
             received="another hash than our pre-shared key makes",
             field="preshared_keys",
-            fatal=True,
+            fatal=sa.initiator or bool(message.header.flags & Flag.ENCRYPTED),  # in clear it can be anybody's
         )
     sa.phase1.remote = PSK
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from agents.contract import algorithms, ikev1
@@ -124,6 +124,20 @@ def transforms_of(offer: SecurityAssociation) -> Iterator[tuple[Proposal, Transf
     )
 
 
+Offered = Mapping[tuple[int | None, ...], tuple[int, Proposal, Transform, Phase1Terms]]
+"""The transforms of an offer that can be used, by suite, each with its place."""
+
+
+def read_offer(offer: SecurityAssociation, group: int | None = None) -> Offered:
+    """Read an offer once, for however many policies are asked. ``group`` is that of :func:`choose_phase1`."""
+    offered: dict[tuple[int | None, ...], tuple[int, Proposal, Transform, Phase1Terms]] = {}
+    for order, (proposal, transform) in enumerate(transforms_of(offer)):
+        said = terms.read_phase1(transform)
+        if said.fault is None and group in (None, said.group):
+            offered.setdefault(said.suite, (order, proposal, transform, said))
+    return offered
+
+
 def choose_phase1(
     policy: IkePolicy, offer: SecurityAssociation, methods: frozenset[int], group: int | None = None
 ) -> Phase1Choice | None:
@@ -131,11 +145,11 @@ def choose_phase1(
 
     ``group`` is that of the public value in Aggressive Mode, where it cannot be another.
     """
-    offered: dict[tuple[int | None, ...], tuple[int, Proposal, Transform, Phase1Terms]] = {}
-    for order, (proposal, transform) in enumerate(transforms_of(offer)):
-        said = terms.read_phase1(transform)
-        if said.fault is None and group in (None, said.group):
-            offered.setdefault(said.suite, (order, proposal, transform, said))
+    return choose_offered(policy, read_offer(offer, group), methods)
+
+
+def choose_offered(policy: IkePolicy, offered: Offered, methods: frozenset[int]) -> Phase1Choice | None:
+    """Return what :func:`choose_phase1` does of an offer that has been read."""
     for suite in configured(policy):
         wanted = (phase1_terms(suite, method).suite for method in methods)
         found = min((offered[each] for each in wanted if each in offered), key=lambda entry: entry[0], default=None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path
 from agents.ike.tally import Count
-from agents.ike.v1 import keymat, place
+from agents.ike.v1 import keymat, place, used_ids
 from agents.ike.v1.exchange import Exchange, digest
 from agents.ike.v1.sending import Request, check_hash, repeat
 from agents.ike.v1.states import EXPECTED, SaState
@@ -26,6 +26,9 @@ from agents.ike.wire.isakmp.registry import Flag, NotifyType, exchange_name
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
+
+MOST_FINISHED = 64
+"""Quick Modes of one SA that are over and still answer repetitions."""
 
 _PHASE_1: Mapping[tuple[int, int], Callable[[IsakmpSa, Message, float], None]] = MappingProxyType(
     {
@@ -60,6 +63,7 @@ def _reassembled(sa: IsakmpSa, datagram: bytes, header: Header, now: float) -> t
     """Return the datagram that this fragment completes, if it is one for this SA."""
     if not sa.takes_fragments:
         raise WireError("drop.fragment", "fragments were not announced by this end")
+    sa.core.hub.touch(sa)
     whole = sa.reassembly.add(fragments.read(datagram, header), now)
     if whole is None:
         return None
@@ -86,7 +90,7 @@ def _receive_phase_1(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, 
     if path.remote_address != sa.path.remote_address or path.local_address != sa.path.local_address:
         raise WireError("drop.state", f"a message of phase 1 from {path.remote_address}")
     sa.request = Request(octets=len(datagram), header=header, path=path)
-    before = (exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path)
+    before = (exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path, sa.cookie_peer)
     try:
         message = _read_phase_1(sa, datagram, header, step)
         rules.check(header.exchange, message.payloads, step)
@@ -99,7 +103,7 @@ def _receive_phase_1(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, 
         if isinstance(error, PeerError):
             error.attributes = place.phase1(sa, step).attributes | error.attributes
         if isinstance(error, WireError) or not error.fatal:  # as if it had not come: another may be the peer's
-            exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path = before
+            exchange.iv, exchange.taken, exchange.due, exchange.step, sa.path, sa.cookie_peer = before
         raise
 
 
@@ -155,6 +159,8 @@ def _receive_quick(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, no
         raise WireError("drop.state", f"Quick Mode while the ISAKMP SA is {sa.state}")
     if known is None and header.message_id in sa.used_ids:
         raise WireError("drop.duplicate", "a message of a Quick Mode that is over")
+    if known is None:
+        _check_ids_left(sa)
     exchange = known or Exchange(
         message_id=header.message_id, number=ExchangeType.QUICK, iv=sa.iv_of(header.message_id)
     )
@@ -171,6 +177,7 @@ def _receive_quick(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, no
     try:
         if known is None:
             sa.use_id(header.message_id)
+            _make_room(sa)
             sa.exchanges[header.message_id] = exchange
             sa.heard(path, now)
             quick.respond(sa, exchange, message, now)
@@ -183,6 +190,13 @@ def _receive_quick(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, no
         raise
     finally:
         sa.core.exchanges.add(ExchangeType.QUICK, Count.REQUESTS_IN if exchange.step % 2 else Count.RESPONSES_IN)
+
+
+def _make_room(sa: IsakmpSa) -> None:
+    """Forget the oldest Quick Mode that is over, when there are many."""
+    finished = [each.message_id for each in sa.exchanges.values() if each.until is not None]
+    if len(finished) >= MOST_FINISHED:
+        del sa.exchanges[finished[0]]
 
 
 def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: Path, now: float) -> None:
@@ -198,6 +212,7 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
     if header.message_id in sa.used_ids:
         sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.RETRANSMISSIONS_IN)
         raise WireError("drop.duplicate", "an Informational that was processed already")
+    _check_ids_left(sa)
     ciphertext = wire.encrypted_body(datagram, header)
     message = wire.read_plain(header, sa.cipher.open(sa.iv_of(header.message_id), ciphertext))
     rules.check(ExchangeType.INFORMATIONAL, message.payloads)
@@ -224,6 +239,12 @@ def _receive_early(sa: IsakmpSa, datagram: bytes, header: Header) -> None:
         raise WireError("ikev1.psk-mismatch", f"{text}: {error.detail}") from None
     sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.REQUESTS_IN)
     info.take_early(message)
+
+
+def _check_ids_left(sa: IsakmpSa) -> None:
+    """Refuse what would be one exchange too many; the SA ends."""
+    if len(sa.used_ids) >= used_ids.MOST:
+        raise WireError("drop.state", "the message IDs of the ISAKMP SA are used up")
 
 
 def _check_hash(sa: IsakmpSa, message: Message) -> None:

@@ -19,7 +19,7 @@ from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.outputs import Path
 from agents.ike.timers import HALF_OPEN_S, rekey_after_s
-from agents.ike.v1 import keymat, receiving, steps, watch
+from agents.ike.v1 import keymat, receiving, steps, used_ids, watch
 from agents.ike.v1.capabilities import Capabilities
 from agents.ike.v1.cipher import Phase1Cipher
 from agents.ike.v1.exchange import Exchange
@@ -28,6 +28,7 @@ from agents.ike.v1.phase1 import Phase1
 from agents.ike.v1.sending import Request
 from agents.ike.v1.states import INITIATED, PROGRESSING, SaState
 from agents.ike.v1.unanswered import FAREWELL_S, Unanswered
+from agents.ike.v1.used_ids import UsedIds
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp.fragments import Reassembly
 from agents.ike.wire.isakmp.registry import Exchange as ExchangeType
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from agents.ike.v1.machine import Machine
     from agents.ike.v1.proposals import Phase1Suite
     from agents.ike.v1.tunnel import TunnelRuntime
-
-_MOST_IDS = 1_024
-"""Message IDs that are remembered as used; a repetition that is older has long been without effect."""
 
 _MOST_DELETED = 256
 
@@ -65,7 +63,7 @@ class IsakmpSa:
         """Phase 1."""
         self.exchanges: dict[int, Exchange] = {}
         """Quick Modes by message ID."""
-        self.used_ids: OrderedDict[int, None] = OrderedDict()
+        self.used_ids = UsedIds()
         self.unanswered = Unanswered()
         self.deleted: OrderedDict[tuple[int, int], float] = OrderedDict()
         """Protocol and SPI of SAs that the peer has deleted and we did not have, and when."""
@@ -180,6 +178,10 @@ class IsakmpSa:
             self.suite.hash, phase1.public_i, phase1.public_r, self.suite.encryption.block_octets
         )
 
+    def end_phase_1(self) -> None:
+        """What comes next is encrypted from the last block of phase 1 on."""
+        self._last_block = self.exchange.iv
+
     def iv_of(self, message_id: int) -> bytes:
         """Return the IV that an exchange after phase 1 begins with."""
         return keymat.exchange_iv(self.suite.hash, self._last_block, message_id, self.suite.encryption.block_octets)
@@ -193,10 +195,12 @@ class IsakmpSa:
                 return number
 
     def use_id(self, number: int) -> None:
-        """Remember a message ID."""
-        self.used_ids[number] = None
-        if len(self.used_ids) > _MOST_IDS:
-            self.used_ids.popitem(last=False)
+        """Remember a message ID; an SA that has used many is renewed, and ends before they could be forgotten."""
+        self.used_ids.add(number)
+        if self.standing and len(self.used_ids) == used_ids.RENEW_AT:
+            self.rekey_at = self.last_heard
+        if self.standing and len(self.used_ids) >= used_ids.MOST:
+            self.expire_at = self.last_heard
 
     def note_deleted(self, protocol: int, spi: int, now: float) -> None:
         """Remember a Delete that has overtaken the message that tells us of the SA."""
@@ -279,7 +283,7 @@ class IsakmpSa:
         """Both ends are authenticated: the lifetime begins."""
         assert self.tunnel is not None
         self.state = SaState.ESTABLISHED
-        self._last_block = self.exchange.iv
+        self.end_phase_1()
         self.established_at = now
         self.exchange.finish(now)
         self.phase1.forget_secrets()
@@ -314,6 +318,7 @@ class IsakmpSa:
         self.phase1.forget_secrets()
         pending = [each for each in self.exchanges.values() if each.gave_up is not None]
         self.exchanges.clear()
+        self.reassembly = Reassembly()
         self.exchange.due = self.rekey_at = self.expire_at = self.delete_at = None
         self.dpd.stop()
         if linger and self.exchange.sent:

@@ -34,6 +34,8 @@ class Request:
 
 
 _UDP_OCTETS = {4: 28, 6: 48}
+_LEAST_PACKET_OCTETS = {4: 576, 6: 1_280}
+"""What every host takes (RFC 791, RFC 8200): whoever says less does not make us cut smaller."""
 _MARKER_OCTETS = 4
 
 
@@ -76,8 +78,9 @@ def _cut(sa: IsakmpSa, datagram: bytes) -> tuple[bytes, ...]:
     if not sa.fragmenting or sa.tunnel is None:
         return (datagram,)
     marker = _MARKER_OCTETS if sa.path.local_port == NAT_PORT else 0
-    packet_octets = min(sa.tunnel.config.ike.fragment_octets, sa.path_octets)
-    most = packet_octets - _UDP_OCTETS[6 if ":" in sa.path.local_address else 4] - marker
+    version = 6 if ":" in sa.path.local_address else 4
+    packet_octets = max(_LEAST_PACKET_OCTETS[version], min(sa.tunnel.config.ike.fragment_octets, sa.path_octets))
+    most = packet_octets - _UDP_OCTETS[version] - marker
     if len(datagram) <= most:
         return (datagram,)
     sa.core.fragment_id = sa.core.fragment_id % 65_535 + 1
@@ -97,9 +100,14 @@ def hash_of(sa: IsakmpSa, message_id: int, rest: Sequence[Payload]) -> bytes:
 
 
 def repeat(sa: IsakmpSa, exchange: Exchange, now: float) -> None:
-    """The peer sent its message again: so is our answer, a bounded number of times."""
+    """The peer sent its message again: so is our answer, a bounded number of times.
+
+    What whoever began the exchange sends again by itself needs no such help: else each end would answer repetitions by
+    repetitions.
+    """
     sa.core.exchanges.add(exchange.number, Count.RETRANSMISSIONS_IN)
-    if exchange.may_repeat():
+    began_it = exchange.step % 2 == 1
+    if not (began_it and exchange.due is not None) and exchange.may_repeat():
         sa.core.exchanges.add(exchange.number, Count.RETRANSMISSIONS_OUT)
         transmit(sa, exchange.sent, now)
 

@@ -87,9 +87,9 @@ def child_failed(sa: IsakmpSa, name: str | None, error: PeerError) -> None:
     """A child that was asked for, by us or (then ``name`` may be unknown) by the peer, could not be made."""
     sa.report(
         "child.failed",
-        f"Child {name or 'asked for by the peer'} could not be established",
+        f"Child {name or 'asked for by the peer'} could not be established: {error.message}",
         field=error.field,
-        attributes={"cause": error.code, "phase": "2", **({} if name is None else {"child": name})},
+        attributes={"phase": "2", **error.attributes, "cause": error.code, **({} if name is None else {"child": name})},
     )
 
 

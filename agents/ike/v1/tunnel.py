@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 _PEERS_TURN_S = 3.0
 """How long the end that did not begin the ISAKMP SA that stays waits for the other to rekey the children on it."""
 
-_HURRIED_TRIES = 3
-"""Transmissions of a first message that another IKE version waits behind."""
-
 
 class TunnelRuntime:
     """A tunnel of the document and everything of IKEv1 that lives for it."""
@@ -108,7 +105,7 @@ class TunnelRuntime:
 
     def starts_anew(self, sa: IsakmpSa) -> bool:
         """Return whether to say INITIAL-CONTACT: there is no other SA and no child."""
-        return not self.children and all(other is sa for other in self.sas)
+        return not self.children and all(other is sa or not _counts(other) for other in self.sas)
 
     def established(self) -> list[IsakmpSa]:
         """Return the ISAKMP SAs that stand."""
@@ -123,12 +120,17 @@ class TunnelRuntime:
         """Return our SA with these cookies, the initiator's first."""
         return next((sa for sa in self.sas if sa.cookie_i + sa.cookie_r == cookies), None)
 
-    def needed_policies(self, name: str) -> set[PolicySpec]:
+    def own_policies(self, name: str) -> set[PolicySpec]:
         """Return the policies that SAs of this child have now, or that wait for traffic."""
         return self.children.needed_policies(name) | self.loss.waiting(name)
 
+    def needed_policies(self, name: str) -> set[PolicySpec]:
+        """Return the policies of this child that are to stay, whichever IKE version needs them."""
+        elsewhere = self.core.turns.policies_elsewhere(self.config.id, self.version, name)
+        return self.own_policies(name) | elsewhere
+
     def _has_sa(self) -> bool:
-        return any(sa.progressing or sa.standing for sa in self.sas)
+        return any(_counts(sa) for sa in self.sas)
 
     # --- news of phase 1
 
@@ -234,11 +236,6 @@ class TunnelRuntime:
         self.retry_at = now + retry_after_s(self._failures, self.hub.entropy.uniform())
         self._failures += 1
         self.core.turns.failed(self.config.id, self.core.version, now)
-
-    def tries(self) -> int:
-        """Return how often a first message is sent before the peer counts as silent."""
-        most = self.hub.retransmission.tries
-        return min(most, _HURRIED_TRIES) if self.core.turns.hurried(self.config.id) else most
 
     # --- why it is not up
 
@@ -505,3 +502,8 @@ class TunnelRuntime:
         if self.established() and self.children.coming_up:
             return STEP_TEXTS[SaState.ESTABLISHED]
         return None
+
+
+def _counts(sa: IsakmpSa) -> bool:
+    """Return whether an SA stands or is coming up; anybody can begin Aggressive Mode in the peer's name."""
+    return sa.standing or (sa.progressing and sa.state is not SaState.AGGRESSIVE_ANSWERED)

@@ -11,6 +11,7 @@ from agents.ike.tally import Count
 from agents.ike.timers import gives_up_after_s, retransmit_after_s
 from agents.ike.v1 import place, sending, steps
 from agents.ike.v1.exchange import Exchange
+from agents.ike.v1.reasons import reason
 from agents.ike.v1.states import SaState
 from agents.ike.v1.tasks import info
 
@@ -60,7 +61,7 @@ class Liveness:
 
 def deadline(sa: IsakmpSa) -> float | None:
     """Return when something is due next."""
-    times = [sa.expire_at, sa.exchange.due, sa.unanswered.deadline()]
+    times = [sa.expire_at, sa.exchange.due, sa.unanswered.deadline(), sa.reassembly.deadline]
     for exchange in sa.exchanges.values():
         times += (exchange.due, exchange.until)
     if sa.standing:
@@ -151,9 +152,9 @@ def _send_again(sa: IsakmpSa, exchange: Exchange, now: float) -> bool:
 
 
 def _may_send_again(sa: IsakmpSa, exchange: Exchange, now: float) -> bool:
-    first = exchange is sa.exchange and exchange.step == 1 and sa.tunnel is not None
-    if first and sa.tunnel is not None and exchange.tries >= sa.tunnel.tries():
-        return False
+    first = exchange is sa.exchange and exchange.step == 1
+    if first and sa.tunnel is not None:
+        return exchange.again(now, sa.core.turns.first_tries(sa.tunnel.config.id))
     return exchange.again(now, sa.core.hub.retransmission)
 
 
@@ -183,5 +184,8 @@ def _expired(sa: IsakmpSa, now: float) -> None:
     elif sa.state is SaState.CLOSED:
         sa.core.unregister(sa)
     else:
-        steps.failed(sa, "the peer did not go on in time")
+        text = f"the peer did not go on in time, {place.phase1(sa).sentence}"
+        if sa.cause is None and sa.meant is not None:
+            sa.meant.hint(reason("ike.sa-failed", f"A negotiation of the peer ended: {text}"))
+        steps.failed(sa, text)
         sa.close(now)

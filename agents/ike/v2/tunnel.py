@@ -153,6 +153,10 @@ class TunnelRuntime:
         return config is not None and self._pieces.split(config)
 
     def needed_policies(self, name: str) -> set[PolicySpec]:
+        """Return the policies of this child that are to stay, whichever IKE version needs them."""
+        return self.own_policies(name) | self.core.turns.policies_elsewhere(self.config.id, self.core.version, name)
+
+    def own_policies(self, name: str) -> set[PolicySpec]:
         """Return the policies that SAs of this child have now, or that wait for traffic."""
         found = {policy for sa in self.sas for child in sa.children if child.name == name for policy in child.policies}
         return found | self.loss.waiting(name)

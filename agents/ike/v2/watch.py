@@ -94,7 +94,10 @@ def _check_liveness(sa: IkeSa, now: float) -> None:
 
 
 def _send_again(sa: IkeSa, now: float) -> bool:
-    request = sa.requests.again(now, sa.core.hub.retransmission)
+    retransmission = sa.core.hub.retransmission
+    if sa.state is SaState.INIT_SENT and sa.tunnel is not None:
+        retransmission = sa.core.turns.first_tries(sa.tunnel.config.id)
+    request = sa.requests.again(now, retransmission)
     if request is None:
         _peer_is_gone(sa, now)
         return False

@@ -344,3 +344,15 @@ def test_the_deprecated_library_part_warns_nobody() -> None:
 
 def test_a_key_pair_prints_its_group_only() -> None:
     assert repr(KeyPair.generate(_BY_NUMBER[31], SeededEntropy(1))) == "KeyPair(group-31)"
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_powers_of_a_legacy_groups_generator_are_put_together_right(number: int) -> None:
+    """Exponents of every length, those longer than the comb too."""
+    group = ffdh.GROUPS[number]
+    bits = 8 * group.exponent_octets
+    dice = random.Random(number)
+    draws = [dice.getrandbits(bits) for _ in range(40)]
+    for exponent in (0, 1, 2, 1 << (bits - 1), (1 << bits) - 1, (1 << (bits + 40)) + 5, *draws):
+        expected = pow(group.g, exponent, group.p).to_bytes(group.octets, "big")
+        assert ffdh.private_value(number, exponent).public == expected

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from agents.ike.v1.child import ChildSa
     from agents.ike.v1.quick_proposals import QuickChoice
     from agents.ike.v1.sa import IsakmpSa
+    from agents.ike.v1.tunnel import TunnelRuntime
 
 COOKIES_OCTETS = 16
+_SPI_OCTETS = 4
 _LIFE = (Phase2Attribute.LIFE_TYPE, Phase2Attribute.LIFE_DURATION)
 
 _HINTS = {
@@ -56,6 +58,7 @@ _HINTS = {
 }
 """What error notifies of a peer mean for the operator: event code and sentence."""
 
+_REFUSED = ("ike.peer-refused-auth", "The peer refused our authentication")
 _NO_HINT = ("ikev1.unprotected-notify", "it is not acted on")
 _MOST_IN_CLEAR = 8
 """Sorts of notifies in clear that are reported for one SA."""
@@ -103,6 +106,15 @@ def refuse(sa: IsakmpSa, error: PeerError, refused: SecurityAssociation, now: fl
     if sa.standing and error.notify:
         first = refused.proposals[0]
         send(sa, (Notify(type=error.notify, protocol=first.protocol, spi=first.spi),), now)
+
+
+def withdraw(sa: IsakmpSa, error: PeerError, now: float) -> None:
+    """Tell a responder that stands already that we refuse what its last message proves."""
+    sa.end_phase_1()
+    cookies = sa.cookie_i + sa.cookie_r
+    if error.notify:
+        send(sa, (Notify(type=error.notify, protocol=Protocol.ISAKMP, spi=cookies),), now)
+    send(sa, (Delete(protocol=Protocol.ISAKMP, spis=(cookies,)),), now, again=True)
 
 
 def ask_alive(sa: IsakmpSa, sequence: int, now: float) -> None:
@@ -166,15 +178,20 @@ def _take_alive(sa: IsakmpSa, notify: Notify, now: float) -> None:
 
 
 def _take_error(sa: IsakmpSa, notify: Notify, now: float) -> None:
-    """The peer refuses something: the Quick Mode of ours whose SPI it names, else the oldest that has no answer."""
+    """The peer refuses something: the Quick Mode of ours whose SPI it names, or where it names none the oldest."""
     asked = [] if sa.tunnel is None else sa.tunnel.children.asking(sa)
     named = notify_name(notify.type)
-    if not asked:
+    quick = next((each for each in asked if notify.spi in each.spis), None)
+    if quick is None and asked and len(notify.spi) != _SPI_OCTETS:
+        quick = asked[0]
+    if notify.protocol == Protocol.ISAKMP and notify.spi == sa.cookie_i + sa.cookie_r and sa.tunnel is not None:
+        _take_refusal(sa, sa.tunnel, notify.type)
+        return
+    if quick is None:
         sa.report("ike.peer-notify", f"The peer reported {named}", received=named, attributes={"phase": "2"})
         return
     default = ("child.peer-refused-proposal", "The peer refuses the IPsec SA")
     code, sentence = next((found for kind, found in _CHILD_HINTS.items() if kind == notify.type), default)
-    quick = next((each for each in asked if notify.spi in each.spis), asked[0])
     where = place.quick(1, quick.config.name)
     offered = quick_proposals.describe_quick(quick.config)
     error = PeerError(
@@ -187,6 +204,15 @@ def _take_error(sa: IsakmpSa, notify: Notify, now: float) -> None:
     )
     sa.report_error(error)
     quick.refused(error, now)
+
+
+def _take_refusal(sa: IsakmpSa, tunnel: TunnelRuntime, kind: int) -> None:
+    """The initiator refuses what our last message of Main Mode proves; its Delete follows."""
+    named = notify_name(kind)
+    code, sentence = next((found for each, found in _HINTS.items() if each == kind), _REFUSED)
+    error = PeerError(kind, code, f"Received notify {named}: {sentence}", received=named, attributes={"phase": "1"})
+    sa.report_error(error)
+    tunnel.note_error(error)
 
 
 def _take_delete(sa: IsakmpSa, delete: Delete, now: float) -> None:

@@ -21,7 +21,7 @@ from agents.ike import selectors as ranges
 from agents.ike.crypto import dh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
 from agents.ike.errors import PeerError
-from agents.ike.v1 import keymat, mismatch, natd, quick_proposals, selectors, sending, steps
+from agents.ike.v1 import keymat, mismatch, natd, place, quick_proposals, selectors, sending, steps
 from agents.ike.v1.child import Agreement, ChildSa, Pair
 from agents.ike.v1.common import need
 from agents.ike.v1.exchange import Exchange
@@ -299,6 +299,7 @@ class Initiator:
             return
         if problem is not None:
             self.exchange.finish(now)
+            info.send_delete(sa, now, (child,))
             sa.tunnel.children.not_installed(sa, child, problem, now)
             return
         if not sa.standing:
@@ -322,10 +323,12 @@ class Initiator:
         self.sa.tunnel.children.refused(self.key, error, now)
 
     def _gave_up(self, now: float) -> None:
-        """The ISAKMP SA ended, or no answer came."""
+        """The ISAKMP SA ended, or no answer came: then the child has failed, else it is asked for elsewhere."""
         if self.done:
             return
         self.done = True
+        if self.sa.standing:
+            steps.child_failed(self.sa, self.config.name, _silence(1, self.config.name))
         if self._spis is not None:
             self._spis.give_back()
         if self.sa.tunnel is not None:
@@ -387,7 +390,8 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
             return
         if problem is not None:
             exchange.finish(at)
-            sa.tunnel.children.not_installed(sa, child, problem, at)
+            error = sa.tunnel.children.not_installed(sa, child, problem, at)
+            info.refuse(sa, error, offer, at)
             return
         if not sa.standing:
             sa.tunnel.children.remove(child, at)
@@ -472,6 +476,8 @@ def _confirmed(
 def _unconfirmed(sa: IsakmpSa, child: ChildSa, now: float) -> None:
     """The third message never came. It may have gone out, so the peer hears that nothing became of it."""
     if child.state is ChildState.INSTALLING and sa.tunnel is not None:
+        if sa.standing:
+            steps.child_failed(sa, child.name, _silence(2, child.name))
         sa.tunnel.children.delete((child,), now)
 
 
@@ -551,6 +557,12 @@ def _check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
             configured=owner,
             field="children.remote_ts",
         )
+
+
+def _silence(message: int, name: str) -> PeerError:
+    where = place.quick(message, name)
+    text = f"The peer does not answer, {where.sentence}"
+    return PeerError(0, "ike.peer-unresponsive", text, attributes=where.attributes)
 
 
 def _invalid_public(error: InvalidPublicValue) -> PeerError:

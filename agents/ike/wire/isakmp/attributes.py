@@ -6,7 +6,6 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agents.ike.wire.buffer import Reader
 from agents.ike.wire.isakmp import faults
 
 _SHORT_FORM = 0x8000
@@ -49,24 +48,35 @@ def number(type_: int, value: int) -> Attribute:
 
 
 def parse(octets: bytes) -> tuple[Attribute, ...]:
-    """Read a list of attributes that fills the octets. Raises WireError."""
-    reader = Reader(octets, "The list of attributes", faults.MALFORMED)
+    """Read a list of attributes that fills the octets. Raises WireError.
+
+    Anybody may send some 2,000 of them in one message, so each is taken from where it stands.
+    """
     attributes: list[Attribute] = []
-    while reader.left:
+    offset, end = 0, len(octets)
+    while offset < end:
         if len(attributes) >= MOST_ATTRIBUTES:
             raise faults.malformed("Too many attributes", expected=f"at most {MOST_ATTRIBUTES}")
-        type_ = reader.number(2)
+        start = offset + _LAYOUT.size
+        if start > end:
+            raise faults.malformed(
+                f"The list of attributes ends {start - end} octets too early",
+                received=f"{end} octets",
+                expected=f"at least {start} octets",
+            )
+        type_, length = _LAYOUT.unpack_from(octets, offset)
         if type_ & _SHORT_FORM:
-            attributes.append(Attribute(type=type_ ^ _SHORT_FORM, data=reader.take(2), short=True))
+            attributes.append(Attribute(type=type_ ^ _SHORT_FORM, data=octets[offset + 2 : start], short=True))
+            offset = start
             continue
-        length = reader.number(2)
-        if length > min(reader.left, MOST_OCTETS):
+        if length > min(end - start, MOST_OCTETS):
             raise faults.malformed(
                 f"Attribute {type_} has a length of {length} octets",
                 received=length,
-                expected=f"at most {min(reader.left, MOST_OCTETS)}",
+                expected=f"at most {min(end - start, MOST_OCTETS)}",
             )
-        attributes.append(Attribute(type=type_, data=reader.take(length), short=False))
+        offset = start + length
+        attributes.append(Attribute(type=type_, data=octets[start:offset], short=False))
     return tuple(attributes)
 
 

@@ -9,8 +9,9 @@ The notifies are those of RFC 2408 section 3.14.1. Where that gateway does other
 * 14: for a situation it names INVALID_NOTIFY_TYPE, which is in no registry; SITUATION_NOT_SUPPORTED says what is meant.
 * 1, 28: its UNEQUAL_PAYLOAD_LENGTH is the registry's UNEQUAL_PAYLOAD_LENGTHS. A hash that is wrong in a message that
   can be read is family 1 as well, and answered with INVALID_HASH_INFORMATION (RFC 2408 section 5.11).
-* 2, 4, 5, 6, 9, 10, 15, 21, 27, 29 to 31, 34, 35: it names no notify; the one is sent that RFC 2408 section 5 has.
-* 18: nothing is sent, as there: whoever answers messages for SAs that are not there answers everybody.
+* 2, 4, 5, 6, 9, 10, 21, 27, 29 to 31, 34, 35: it names no notify; the one is sent that RFC 2408 section 5 has.
+* 15, 18: nothing is sent, as there. Without a cookie nobody can tell what an answer is about; and whoever answers
+  messages for SAs that are not there answers everybody.
 * 25, 26: a reserved field inside a proposal is a fault of its syntax, one in the header of a payload makes that
   malformed, as there.
 * 29 to 38: it titles them "aggressive mode"; its messages are of phase 2, and so are these.
@@ -69,7 +70,7 @@ _ROWS: tuple[tuple[str, str, NotifyType | None, Action], ...] = (
     ("Invalid next payload", "next-payload", _N.INVALID_PAYLOAD_TYPE, _A.CHECK_IKE),
     ("Invalid domain of interpretation", "doi", _N.DOI_NOT_SUPPORTED, _A.SUPPORT),
     ("Invalid situation", "situation", _N.SITUATION_NOT_SUPPORTED, _A.SUPPORT),
-    ("Invalid initiator cookie", "initiator-cookie", _N.INVALID_COOKIE, _A.RESET),
+    ("Invalid initiator cookie", "initiator-cookie", None, _A.RESET),
     ("Invalid major version", "major-version", _N.INVALID_MAJOR_VERSION, _A.SUPPORT),
     ("Invalid minor version", "minor-version", _N.INVALID_MINOR_VERSION, _A.SUPPORT),
     ("Exchange for an IKE SA that does not exist", "exchange-without-sa", None, _A.RESET),

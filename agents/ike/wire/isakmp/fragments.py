@@ -98,6 +98,11 @@ class Reassembly:
         """Octets that wait."""
         return sum(each.octets for each in self._waiting.values())
 
+    @property
+    def deadline(self) -> float | None:
+        """When what waits longest is forgotten, or None."""
+        return min((each.deadline for each in self._waiting.values()), default=None)
+
     def add(self, fragment: Fragment, now: float) -> bytes | None:
         """Take a fragment and return the datagram that it completes, or None.
 

@@ -30,7 +30,9 @@ GENERIC = struct.Struct(">BBH")
 """The generic payload header (section 3.2): next payload, reserved, length."""
 MOST_PAYLOADS = 64
 MOST_SA_OCTETS = 8_192
-"""Of all SA payloads of a message, 200 transforms and more: reading them is what costs, and anyone may send them."""
+"""Of all SA payloads of a message, 200 transforms and more: reading them is what costs."""
+MOST_CLEAR_SA_OCTETS = 4_096
+"""Likewise in clear, which anyone may send: 100 transforms, more than phase 1 looks at."""
 
 _AnyPayload = TypeVar("_AnyPayload", bound=Payload)
 
@@ -89,7 +91,7 @@ def parse_clear(datagram: bytes, header: Header) -> Message:
     _check_length(datagram, header)
     if header.flags & Flag.ENCRYPTED:
         raise faults.malformed("The message is encrypted", received="flag ENCRYPTED", expected="a message in clear")
-    message, end = _parse_chain(header, datagram, HEADER_OCTETS)
+    message, end = _parse_chain(header, datagram, HEADER_OCTETS, MOST_CLEAR_SA_OCTETS)
     padding = datagram[end:]
     if len(padding) > 3 or any(padding):
         raise faults.malformed(
@@ -102,7 +104,7 @@ def parse_clear(datagram: bytes, header: Header) -> Message:
 
 def read_plain(header: Header, plaintext: bytes) -> Message:
     """Read a decrypted chain. Raises WireError. Padding may be of any length and content: senders differ about both."""
-    return _parse_chain(header, plaintext, 0)[0]
+    return _parse_chain(header, plaintext, 0, MOST_SA_OCTETS)[0]
 
 
 def encrypted_body(datagram: bytes, header: Header) -> bytes:
@@ -128,7 +130,7 @@ def _check_length(datagram: bytes, header: Header) -> None:
         )
 
 
-def _parse_chain(header: Header, octets: bytes, offset: int) -> tuple[Message, int]:
+def _parse_chain(header: Header, octets: bytes, offset: int, most_sa_octets: int) -> tuple[Message, int]:
     """Return the message and where its chain ends."""
     payloads: list[Payload] = []
     bodies: list[bytes] = []
@@ -142,7 +144,7 @@ def _parse_chain(header: Header, octets: bytes, offset: int) -> tuple[Message, i
             following, body = _take_payload(next_payload, octets, offset)
             if next_payload == PayloadType.SA:
                 sa_octets += len(body)
-                _check_sa_octets(sa_octets)
+                _check_sa_octets(sa_octets, most_sa_octets)
             payloads.append(parse_payload(next_payload, body))
         except WireError as error:
             error.payload = payload_name(next_payload)
@@ -154,11 +156,9 @@ def _parse_chain(header: Header, octets: bytes, offset: int) -> tuple[Message, i
     return Message(header=header, payloads=tuple(payloads), bodies=tuple(bodies), protected=protected), offset
 
 
-def _check_sa_octets(octets: int) -> None:
-    if octets > MOST_SA_OCTETS:
-        raise faults.malformed(
-            f"The SA payloads have {octets} octets", received=octets, expected=f"at most {MOST_SA_OCTETS}"
-        )
+def _check_sa_octets(octets: int, most: int) -> None:
+    if octets > most:
+        raise faults.malformed(f"The SA payloads have {octets} octets", received=octets, expected=f"at most {most}")
 
 
 def _take_payload(type_: int, octets: bytes, offset: int) -> tuple[int, bytes]:

@@ -50,15 +50,6 @@ class Transform:
     id: int
     attributes: tuple[Attribute, ...] = ()
 
-    @classmethod
-    def parse(cls, body: bytes) -> Self:
-        """Read what follows the generic header: number, id and attributes."""
-        reader = Reader(body, "The transform", faults.MALFORMED)
-        number, id_, reserved = reader.number(1), reader.number(1), reader.number(2)
-        if reserved:
-            raise faults.reserved(f"transform {number}", reserved, NotifyType.BAD_PROPOSAL_SYNTAX)
-        return cls(number=number, id=id_, attributes=attribute_list.parse(reader.rest()))
-
     def find(self, type_: int) -> Attribute | None:
         """Return the first attribute of this type, or None."""
         return next((each for each in self.attributes if each.type == type_), None)
@@ -216,7 +207,7 @@ def _parse_transform(body: bytes, start: int, stop: int, last: bool) -> tuple[Tr
             received=f"{stop - start} octets",
             expected=f"{_TRANSFORM.size} octets",
         )
-    marker, reserved, length = struct.unpack_from(">BBH", body, start)
+    marker, reserved, length, number, id_, unused = _TRANSFORM.unpack_from(body, start)
     if marker not in (PayloadType.NONE, PayloadType.TRANSFORM):
         raise faults.next_payload(marker, "0x0 or 0x3")
     if reserved:
@@ -233,7 +224,10 @@ def _parse_transform(body: bytes, start: int, stop: int, last: bool) -> tuple[Tr
             received=f"{length} octets",
             expected=f"{_TRANSFORM.size} to {stop - start} octets",
         )
-    return Transform.parse(body[start + _GENERIC_OCTETS : start + length]), start + length
+    if unused:
+        raise faults.reserved(f"transform {number}", unused, NotifyType.BAD_PROPOSAL_SYNTAX)
+    attributes = attribute_list.parse(body[start + _TRANSFORM.size : start + length])
+    return Transform(number=number, id=id_, attributes=attributes), start + length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,12 +80,17 @@ RULES: Mapping[tuple[int, int], Bounds] = MappingProxyType(
 
 def check_header(header: Header) -> None:
     """Raise WireError when an IKEv1 header is one that RFC 2408 section 5.2 refuses."""
+    check_fields(header)
+    check_message_id(header)
+
+
+def check_fields(header: Header) -> None:
+    """Raise WireError for all that :func:`check_header` refuses but the message ID: that is one of an SA."""
     _check_version(header.version)
     if not header.spi_i or header.spi_i == NO_SPI:
         raise WireError(
             "ikev1.initiator-cookie",
             "The initiator's cookie is zero",
-            notify=NotifyType.INVALID_COOKIE,
             received="0",
             expected="8 octets that are not all zero",
         )
@@ -107,7 +112,6 @@ def check_header(header: Header) -> None:
             received=f"{header.flags:#x}",
             expected=f"none but {_FLAGS:#x}",
         )
-    _check_message_id(header)
 
 
 def _check_version(version: int) -> None:
@@ -129,8 +133,10 @@ def _check_version(version: int) -> None:
         )
 
 
-def _check_message_id(header: Header) -> None:
-    """An Informational in clear belongs to phase 1 or to nothing, and its senders differ about its message ID.
+def check_message_id(header: Header) -> None:
+    """Raise WireError for a message ID that the exchange cannot have.
+
+    An Informational in clear belongs to phase 1 or to nothing, and its senders differ about its message ID.
 
     So they do about that of a fragment, which counts for nothing: the whole has a header of its own.
     """

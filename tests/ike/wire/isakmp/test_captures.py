@@ -114,7 +114,7 @@ def test_duplicate_attributes_are_kept() -> None:
         ("pkt-aggr-mode-response.dat", "SA VENDOR_ID VENDOR_ID VENDOR_ID KE NONCE ID HASH"),
         ("pkt-aggressive.dat", "SA KE NONCE ID"),
         ("pkt-checkpoint-notify.dat", "NOTIFY"),
-        ("pkt-custom-proposal.dat", "ikev1.reserved-field"),  # made so: 0xff wherever a zero should stand
+        ("pkt-custom-proposal.dat", "ikev1.payload-malformed"),  # made so: 0xff wherever a zero should stand
         ("pkt-default-proposal.dat", "SA"),
         ("pkt-ikev2.dat", "ikev1.major-version"),
         ("pkt-main-mode-response.dat", "SA VENDOR_ID"),

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from agents.ike.errors import WireError
 from agents.ike.wire.isakmp import message as isakmp
 from agents.ike.wire.isakmp.message import (
+    MOST_CLEAR_SA_OCTETS,
     MOST_PAYLOADS,
     MOST_SA_OCTETS,
+    Message,
     encode,
     encrypted_body,
     parse_clear,
@@ -138,10 +140,19 @@ def test_payloads_are_bounded() -> None:
 def test_what_is_costly_to_read_is_bounded() -> None:
     offer = replace(IKE_SA, proposals=IKE_SA.proposals * 32)
     octets = len(offer.serialize())
-    fit = MOST_SA_OCTETS // octets
-    assert len(_clear(serialize_clear(header(), (offer,) * fit)).payloads) == fit
-    with pytest.raises(WireError, match="The SA payloads have"):
-        _clear(serialize_clear(header(), (offer,) * (fit + 1)))
+
+    def plain(count: int) -> Message:
+        first, chain = encode((offer,) * count)
+        return read_plain(replace(_QUICK, next_payload=first), chain)
+
+    def clear(count: int) -> Message:
+        return _clear(serialize_clear(header(), (offer,) * count))
+
+    for read, most in ((clear, MOST_CLEAR_SA_OCTETS), (plain, MOST_SA_OCTETS)):
+        fit = most // octets
+        assert len(read(fit).payloads) == fit
+        with pytest.raises(WireError, match=f"The SA payloads have {(fit + 1) * octets} octets"):
+            read(fit + 1)
 
 
 @pytest.mark.parametrize(("padding", "accepted"), [(b"\0", True), (bytes(3), True), (bytes(4), False), (b"\1", False)])

@@ -67,7 +67,7 @@ def test_right_headers(fields: dict[str, Any]) -> None:
     [
         ({"version": 0x20}, "major-version", NotifyType.INVALID_MAJOR_VERSION, "2"),
         ({"version": 0x12}, "minor-version", NotifyType.INVALID_MINOR_VERSION, "2"),
-        ({"spi_i": bytes(8)}, "initiator-cookie", NotifyType.INVALID_COOKIE, "0"),
+        ({"spi_i": bytes(8)}, "initiator-cookie", None, "0"),
         ({"next_payload": 0x99}, "next-payload", NotifyType.INVALID_PAYLOAD_TYPE, "0x99"),
         ({"next_payload": 2}, "next-payload", NotifyType.INVALID_PAYLOAD_TYPE, "0x2"),
         ({"exchange": 34}, "exchange-unsupported", NotifyType.UNSUPPORTED_EXCHANGE_TYPE, "exchange 34"),
@@ -79,7 +79,7 @@ def test_right_headers(fields: dict[str, Any]) -> None:
         ({"exchange": 5, "flags": 1}, "message-id", NotifyType.INVALID_MESSAGE_ID, "0x0"),
     ],
 )
-def test_wrong_headers(fields: dict[str, Any], code: str, notify: NotifyType, received: str) -> None:
+def test_wrong_headers(fields: dict[str, Any], code: str, notify: NotifyType | None, received: str) -> None:
     with pytest.raises(WireError) as caught:
         rules.check_header(header(**fields))
     assert (caught.value.code, caught.value.notify) == (f"ikev1.{code}", notify)
