@@ -199,13 +199,13 @@ class Door:
 
     def _choose_for(self, tunnel: TunnelRuntime, sa: IsakmpSa, offer: SecurityAssociation, octets: int) -> Phase1Choice:
         """Return the first suite of a tunnel whose group has public values of so many octets. Raises PeerError."""
-        config, methods, offered = tunnel.config.ike, self._methods(tunnel), proposals.read_offer(offer)
+        config, methods = tunnel.config.ike, self._methods(tunnel)
         for group in names.GROUPS.values():
             if group.public_octets == octets:
-                choice = proposals.choose_offered(config, offered, methods, group.number)
+                choice = proposals.choose_phase1(config, offer, methods, group.number)
                 if choice is not None:
                     return choice
-        choice = proposals.choose_offered(config, offered, methods)
+        choice = proposals.choose_phase1(config, offer, methods)
         if choice is None:
             raise self._no_proposal(sa, (tunnel,), offer)
         raise PeerError(
