@@ -41,6 +41,10 @@ _MOST_REFUSED = 256
 _UNPROVEN = frozenset({SaState.SA_ANSWERED, SaState.AGGRESSIVE_ANSWERED})
 
 
+def _octets_of(group: int) -> int:
+    return names.GROUPS[group].public_octets
+
+
 class Budget:
     """So many times at once, so many per second."""
 
@@ -200,12 +204,12 @@ class Door:
     def _choose_for(self, tunnel: TunnelRuntime, sa: IsakmpSa, offer: SecurityAssociation, octets: int) -> Phase1Choice:
         """Return the first suite of a tunnel whose group has public values of so many octets. Raises PeerError."""
         config, methods = tunnel.config.ike, self._methods(tunnel)
-        for group in names.GROUPS.values():
-            if group.public_octets == octets:
-                choice = proposals.choose_phase1(config, offer, methods, group.number)
-                if choice is not None:
-                    return choice
-        choice = proposals.choose_phase1(config, offer, methods)
+        offered, groups = proposals.read_offer(offer), {each for each in names.GROUPS if _octets_of(each) == octets}
+        usable = {suite: found for suite, found in offered.items() if found[3].group in groups}
+        choice = proposals.choose_offered(config, usable, methods)
+        if choice is not None:
+            return choice
+        choice = proposals.choose_offered(config, offered, methods)
         if choice is None:
             raise self._no_proposal(sa, (tunnel,), offer)
         raise PeerError(

@@ -224,6 +224,12 @@ def _receive_informational(sa: IsakmpSa, datagram: bytes, header: Header, path: 
     info.take(sa, message, now)
 
 
+def _check_ids_left(sa: IsakmpSa) -> None:
+    """Refuse what would be one exchange too many; the SA ends."""
+    if len(sa.used_ids) >= used_ids.MOST:
+        raise WireError("drop.state", "the message IDs of the ISAKMP SA are used up")
+
+
 def _receive_early(sa: IsakmpSa, datagram: bytes, header: Header) -> None:
     """Take an Informational with the keys of a phase 1 under way: how some tell that they refuse us (strongSwan)."""
     ciphertext = wire.encrypted_body(datagram, header)
@@ -239,12 +245,6 @@ def _receive_early(sa: IsakmpSa, datagram: bytes, header: Header) -> None:
         raise WireError("ikev1.psk-mismatch", f"{text}: {error.detail}") from None
     sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.REQUESTS_IN)
     info.take_early(message)
-
-
-def _check_ids_left(sa: IsakmpSa) -> None:
-    """Refuse what would be one exchange too many; the SA ends."""
-    if len(sa.used_ids) >= used_ids.MOST:
-        raise WireError("drop.state", "the message IDs of the ISAKMP SA are used up")
 
 
 def _check_hash(sa: IsakmpSa, message: Message) -> None:

@@ -480,7 +480,7 @@ class TestComputations:
         assert done == []
 
     @pytest.mark.parametrize("group", GROUPS)
-    def test_one_computation_is_two_powers_of_short_numbers(self, group: str) -> None:
+    def test_one_computation_is_at_most_two_powers_of_short_numbers(self, group: str) -> None:
         """No stranger chooses what they cost: the modulus is the group's, the exponent ours and below it."""
         ike = policy(AGGRESSIVE, legacy(group))
         _, lyon = responder(AGGRESSIVE, ike=ike)
@@ -495,7 +495,7 @@ class TestComputations:
         with mock.patch.object(ffdh, "pow", power, create=True):
             give(lyon, first(AGGRESSIVE, offer=offer_phase1(ike, 1), public=public))
         assert len(machine(lyon).sas) == 1
-        assert 2 <= len(asked) <= 3
+        assert 1 <= len(asked) <= 2
         assert all(exponent <= bits and modulus == bits for exponent, modulus in asked)
 
 
