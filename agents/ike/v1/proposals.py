@@ -128,12 +128,12 @@ Offered = Mapping[tuple[int | None, ...], tuple[int, Proposal, Transform, Phase1
 """The transforms of an offer that can be used, by suite, each with its place."""
 
 
-def read_offer(offer: SecurityAssociation, group: int | None = None) -> Offered:
-    """Read an offer once, for however many policies are asked. ``group`` is that of :func:`choose_phase1`."""
+def read_offer(offer: SecurityAssociation) -> Offered:
+    """Read an offer once, for however many policies and groups are asked."""
     offered: dict[tuple[int | None, ...], tuple[int, Proposal, Transform, Phase1Terms]] = {}
     for order, (proposal, transform) in enumerate(transforms_of(offer)):
         said = terms.read_phase1(transform)
-        if said.fault is None and group in (None, said.group):
+        if said.fault is None:
             offered.setdefault(said.suite, (order, proposal, transform, said))
     return offered
 
@@ -145,12 +145,16 @@ def choose_phase1(
 
     ``group`` is that of the public value in Aggressive Mode, where it cannot be another.
     """
-    return choose_offered(policy, read_offer(offer, group), methods)
+    return choose_offered(policy, read_offer(offer), methods, group)
 
 
-def choose_offered(policy: IkePolicy, offered: Offered, methods: frozenset[int]) -> Phase1Choice | None:
+def choose_offered(
+    policy: IkePolicy, offered: Offered, methods: frozenset[int], group: int | None = None
+) -> Phase1Choice | None:
     """Return what :func:`choose_phase1` does of an offer that has been read."""
     for suite in configured(policy):
+        if group not in (None, algorithms.KEY_EXCHANGE[suite.group].number):
+            continue
         wanted = (phase1_terms(suite, method).suite for method in methods)
         found = min((offered[each] for each in wanted if each in offered), key=lambda entry: entry[0], default=None)
         if found is not None:
