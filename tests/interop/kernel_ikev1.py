@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from agents.contract import algorithms, ikev1
-from agents.contract.config import IkeVersion, IpsecProposal
+from agents.contract.config import IkeVersion, IpsecProposal, SequenceNumbers
 from tests.interop import kernel, words
 from tests.interop.cells import ESP_GCM, Cell
 from tests.interop.cells_ikev1 import AGGRESSIVE, SETTINGS, esp, ike
@@ -24,6 +24,10 @@ def cells() -> list[Cell]:
         kernel.cell("tunnel mode in UDP", shown=("encap type espinudp",), tunnel={"force_udp_encapsulation": True}),
         kernel.cell("transport mode", net=transport, shown=("mode transport",), quick=True),
         kernel.cell("transport mode over IPv6", net=six, outer=6, shown=("mode transport",)),
+        kernel.cell(
+            "extended sequence numbers, AES-GCM", child={"sequence_numbers": SequenceNumbers.EXTENDED},
+            theirs="aes128gcm16-esn", shown=("esn\n",),
+        ),
         kernel.ah_cell("AH, tunnel mode", "hmac-sha2-256-128", shown=("proto ah", "mode tunnel"), quick=True),
         kernel.ah_cell("AH, transport mode", "hmac-sha1-96", net=transport, shown=("proto ah", "mode transport")),
         kernel.cell("IPComp, tunnel mode", child={"ipcomp": True}, peer={"ipcomp": "yes"}, shown=kernel.COMPRESSED),

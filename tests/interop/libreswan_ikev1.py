@@ -19,6 +19,7 @@ from tests.interop.kernel import both_kernels_show, large_packets_get_smaller
 from tests.interop.libreswan import Case, LibreswanLab
 from tests.interop.proofs import Proof, Side, authority, pkcs12_file
 from tests.interop.rig import OURS, THEIRS
+from tests.interop.session import Session
 
 AXIS = "IKEv1"
 _RSA = Side(key_type="rsa-2048")
@@ -37,6 +38,16 @@ class IkeV1Lab(LibreswanLab):
         super().__init__(kind, settings, number)
         self.identities = [pkcs12_file("theirs", _RSA, "theirs", PASSWORD)]
         self.authorities = {"ours": authority("ours", _RSA), "theirs-root": authority("theirs", _RSA)}
+
+
+async def we_delete_phase_1(session: Session) -> None:
+    """Libreswan begins again by itself when what it began is deleted."""
+    if session.initiator:
+        await steps.we_delete_the_ike_sa(session)
+        return
+    before = await session.status()
+    await session.act("clear-ike")
+    await session.changed_from(before, steps.ike_spis, "up again by the peer after our delete")
 
 
 def cases() -> list[Case]:
@@ -104,7 +115,7 @@ def _case(
         steps_ikev1.we_rekey_phase_1,
         look,
         steps.they_delete_the_ike_sa,
-        steps.we_delete_the_ike_sa,
+        we_delete_phase_1,
         look,
     )
     if "proto comp" in shown:

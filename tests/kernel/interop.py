@@ -63,7 +63,7 @@ STRONGSWAN_IKEV1 = Guest(
     name="strongswan-ikev1-kernel",
     module=STRONGSWAN.module,
     peer=lambda: f"IKEv1: {_strongswan()}",
-    notes=(STRONGSWAN.notes[0], "IKEv1 cannot ask for AES-GMAC or ESP in AH of strongSwan."),
+    notes=STRONGSWAN.notes[:1],
 )
 LIBRESWAN_IKEV1 = Guest(
     name="libreswan-ikev1-kernel",

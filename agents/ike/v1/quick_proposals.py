@@ -384,7 +384,7 @@ def read_answer_quick(
     A shorter lifetime than was offered is taken, a longer one is not. Proposals and transforms may be renumbered: that
     they are not is only a SHOULD (RFC 2408 section 4.2).
     """
-    said = read_offer(answer)
+    said = _once(read_offer(answer))
     if len(said) != 1 or not said[0].distinct or any(len(each.transforms) != 1 for each in said[0].proposals):
         raise _not_offered(child, answer, "The peer's answer is not one transform of each protocol")
     if not any(_is_of(said[0], each) for each in read_offer(offered)):
@@ -395,6 +395,16 @@ def read_answer_quick(
     if choice.peer_lifetimes.seconds is None:
         return replace(choice, lifetime_s=child.lifetime_s)
     return choice
+
+
+def _once(said: tuple[Together, ...]) -> tuple[Together, ...]:
+    """Return an answer without what repeats parts of it: strongSwan says its ESP again in a proposal without IPComp."""
+    if not said or Protocol.IPCOMP not in said[0].protocols:
+        return said
+    first, *rest = said
+    number = first.proposals[0].number
+    repeated = all(replace(each, number=number) in first.proposals for more in rest for each in more.proposals)
+    return (first,) if repeated else said
 
 
 def _is_of(answer: Together, offered: Together) -> bool:

@@ -646,6 +646,18 @@ class TestChooseQuick:
             if choice is not None:
                 assert [each.transforms for each in choice.answer_proposals] == [(deflate,), esp.transforms]
 
+    def test_an_answer_may_say_its_esp_again_without_compression(self) -> None:
+        """As strongSwan does; another suite or SPI there is another answer, and that is none."""
+        config = child(ipcomp=True)
+        offered = quick_offer(config, cpi=1_000)
+        both = offered.proposals[:2]
+        again = replace(next(each for each in both if each.protocol == Protocol.ESP), number=2)
+        choice = quick_proposals.read_answer_quick(config, offered, sa(*both, again), TUNNEL)
+        assert choice.peer_cpi == 1_000
+        for other in (replace(again, spi=b"\1\2\3\4"), replace(again, transforms=())):
+            with pytest.raises(PeerError):
+                quick_proposals.read_answer_quick(config, offered, sa(*both, other), TUNNEL)
+
     def test_a_number_is_whole_or_not_at_all(self) -> None:
         """ESP of a number whose AH lies beyond what is looked at must not be taken alone."""
         esp, ah = quick_offer(child()).proposals[0], quick_offer(child(AH_SHA1)).proposals[0]
