@@ -16,17 +16,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.contract.algorithms import KeyExchange
-from agents.contract.config import Child, Mode
+from agents.contract.config import Child
 from agents.ike import selectors as ranges
 from agents.ike.crypto import dh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
 from agents.ike.errors import PeerError
-from agents.ike.v1 import keymat, mismatch, natd, place, quick_proposals, selectors, sending, steps
-from agents.ike.v1.child import Agreement, ChildSa, Pair
+from agents.ike.v1 import keymat, mismatch, natd, quick_proposals, quickmode, selectors, sending, steps
+from agents.ike.v1.child import ChildSa, Pair
 from agents.ike.v1.common import need
 from agents.ike.v1.exchange import Exchange
 from agents.ike.v1.phase1 import NONCE_OCTETS
-from agents.ike.v1.quick_proposals import Circumstances, QuickChoice
+from agents.ike.v1.quick_proposals import QuickChoice
 from agents.ike.v1.states import ChildState
 from agents.ike.v1.tasks import info
 from agents.ike.wire.isakmp import message as wire
@@ -35,93 +35,14 @@ from agents.ike.wire.isakmp.payloads import (
     Identification,
     KeyExchangeData,
     Nonce,
-    Notify,
     Payload,
     SecurityAssociation,
 )
-from agents.ike.wire.isakmp.registry import EncapsulationMode, NotifyType, Protocol
 from agents.ike.wire.isakmp.registry import Exchange as ExchangeType
+from agents.ike.wire.isakmp.registry import NotifyType, Protocol
 
 if TYPE_CHECKING:
     from agents.ike.v1.sa import IsakmpSa
-
-_UDP = {
-    Mode.TUNNEL: (EncapsulationMode.UDP_TUNNEL, EncapsulationMode.UDP_TUNNEL_DRAFT),
-    Mode.TRANSPORT: (EncapsulationMode.UDP_TRANSPORT, EncapsulationMode.UDP_TRANSPORT_DRAFT),
-}
-_PLAIN = {Mode.TUNNEL: EncapsulationMode.TUNNEL, Mode.TRANSPORT: EncapsulationMode.TRANSPORT}
-
-
-class _Spis:
-    """SPIs that we receive on, one for each protocol, and the CPI; given back unless a child takes them."""
-
-    def __init__(self, sa: IsakmpSa, *, ah: bool, esp: bool, compressed: bool) -> None:
-        hub = sa.core.hub
-        self._hub = hub
-        self.esp = hub.new_esp_spi() if esp else None
-        self.ah = hub.new_esp_spi() if ah else None
-        self.cpi = hub.new_cpi() if compressed else None
-
-    def octets(self) -> dict[Protocol, bytes]:
-        """Return them as proposals carry them."""
-        found = {Protocol.ESP: self.esp, Protocol.AH: self.ah}
-        spis = {protocol: spi.to_bytes(4, "big") for protocol, spi in found.items() if spi is not None}
-        return spis if self.cpi is None else {**spis, Protocol.IPCOMP: self.cpi.to_bytes(2, "big")}
-
-    def keep_for(self, choice: QuickChoice) -> None:
-        """Give back what the suite chosen does not have."""
-        if choice.proposal.encryption is None:
-            self._give_back("esp")
-        if choice.proposal.ah_integrity is None:
-            self._give_back("ah")
-        if choice.peer_cpi is None:
-            self._give_back("cpi")
-
-    def give_back(self) -> None:
-        """Nothing came of it."""
-        for name in ("esp", "ah", "cpi"):
-            self._give_back(name)
-
-    def _give_back(self, name: str) -> None:
-        number = getattr(self, name)
-        setattr(self, name, None)
-        if number is not None and name == "cpi":
-            self._hub.free_cpi(number)
-        elif number is not None:
-            self._hub.free_esp_spi(number)
-
-
-def _circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Circumstances:
-    """Return what a child is negotiated under. Raises PeerError for transport mode through a NAT.
-
-    There the selectors would have to be rewritten (RFC 3947 section 5.2), and two hosts behind one address could not be
-    told apart: IKEv2 refuses it here for the same reason.
-    """
-    if child.mode is Mode.TRANSPORT and (sa.nat.local or sa.nat.remote):
-        raise PeerError(
-            NotifyType.NO_PROPOSAL_CHOSEN,
-            "child.transport-nat",
-            f"Child {child.name} is for transport mode, which is not done through a NAT; use tunnel mode",
-            configured=child.mode,
-            field="children.mode",
-        )
-    features = sa.core.hub.features
-    modes = _UDP[child.mode] if sa.nat.encapsulates else (_PLAIN[child.mode],)
-    return Circumstances(
-        encapsulations=frozenset(int(each) for each in modes),
-        ke_octets=None if ke is None else len(ke.data),
-        compression=features is None or features.compression,
-        extended=features is None or features.extended_sequence_numbers,
-    )
-
-
-def _feasible(sa: IsakmpSa, child: Child) -> Child:
-    """Return the child with those of its proposals that the data plane can do; with all of them where it can none."""
-    features = sa.core.hub.features
-    if features is None:
-        return child
-    fit = tuple(each for each in child.proposals if features.can(each.encryption, each.integrity, each.ah_integrity))
-    return child if len(fit) in (0, len(child.proposals)) else replace(child, proposals=fit)
 
 
 def _group(child: Child) -> KeyExchange | None:
@@ -143,7 +64,7 @@ class Initiator:
         self.replaced = replaced
         self.exchange = Exchange(message_id=sa.new_message_id(), number=ExchangeType.QUICK)
         self.done = False
-        self._spis: _Spis | None = None
+        self._spis: quickmode.Spis | None = None
         self._offered: SecurityAssociation | None = None
         self._keys: KeyPair | None = None
         self._nonce = b""
@@ -170,10 +91,10 @@ class Initiator:
     def _offer(self, now: float) -> None:
         sa, hub = self.sa, self.sa.core.hub
         self._began_at = now
-        config = _feasible(sa, self.config)
+        config = quickmode.feasible(sa, self.config)
         usable = quick_proposals.configured(config)
-        compressed = config.ipcomp and _circumstances(sa, config, None).compression
-        self._spis = _Spis(
+        compressed = config.ipcomp and quickmode.circumstances(sa, config, None).compression
+        self._spis = quickmode.Spis(
             sa,
             esp=any(each.encryption is not None for each in usable),
             ah=any(each.ah_integrity is not None for each in usable),
@@ -188,7 +109,7 @@ class Initiator:
             group=group,
             encapsulation=natd.encapsulation_mode(config.mode, sa.nat.encapsulates, bool(sa.peer.nat_draft)),
             cpi=self._spis.cpi,
-            extended=_circumstances(sa, config, None).extended,
+            extended=quickmode.circumstances(sa, config, None).extended,
         )
         rest: tuple[Payload, ...] = (
             self._offered,
@@ -229,7 +150,7 @@ class Initiator:
         self._spis.keep_for(choice)
         child = ChildSa(
             sa,
-            _agreement(
+            quickmode.agreement_of(
                 self.config,
                 choice,
                 self._spis,
@@ -263,24 +184,24 @@ class Initiator:
         """Return what the peer chose and the secret of PFS. Raises PeerError."""
         assert self._offered is not None
         ke = message.find(KeyExchangeData)
-        config = _feasible(self.sa, self.config)
+        config = quickmode.feasible(self.sa, self.config)
         if (self._keys is None and ke is not None) or (self._keys is not None and ke is None):
             raise mismatch.quick_refusal(
-                config, need(message, SecurityAssociation), _circumstances(self.sa, config, ke), message=2
+                config, need(message, SecurityAssociation), quickmode.circumstances(self.sa, config, ke), message=2
             )
         choice = quick_proposals.read_answer_quick(
-            config, self._offered, need(message, SecurityAssociation), _circumstances(self.sa, config, ke)
+            config, self._offered, need(message, SecurityAssociation), quickmode.circumstances(self.sa, config, ke)
         )
         choice = self._shortened(choice, message)
         shown = message.find_all(Identification)
         if shown and tuple(map(selectors.from_identification, shown)) != self.pair:
             received = tuple(map(selectors.from_identification, shown))
             raise selectors.refusal((self.pair,), (received[0], received[1]), 2)
-        _check_free(self.sa, self.config, self.slot, self.pair)
+        quickmode.check_free(self.sa, self.config, self.slot, self.pair)
         try:
             return choice, None if self._keys is None or ke is None else self._keys.shared(ke.data)
         except InvalidPublicValue as error:
-            raise _invalid_public(error) from None
+            raise quickmode.invalid_public(error) from None
 
     def _shortened(self, choice: QuickChoice, message: Message) -> QuickChoice:
         """Return the choice with the shorter lifetimes of a responder that says them (RFC 2407 section 4.6.3.1)."""
@@ -328,7 +249,7 @@ class Initiator:
             return
         self.done = True
         if self.sa.standing:
-            steps.child_failed(self.sa, self.config.name, _silence(1, self.config.name))
+            steps.child_failed(self.sa, self.config.name, quickmode.silence(1, self.config.name))
         if self._spis is not None:
             self._spis.give_back()
         if self.sa.tunnel is not None:
@@ -357,9 +278,9 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
     received = _received_pair(sa, message)
     ke, offer = message.find(KeyExchangeData), need(message, SecurityAssociation)
     config, slot, pair, choice = _accept(sa, received, offer, ke)
-    _check_free(sa, config, slot, pair)
+    quickmode.check_free(sa, config, slot, pair)
     public, shared = _respond_dh(sa, choice, ke)
-    spis = _Spis(
+    spis = quickmode.Spis(
         sa,
         esp=choice.proposal.encryption is not None,
         ah=choice.proposal.ah_integrity is not None,
@@ -368,7 +289,7 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
     nonce_i, nonce_r = need(message, Nonce).data, sa.core.hub.entropy.octets(NONCE_OCTETS)
     child = ChildSa(
         sa,
-        _agreement(
+        quickmode.agreement_of(
             config,
             choice,
             spis,
@@ -425,8 +346,8 @@ def _accept(
         found = selectors.match(sa.tunnel.children.pairs_of(config), received)
         if found is None:
             continue
-        usable = _feasible(sa, config)
-        here = _circumstances(sa, usable, ke)
+        usable = quickmode.feasible(sa, config)
+        here = quickmode.circumstances(sa, usable, ke)
         choice = quick_proposals.choose_quick(usable, offer, here)
         if choice is None:
             refusal = refusal or mismatch.quick_refusal(usable, offer, here)
@@ -447,13 +368,13 @@ def _respond_dh(sa: IsakmpSa, choice: QuickChoice, ke: KeyExchangeData | None) -
     try:
         return dh.respond(choice.group, ke.data, sa.core.hub.entropy)
     except InvalidPublicValue as error:
-        raise _invalid_public(error) from None
+        raise quickmode.invalid_public(error) from None
 
 
 def _answer(
-    sa: IsakmpSa, message: Message, choice: QuickChoice, spis: _Spis, nonce: bytes, public: bytes | None
+    sa: IsakmpSa, message: Message, choice: QuickChoice, spis: quickmode.Spis, nonce: bytes, public: bytes | None
 ) -> tuple[Payload, ...]:
-    shorter = _lifetime_notify(choice, spis)
+    shorter = quickmode.lifetime_notify(choice, spis)
     return (
         quick_proposals.answer_quick(choice, spis.octets()),
         Nonce(data=nonce),
@@ -477,95 +398,5 @@ def _unconfirmed(sa: IsakmpSa, child: ChildSa, now: float) -> None:
     """The third message never came. It may have gone out, so the peer hears that nothing became of it."""
     if child.state is ChildState.INSTALLING and sa.tunnel is not None:
         if sa.standing:
-            steps.child_failed(sa, child.name, _silence(2, child.name))
+            steps.child_failed(sa, child.name, quickmode.silence(2, child.name))
         sa.tunnel.children.delete((child,), now)
-
-
-# --- both
-
-
-def _agreement(
-    config: Child,
-    choice: QuickChoice,
-    spis: _Spis,
-    pair: Pair,
-    slot: int,
-    *,
-    initiator: bool,
-    began_at: float,
-    nonces: tuple[bytes, bytes],
-    shared: bytes | None,
-) -> Agreement:
-    spi_in = spis.ah if spis.esp is None else spis.esp
-    assert spi_in is not None
-    peer_ah = choice.peer_ah_spi
-    return Agreement(
-        config=config,
-        proposal=choice.proposal,
-        group=None if choice.group is None else choice.group.slug,
-        local=pair[0],
-        remote=pair[1],
-        spi_in=spi_in,
-        spi_out=int.from_bytes(choice.peer_spi, "big"),
-        ah_spi_in=spis.ah if spis.esp is not None else None,
-        ah_spi_out=None if peer_ah is None else int.from_bytes(peer_ah, "big"),
-        cpi_in=spis.cpi,
-        cpi_out=choice.peer_cpi,
-        initiator=initiator,
-        began_at=began_at,
-        nonce_i=nonces[0],
-        nonce_r=nonces[1],
-        shared=shared,
-        esn=choice.esn,
-        mode=config.mode,
-        lifetime_s=choice.lifetime_s,
-        lifetime_kilobytes=choice.lifetime_kilobytes,
-        slot=slot,
-    )
-
-
-def _lifetime_notify(choice: QuickChoice, spis: _Spis) -> Notify | None:
-    """Return RESPONDER-LIFETIME where ours is shorter than what was offered (RFC 2407 section 4.6.3.1)."""
-    data = info.shorter_lifetimes(choice)
-    if not data:
-        return None
-    protocol, spi = (Protocol.ESP, spis.esp) if spis.esp is not None else (Protocol.AH, spis.ah)
-    assert spi is not None
-    return Notify(type=NotifyType.RESPONDER_LIFETIME, protocol=protocol, spi=spi.to_bytes(4, "big"), data=data)
-
-
-def _check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
-    """Raise PeerError when a child of another tunnel protects this traffic."""
-    assert sa.tunnel is not None
-    hub, tunnel_id = sa.core.hub, sa.tunnel.config.id
-    owner = hub.protected_by_other(
-        ranges.policies(
-            tunnel_id=tunnel_id,
-            reqid=hub.reqid(tunnel_id, config.name, slot),
-            local_address=sa.path.local_address,
-            remote_address=sa.path.remote_address,
-            local_ts=pair[:1],
-            remote_ts=pair[1:],
-        )
-    )
-    if owner is not None:
-        raise PeerError(
-            NotifyType.NO_PROPOSAL_CHOSEN,
-            "child.selectors-taken",
-            f"{owner} protects the traffic of child {config.name} already",
-            received=selectors.describe_pair(pair),
-            configured=owner,
-            field="children.remote_ts",
-        )
-
-
-def _silence(message: int, name: str) -> PeerError:
-    where = place.quick(message, name)
-    text = f"The peer does not answer, {where.sentence}"
-    return PeerError(0, "ike.peer-unresponsive", text, attributes=where.attributes)
-
-
-def _invalid_public(error: InvalidPublicValue) -> PeerError:
-    return PeerError(
-        NotifyType.INVALID_KEY_INFORMATION, "ike.invalid-ke", f"The peer's public value cannot be used: {error}"
-    )
