@@ -583,6 +583,8 @@ def _check_v1(tunnel: Tunnel) -> None:
     for number, child in enumerate(tunnel.children):
         at = f"children[{number}]"
         _refuse_obstacle(f"{at}.proposals", [ikev1.ipsec_obstacle(each) for each in child.proposals], tunnel.version)
+        if len(child.local_ts) * len(child.remote_ts) > ikev1.MOST_PAIRS:
+            raise FieldError(f"{at}.local_ts", f"must make at most {ikev1.MOST_PAIRS} pairs: each is an SA of its own")
         if child.pfs_groups and not ikev1.GROUPS.intersection(child.pfs_groups):
             raise FieldError(f"{at}.pfs_groups", "must have a group that IKEv1 has a number for")
         _refuse_ports(f"{at}.local_ts", child.local_ts, tunnel.version)

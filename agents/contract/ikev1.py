@@ -153,3 +153,6 @@ SIGNATURE: Mapping[str, int] = MappingProxyType(
 """Phase 1, attribute 3: ways to sign HASH_I or HASH_R (RFC 2409 section 5.1, RFC 4754 section 3); 1 is a PSK."""
 
 PSK_METHOD = 1
+
+MOST_PAIRS = 64
+"""Pairs of selectors of one child: a Quick Mode negotiates one (RFC 2409 section 5.5)."""

@@ -388,6 +388,20 @@ def test_pfs_groups_need_a_number_in_ikev1() -> None:
     v1_tunnel(version=IkeVersion.V2, pfs=("group-31",))
 
 
+def test_pairs_of_selectors_are_bounded_where_each_is_an_exchange() -> None:
+    child = dataclasses.replace(GATEWAY_DOCUMENT.tunnels[1].children[0], proposals=(ESP_CBC,), pfs_groups=())
+    networks = [TrafficSelector(network=f"10.{number}.0.0/16") for number in range(13)]
+    for local, remote, fits in ((8, 8, True), (5, 13, False)):
+        wide = dataclasses.replace(child, local_ts=tuple(networks[:local]), remote_ts=tuple(networks[:remote]))
+        v1_tunnel(version=IkeVersion.V2, children=(wide,))
+        if fits:
+            v1_tunnel(children=(wide,))
+            continue
+        with pytest.raises(FieldError) as caught:
+            v1_tunnel(children=(wide,))
+        assert caught.value.field == "children[0].local_ts"
+
+
 def test_ikev1_has_one_method_for_both_ends_and_no_post_quantum_keys() -> None:
     mixed = RemoteAuthentication(kind=AuthKind.CERTIFICATE)
     for version in (IkeVersion.V1, IkeVersion.V2_ELSE_V1):
