@@ -14,13 +14,17 @@ from dataclasses import replace
 from agents.contract.config import Retransmission
 from agents.contract.status import TunnelState, TunnelStatus
 from agents.dataplane.base import PolicySpec
+from agents.ike.errors import PeerError
 from agents.ike.hub import Hub
 from agents.ike.machine import Machine
+from agents.ike.outputs import Path
 
 _HURRIED_TRIES = 3
 """Transmissions of a first message that another IKE version waits behind."""
 
 _OTHER = {"v1": "v2", "v2": "v1"}
+_NO_PROPOSAL_CHOSEN = 14
+"""Both versions have it under this number (RFC 2408 section 3.14.1, RFC 7296 section 3.10.1)."""
 _BEST_FIRST = (TunnelState.UP, TunnelState.PARTLY_UP, TunnelState.NEGOTIATING)
 
 
@@ -86,6 +90,24 @@ class Turns:
             mine.standby, waiting.standby = False, True
             self._hub.touch(waiting)
             waiting.give_way(now)
+
+    def not_served(self, path: Path, version: str) -> PeerError:
+        """Return the refusal of a negotiation that no tunnel takes; it says so where one would by the other version."""
+        place = f"{path.remote_address} to {path.local_address}"
+        other = self._machines().get(_OTHER[version])
+        found = () if other is None else other.candidates(path.local_address, path.remote_address)
+        if not found:
+            text = f"No tunnel takes an IKE{version} negotiation from {place}"
+            return PeerError(_NO_PROPOSAL_CHOSEN, "ike.no-tunnel", text, received=place, fatal=True)
+        return PeerError(
+            _NO_PROPOSAL_CHOSEN,
+            "ike.version-unsupported",
+            f"The peer asks for IKE{version}, and tunnel {found[0].config.name} speaks IKE{_OTHER[version]} only",
+            received=f"IKE{version}",
+            configured=f"IKE{_OTHER[version]}",
+            field="version",
+            fatal=True,
+        )
 
     def best(self, tunnel_id: str) -> TunnelStatus:
         """Return the status of a tunnel by the version that has most of it."""

@@ -30,6 +30,7 @@ _FROM_STRANGERS = frozenset(
         "ike.no-proposal",
         "ike.invalid-ke",
         "ike.peer-notify",
+        "ike.version-unsupported",
         "ike.peer-refused-auth",
     }
 )

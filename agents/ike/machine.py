@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -147,6 +147,10 @@ class Machine(Reactor, Protocol):
 
     def datagram_too_big(self, path: Path, packet_octets: int) -> None:
         """The path takes IP packets of at most this many octets."""
+        ...
+
+    def candidates(self, local_address: str, remote_address: str) -> Sequence[MachineTunnel]:
+        """Return the tunnels between these addresses that take an initiation by the peer."""
         ...
 
     def snapshot(self, tunnel_id: str) -> TunnelStatus | None:

@@ -311,3 +311,23 @@ def _both(scene: Scene, version: IkeVersion) -> None:
     for side, host in zip(sides, scene.hosts, strict=True):
         side.change(version=version)
         host.configure(side.document())
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(V1, V2), (V2, V1)])
+def test_who_speaks_only_the_other_version_is_told_apart_from_a_stranger(ours: IkeVersion, theirs: IkeVersion) -> None:
+    scene = meet(ours, theirs)
+    if theirs is V2:  # IKEv1 is spoken at the other end, by another tunnel
+        scene.right.tunnels.append(
+            replace(
+                scene.right.tunnels[0],
+                id="00000000-0000-4000-8000-000000000001",
+                name="another",
+                remote=replace(scene.right.tunnels[0].remote, address="192.0.2.77"),
+                version=V1,
+            )
+        )
+    scene.start()
+    scene.world.run(20)
+    told = next(each for each in scene.lyon.reports if each.code == "ike.version-unsupported")
+    assert (told.received, told.configured, told.field) == (f"IKE{ours}", f"IKE{theirs}", "version")
+    assert scene.lyon.codes()["ike.no-tunnel"] == 0

@@ -113,14 +113,8 @@ class Door:
     def _tunnels(self, path: Path) -> tuple[TunnelRuntime, ...]:
         """Return the tunnels that can be meant. Raises PeerError when there is none."""
         found = self._core.candidates(path.local_address, path.remote_address)
-        ends = f"{path.remote_address} to {path.local_address}"
         if not found:
-            raise PeerError(
-                NotifyType.NO_PROPOSAL_CHOSEN,
-                "ike.no-tunnel",
-                f"No tunnel takes an IKEv1 negotiation from {ends}",
-                received=ends,
-            )
+            raise self._core.turns.not_served(path, self._core.version)
         return found
 
     def _in_mode(self, sa: IsakmpSa, found: tuple[TunnelRuntime, ...]) -> tuple[TunnelRuntime, ...]:

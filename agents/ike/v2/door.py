@@ -62,8 +62,7 @@ class Door:
         candidates = self._core.candidates(path.local_address, path.remote_address)
         if not candidates:
             self._refuse(datagram, header, path, NotifyType.NO_PROPOSAL_CHOSEN)
-            place = f"{path.remote_address} to {path.local_address}"
-            self._core.hub.report("ike.no-tunnel", f"No tunnel takes a negotiation from {place}", received=place)
+            self._core.hub.report_error(self._core.turns.not_served(path, self._core.version))
             return
         try:
             self._open(datagram, header, path, candidates, now)
