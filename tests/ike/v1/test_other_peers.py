@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from agents.contract.config import ExchangeMode, IkeProposal
 from agents.ike.outputs import Transmit
 from agents.ike.paths import NAT_PORT
 from agents.ike.v1 import keymat
 from agents.ike.v1.sa import IsakmpSa
 from agents.ike.v1.states import SaState
+from agents.ike.v1.tasks import info
 from agents.ike.wire.header import Header, classify
 from agents.ike.wire.isakmp import message as wire
 from agents.ike.wire.isakmp.payloads import Hash, Notify
@@ -106,3 +109,20 @@ def test_a_new_phase_1_begins_where_a_nat_left_the_old_one() -> None:
     assert first.path == path
     scene.world.run(20)
     scene.check()
+
+
+@pytest.mark.parametrize("spi", [b"", bytes(4)])
+def test_a_refusal_that_names_no_spi_is_of_the_quick_mode_under_way(spi: bytes) -> None:
+    """strongSwan has a field for it and leaves it 0 when it has chosen nothing."""
+
+    def no_quick_mode(sent: Transmit) -> Transmit | None:
+        answer = sent.path.local_address == scene.lyon.addresses[0]
+        return None if answer and classify(sent.datagram).exchange == Exchange.QUICK else sent
+
+    scene = Scene(world=World(0, Network(rewrite=no_quick_mode)))
+    scene.start()
+    scene.world.run(0.3)
+    notify = Notify(type=NotifyType.NO_PROPOSAL_CHOSEN, protocol=Protocol.ESP, spi=spi)
+    scene.lyon.do(lambda now: info.send(sa_of(scene.lyon), (notify,), now))
+    scene.world.run(0.2)
+    assert scene.paris.codes()["child.peer-refused-proposal"] == 1

@@ -182,7 +182,8 @@ def _take_error(sa: IsakmpSa, notify: Notify, now: float) -> None:
     asked = [] if sa.tunnel is None else sa.tunnel.children.asking(sa)
     named = notify_name(notify.type)
     quick = next((each for each in asked if notify.spi in each.spis), None)
-    if quick is None and asked and len(notify.spi) != _SPI_OCTETS:
+    names_one = len(notify.spi) == _SPI_OCTETS and any(notify.spi)  # strongSwan says 0 for what it has not chosen
+    if quick is None and asked and not names_one:
         quick = asked[0]
     if notify.protocol == Protocol.ISAKMP and notify.spi == sa.cookie_i + sa.cookie_r and sa.tunnel is not None:
         _take_refusal(sa, sa.tunnel, notify.type)
