@@ -101,7 +101,7 @@ def cases() -> list[Case]:
         _case("IPComp", child={"ipcomp": True}, shown=("proto comp",), lines={"compress": "yes"}),
         _case(
             "phase 2 rekeyed by the peer before its lifetime ends", lines=rekeys,
-            first=(steps_ikev1.the_phase_2_lifetime_ends,),
+            script=(steps_ikev1.the_peer_rekeys_in_time,),
         ),
     ]  # fmt: skip
 
@@ -116,10 +116,11 @@ def _case(
     shown: tuple[str, ...] = (),
     lines: Mapping[str, str] | None = None,
     first: tuple[Step, ...] = (),
+    script: tuple[Step, ...] = (),
     **more: Any,
 ) -> Case:
     look = both_kernels_show(*shown)
-    script: tuple[Step, ...] = (
+    script = script or (
         look,
         *first,
         steps.we_rekey_the_child,

@@ -145,7 +145,16 @@ async def the_peer_keeps_what_it_has_rekeyed(session: Session) -> None:
     """strongSwan's default: the old SAs stay at both ends until their time is over; what is sent takes the new ones."""
     before = steps.child_spis(await session.status())
     await session.request("rekey", {"child": session.cell.nets[0].name})
-    status = await session.until(lambda now: len(steps.child_spis(now)) == 2, "old and new SAs")
+    await _old_and_new(session, before)
+
+
+async def the_peer_rekeys_in_time(session: Session) -> None:
+    """The lifetime that the cell gives the peer runs out; the old SAs stay beside the new ones for a while."""
+    await _old_and_new(session, steps.child_spis(await session.status()))
+
+
+async def _old_and_new(session: Session, before: frozenset[str]) -> None:
+    status = await session.until(lambda now: len(steps.child_spis(now)) == 2, "old and new SAs", 30)
     assert steps.child_spis(status) > before
     ((here, there),) = session.cell.nets[0].ping_pairs()
     for space, source, target in ((session.lab.our_space, here, there), (session.lab.their_space, there, here)):
