@@ -50,7 +50,7 @@ def _versions() -> list[Cell]:
         cell(axis, "IKEv1 here; the peer speaks both", roles=(INITIATOR,), connection={"version": "0"}, script=(v1,)),
         cell(
             axis, "IKEv1 here; the peer speaks IKEv2 only", up=False, connection={"version": "2"},
-            script=(steps_ikev1.refused("ike.no-tunnel", "", as_initiator=_BY_PEER),),
+            script=(steps_ikev1.refused("ike.version-unsupported", "", as_initiator=_BY_PEER),),
         ),
     ]  # fmt: skip
 
