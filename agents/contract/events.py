@@ -191,7 +191,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("wire.mismatched-attribute", _W, "A proposal without or with too many transforms", _PEER_SOFTWARE, ""),
     ("wire.ts-attribute", _W, "Incomplete traffic selector", _PEER_SOFTWARE, ""),
     # IKEv1: what is refused, and what the peer refuses (FEATURES A20, in its order; the table is agents.ike.wire.isakmp.families)
-    ("ikev1.psk-mismatch", _E, "Possibly mismatching pre-shared keys", _CHECK_IKE, "preshared_keys"),
+    ("ikev1.psk-mismatch", _E, "Possibly mismatching pre-shared keys", _CHECK_IKE + " Set the same pre-shared key on both.", "preshared_keys"),
     ("ikev1.group-mismatch", _E, "The Diffie-Hellman groups differ", _CHECK_IKE, "ike.proposals"),
     ("ikev1.exchange-mode-mismatch", _E, "One end uses Main Mode, the other Aggressive Mode", _CHECK_IKE, "ike.exchange_mode"),
     ("ikev1.hash-mismatch", _E, "The authentication (hash) algorithms differ", _CHECK_IKE, "ike.proposals"),

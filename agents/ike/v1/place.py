@@ -64,5 +64,6 @@ def of(header: Header, sa: IsakmpSa | None) -> Place | None:
         first = None if sa is None else 1
         return Place(phase=2, message=first if known is None else known.step + 1, exchange=name)
     if header.exchange == Exchange.INFORMATIONAL:
-        return Place(phase=2 if header.flags & Flag.ENCRYPTED else 1, exchange=name)
+        under_way = sa is not None and sa.progressing
+        return Place(phase=2 if header.flags & Flag.ENCRYPTED and not under_way else 1, exchange=name)
     return None

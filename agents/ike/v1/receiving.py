@@ -240,11 +240,14 @@ def _receive_early(sa: IsakmpSa, datagram: bytes, header: Header) -> None:
         message = wire.read_plain(header, sa.cipher.open(iv, ciphertext))
         rules.check(ExchangeType.INFORMATIONAL, message.payloads)
         _check_hash(sa, message)
-    except WireError as error:
+    except WireError:
         if sa.phase1.psk is None:
             raise
-        text = "Possibly mismatching pre-shared keys: an Informational of the peer cannot be read"
-        raise WireError("ikev1.psk-mismatch", f"{text}: {error.detail}") from None
+        if sa.unreadable_told:  # a peer refuses each repetition of ours anew
+            raise WireError("drop.duplicate", "another Informational that cannot be read") from None
+        sa.unreadable_told = True
+        text = "Possibly mismatching pre-shared keys: what the peer says of our authentication cannot be read"
+        raise WireError("ikev1.psk-mismatch", text) from None
     sa.core.exchanges.add(ExchangeType.INFORMATIONAL, Count.REQUESTS_IN)
     info.take_early(message)
 

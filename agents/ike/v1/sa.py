@@ -101,6 +101,8 @@ class IsakmpSa:
         """What a notify in clear says may be wrong."""
         self.heard_in_clear: set[int] = set()
         """Types of the notifies in clear that were reported."""
+        self.unreadable_told = False
+        """Whether an Informational was reported that the keys of phase 1 do not open."""
         self.scheduled_at: float | None = None
         self._suite: Phase1Suite | None = None
         self._keys: keymat.Phase1Keys | None = None
