@@ -27,6 +27,16 @@ def address(field: str, value: str) -> ipaddress.IPv4Address | ipaddress.IPv6Add
     return address
 
 
+def network(field: str, value: str) -> None:
+    """Refuse a prefix that is none or has host bits, and a form that is not canonical."""
+    try:
+        canonical = str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise FieldError(field, str(error)) from None
+    if canonical != value:
+        raise FieldError(field, f"must be written {canonical}")
+
+
 def suite(encryption: str, integrity: str | None) -> None:
     """Refuse an unknown cipher, an AEAD with integrity and a cipher without."""
     known("encryption", encryption, algorithms.ENCRYPTION)

@@ -13,12 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agents.contract import algorithms, check, ikev1
+from agents.contract import algorithms, carriage, check, ikev1
+from agents.contract.carriage import LOCAL_CONTEXT, Carriage, Context
 from agents.contract.errors import FieldError
+from agents.contract.manual import ManualTunnel
 from agents.contract.psk import PresharedKeys
 from agents.contract.secret import Secret
+from agents.contract.traffic import Mode as Mode
+from agents.contract.traffic import TrafficSelector as TrafficSelector
+from agents.contract.traffic import unicast
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+
+_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound
 
 
 class DataPlane(StrEnum):
@@ -65,6 +72,16 @@ class IkeVersion(StrEnum):
     def allows_v2(self) -> bool:
         """Whether IKEv2 may be spoken."""
         return self is not IkeVersion.V1
+
+
+class TunnelKind(StrEnum):
+    """Whether both ends are known, or any number of peers come to this end when they need it (seed 003 section 9).
+
+    Tunnels with manual keys are :class:`~agents.contract.manual.ManualTunnel`.
+    """
+
+    STATIC = "static"
+    ON_DEMAND = "on-demand"
 
 
 class ExchangeMode(StrEnum):
@@ -125,13 +142,6 @@ class Childless(StrEnum):
     FORCE = "force"
 
 
-class Mode(StrEnum):
-    """IPsec mode (RFC 4301 section 3.2)."""
-
-    TUNNEL = "tunnel"
-    TRANSPORT = "transport"
-
-
 class SequenceNumbers(StrEnum):
     """Extended sequence numbers (RFC 4303 section 2.2.1): not offered, offered first, or required."""
 
@@ -180,27 +190,27 @@ class Identity:
 class Endpoint:
     """One end of a tunnel: the outer address it speaks from and the identity it shows.
 
-    ``more_addresses`` are further ones of the same end that MOBIKE may move the tunnel to (RFC 4555 section 3.4).
+    ``more_addresses`` are further ones of the same end that MOBIKE may move the tunnel to (RFC 4555 section 3.4). The
+    peers of an on-demand tunnel have the unspecified address, ``0.0.0.0`` or ``::``: they come from anywhere.
     """
 
     address: str
     identity: Identity
     more_addresses: tuple[str, ...] = ()
 
+    @property
+    def anywhere(self) -> bool:
+        """Whether the address is not known beforehand."""
+        return self.address in _ANYWHERE
+
     def __post_init__(self) -> None:
-        unicast("address", self.address)
+        if not self.anywhere:
+            unicast("address", self.address)
         for index, each in enumerate(self.more_addresses):
             unicast(f"more_addresses[{index}]", each)
         if len(self.more_addresses) > 8:
             raise FieldError("more_addresses", "must have at most 8 entries")
         check.unique("more_addresses", [self.address, *self.more_addresses])
-
-
-def unicast(field: str, value: str) -> None:
-    """Refuse an address that no single host can have."""
-    address = check.address(field, value)
-    if address.is_unspecified or address.is_multicast:
-        raise FieldError(field, "must be a unicast address")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,32 +253,6 @@ class RemoteAuthentication:
             check.known("signatures", each, algorithms.SIGNATURE)
         if len(self.trust_anchors) > 64:
             raise FieldError("trust_anchors", "must have at most 64 entries")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrafficSelector:
-    """Inner traffic by prefix, protocol (0 is any) and inclusive port range."""
-
-    network: str
-    protocol: int = 0
-    start_port: int = 0
-    end_port: int = 65535
-
-    def __post_init__(self) -> None:
-        try:
-            canonical = str(ipaddress.ip_network(self.network))
-        except ValueError as error:
-            raise FieldError("network", str(error)) from None
-        if canonical != self.network:
-            raise FieldError("network", f"must be written {canonical}")
-        check.bounded("protocol", self.protocol, 0, 255)
-        check.bounded("start_port", self.start_port, 0, 65535)
-        check.bounded("end_port", self.end_port, self.start_port, 65535)
-
-    @property
-    def version(self) -> int:
-        """4 or 6."""
-        return ipaddress.ip_network(self.network).version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -463,9 +447,11 @@ class TrustAnchor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tunnel:
-    """One static tunnel as this gateway sees it; ``mtu`` None lets the data plane compute it.
+    """One negotiated tunnel as this gateway sees it; ``mtu`` None lets the data plane compute it.
 
+    The order of ``children`` is that of the rules: where two protect some of the same traffic the earlier one gets it.
     ``ppk`` is the id of one of the document's post-quantum keys; ``ppk_required`` refuses a peer that does not use it.
+    An on-demand tunnel serves up to ``most_peers`` at a time, told apart by the identities they prove.
     """
 
     id: str
@@ -484,6 +470,9 @@ class Tunnel:
     remote_auth: RemoteAuthentication = RemoteAuthentication()
     ppk: str | None = None
     ppk_required: bool = False
+    kind: TunnelKind = TunnelKind.STATIC
+    most_peers: int = 50
+    carriage: Carriage = carriage.DEFAULT
 
     @property
     def needs_psk(self) -> bool:
@@ -501,10 +490,17 @@ class Tunnel:
         check.unique("children", [child.name for child in self.children])
         if ipaddress.ip_address(self.local.address).version != ipaddress.ip_address(self.remote.address).version:
             raise FieldError("remote", "must have an address of the same IP version as local")
+        if self.local.anywhere:
+            raise FieldError("local.address", "must be a unicast address")
         if self.local.address == self.remote.address:
             raise FieldError("remote", "must have another address than local")
         if self.mtu is not None:
             check.bounded("mtu", self.mtu, 256, 65_535)
+        check.bounded("most_peers", self.most_peers, 1, 8_000)
+        if self.kind is TunnelKind.ON_DEMAND:
+            _check_on_demand(self)
+        elif self.remote.anywhere:
+            raise FieldError("remote.address", "must be a unicast address: only the peers of an on-demand tunnel roam")
         if self.version.allows_v1:
             _check_v1(self)
 
@@ -526,7 +522,11 @@ class Retransmission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayDocument:
-    """The whole of one gateway. ``gateway_id`` is the console's UUID, ``nonce`` 32 hexadecimal digits."""
+    """The whole of one gateway. ``gateway_id`` is the console's UUID, ``nonce`` 32 hexadecimal digits.
+
+    ``packet_filter`` admits IKE, ESP and AH from the peers of the document only and drops packets in clear text that
+    should have come through a tunnel.
+    """
 
     gateway_id: str
     gateway_name: str
@@ -541,6 +541,9 @@ class GatewayDocument:
     certificates: tuple[Certificate, ...] = ()
     trust_anchors: tuple[TrustAnchor, ...] = ()
     tunnels: tuple[Tunnel, ...] = ()
+    manual_tunnels: tuple[ManualTunnel, ...] = ()
+    contexts: tuple[Context, ...] = ()
+    packet_filter: bool = False
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA_VERSION:
@@ -550,8 +553,10 @@ class GatewayDocument:
         check.bounded("generation", self.generation, 1, 2**63 - 1)
         if not re.fullmatch(r"[0-9a-f]{32}", self.nonce):
             raise FieldError("nonce", "must be 32 lowercase hexadecimal digits")
-        check.unique("tunnels", [tunnel.id for tunnel in self.tunnels])
-        check.unique("tunnels", [tunnel.name for tunnel in self.tunnels])
+        all_tunnels: tuple[Tunnel | ManualTunnel, ...] = (*self.tunnels, *self.manual_tunnels)
+        check.unique("tunnels", [tunnel.id for tunnel in all_tunnels])
+        check.unique("tunnels", [tunnel.name for tunnel in all_tunnels])
+        _check_contexts(self)
         check.unique("preshared_keys", [key.id for key in self.preshared_keys])
         check.unique("postquantum_keys", [key.id for key in self.postquantum_keys])
         check.unique("certificates", [each.id for each in self.certificates])
@@ -571,7 +576,62 @@ class GatewayDocument:
                 raise FieldError(f"{at}.ppk", "is not one of the document's post-quantum keys")
             if not self.allow_legacy:
                 _refuse_legacy(at, tunnel)
+        _check_manual(self)
         _refuse_indistinct_keys(self)
+
+
+def _check_on_demand(tunnel: Tunnel) -> None:
+    """Refuse what a tunnel cannot have whose peers are not known before they come."""
+    if not tunnel.remote.anywhere:
+        raise FieldError("remote.address", "must be 0.0.0.0 or ::, since peers come from anywhere")
+    if tunnel.remote.more_addresses:
+        raise FieldError("remote.more_addresses", "must be absent, since peers come from anywhere")
+    if tunnel.connection_type is not ConnectionType.RESPONDER_ONLY:
+        raise FieldError("connection_type", "must be responder-only: nobody knows where to call the peer")
+    if tunnel.version.allows_v1 and tunnel.ike.exchange_mode is not ExchangeMode.AGGRESSIVE:
+        raise FieldError(
+            "ike.exchange_mode",
+            "must be aggressive: in Main Mode of IKEv1 nobody knows who an unknown address is before the key is needed",
+        )
+
+
+def _check_contexts(document: GatewayDocument) -> None:
+    check.unique("contexts", [context.name for context in document.contexts])
+    check.unique("contexts", [str(context.table) for context in document.contexts])
+    known = {LOCAL_CONTEXT, *(context.name for context in document.contexts)}
+    groups: tuple[tuple[str, Sequence[Tunnel | ManualTunnel]], ...] = (
+        ("tunnels", document.tunnels),
+        ("manual_tunnels", document.manual_tunnels),
+    )
+    for kind, tunnels in groups:
+        for index, tunnel in enumerate(tunnels):
+            if tunnel.carriage.context not in known:
+                raise FieldError(f"{kind}[{index}].carriage.context", "is not one of the document's contexts")
+
+
+def _check_manual(document: GatewayDocument) -> None:
+    """Refuse two SAs of one name here: a packet's SPI must say which it is (RFC 4301 section 4.1)."""
+    names: dict[tuple[str, str, int], str] = {}
+    for index, tunnel in enumerate(document.manual_tunnels):
+        for protocol, spi in tunnel.inbound_spis():
+            name = (tunnel.local_address, protocol, spi)
+            if name in names:
+                raise FieldError(
+                    f"manual_tunnels[{index}].children",
+                    f"{protocol.upper()} SPI {spi} at {tunnel.local_address} is tunnel {names[name]}'s already",
+                )
+            names[name] = tunnel.name
+        if not document.allow_legacy:
+            _refuse_legacy_manual(f"manual_tunnels[{index}]", tunnel)
+
+
+def _refuse_legacy_manual(at: str, tunnel: ManualTunnel) -> None:
+    for number, child in enumerate(tunnel.children):
+        for name, sa in (("inbound", child.inbound), ("outbound", child.outbound)):
+            place = f"{at}.children[{number}].{name}"
+            check.modern(f"{place}.encryption", sa.encryption, algorithms.ENCRYPTION)
+            check.modern(f"{place}.integrity", sa.integrity, algorithms.INTEGRITY)
+            check.modern(f"{place}.ah_integrity", sa.ah_integrity, algorithms.INTEGRITY)
 
 
 def _check_v1(tunnel: Tunnel) -> None:

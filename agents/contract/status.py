@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-STATUS_SCHEMA_VERSION = 3
+STATUS_SCHEMA_VERSION = 4
 
 
 class TunnelState(StrEnum):
@@ -39,6 +39,93 @@ class Counters:
             packets_in=self.packets_in + other.packets_in,
             packets_out=self.packets_out + other.packets_out,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejections:
+    """Inbound packets refused, by why: ICV wrong, seen before, older than the window, malformed inside, outside the
+    selectors, or in the other mode.
+    """
+
+    integrity: int = 0
+    replayed: int = 0
+    late: int = 0
+    malformed: int = 0
+    selectors: int = 0
+    mode: int = 0
+
+    def __add__(self, other: Rejections) -> Rejections:
+        return Rejections(
+            integrity=self.integrity + other.integrity,
+            replayed=self.replayed + other.replayed,
+            late=self.late + other.late,
+            malformed=self.malformed + other.malformed,
+            selectors=self.selectors + other.selectors,
+            mode=self.mode + other.mode,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStatus:
+    """One priority queue of a tunnel's outbound traffic; 0 is the highest. ``depth_packets`` wait now."""
+
+    queue: int
+    packets: int = 0
+    bytes: int = 0
+    dropped_packets: int = 0
+    depth_packets: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterCounters:
+    """What the packet filter counted for one tunnel: outer packets admitted, inner packets in clear text dropped."""
+
+    admitted_ike: int = 0
+    admitted_ipsec: int = 0
+    dropped_clear: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteRecord:
+    """A line of the route ledger: which route stood from when to when, and for whom.
+
+    ``cause`` is ``selector`` or ``static``; ``spis`` are the inbound SPIs of the child's SAs when it was laid;
+    ``until`` is None while it stands.
+    """
+
+    network: str
+    interface: str
+    gateway: str | None
+    context: str
+    cost: int
+    tunnel_id: str
+    child: str | None
+    spis: tuple[str, ...]
+    cause: str
+    since: float
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedCount:
+    """One of the data plane's own counters, under the name that it has there."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureStatus:
+    """A packet capture on the gateway, running or done; ``view`` is ``outer`` or ``inner``, never with keys."""
+
+    id: str
+    tunnel_id: str
+    view: str
+    running: bool
+    started_at: float
+    packets: int = 0
+    octets: int = 0
+    ended_because: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +193,7 @@ class ChildSaStatus:
     mode: str = "tunnel"
     esn: bool = False
     ipcomp: bool = False
+    rejected: Rejections = Rejections()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +207,11 @@ class ChildStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelStatus:
-    """One configured tunnel; ``step`` says in a few words where a negotiation is."""
+    """One configured tunnel; ``step`` says in a few words where a negotiation is.
+
+    ``kind`` is ``static``, ``on-demand`` or ``manual``. An on-demand tunnel shows the SAs of all its peers, and
+    ``peers`` how many have one.
+    """
 
     id: str
     name: str
@@ -132,6 +224,11 @@ class TunnelStatus:
     counters: Counters = Counters()
     interface: str | None = None
     routes: tuple[str, ...] = ()
+    kind: str = "static"
+    peers: int = 0
+    rejected: Rejections = Rejections()
+    queues: tuple[QueueStatus, ...] = ()
+    filter: FilterCounters | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,4 +298,7 @@ class GatewayStatus:
     components: tuple[ComponentHealth, ...] = ()
     tunnels: tuple[TunnelStatus, ...] = ()
     exchanges: tuple[ExchangeCounters, ...] = ()
+    route_ledger: tuple[RouteRecord, ...] = ()
+    data_plane_counts: tuple[NamedCount, ...] = ()
+    captures: tuple[CaptureStatus, ...] = ()
     last_event: int = 0

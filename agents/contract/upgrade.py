@@ -23,7 +23,12 @@ def _to_3(plain: dict[str, Any]) -> dict[str, Any]:
     return {**plain, "schema": 3}
 
 
-STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2, 2: _to_3}
+def _to_4(plain: dict[str, Any]) -> dict[str, Any]:
+    """Schema 4 adds on-demand and manual tunnels, carriage, contexts and the filter: without them it is schema 3."""
+    return {**plain, "schema": 4}
+
+
+STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2, 2: _to_3, 3: _to_4}
 
 
 def load_document(octets: bytes) -> GatewayDocument:

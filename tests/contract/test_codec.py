@@ -84,8 +84,9 @@ def test_a_value_of_another_type_is_refused_with_its_path(place: tuple[Path, Any
     except DocumentError as error:
         refused_at = error.path
     if refused_at is not None:
-        named_by_tunnels = path[0] in ("certificates", "trust_anchors", "postquantum_keys", "allow_legacy")
-        assert refused_at.startswith((str(path[0]), "tunnels[" if named_by_tunnels else str(path[0])))
+        named_by_tunnels = path[0] in ("certificates", "trust_anchors", "postquantum_keys", "allow_legacy", "contexts")
+        users = ("tunnels[", "manual_tunnels[") if named_by_tunnels else ()
+        assert refused_at.startswith((str(path[0]), *users))
         return
     for step in path:  # another value that is possible there comes back as itself
         back = back[step]

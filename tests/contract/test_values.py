@@ -68,7 +68,6 @@ REFUSED: list[tuple[str, type, dict[str, Any]]] = [
     ("value", Identity, {"type": IdentityType.KEY_ID, "value": "abc"}),
     ("value", Identity, {"type": IdentityType.FQDN, "value": "two words"}),
     ("value", Identity, {"type": IdentityType.EMAIL, "value": ""}),
-    ("address", Endpoint, {"address": "0.0.0.0", "identity": TUNNEL.local.identity}),
     ("address", Endpoint, {"address": "224.0.0.1", "identity": TUNNEL.local.identity}),
     ("address", Endpoint, {"address": "192.0.2.01", "identity": TUNNEL.local.identity}),
     ("network", TrafficSelector, {"network": "10.0.0.1/24"}),
@@ -294,7 +293,7 @@ def test_the_legacy_shelf_has_a_warning_on_each() -> None:
 )
 def test_legacy_algorithms_are_taken_only_where_the_gateway_allows_them(path: str, tunnel: Tunnel) -> None:
     with pytest.raises(FieldError, match="legacy") as caught:
-        dataclasses.replace(GATEWAY_DOCUMENT, allow_legacy=False, tunnels=(tunnel,))
+        dataclasses.replace(GATEWAY_DOCUMENT, allow_legacy=False, tunnels=(tunnel,), manual_tunnels=())
     assert caught.value.field == path
     dataclasses.replace(GATEWAY_DOCUMENT, allow_legacy=True, tunnels=(tunnel,))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agents.contract.actions import Action, ActionResult, Verb
+from agents.contract.carriage import Attachment, Carriage, Context, DfBit, StaticRoute
 from agents.contract.config import (
     AuthKind,
     Certificate,
@@ -34,22 +35,30 @@ from agents.contract.config import (
     TrafficSelector,
     TrustAnchor,
     Tunnel,
+    TunnelKind,
     UniquePolicy,
 )
 from agents.contract.enrolment import EnrolmentGrant, EnrolmentRequest, SignedGrant, SignedRequest
 from agents.contract.events import Event, EventPage, Severity
+from agents.contract.manual import ManualChild, ManualSa, ManualTunnel
 from agents.contract.secret import Secret
 from agents.contract.status import (
+    CaptureStatus,
     ChildSaStatus,
     ChildStatus,
     ComponentHealth,
     Counters,
     DataPlaneStatus,
     ExchangeCounters,
+    FilterCounters,
     GatewayStatus,
     IkeSaStatus,
+    NamedCount,
+    QueueStatus,
     Reason,
     Refusal,
+    Rejections,
+    RouteRecord,
     TunnelState,
     TunnelStatus,
 )
@@ -205,7 +214,7 @@ SECOND_DOCUMENT = replace(
 
 _LATER_TUNNEL = SECOND_DOCUMENT.tunnels[0]
 
-GATEWAY_DOCUMENT = replace(
+THIRD_DOCUMENT = replace(
     SECOND_DOCUMENT,
     tunnels=(
         replace(
@@ -215,6 +224,86 @@ GATEWAY_DOCUMENT = replace(
         ),
         _SECOND_TUNNEL,
     ),
+)
+
+ON_DEMAND_TUNNEL_ID = "c3d4e5f6-7a8b-4c9d-8e1f-2a3b4c5d6e7f"
+MANUAL_TUNNEL_ID = "d4e5f6a7-8b9c-4d0e-9f2a-3b4c5d6e7f80"
+
+_CARRIAGE = Carriage(
+    attachment=Attachment.INTERFACE,
+    df_bit=DfBit.CLEAR,
+    copy_dscp=False,
+    queues=4,
+    context="blue",
+    route_cost=5,
+    routes=(StaticRoute(network="10.9.0.0/16", cost=10),),
+)
+
+MANUAL_TUNNEL = ManualTunnel(
+    id=MANUAL_TUNNEL_ID,
+    name="paris-manual",
+    local_address="192.0.2.1",
+    remote_address="198.51.100.9",
+    enabled=False,
+    mtu=1_400,
+    carriage=_CARRIAGE,
+    children=(
+        ManualChild(
+            name="rule-1",
+            local_ts=TrafficSelector(network="10.1.0.0/24", protocol=17, start_port=53, end_port=53),
+            remote_ts=TrafficSelector(network="10.8.0.0/24"),
+            inbound=ManualSa(
+                esp_spi=4_096,
+                encryption="3des-cbc",
+                encryption_key=Secret(bytes(range(24))),
+                integrity="hmac-md5-96",
+                integrity_key=Secret(bytes(range(16))),
+                ah_spi=4_097,
+                ah_integrity="hmac-sha1-96",
+                ah_key=Secret(bytes(range(20))),
+            ),
+            outbound=ManualSa(
+                esp_spi=4_098,
+                encryption="null",
+                integrity="hmac-sha2-256-128",
+                integrity_key=Secret(bytes(range(32))),
+                ah_spi=4_099,
+                ah_integrity="aes-xcbc-96",
+                ah_key=Secret(bytes(range(16))),
+            ),
+            mode=Mode.TRANSPORT,
+            replay_window=128,
+            ipcomp=True,
+        ),
+    ),
+)
+
+ON_DEMAND_TUNNEL = Tunnel(
+    id=ON_DEMAND_TUNNEL_ID,
+    name="paris-roaming",
+    kind=TunnelKind.ON_DEMAND,
+    most_peers=20,
+    local=Endpoint(address="192.0.2.1", identity=Identity(type=IdentityType.FQDN, value="paris.example.org")),
+    remote=Endpoint(address="0.0.0.0", identity=Identity(type=IdentityType.FQDN, value="*.branch.example.org")),
+    connection_type=ConnectionType.RESPONDER_ONLY,
+    ike=IkePolicy(proposals=(IkeProposal(encryption="aes-256-gcm-16", prf="prf-hmac-sha2-256", group="group-31"),)),
+    children=(
+        Child(
+            name="rule-1",
+            local_ts=(TrafficSelector(network="10.1.0.0/24"),),
+            remote_ts=(TrafficSelector(network="10.64.0.0/10"),),
+            proposals=(IpsecProposal(encryption="aes-256-gcm-16"),),
+        ),
+    ),
+    carriage=_CARRIAGE,
+)
+
+GATEWAY_DOCUMENT = replace(
+    THIRD_DOCUMENT,
+    tunnels=(*THIRD_DOCUMENT.tunnels, ON_DEMAND_TUNNEL),
+    manual_tunnels=(MANUAL_TUNNEL,),
+    contexts=(Context(name="blue", table=100),),
+    packet_filter=True,
 )
 
 _COUNTERS = Counters(bytes_in=1, bytes_out=2, packets_in=3, packets_out=4)
@@ -345,13 +434,60 @@ SECOND_STATUS = replace(
 
 _LATER_TUNNEL_STATUS = SECOND_STATUS.tunnels[0]
 
-GATEWAY_STATUS = replace(
+THIRD_STATUS = replace(
     SECOND_STATUS,
     components=(replace(SECOND_STATUS.components[0], log_level="info"),),
     tunnels=(
         replace(
             _LATER_TUNNEL_STATUS,
             ike_sas=(replace(_LATER_TUNNEL_STATUS.ike_sas[0], version="v1", exchange_mode="aggressive"),),
+        ),
+    ),
+)
+
+_REJECTIONS = Rejections(integrity=1, replayed=2, late=3, malformed=4, selectors=5, mode=6)
+_THIRD_TUNNEL_STATUS = THIRD_STATUS.tunnels[0]
+_THIRD_CHILD_STATUS = _THIRD_TUNNEL_STATUS.children[0]
+
+GATEWAY_STATUS = replace(
+    THIRD_STATUS,
+    tunnels=(
+        replace(
+            _THIRD_TUNNEL_STATUS,
+            kind="on-demand",
+            peers=2,
+            rejected=_REJECTIONS,
+            queues=(QueueStatus(queue=3, packets=1, bytes=2, dropped_packets=3, depth_packets=4),),
+            filter=FilterCounters(admitted_ike=1, admitted_ipsec=2, dropped_clear=3),
+            children=(replace(_THIRD_CHILD_STATUS, sas=(replace(_THIRD_CHILD_STATUS.sas[0], rejected=_REJECTIONS),)),),
+        ),
+    ),
+    route_ledger=(
+        RouteRecord(
+            network="10.2.0.0/16",
+            interface="vpna1b2c3d4",
+            gateway="192.0.2.254",
+            context="blue",
+            cost=5,
+            tunnel_id=TUNNEL_ID,
+            child="net",
+            spis=("c0000001",),
+            cause="selector",
+            since=1_699_999_998.0,
+            until=1_700_000_000.0,
+        ),
+    ),
+    data_plane_counts=(NamedCount(name="XfrmInNoStates", count=7),),
+    captures=(
+        CaptureStatus(
+            id="9b1c",
+            tunnel_id=TUNNEL_ID,
+            view="outer",
+            running=True,
+            started_at=1_699_999_998.0,
+            packets=1,
+            octets=2,
+            ended_because="60 s are over",
         ),
     ),
 )
@@ -393,8 +529,8 @@ SIGNED_GRANT = SignedGrant(
 )
 
 GOLDEN: dict[str, object] = {
-    "gateway-document-v3": GATEWAY_DOCUMENT,
-    "gateway-status-v3": GATEWAY_STATUS,
+    "gateway-document-v4": GATEWAY_DOCUMENT,
+    "gateway-status-v4": GATEWAY_STATUS,
     "event-page-v1": EVENT_PAGE,
     "action-v1": ACTION,
     "action-result-v1": ACTION_RESULT,
@@ -408,5 +544,7 @@ EARLIER: dict[str, object] = {
     "gateway-status-v1": replace(FIRST_STATUS, schema=1),
     "gateway-document-v2": SECOND_DOCUMENT,
     "gateway-status-v2": replace(SECOND_STATUS, schema=2),
+    "gateway-document-v3": THIRD_DOCUMENT,
+    "gateway-status-v3": replace(THIRD_STATUS, schema=3),
 }
 """Golden files of earlier schemas to what they are read as today."""
