@@ -65,6 +65,9 @@ class Rejections:
         )
 
 
+NO_REJECTIONS = Rejections()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatus:
     """One priority queue of a tunnel's outbound traffic; 0 is the highest. ``depth_packets`` wait now."""
@@ -193,7 +196,7 @@ class ChildSaStatus:
     mode: str = "tunnel"
     esn: bool = False
     ipcomp: bool = False
-    rejected: Rejections = Rejections()
+    rejected: Rejections = NO_REJECTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +229,7 @@ class TunnelStatus:
     routes: tuple[str, ...] = ()
     kind: str = "static"
     peers: int = 0
-    rejected: Rejections = Rejections()
+    rejected: Rejections = NO_REJECTIONS
     queues: tuple[QueueStatus, ...] = ()
     filter: FilterCounters | None = None
 

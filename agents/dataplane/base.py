@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from agents.contract.carriage import Attachment, DfBit
 from agents.contract.config import Mode
 from agents.contract.secret import Secret
-from agents.contract.status import Counters
+from agents.contract.status import NO_REJECTIONS, Counters, Rejections
 
 REQID_BASE = 0x56430000
 """Our reqids are ``REQID_BASE + n``, n from 1 to 65535 ("VC"): the mark of the rows we own in the kernel."""
@@ -99,7 +100,7 @@ class SaSpec:
 
     ``spi`` is ESP's, or AH's where ``encryption`` is None (then ``ah`` has the same). ``compression_cpi`` is the IPComp
     CPI (RFC 3173) of packets in this direction, None without compression. ``extended_sequence_numbers`` asks for 64-bit
-    ones (RFC 4303 section 2.2.1).
+    ones (RFC 4303 section 2.2.1). ``df_bit`` and ``copy_dscp`` are about the outer header of tunnel mode.
     """
 
     tunnel_id: str
@@ -119,6 +120,8 @@ class SaSpec:
     encapsulation: UdpEncapsulation | None = None
     replay_window: int = 64
     limits: Limits = Limits()
+    df_bit: DfBit = DfBit.PROPAGATE
+    copy_dscp: bool = True
 
     @property
     def id(self) -> SaId:
@@ -149,11 +152,19 @@ class PolicySpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunnelLink:
-    """The link of one tunnel: in userspace mode a TUN of this name, in kernel policy mode nothing."""
+    """The link of one tunnel: a TUN of this name in userspace mode; in the kernel an xfrm interface or VTI where the
+    tunnel has an interface of its own, and nothing where it shares. ``local`` and ``remote`` are its outer addresses,
+    ``table`` the routing table of its context (None: the main one), ``queues`` 1 or 4 with strict priority by DSCP.
+    """
 
     tunnel_id: str
     name: str
     mtu: int
+    attachment: Attachment = Attachment.SHARED
+    queues: int = 1
+    table: int | None = None
+    local: str | None = None
+    remote: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +177,7 @@ class SaState:
     reqid: int
     counters: Counters
     last_used: float | None = None
-    rejected_integrity: int = 0
-    rejected_replay: int = 0
-    rejected_late: int = 0
+    rejected: Rejections = NO_REJECTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,7 +91,7 @@ async def test_a_large_transfer_arrives_as_sent(
         assert await transfer(ends[0], ends[1], inner[1], mebibytes * MEBIBYTE) == "same\n"
         (into,) = [state for state in await ends[1].driver.list_sas() if state.direction is Direction.IN]
         assert into.counters.bytes_in > mebibytes * MEBIBYTE
-        assert (into.rejected_integrity, into.rejected_replay) == (0, 0)
+        assert (into.rejected.integrity, into.rejected.replayed) == (0, 0)
         assert set(await counters(ends[1])) <= {"esp.late"}
 
 

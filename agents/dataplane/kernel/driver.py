@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agents.contract.config import Mode
+from agents.contract.status import Rejections
 from agents.dataplane.base import (
     DataplaneError,
     Direction,
@@ -442,9 +443,7 @@ def _state(sa: SaId, row: rows.StateRow, known: Known | None) -> SaState:
         reqid=row.reqid,
         counters=row.counters(direction),
         last_used=row.last_used if known is None or row.last_used is not None else known.moved_at,
-        rejected_integrity=row.unauthentic,
-        rejected_replay=row.replayed,
-        rejected_late=row.late,
+        rejected=Rejections(integrity=row.unauthentic, replayed=row.replayed, late=row.late),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agents.contract.config import Mode
-from agents.contract.status import Counters
+from agents.contract.status import Counters, Rejections
 from agents.dataplane.base import Direction, SaId, SaSpec, SaState
 from agents.dataplane.userspace import drops
 from agents.dataplane.userspace.esp import MAX_EXTENDED_SEQUENCE, MAX_SEQUENCE, Transform, build_transform
@@ -132,9 +132,11 @@ class Sa:
             reqid=self.spec.reqid,
             counters=counters,
             last_used=self.last_used,
-            rejected_integrity=self.rejected[drops.INTEGRITY],
-            rejected_replay=self.rejected[drops.REPLAY],
-            rejected_late=self.rejected[drops.LATE],
+            rejected=Rejections(
+                integrity=self.rejected[drops.INTEGRITY],
+                replayed=self.rejected[drops.REPLAY],
+                late=self.rejected[drops.LATE],
+            ),
         )
 
 

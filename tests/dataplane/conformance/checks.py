@@ -146,7 +146,7 @@ async def sas_are_listed_as_added(site: Site) -> None:
         assert state.direction is spec.direction
         assert state.reqid == REQID
         assert state.counters == Counters()
-        assert (state.rejected_integrity, state.rejected_replay, state.rejected_late) == (0, 0, 0)
+        assert (state.rejected.integrity, state.rejected.replayed, state.rejected.late) == (0, 0, 0)
 
 
 async def an_id_is_taken_once(site: Site) -> None:
@@ -387,7 +387,7 @@ async def extended_sequence_numbers_carry_traffic(pair: SitePair) -> None:
     await right.driver.add_sa(dataclasses.replace(spec, direction=Direction.IN))
     await left.driver.add_sa(dataclasses.replace(spec, extended_sequence_numbers=True))
     assert await left.ping(right.inner, left.inner, 2) == 0
-    assert _by_spi(await right.driver.list_sas())[0x6021].rejected_integrity == 2
+    assert _by_spi(await right.driver.list_sas())[0x6021].rejected.integrity == 2
 
 
 async def packets_of_many_lengths_cross(pair: SitePair) -> None:
@@ -446,7 +446,7 @@ async def another_key_is_told_as_failed_integrity(pair: SitePair) -> None:
     await _policies(pair)
     assert await left.ping(right.inner, left.inner, 2) == 0
     (state,) = await right.driver.list_sas()
-    assert state.rejected_integrity == 2
+    assert state.rejected.integrity == 2
     assert state.counters == Counters()
     heard = await right.hears(Rejected)
     assert (heard.code, heard.id) == ("esp.integrity", wrong.id)

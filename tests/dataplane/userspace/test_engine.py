@@ -103,7 +103,7 @@ def test_repeated_and_late_packets_are_counted_apart() -> None:
     assert len(opened(receiver, arrival, *wires[1:])) == 99
     assert opened(receiver, arrival, wires[99], wires[80], wires[0]) == []
     (state,) = receiver.list_sas()
-    assert (state.rejected_replay, state.rejected_late, state.rejected_integrity) == (2, 1, 0)
+    assert (state.rejected.replayed, state.rejected.late, state.rejected.integrity) == (2, 1, 0)
     assert set(receiver.take_rejected()) == {
         Rejected(code=drops.REPLAY, count=2, id=state.id),
         Rejected(code=drops.LATE, count=1, id=state.id),
@@ -505,7 +505,7 @@ class TestExtendedSequenceNumbers:
         assert [opened(receiver, arrival, wires[number])[0] for number in order] == [packets[n] for n in order]
         assert opened(receiver, arrival, *wires) == []
         (state,) = receiver.list_sas()
-        assert (state.rejected_replay, state.rejected_late, state.rejected_integrity) == (12, 0, 0)
+        assert (state.rejected.replayed, state.rejected.late, state.rejected.integrity) == (12, 0, 0)
 
     def test_a_run_across_the_wrap_opens_at_once(self) -> None:
         sender, receiver, arrival = engine_pair(extended_sequence_numbers=True)
@@ -523,7 +523,7 @@ class TestExtendedSequenceNumbers:
         wires = [seal(sender, udp_packet())[0] for _ in range(200)]
         assert len(opened(receiver, arrival, wires[-1], wires[0])) == 1
         (state,) = receiver.list_sas()
-        assert (state.rejected_late, state.rejected_integrity) == (1, 0)
+        assert (state.rejected.late, state.rejected.integrity) == (1, 0)
 
     def test_one_end_alone_with_them_gets_nothing_through(self) -> None:
         sender, receiver, arrival = engine_pair(extended_sequence_numbers=True)
@@ -532,7 +532,7 @@ class TestExtendedSequenceNumbers:
         receiver.add_sa(dataclasses.replace(theirs.spec, extended_sequence_numbers=False), 0.0)
         assert opened(receiver, arrival, *seal(sender, udp_packet())) == []
         (state,) = receiver.list_sas()
-        assert state.rejected_integrity == 1
+        assert state.rejected.integrity == 1
 
     def test_a_rekey_is_asked_for_before_64_bits_end(self) -> None:
         sender, _, _ = engine_pair(extended_sequence_numbers=True)

@@ -125,7 +125,7 @@ async def encapsulation_and_mapping(pair: Pair) -> dict[str, Any]:
         assert await left.ping(right.inner, left.inner) == 3
         # Counters and sequence numbers went on: 3 + 1 + 3 packets, and right's window took none for a repeat.
         await pair.agree(0x1001, 7, 7 * ECHO_OCTETS)
-        assert (await right.sa(0x1001)).rejected_replay == 0
+        assert (await right.sa(0x1001)).rejected.replayed == 0
         assert not [notice for notice in right.heard if isinstance(notice, Expired)]
     finally:
         wire.close()
@@ -225,10 +225,10 @@ async def replay_and_integrity(pair: Pair) -> None:
 async def _until(end: Any, name: SaId, *, replayed: int, unauthentic: int) -> None:
     for _ in range(100):
         state = await end.sa(name.spi)
-        if (state.rejected_replay, state.rejected_integrity) == (replayed, unauthentic):
+        if (state.rejected.replayed, state.rejected.integrity) == (replayed, unauthentic):
             return
         await asyncio.sleep(0.02)  # the kernel tells nobody of a rejected packet: ask again
-    raise AssertionError((state.rejected_replay, state.rejected_integrity))
+    raise AssertionError((state.rejected.replayed, state.rejected.integrity))
 
 
 async def windows(pair: Pair) -> None:

@@ -105,7 +105,7 @@ async def transport_in_udp_moves(pair: Pair) -> None:
                 await end.driver.update_mapping(name, source.outer, target.outer, ports)
         assert await left.ping(right.outer, left.outer) == 3
         await pair.agree(0x1001, 6, 6 * (ECHO_OCTETS - HEADER_OCTETS))
-        assert (await right.sa(0x1001)).rejected_replay == 0
+        assert (await right.sa(0x1001)).rejected.replayed == 0
         assert _sent(left, 0x1001) == 6
     finally:
         for udp in sockets:
