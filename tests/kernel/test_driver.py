@@ -1,4 +1,6 @@
-"""The kernel driver against a kernel that has ESP: ``guest/driver_checks.py`` and ``guest/mode_checks.py``."""
+"""The kernel driver against a kernel that has ESP: ``guest/driver_checks.py``,
+``guest/mode_checks.py`` and ``guest/header_checks.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from agents.contract import algorithms
-from tests.kernel.guest import driver_checks, mode_checks
+from tests.kernel.guest import driver_checks, header_checks, mode_checks
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
@@ -21,7 +23,7 @@ def report(guest: Guest) -> Report:
     return guest("tests.kernel.guest.data_plane")
 
 
-@pytest.mark.parametrize("check", [*driver_checks.CHECKS, *mode_checks.CHECKS])
+@pytest.mark.parametrize("check", [*driver_checks.CHECKS, *mode_checks.CHECKS, *header_checks.CHECKS])
 def test_check(report: Report, check: str) -> None:
     assert report[check]["error"] == ""
 

@@ -1,7 +1,8 @@
 """One SA of the seam as the kernel's states: IPComp, ESP and AH are a state each, applied in this order on the way out.
 
 Pure: what goes into NEWSA messages. The innermost state is in the SA's mode, those around it are in transport mode
-(the packet they see has its outer header already). Limits are on the SA's own state, the one its id names: the driver
+(the packet they see has its outer header already). What the SA says of the outer header is the innermost state's, which
+makes it. Limits are on the SA's own state, the one its id names: the driver
 takes the others along when that ends. Not here: the ``ipip`` state that the kernel makes beside IPComp in tunnel mode,
 for packets that did not get smaller.
 """
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from agents.contract.carriage import DfBit
 from agents.contract.config import Mode
 from agents.dataplane.base import DataplaneError, Direction, SaSpec, UdpEncapsulation
 from agents.dataplane.kernel import messages, rows, suites
@@ -23,11 +25,15 @@ from agents.dataplane.kernel.rows import StateId
 from agents.dataplane.kernel.suites import Attributes
 
 _UDP_ENCAP_ESPINUDP = 2
+_STATE_NOPMTUDISC = 4
+"""The outer IPv4 header never has the Don't Fragment bit; without this flag it has the inner header's."""
 _STATE_AF_UNSPEC = 32
 """The inner family may differ from the outer one, and one SA may carry both; only tunnel mode can."""
 _STATE_ALIGN4 = 64
 """AH over IPv4 is padded to 4 octets (RFC 4302 section 3.3.3.2.1); left to itself the kernel pads to 8, as for IPv6."""
 _STATE_ESN = 128
+_EXTRA_DONT_ENCAP_DSCP = 1
+"""In ``XFRMA_SA_EXTRA_FLAGS``: the outer header's DSCP is 0 instead of the inner one's; ECN is not touched by it."""
 _MAPPING_INTERVAL_S = 10
 """``XFRMA_MTIMER_THRESH``: say once in this time that a peer sends from elsewhere, not for every packet."""
 _REPLAY_WINDOW_MOST = 4096  # XFRMA_REPLAY_ESN_MAX
@@ -73,6 +79,9 @@ def states(spec: SaSpec, resume: Mapping[StateId, Attributes] = _NOTHING) -> tup
     if spec.direction is Direction.IN and spec.replay_window > _REPLAY_WINDOW_MOST:
         reason = f"a replay window of {spec.replay_window} packets is more than the kernel's {_REPLAY_WINDOW_MOST}"
         raise _refusal(spec, reason)
+    if spec.df_bit is DfBit.SET and spec.direction is Direction.OUT and _makes_ipv4_headers(spec):
+        reason = "the kernel copies the outer Don't Fragment bit or clears it, but cannot always set it: "
+        raise _refusal(spec, reason + "choose propagate or clear for this tunnel, or the userspace data plane")
     found = []
     for place, name in enumerate(names):
         mode = spec.mode if place == 0 else Mode.TRANSPORT
@@ -97,6 +106,8 @@ def _message(spec: SaSpec, name: StateId, mode: Mode, resume: Attributes) -> mes
     if name.protocol == rows.PROTOCOL_AH and outer.version == 4:
         body["flags"] |= _STATE_ALIGN4
     attributes = _keys(spec, name.protocol)
+    if mode is Mode.TUNNEL and spec.direction is Direction.OUT:
+        _outer_header(spec, body, attributes)
     if name.protocol != rows.PROTOCOL_COMPRESSION:
         if own and spec.direction is Direction.OUT and not spec.extended_sequence_numbers:
             body["lft_soft_packet"] = min(body["lft_soft_packet"], _SOFT_SEQUENCE)
@@ -106,6 +117,19 @@ def _message(spec: SaSpec, name: StateId, mode: Mode, resume: Attributes) -> mes
         if spec.direction is Direction.IN:
             attributes.append(("XFRMA_MTIMER_THRESH", struct.pack("I", _MAPPING_INTERVAL_S)))
     return messages.StateMessage.of({**body, "attrs": [*attributes, *resume]})
+
+
+def _outer_header(spec: SaSpec, body: dict[str, Any], attributes: Attributes) -> None:
+    """Add what differs from the kernel's habit, which is to copy DF (of an IPv6 packet: set), DSCP and ECN."""
+    if spec.df_bit is DfBit.CLEAR and _makes_ipv4_headers(spec):
+        body["flags"] |= _STATE_NOPMTUDISC
+    if not spec.copy_dscp:
+        attributes.append(("XFRMA_SA_EXTRA_FLAGS", struct.pack("I", _EXTRA_DONT_ENCAP_DSCP)))
+
+
+def _makes_ipv4_headers(spec: SaSpec) -> bool:
+    """Whether there is a Don't Fragment bit to speak of: IPv6 has none, and nobody on the way fragments it."""
+    return spec.mode is Mode.TUNNEL and ipaddress.ip_address(spec.destination).version == 4
 
 
 def _keys(spec: SaSpec, protocol: int) -> Attributes:

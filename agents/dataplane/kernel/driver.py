@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agents.contract.config import Mode
-from agents.contract.status import Rejections
+from agents.contract.status import NamedCount, Rejections
 from agents.dataplane.base import (
     DataplaneError,
     Direction,
@@ -48,6 +48,7 @@ from agents.dataplane.kernel.features import probe
 from agents.dataplane.kernel.installed import Installed, Known
 from agents.dataplane.kernel.notices import Ear
 from agents.dataplane.kernel.rows import StateId
+from agents.dataplane.kernel.statistics import Statistics
 from agents.dataplane.kernel.suites import Attributes
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class KernelDriver:
     def __init__(self) -> None:
         self._requests: Requests | None = None
         self._ear: Ear | None = None
+        self._statistics: Statistics | None = None
         self._sas = Installed()
         self._policies: dict[tuple[Direction, Selector], PolicySpec] = {}
         self._policy_of_row: dict[tuple[int, Selector], PolicySpec] = {}
@@ -99,6 +101,7 @@ class KernelDriver:
             requests.close()
             raise
         self._requests = requests
+        self._statistics = Statistics()
 
     async def close(self) -> None:
         """Remove every row of ours and end :meth:`notices`."""
@@ -112,6 +115,9 @@ class KernelDriver:
             if self._ear is not None:
                 await self._ear.stop()
                 self._ear = None
+            if self._statistics is not None:
+                self._statistics.close()
+                self._statistics = None
             self._queue.put_nowait(None)
             try:
                 await tables.sweep(requests)
@@ -224,6 +230,11 @@ class KernelDriver:
             elif direction == rows.POLICY_IN and (rows.POLICY_FORWARD, selector) in rest:
                 found.append(rows.unknown_policy(Direction.IN, row))
         return tuple(found)
+
+    async def counts(self) -> tuple[NamedCount, ...]:
+        """Return the kernel's counters of the whole namespace; none where it keeps none."""
+        self._open("counts", "all")
+        return () if self._statistics is None else self._statistics.read()
 
     async def notices(self) -> AsyncIterator[Notice]:
         """Yield what the kernel says of our rows, until :meth:`close`."""

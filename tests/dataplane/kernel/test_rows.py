@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agents.contract import algorithms
+from agents.contract.carriage import DfBit
 from agents.contract.config import Mode
 from agents.contract.secret import Secret
 from agents.dataplane.base import (
@@ -360,3 +361,42 @@ def test_mixed_families_are_refused() -> None:
 )
 def test_our_range_of_reqids(reqid: int, ours: bool) -> None:
     assert rows.is_ours(reqid) is ours
+
+
+def _flags(message: Any) -> tuple[int, int]:
+    extra = message.get_attr("XFRMA_SA_EXTRA_FLAGS")
+    return message["flags"], 0 if extra is None else struct.unpack("I", extra)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (0x20, 0)),
+        ({"df_bit": DfBit.CLEAR}, (0x24, 0)),
+        ({"copy_dscp": False}, (0x20, 1)),
+        ({"df_bit": DfBit.CLEAR, "copy_dscp": False}, (0x24, 1)),
+        ({"df_bit": DfBit.CLEAR, "copy_dscp": False, "direction": Direction.IN}, (0x20, 0)),
+        ({"df_bit": DfBit.CLEAR, "copy_dscp": False, "mode": Mode.TRANSPORT}, (0, 0)),
+        ({"df_bit": DfBit.CLEAR, "source": "2001:db8::1", "destination": "2001:db8::2"}, (0x20, 0)),
+    ],
+)
+def test_the_outer_header_is_said_by_the_outbound_state_that_makes_it(
+    changes: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    assert _flags(decoded(own_message(spec(**changes)))) == expected
+
+
+def test_in_a_bundle_only_the_innermost_state_makes_a_header() -> None:
+    whole = spec(
+        compression_cpi=0x1234, ah=header(0xC0FFEE02, "hmac-sha2-256-128"), df_bit=DfBit.CLEAR, copy_dscp=False
+    )
+    flags = [_flags(decoded(state.message)) for state in bundles.states(whole)]
+    assert flags == [(0x24, 1), (0, 0), (0x40, 0)]
+
+
+def test_a_bit_that_is_always_set_is_refused_where_there_is_one() -> None:
+    with pytest.raises(DataplaneError, match="cannot always set it: choose propagate or clear"):
+        bundles.states(spec(df_bit=DfBit.SET))
+    six = {"source": "2001:db8::1", "destination": "2001:db8::2"}
+    for changes in (six, {"direction": Direction.IN}, {"mode": Mode.TRANSPORT}):
+        assert bundles.states(spec(df_bit=DfBit.SET, **changes))

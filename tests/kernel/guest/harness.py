@@ -269,6 +269,17 @@ def inbound(spec: SaSpec) -> SaSpec:
     return dataclasses.replace(spec, direction=Direction.IN)
 
 
+async def readable(waiting: socket.socket) -> None:
+    """Wait until a socket has something to read."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(waiting, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(waiting)
+
+
 class Wire:
     """The frames that one end puts on the link, and a way to send one again.
 
