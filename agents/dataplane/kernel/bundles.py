@@ -21,7 +21,7 @@ from agents.contract.carriage import DfBit
 from agents.contract.config import Mode
 from agents.dataplane.base import DataplaneError, Direction, SaSpec, UdpEncapsulation
 from agents.dataplane.kernel import messages, rows, suites
-from agents.dataplane.kernel.rows import StateId
+from agents.dataplane.kernel.rows import SHARED, StateId, Steering
 from agents.dataplane.kernel.suites import Attributes
 
 _UDP_ENCAP_ESPINUDP = 2
@@ -54,7 +54,7 @@ class State:
     message: messages.StateMessage
 
 
-def state_ids(spec: SaSpec) -> tuple[StateId, ...]:
+def state_ids(spec: SaSpec, steering: Steering = SHARED) -> tuple[StateId, ...]:
     """Return the names of an SA's states, innermost first."""
     found = []
     if spec.compression_cpi is not None:
@@ -63,19 +63,25 @@ def state_ids(spec: SaSpec) -> tuple[StateId, ...]:
         found.append((rows.PROTOCOL_ESP, spec.spi))
     if spec.ah is not None:
         found.append((rows.PROTOCOL_AH, spec.spi if spec.encryption is None else spec.ah.spi))
-    return tuple(StateId(protocol=protocol, spi=spi, destination=spec.destination) for protocol, spi in found)
+    return tuple(
+        StateId(protocol=protocol, spi=spi, destination=spec.destination, mark=steering.mark) for protocol, spi in found
+    )
 
 
-def states(spec: SaSpec, resume: Mapping[StateId, Attributes] = _NOTHING) -> tuple[State, ...]:
+def states(
+    spec: SaSpec, resume: Mapping[StateId, Attributes] = _NOTHING, steering: Steering = SHARED
+) -> tuple[State, ...]:
     """Return an SA's states, innermost first; ``resume`` has attributes that make a state go on where another ended.
 
     Raises :class:`DataplaneError` (EINVAL) for what the kernel cannot express.
     """
-    names = state_ids(spec)
+    names = state_ids(spec, steering)
     if StateId.of(spec.id) not in names:
         raise _refusal(spec, "an SA needs encryption or AH")
     if spec.ah is not None and spec.encapsulation is not None:
         raise _refusal(spec, "AH covers the outer addresses, so it cannot go in UDP through a NAT")
+    if steering.mark and len(names) > 1:  # a VTI takes in no state in transport mode, which those around are
+        raise _refusal(spec, "a VTI carries ESP or AH alone: give up the other and IPComp, or let the tunnel share")
     if spec.direction is Direction.IN and spec.replay_window > _REPLAY_WINDOW_MOST:
         reason = f"a replay window of {spec.replay_window} packets is more than the kernel's {_REPLAY_WINDOW_MOST}"
         raise _refusal(spec, reason)
@@ -85,11 +91,12 @@ def states(spec: SaSpec, resume: Mapping[StateId, Attributes] = _NOTHING) -> tup
     found = []
     for place, name in enumerate(names):
         mode = spec.mode if place == 0 else Mode.TRANSPORT
-        found.append(State(id=name, message=_message(spec, name, mode, resume.get(name, []))))
+        more = [*resume.get(name, []), *steering.attributes()]
+        found.append(State(id=name, message=_message(spec, name, mode, more)))
     return tuple(found)
 
 
-def _message(spec: SaSpec, name: StateId, mode: Mode, resume: Attributes) -> messages.StateMessage:
+def _message(spec: SaSpec, name: StateId, mode: Mode, more: Attributes) -> messages.StateMessage:
     outer = ipaddress.ip_address(spec.destination)
     own = name == StateId.of(spec.id)
     body: dict[str, Any] = {
@@ -111,12 +118,12 @@ def _message(spec: SaSpec, name: StateId, mode: Mode, resume: Attributes) -> mes
     if name.protocol != rows.PROTOCOL_COMPRESSION:
         if own and spec.direction is Direction.OUT and not spec.extended_sequence_numbers:
             body["lft_soft_packet"] = min(body["lft_soft_packet"], _SOFT_SEQUENCE)
-        _number(spec, body, attributes, resume)
+        _number(spec, body, attributes, more)
     if name.protocol == rows.PROTOCOL_ESP and spec.encapsulation is not None:
         attributes.append(("XFRMA_ENCAP", _encapsulation(spec.encapsulation)))
         if spec.direction is Direction.IN:
             attributes.append(("XFRMA_MTIMER_THRESH", struct.pack("I", _MAPPING_INTERVAL_S)))
-    return messages.StateMessage.of({**body, "attrs": [*attributes, *resume]})
+    return messages.StateMessage.of({**body, "attrs": [*attributes, *more]})
 
 
 def _outer_header(spec: SaSpec, body: dict[str, Any], attributes: Attributes) -> None:

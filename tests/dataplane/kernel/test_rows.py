@@ -400,3 +400,35 @@ def test_a_bit_that_is_always_set_is_refused_where_there_is_one() -> None:
     six = {"source": "2001:db8::1", "destination": "2001:db8::2"}
     for changes in (six, {"direction": Direction.IN}, {"mode": Mode.TRANSPORT}):
         assert bundles.states(spec(df_bit=DfBit.SET, **changes))
+
+
+@pytest.mark.parametrize(
+    ("steering", "attributes"),
+    [
+        (rows.SHARED, {}),
+        (rows.Steering(if_id=0x56430001), {"XFRMA_IF_ID": "01004356"}),
+        (rows.Steering(mark=0x56430002), {"XFRMA_MARK": "02004356ffffffff"}),
+    ],
+)
+def test_an_interface_ties_states_and_policies_to_itself(steering: rows.Steering, attributes: dict[str, str]) -> None:
+    (state,) = bundles.states(spec(), steering=steering)
+    for message in (
+        state.message,
+        rows.policy_message(policy(), rows.POLICY_IN, steering),
+        rows.policy_id_message(direction=rows.POLICY_IN, index=8, steering=steering),
+    ):
+        said = {name: value.hex() for name, value in message["attrs"] if name in ("XFRMA_IF_ID", "XFRMA_MARK")}
+        assert said == attributes
+    row = rows.read_policy(decoded(rows.policy_message(policy(), rows.POLICY_IN, steering)))
+    assert row is not None
+    assert row.steering == steering
+    # The kernel finds a state by its mark; an if_id is not asked for.
+    said = dict(rows.state_id_message(state.id)["attrs"])
+    assert set(said) == set(attributes) - {"XFRMA_IF_ID"}
+
+
+def test_a_vti_takes_no_bundles() -> None:
+    bundle = spec(ah=header(0xC0FFEE02, "hmac-sha2-256-128"))
+    assert len(bundles.states(bundle, steering=rows.Steering(if_id=7))) == 2
+    with pytest.raises(DataplaneError, match="a VTI carries ESP or AH alone"):
+        bundles.states(bundle, steering=rows.Steering(mark=7))

@@ -179,10 +179,8 @@ class Pair:
 
     async def policies_for(self, spec: SaSpec) -> None:
         """Install policies for SAs like ``spec``: in transport mode between the outer addresses themselves."""
-        protocols = [SaProtocol.ESP] if spec.encryption is not None else []
-        protocols += [SaProtocol.AH] if spec.ah is not None else []
         compressed = spec.compression_cpi is not None
-        await self.policies(mode=spec.mode, protocols=tuple(protocols), compressed=compressed)
+        await self.policies(mode=spec.mode, protocols=protocols_of(spec), compressed=compressed)
 
     async def policies(self, *, six_inside: bool = False, six_outside: bool = False, **more: Any) -> None:
         """Install the policies between the inner addresses on both ends; ``more`` goes into them."""
@@ -244,6 +242,12 @@ def sa(
         replay_window=replay_window,
         **more,
     )
+
+
+def protocols_of(spec: SaSpec) -> tuple[SaProtocol, ...]:
+    """Return what policies for an SA ask for, the inner protocol first."""
+    protocols = [SaProtocol.ESP] if spec.encryption is not None else []
+    return (*protocols, SaProtocol.AH) if spec.ah is not None else tuple(protocols)
 
 
 def policy(
