@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.lab import qemu, uml
+from deploy.lab import frr, qemu, uml
 from tests.vectors import FOLDER
 
 
@@ -47,6 +47,7 @@ NEEDS: Mapping[str, Need] = {
     "setpriv": _tool("setpriv", "util-linux", "the lab"),
     "strongswan": _tool("charon-systemd", "charon-systemd strongswan-swanctl libcharon-extra-plugins", "the peer"),
     "openssl": _tool("openssl", "openssl", "an independent judge of certificates, CRLs and OCSP"),
+    "frr": Need(lambda: not frr.OSPFD.exists(), "a router that speaks OSPF over tunnels is FRR: apt-get install frr"),
     "iperf3": _tool("iperf3", "iperf3", "measuring throughput"),
     "tcpdump": _tool("tcpdump", "tcpdump", "capturing what the internet sees"),
     "ike-scan": _tool("ike-scan", "ike-scan", "a scanner's view of the IKEv1 responder"),

@@ -12,8 +12,8 @@ for set in "$@"; do
     case "$set" in
     build) command -v node >/dev/null && command -v npm >/dev/null || wanted="$wanted nodejs npm" ;;
     demo) wanted="$wanted iproute2 iputils-ping procps util-linux strongswan-charon charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins" ;;
-    # netbase: names of protocols for ip; libatomic1: the browser driver's own node; gcc: deploy/lab/uml/registers.c
-    test) wanted="$wanted netbase libatomic1 chromium fonts-dejavu-core user-mode-linux kmod gcc libc6-dev tcpdump iperf3 nftables openssl ike-scan" ;;
+    # frr: OSPF over tunnels; netbase: names of protocols for ip; libatomic1: the browser driver's own node; gcc: deploy/lab/uml/registers.c
+    test) wanted="$wanted netbase libatomic1 chromium fonts-dejavu-core user-mode-linux kmod gcc libc6-dev tcpdump iperf3 nftables openssl ike-scan frr" ;;
     # busybox-static: virtme-ng's first program; kmod: the unpacked kernel's list of modules
     qemu) wanted="$wanted qemu-system-x86 busybox-static kmod" ;;
     venv) wanted="$wanted python3-venv" ;;

@@ -8,10 +8,18 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from tests.kernel.guest import conformance_checks, driver_checks, header_checks, link_checks, mode_checks
+from tests.kernel.guest import (
+    conformance_checks,
+    driver_checks,
+    header_checks,
+    link_checks,
+    mode_checks,
+    ospf_checks,
+    table_checks,
+)
 from tests.kernel.guest.harness import Pair, report
 
-MODULES = (driver_checks, mode_checks, header_checks, link_checks, conformance_checks)
+MODULES = (driver_checks, mode_checks, header_checks, link_checks, table_checks, ospf_checks, conformance_checks)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
