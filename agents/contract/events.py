@@ -145,6 +145,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("ike.childless-unsupported", _E, "The peer does not support IKE SAs without a child", "Choose another childless policy.", "ike.childless"),
     ("ike.childless-refused", _E, "The first child is not where the childless policy wants it", "Make the childless policies of both ends fit.", "ike.childless"),
     ("ike.unique-kept", _E, "A second IKE SA of the same peer was refused", "The unique policy keeps the first one; choose replace if the newer one is to win.", "ike.unique"),
+    ("ike.too-many-peers", _E, "An on-demand tunnel serves as many peers as it may", "Raise the most peers of the tunnel, or see which of its peers should not be there.", "most_peers"),
     ("ike.peer-refused-auth", _E, "The peer refused our authentication", "Compare identities and pre-shared key or certificates on both ends.", "preshared_keys"),
     ("ike.peer-refused-proposal", _E, "The peer accepts none of our IKE proposals", _CHECK_IKE, "ike.proposals"),
     ("ike.peer-notify", _W, "The peer reported an error", "See the notify type.", ""),

@@ -3,7 +3,9 @@
 ============================================  =====================================================================
 changed                                       consequence
 ============================================  =====================================================================
-nothing; name, mtu, add_routes                keep: labels, or the agent's business
+nothing; name, mtu, add_routes, most_peers    keep: labels, the agent's business, or for those who come
+of carriage df_bit and copy_dscp              rekey every child: its SAs hold them
+all else of carriage                          keep: the agent's business
 more_addresses of either end                  keep: the peer is told; the SA moves off an address that is no more
 connection_type, and of ike all but           keep: takes effect from now on
 lifetime_s, reauth_s and proposals
@@ -18,7 +20,7 @@ child added                                   make it
 child removed                                 delete it
 addresses, identities, the tunnel's PSK,      re-authenticate: delete the IKE SA and begin again
 authentication, PPK, force_udp_encapsulation,
-version
+version, kind
 enabled to disabled; tunnel removed           drop
 disabled to enabled; tunnel added             start
 ============================================  =====================================================================
@@ -73,9 +75,13 @@ _TUNNEL_FATES: dict[str, Fate] = {
     "remote": Fate.REAUTHENTICATE,
     "force_udp_encapsulation": Fate.REAUTHENTICATE,
     "version": Fate.REAUTHENTICATE,
+    "kind": Fate.REAUTHENTICATE,
+    "most_peers": Fate.KEEP,
+    "carriage": Fate.KEEP,  # what of it is in an SA is looked at below
 }
 _CHILD_REMAKE = ("local_ts", "remote_ts", "mode")
 _CHILD_REKEY = ("proposals", "pfs_groups", "replay_window", "sequence_numbers", "ipcomp")
+_CARRIAGE_REKEY = ("df_bit", "copy_dscp")
 _CHILD_RETIME = ("lifetime_s", "lifetime_bytes", "lifetime_packets")
 _IKE_RETIME = ("lifetime_s", "reauth_s")
 
@@ -97,7 +103,8 @@ def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
     after = {child.name: child for child in new.children}
     common = [(before[name], after[name]) for name in before if name in after]
     remake = frozenset(was.name for was, now in common if must_remake(was, now))
-    rekey = frozenset(was.name for was, now in common if must_rekey(was, now))
+    outer = any(getattr(old.carriage, name) != getattr(new.carriage, name) for name in _CARRIAGE_REKEY)
+    rekey = frozenset(was.name for was, now in common if outer or must_rekey(was, now))
     retime = frozenset(was.name for was, now in common if _differs(was, now, _CHILD_RETIME))
     return Plan(
         fate=Fate.REKEY if old.ike.proposals != new.ike.proposals else Fate.KEEP,

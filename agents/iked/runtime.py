@@ -228,11 +228,11 @@ class Runtime:
             _log.warning("%s", error)
             return
         now = self._loop.time()
-        for tunnel_id in heard:
-            self._give(self.engine.traffic_seen, tunnel_id, now)
+        for tunnel_id, spi_in in heard:
+            self._give(self.engine.traffic_seen, tunnel_id, now, spi_in)
         spoke = self.traffic.take_spoke()
-        for tunnel_id in spoke:
-            self._give(self.engine.traffic_sent, tunnel_id, now)
+        for tunnel_id, spi_in in spoke:
+            self._give(self.engine.traffic_sent, tunnel_id, now, spi_in)
         if heard or spoke:
             self._after_input()
 

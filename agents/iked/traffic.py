@@ -15,6 +15,9 @@ from agents.dataplane.base import Direction, Driver, SaId, SaSpec, SaState
 
 _NONE = Counters()
 
+HeardChild = tuple[str, int]
+"""A tunnel's id and the inbound SPI of one of its children."""
+
 
 @dataclass(slots=True)
 class _Counted:
@@ -33,9 +36,9 @@ class Traffic:
         self._sas: dict[SaId, _Counted] = {}
         self._by_spi: dict[tuple[str, Direction, int], _Counted] = {}
         self._past: dict[str, Counters] = {}
-        self._spoke: set[str] = set()
-        self._listing: asyncio.Task[frozenset[str]] | None = None
-        self._queued: asyncio.Task[frozenset[str]] | None = None
+        self._spoke: set[HeardChild] = set()
+        self._listing: asyncio.Task[frozenset[HeardChild]] | None = None
+        self._queued: asyncio.Task[frozenset[HeardChild]] | None = None
 
     def __len__(self) -> int:
         return len(self._sas)
@@ -85,26 +88,26 @@ class Traffic:
             totals[counted.tunnel_id] = totals.get(counted.tunnel_id, Counters()) + counted.counters
         return totals
 
-    def update(self, states: Iterable[SaState]) -> frozenset[str]:
-        """Take the data plane's counters; returns the tunnels that have received packets since the last time."""
+    def update(self, states: Iterable[SaState]) -> frozenset[HeardChild]:
+        """Take the data plane's counters; returns the children that have received packets since the last time."""
         heard = set()
         for state in states:
             counted = self._sas.get(state.id)
             if counted is None:
                 continue
             if state.counters.packets_in > counted.counters.packets_in:
-                heard.add(counted.tunnel_id)
+                heard.add((counted.tunnel_id, counted.pair_spi))
             if state.counters.packets_out > counted.counters.packets_out:
-                self._spoke.add(counted.tunnel_id)
+                self._spoke.add((counted.tunnel_id, counted.pair_spi))
             counted.counters = state.counters
         return frozenset(heard)
 
-    def take_spoke(self) -> frozenset[str]:
-        """Return the tunnels that have sent packets since the last time this was asked."""
+    def take_spoke(self) -> frozenset[HeardChild]:
+        """Return the children that have sent packets since the last time this was asked."""
         spoke, self._spoke = frozenset(self._spoke), set()
         return spoke
 
-    async def refresh(self, driver: Driver) -> frozenset[str]:
+    async def refresh(self, driver: Driver) -> frozenset[HeardChild]:
         """List the data plane's SAs once for everybody who asks meanwhile; a listing begins after each asking.
 
         Raises DataplaneError.
@@ -117,13 +120,13 @@ class Traffic:
             self._queued = asyncio.create_task(self._list_after(self._listing, driver))
         return await asyncio.shield(self._queued)
 
-    async def _list(self, driver: Driver) -> frozenset[str]:
+    async def _list(self, driver: Driver) -> frozenset[HeardChild]:
         try:
             return self.update(await driver.list_sas())
         finally:
             self._listing = None
 
-    async def _list_after(self, before: asyncio.Task[frozenset[str]], driver: Driver) -> frozenset[str]:
+    async def _list_after(self, before: asyncio.Task[frozenset[HeardChild]], driver: Driver) -> frozenset[HeardChild]:
         await asyncio.wait([before])
         self._listing, self._queued = self._queued, None
         return await self._list(driver)

@@ -157,14 +157,16 @@ def check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
     assert sa.tunnel is not None
     hub, tunnel_id = sa.core.hub, sa.tunnel.config.id
     owner = hub.protected_by_other(
+        tunnel_id,
         ranges.policies(
             tunnel_id=tunnel_id,
-            reqid=hub.reqid(tunnel_id, config.name, slot),
+            reqid=hub.reqid(tunnel_id, config.name, sa.tunnel.slot(slot)),
             local_address=sa.path.local_address,
             remote_address=sa.path.remote_address,
             local_ts=pair[:1],
             remote_ts=pair[1:],
-        )
+        ),
+        sa.tunnel.slot(slot),
     )
     if owner is not None:
         raise PeerError(
