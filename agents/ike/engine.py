@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from agents.contract import algorithms
 from agents.contract.config import GatewayDocument, Tunnel
 from agents.contract.psk import PresharedKeys
 from agents.contract.secret import Secret
 from agents.contract.status import ExchangeCounters, TunnelStatus
 from agents.dataplane.base import Features
 from agents.ike.credentials import Credentials
+from agents.ike.crypto import dh
 from agents.ike.errors import LocalError, WireError
 from agents.ike.fallback import Turns
 from agents.ike.hub import Hub
@@ -76,6 +78,8 @@ class Engine:
             return psk or old.ppk(before.ppk) != new.ppk(after.ppk)
 
         wanted = {tunnel.id: tunnel for tunnel in document.tunnels}
+        for slug in {each.group for tunnel in document.tunnels for each in tunnel.ike.proposals}:
+            dh.prepare(algorithms.KEY_EXCHANGE[slug])
         self.hub.name_tunnels({tunnel.id: tunnel.name for tunnel in document.tunnels})
         by_v1 = {tunnel_id: each for tunnel_id, each in wanted.items() if each.version.allows_v1}
         if by_v1 and self.v1 is None:
