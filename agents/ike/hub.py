@@ -80,6 +80,8 @@ class Hub:
         self.agenda = Agenda()
         self.subject: Reactor | None = None
         self.esp_spis: set[int] = set()
+        self.reserved_spis: frozenset[int] = frozenset()
+        """Inbound SPIs of SAs with manual keys."""
         self.cpis: set[int] = set()
         self.installs: dict[int, tuple[Reactor, InstallContinuation]] = {}
         self.tunnel_names: Mapping[str, str] = {}
@@ -161,10 +163,10 @@ class Hub:
     # --- numbers
 
     def new_esp_spi(self) -> int:
-        """Return an inbound SPI above the reserved ones (RFC 4303 section 2.1) that no other child has."""
+        """Return an inbound SPI above the reserved ones (RFC 4303 section 2.1) that is nobody else's."""
         while True:
             spi = int.from_bytes(self.entropy.octets(4), "big")
-            if spi > 255 and spi not in self.esp_spis:
+            if spi > 255 and spi not in self.esp_spis and spi not in self.reserved_spis:
                 self.esp_spis.add(spi)
                 return spi
 
