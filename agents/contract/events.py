@@ -269,6 +269,11 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("esp.no-sa", _I, "ESP packets for an SPI that does not exist", "", ""),
     ("esp.malformed", _W, "Malformed ESP packets", "", ""),
     ("esp.policy", _W, "Decrypted packets outside the traffic selectors dropped", "Mirror the protected networks on both ends.", ""),
+    # Manual keys (FEATURES A14d)
+    ("manual.up", _I, "The SAs of a tunnel with manual keys stand", "", ""),
+    ("manual.down", _W, "The SAs of a tunnel with manual keys are gone", "", ""),
+    ("manual.install-failed", _E, "An SA with manual keys could not be installed", "See the reason; check which data plane the gateway uses.", "manual_tunnels.children"),
+    ("manual.reinstalled", _I, "SAs with manual keys were installed anew", "", ""),
     # The agent
     ("agent.started", _I, "Agent started", "", ""),
     ("agent.enrolled", _I, "Gateway enrolled", "", ""),

@@ -9,14 +9,14 @@ peer sends makes an input raise.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agents.contract import algorithms
 from agents.contract.config import GatewayDocument, Tunnel
 from agents.contract.psk import PresharedKeys
 from agents.contract.secret import Secret
 from agents.contract.status import ExchangeCounters, TunnelStatus
-from agents.dataplane.base import Features
+from agents.dataplane.base import Features, PolicySpec
 from agents.ike.credentials import Credentials
 from agents.ike.crypto import dh
 from agents.ike.errors import LocalError, WireError
@@ -80,7 +80,9 @@ class Engine:
         wanted = {tunnel.id: tunnel for tunnel in document.tunnels}
         for slug in {each.group for tunnel in document.tunnels for each in tunnel.ike.proposals}:
             dh.prepare(algorithms.KEY_EXCHANGE[slug])
-        self.hub.name_tunnels({tunnel.id: tunnel.name for tunnel in document.tunnels})
+        manual = {tunnel.id: tunnel.name for tunnel in document.manual_tunnels}
+        self.hub.name_tunnels({tunnel.id: tunnel.name for tunnel in document.tunnels} | manual)
+        self.hub.reserved_spis = frozenset(spi for each in document.manual_tunnels for _, spi in each.inbound_spis())
         by_v1 = {tunnel_id: each for tunnel_id, each in wanted.items() if each.version.allows_v1}
         if by_v1 and self.v1 is None:
             self.v1 = self._machines["v1"] = MachineV1(self.hub, self.turns, self.limits)
@@ -256,6 +258,23 @@ class Engine:
                 for each in (tunnel, *tunnel.peers):
                     each.data_plane_lost(now)
         self.hub.settle(now)
+
+    # --- what tunnels with manual keys share with those that are negotiated
+
+    def reqid(self, tunnel_id: str, child: str) -> int:
+        """Return the reqid of a child of a tunnel of the document. Raises LocalError when all are taken."""
+        return self.hub.reqid(tunnel_id, child, 0)
+
+    def claim(self, policies: Sequence[PolicySpec]) -> str | None:
+        """Take traffic for a child with manual keys. Returns who has it where another does; then none is taken."""
+        owner = self.hub.protected_by_other(policies)
+        if owner is None:
+            self.hub.protected.add(policies)
+        return owner
+
+    def release(self, policies: Sequence[PolicySpec]) -> None:
+        """Give back what :meth:`claim` took."""
+        self.hub.protected.remove(policies)
 
     # --- inside
 

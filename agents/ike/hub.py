@@ -81,6 +81,8 @@ class Hub:
         self.agenda = Agenda()
         self.subject: Reactor | None = None
         self.esp_spis: set[int] = set()
+        self.reserved_spis: frozenset[int] = frozenset()
+        """Inbound SPIs of SAs with manual keys."""
         self.cpis: set[int] = set()
         self.installs: dict[int, tuple[Reactor, InstallContinuation]] = {}
         self.peer_numbers = PeerNumbers()
@@ -168,10 +170,10 @@ class Hub:
     # --- numbers
 
     def new_esp_spi(self) -> int:
-        """Return an inbound SPI above the reserved ones (RFC 4303 section 2.1) that no other child has."""
+        """Return an inbound SPI above the reserved ones (RFC 4303 section 2.1) that is nobody else's."""
         while True:
             spi = int.from_bytes(self.entropy.octets(4), "big")
-            if spi > 255 and spi not in self.esp_spis:
+            if spi > 255 and spi not in self.esp_spis and spi not in self.reserved_spis:
                 self.esp_spis.add(spi)
                 return spi
 
@@ -219,11 +221,12 @@ class Hub:
 
     # --- children in the data plane
 
-    def protected_by_other(self, tunnel_id: str, policies: Sequence[PolicySpec], slot: int) -> str | None:
+    def protected_by_other(self, policies: Sequence[PolicySpec], slot: int = 0) -> str | None:
         """Return the name of a tunnel one of whose children protects this traffic with another reqid.
 
         That of a peer of an on-demand tunnel must not even overlap with another peer's. ``slot`` is the child's.
         """
+        tunnel_id = policies[0].tunnel_id
         if slot >= SLOTS and self._another_peers(tunnel_id, policies, slot // SLOTS):
             return f"another peer of tunnel {self.tunnel_names.get(tunnel_id, tunnel_id)}"
         if self.features is not None and self.features.driver == _LINK_PER_TUNNEL:

@@ -157,7 +157,6 @@ def check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
     assert sa.tunnel is not None
     hub, tunnel_id = sa.core.hub, sa.tunnel.config.id
     owner = hub.protected_by_other(
-        tunnel_id,
         ranges.policies(
             tunnel_id=tunnel_id,
             reqid=hub.reqid(tunnel_id, config.name, sa.tunnel.slot(slot)),

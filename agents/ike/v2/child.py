@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agents.contract import algorithms
 from agents.contract.config import Child, IpsecProposal, Mode
 from agents.dataplane.base import PolicySpec, SaId, SaSpec
-from agents.ike import specs
+from agents.ike import rules, specs
 from agents.ike.outputs import Path
 from agents.ike.timers import rekey_after_s
 from agents.ike.v2.keymat import derive_child_keys
@@ -182,5 +182,7 @@ def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaS
             cpi_out=agreement.cpi_out,
             local_ts=agreement.local_ts,
             remote_ts=agreement.remote_ts,
+            carriage=sa.tunnel.config.carriage,
+            rank=rules.rank(sa.tunnel.config.children, config.name),
         )
     )

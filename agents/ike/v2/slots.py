@@ -82,7 +82,6 @@ def check_free(sa: IkeSa, accepted: Accepted, slot: int) -> None:
     assert sa.tunnel is not None
     config = sa.tunnel.config
     owner = sa.core.hub.protected_by_other(
-        config.id,
         selectors.policies(
             tunnel_id=config.id,
             reqid=sa.core.hub.reqid(config.id, accepted.config.name, sa.tunnel.slot(slot)),
