@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from agents.contract.status import QueueStatus
 from agents.dataplane.base import TunnelLink
 from agents.dataplane.userspace.engine import Burst, Engine
 from agents.dataplane.userspace.ip import MalformedPacket
@@ -194,6 +195,10 @@ class Datapath:
             self._on_notice()
 
     # State
+
+    def queues(self) -> dict[str, tuple[QueueStatus, ...]]:
+        """Return the queues of the links that have several: none here, every link has one."""
+        return {}
 
     def counters(self) -> dict[str, int]:
         """Return dropped packets by where and why, since the process started."""

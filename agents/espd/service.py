@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.errors import DocumentError
-from agents.contract.status import ComponentHealth
+from agents.contract.status import ComponentHealth, NamedCount
 from agents.dataplane.base import DataplaneError, Features, PolicySpec, SaId, SaSpec, TunnelLink, UdpEncapsulation
 from agents.dataplane.plain import IkeDatagram, PathLimit, features_to_plain, notice_to_plain
 from agents.dataplane.userspace.sadb import path_of
@@ -63,6 +63,8 @@ class Service:
             "update_mapping": self._update_mapping,
             "list_sas": self._list_sas,
             "list_policies": self._list_policies,
+            "queues": self._queues,
+            "counts": self._counts,
             "bind": self._bind,
             "send_ike": self._send_ike,
             "keep_alive": self._keep_alive,
@@ -211,6 +213,13 @@ class Service:
 
     def _list_policies(self, _params: dict[str, Any]) -> dict[str, Any]:
         return {"policies": to_plain(self._datapath.engine.list_policies())}
+
+    def _queues(self, _params: dict[str, Any]) -> dict[str, Any]:
+        return {"queues": to_plain(self._datapath.queues())}
+
+    def _counts(self, _params: dict[str, Any]) -> dict[str, Any]:
+        counted = self._datapath.counters().items()
+        return {"counts": to_plain([NamedCount(name=name, count=count) for name, count in counted])}
 
     def _bind(self, params: dict[str, Any]) -> dict[str, Any]:
         addresses = params.get("addresses")

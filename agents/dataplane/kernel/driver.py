@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agents.contract.config import Mode
-from agents.contract.status import Rejections
+from agents.contract.status import NamedCount, QueueStatus, Rejections
 from agents.dataplane.base import (
     DataplaneError,
     Direction,
@@ -224,6 +224,14 @@ class KernelDriver:
             elif direction == rows.POLICY_IN and (rows.POLICY_FORWARD, selector) in rest:
                 found.append(rows.unknown_policy(Direction.IN, row))
         return tuple(found)
+
+    async def queues(self) -> Mapping[str, tuple[QueueStatus, ...]]:
+        """Return nothing: this driver makes no links, so no tunnel has queues."""
+        return {}
+
+    async def counts(self) -> tuple[NamedCount, ...]:
+        """Return nothing: this driver counts by SA only."""
+        return ()
 
     async def notices(self) -> AsyncIterator[Notice]:
         """Yield what the kernel says of our rows, until :meth:`close`."""

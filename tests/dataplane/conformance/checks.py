@@ -284,6 +284,17 @@ async def a_closed_driver_refuses_and_can_be_opened_again(site: Site) -> None:
     await an_open_driver_is_empty(site)
 
 
+async def a_tunnel_with_one_queue_has_none_to_show(site: Site) -> None:
+    assert not (await site.driver.queues()).get(TUNNEL)
+
+
+async def counts_have_a_name_each_and_only_grow(site: Site) -> None:
+    before = {row.name: row.count for row in await site.driver.counts()}
+    rows = await site.driver.counts()
+    assert len({row.name for row in rows}) == len(rows)
+    assert all(row.count >= before.get(row.name, 0) for row in rows)
+
+
 # State, where something real is behind it
 
 
@@ -477,6 +488,7 @@ STATE_CHECKS: Mapping[str, StateCheck] = {
         a_move_takes_an_sa_into_udp_and_out_again,
         moving_what_is_not_there_is_refused, every_suite_is_taken, what_features_leave_out_is_refused,
         opening_again_starts_empty, a_closed_driver_refuses_and_can_be_opened_again,
+        a_tunnel_with_one_queue_has_none_to_show, counts_have_a_name_each_and_only_grow,
     )
 }  # fmt: skip
 REAL_CHECKS: Mapping[str, StateCheck] = {
