@@ -25,6 +25,7 @@ from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.levels import Levels
 from agents.agentd.reconciler import Reconciler
+from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.status import StatusReporter
 from agents.contract.actions import Action, ActionResult
 from agents.contract.codec import from_plain, to_plain
@@ -51,10 +52,11 @@ class Agent:
         self.journal.adopt(gateway.gateway_id)
         self.ledger = Ledger(paths.document, gateway.gateway_id)
         self.link = IkedLink(paths.iked_socket, self.journal, self._iked_changed)
-        self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, on_pass=self._moved.set)
+        self.routes = RouteLedger(database)
+        self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, self.routes, on_pass=self._moved.set)
         self._actions = Actions(database, self.ledger, self.link, self.journal)
         self.levels = Levels(self.link, paths.espd_socket)
-        self._reporter = StatusReporter(gateway.gateway_id, self.ledger, self.link, self.journal, paths)
+        self._reporter = StatusReporter(gateway.gateway_id, self.ledger, self.link, self.journal, self.routes, paths)
 
     async def run(self) -> None:
         """Follow ``iked`` and reconcile until cancelled."""

@@ -1,4 +1,4 @@
-"""The SQLite file of the journal, with what must change in the same transaction: positions and performed actions.
+"""The SQLite file of journal and route ledger, with what must change in the same transaction: positions, actions.
 
 Write-ahead log with ``synchronous=FULL``: a committed transaction survives ``kill -9`` and a power cut, so a sequence
 number that was handed out is never used for another event. A damaged file is set aside, never deleted.
@@ -19,6 +19,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (sequence INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS action (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS route (number INTEGER PRIMARY KEY, ended INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS route_ended ON route (ended, number);
 """
 _log = logging.getLogger(__name__)
 

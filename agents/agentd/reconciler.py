@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agents.agentd.errors import HostError
-from agents.agentd.host import ROUTE_PROTOCOL, Host, HostView, Route
+from agents.agentd.host import Host, HostView
 from agents.agentd.iked_link import IkedLink, IkedView
-from agents.agentd.journal import Entry, Journal
+from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.parts import ike, links, routes, sysctl
+from agents.agentd.parts.carried import carried
+from agents.agentd.route_ledger import RouteLedger
+from agents.agentd.routing import RouteKeeper
 from agents.runtime.rpc import RpcError, RpcUnavailable
 
 INTERVAL_S = 10.0
@@ -46,6 +49,7 @@ class Reconciler:
         link: IkedLink,
         journal: Journal,
         host: Host,
+        route_ledger: RouteLedger,
         *,
         interval_s: float = INTERVAL_S,
         on_pass: Callable[[], None] | None = None,
@@ -58,8 +62,7 @@ class Reconciler:
         self._on_pass = on_pass
         self._wake = asyncio.Event()
         self._passing = asyncio.Lock()
-        self._remembered: dict[str, int] = {}
-        self._owners: dict[str, str] = {}
+        self._routes = RouteKeeper(host, journal, route_ledger)
         self._settings: dict[str, str] = {}
         self.status = PassStatus()
 
@@ -120,7 +123,7 @@ class Reconciler:
             )
         host_view = await self._host.look()
         if accepted is None:
-            problems += await self._apply_routes(routes.WantedRoutes(routes={}), host_view)
+            problems += await self._routes.apply(routes.WantedRoutes(), (), host_view)
             return PassStatus(problems=tuple(problems))
         problems += await self._apply(accepted, view, host_view)
         applied = self.status.applied_generation
@@ -128,7 +131,7 @@ class Reconciler:
             applied = view.generation
             self._note_applied(accepted)
         return PassStatus(
-            applied_generation=applied, problems=tuple(dict.fromkeys(problems)), routes=self._routes_by_tunnel()
+            applied_generation=applied, problems=tuple(dict.fromkeys(problems)), routes=self._routes.by_tunnel()
         )
 
     async def _configure(self, accepted: Accepted | None, view: IkedView) -> list[str]:
@@ -145,7 +148,8 @@ class Reconciler:
 
     async def _apply(self, accepted: Accepted, view: IkedView, host_view: HostView) -> list[str]:
         document, driver = accepted.document, view.data_plane.driver or ""
-        link_plan = links.plan(document, view.tunnels, driver, host_view)
+        tunnels = carried(document, view.tunnels, driver)
+        link_plan = links.plan(tunnels, host_view)
         problems = list(link_plan.problems)
         for change in link_plan.changes:
             try:
@@ -155,10 +159,9 @@ class Reconciler:
             else:
                 text = f"{change.name} is up with MTU {change.mtu} again"
                 self._journal.append("agent.repaired", text, tunnel_id=change.tunnel_id)
-        settings = sysctl.plan(document, view.tunnels, driver, host_view, self._host.setting)
-        problems += self._apply_settings(settings)
-        wanted = routes.wanted(document, view.tunnels, driver, host_view)
-        return problems + await self._apply_routes(wanted, host_view)
+        problems += self._apply_settings(sysctl.plan(tunnels, host_view, self._host.setting))
+        wanted = routes.wanted(tunnels, routes.tables(document), host_view)
+        return problems + await self._routes.apply(wanted, tunnels, host_view)
 
     def _apply_settings(self, settings: Mapping[str, str]) -> list[str]:
         problems = []
@@ -173,50 +176,6 @@ class Reconciler:
             _log.info("%s set to %s", name, value)
             self._settings[name] = value
         return problems
-
-    async def _apply_routes(self, wanted: routes.WantedRoutes, view: HostView) -> list[str]:
-        plan = routes.plan(wanted, view, self._remembered)
-        problems, told = list(plan.problems), list[Entry]()
-        present = {route.network for route in view.routes if route.protocol == ROUTE_PROTOCOL}
-        for route in plan.remove:
-            try:
-                await self._host.remove_route(route)
-            except HostError as error:
-                problems.append(str(error))
-                continue
-            present.discard(route.network)
-            if route.network not in wanted.routes:
-                told.append(self._route_entry("agent.route-withdrawn", "withdrawn", route))
-        for route in plan.add:
-            try:
-                await self._host.add_route(route)
-            except HostError as error:
-                problems.append(str(error))
-                continue
-            present.add(route.network)
-            self._owners[route.network] = wanted.routes[route.network][0]
-            repaired = route.network in plan.repairs
-            code, done = ("agent.repaired", "put back") if repaired else ("agent.route-added", "added")
-            told.append(self._route_entry(code, done, route))
-        self._journal.append_all(told)
-        self._owners = {network: tunnel for network, (tunnel, _) in wanted.routes.items() if network in present}
-        self._remembered = {
-            network: link.index
-            for network in self._owners
-            if (link := view.link(wanted.routes[network][1].interface)) is not None
-        }
-        return problems
-
-    def _route_entry(self, code: str, done: str, route: Route) -> Entry:
-        attributes = {"network": route.network, "interface": route.interface}
-        message = f"Route to {route.network} through {route.interface} {done}"
-        return Entry(code, message, self._owners.get(route.network), attributes=attributes)
-
-    def _routes_by_tunnel(self) -> dict[str, tuple[str, ...]]:
-        found: dict[str, tuple[str, ...]] = {}
-        for network, tunnel_id in self._owners.items():
-            found[tunnel_id] = (*found.get(tunnel_id, ()), network)
-        return found
 
     def _note_applied(self, accepted: Accepted) -> None:
         generation = str(accepted.document.generation)

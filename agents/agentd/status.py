@@ -15,9 +15,11 @@ from agents.agentd.iked_link import IkedLink
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.reconciler import PassStatus
+from agents.agentd.route_ledger import RouteLedger
 from agents.contract.codec import from_plain
 from agents.contract.config import Tunnel
 from agents.contract.errors import DocumentError
+from agents.contract.manual import ManualTunnel
 from agents.contract.status import (
     ChildStatus,
     ComponentHealth,
@@ -41,11 +43,14 @@ _ESPD_TIMEOUT_S = 2.0
 class StatusReporter:
     """Answers "how is this gateway" afresh each time."""
 
-    def __init__(self, gateway_id: str, ledger: Ledger, link: IkedLink, journal: Journal, paths: Paths) -> None:
+    def __init__(
+        self, gateway_id: str, ledger: Ledger, link: IkedLink, journal: Journal, routes: RouteLedger, paths: Paths
+    ) -> None:
         self._gateway_id = gateway_id
         self._ledger = ledger
         self._link = link
         self._journal = journal
+        self._routes = routes
         self._espd_socket = paths.espd_socket
         self._keys = KeyFolder(paths.keys)
         self._certificates: tuple[str, Certificates] = ("", Certificates())
@@ -56,7 +61,9 @@ class StatusReporter:
         await self._link.refresh()
         espd = await espd_health(self._espd_socket)
         accepted, view = self._ledger.current, self._link.view
-        tunnels = accepted.document.tunnels if accepted is not None else ()
+        tunnels: tuple[Tunnel | ManualTunnel, ...] = ()
+        if accepted is not None:
+            tunnels = (*accepted.document.tunnels, *accepted.document.manual_tunnels)
         return GatewayStatus(
             gateway_id=self._gateway_id,
             agent_version=VERSION,
@@ -71,6 +78,7 @@ class StatusReporter:
             components=(self._own_health(), *self._iked_health(), espd),
             tunnels=tuple(self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ())) for tunnel in tunnels),
             exchanges=view.exchanges if view is not None else (),
+            route_ledger=self._routes.lines(),
             last_event=self._journal.last,
         )
 
@@ -87,7 +95,7 @@ class StatusReporter:
         found = documents.problems(self._certificates[1], self._keys, now)
         return [each.sentence for each in found]
 
-    def _tunnel(self, tunnel: Tunnel, routes: tuple[str, ...]) -> TunnelStatus:
+    def _tunnel(self, tunnel: Tunnel | ManualTunnel, routes: tuple[str, ...]) -> TunnelStatus:
         view = self._link.view
         if view is not None and tunnel.id in view.tunnels:
             return dataclasses.replace(view.tunnels[tunnel.id], routes=routes)
@@ -104,6 +112,7 @@ class StatusReporter:
             step=reason if view is not None and tunnel.enabled else None,
             children=tuple(ChildStatus(name=child.name, up=False) for child in tunnel.children),
             routes=routes,
+            kind="manual" if isinstance(tunnel, ManualTunnel) else str(tunnel.kind),
         )
 
     def _own_health(self) -> ComponentHealth:
