@@ -20,12 +20,13 @@ from agents.agentd.database import Database
 from agents.agentd.errors import ConflictError, InvalidError, OutdatedError
 from agents.agentd.host import Host, LinuxHost
 from agents.agentd.identity import GatewayIdentity
-from agents.agentd.iked_link import IkedLink
+from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.levels import Levels
 from agents.agentd.reconciler import Reconciler
 from agents.agentd.status import StatusReporter
+from agents.agentd.totals import Totals
 from agents.contract.actions import Action, ActionResult
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.config import GatewayDocument
@@ -52,9 +53,11 @@ class Agent:
         self.ledger = Ledger(paths.document, gateway.gateway_id)
         self.link = IkedLink(paths.iked_socket, self.journal, self._iked_changed)
         self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, on_pass=self._moved.set)
+        self.totals = Totals(database)
+        self.link.on_view = self._count
         self._actions = Actions(database, self.ledger, self.link, self.journal)
         self.levels = Levels(self.link, paths.espd_socket)
-        self._reporter = StatusReporter(gateway.gateway_id, self.ledger, self.link, self.journal, paths)
+        self._reporter = StatusReporter(gateway.gateway_id, self.ledger, self.link, self.journal, paths, self.totals)
 
     async def run(self) -> None:
         """Follow ``iked`` and reconcile until cancelled."""
@@ -110,6 +113,13 @@ class Agent:
             await self._moved.wait()
             self._moved.clear()
             await server.notify("changed", {})
+
+    def _count(self, view: IkedView, boot_id: str) -> None:
+        self.totals.take(view, boot_id)
+        if (accepted := self.ledger.current) is not None:
+            document = accepted.document
+            ids = {tunnel.id for tunnel in document.tunnels} | {tunnel.id for tunnel in document.manual_tunnels}
+            self.totals.keep(ids)
 
     def _iked_changed(self) -> None:
         self._moved.set()
@@ -172,6 +182,7 @@ async def serve(paths: Paths, listen: tuple[str, int] | None, *, on_ready: Calla
         stack.callback(database.close)
         host = await stack.enter_async_context(LinuxHost())
         agent = Agent(gateway, paths, host, database)
+        stack.callback(agent.totals.save)
         server = await stack.enter_async_context(Server(paths.agentd_socket, handlers(agent)))
         api = await stack.enter_async_context(Api(gateway, agent, agent.journal, address, port))
         _tell_enrolment(agent.journal, gateway)

@@ -268,6 +268,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("esp.no-sa", _I, "ESP packets for an SPI that does not exist", "", ""),
     ("esp.malformed", _W, "Malformed ESP packets", "", ""),
     ("esp.policy", _W, "Decrypted packets outside the traffic selectors dropped", "Mirror the protected networks on both ends.", ""),
+    ("esp.mode", _W, "Packets in the other encapsulation mode dropped", "Set the same mode, tunnel or transport, on both ends.", ""),
     # The agent
     ("agent.started", _I, "Agent started", "", ""),
     ("agent.enrolled", _I, "Gateway enrolled", "", ""),
@@ -283,6 +284,9 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("agent.route-added", _I, "Route added", "", ""),
     ("agent.route-withdrawn", _I, "Route withdrawn", "", ""),
     ("agent.action", _I, "Action performed", "", ""),
+    ("agent.capture-started", _I, "Packet capture started", "", ""),
+    ("agent.capture-ended", _I, "Packet capture ended", "", ""),
+    ("agent.capture-read", _I, "Packet capture read by the console", "", ""),
 )  # fmt: skip
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
