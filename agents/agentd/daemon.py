@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from agents.agentd import applicable, identity, packets
+from agents.agentd import applicable, identity
 from agents.agentd.actions import Actions, UnknownTunnelError
 from agents.agentd.api import Api
 from agents.agentd.database import Database
@@ -46,7 +46,6 @@ class Agent:
 
     def __init__(self, gateway: GatewayIdentity, paths: Paths, host: Host, database: Database) -> None:
         self._host = host
-        self._espd_socket = paths.espd_socket
         self._moved = asyncio.Event()
         self.journal = Journal(database, on_growth=self._moved.set)
         self.journal.adopt(gateway.gateway_id)
@@ -97,16 +96,6 @@ class Agent:
         """Perform an action once; raises :class:`UnknownTunnelError`."""
         return await self._actions.perform(action)
 
-    async def counters(self) -> dict[str, dict[str, int] | None]:
-        """Return how often each event happened in ``iked`` and how many packets were dropped; None for unknown."""
-        await self.link.refresh()
-        view = self.link.view
-        driver = view.data_plane.driver if view is not None else None
-        return {
-            "events": dict(view.counters) if view is not None else None,
-            "dropped": await packets.dropped(driver, self._espd_socket),
-        }
-
     async def tell(self, server: Server) -> None:
         """Notify the local socket's connections whenever status or events moved, until cancelled."""
         while True:
@@ -153,9 +142,6 @@ def handlers(agent: Agent) -> dict[str, Handler]:
         outcome = await agent.reconciler.reconcile()
         return {"applied_generation": outcome.applied_generation, "problems": list(outcome.problems)}
 
-    async def counters(_params: dict[str, Any], _connection: Connection) -> Any:
-        return await agent.counters()
-
     async def log_level(params: dict[str, Any], _connection: Connection) -> Any:
         return await agent.levels.answer(params)
 
@@ -164,7 +150,6 @@ def handlers(agent: Agent) -> dict[str, Handler]:
         "events": events,
         "action": action,
         "reconcile": reconcile,
-        "counters": counters,
         "log_level": log_level,
     }
 
