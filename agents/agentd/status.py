@@ -16,6 +16,7 @@ from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.reconciler import PassStatus
 from agents.agentd.route_ledger import RouteLedger
+from agents.agentd.totals import Totals
 from agents.contract.codec import from_plain
 from agents.contract.config import Tunnel
 from agents.contract.errors import DocumentError
@@ -44,13 +45,22 @@ class StatusReporter:
     """Answers "how is this gateway" afresh each time."""
 
     def __init__(
-        self, gateway_id: str, ledger: Ledger, link: IkedLink, journal: Journal, routes: RouteLedger, paths: Paths
+        self,
+        gateway_id: str,
+        ledger: Ledger,
+        link: IkedLink,
+        journal: Journal,
+        paths: Paths,
+        *,
+        routes: RouteLedger,
+        totals: Totals,
     ) -> None:
         self._gateway_id = gateway_id
         self._ledger = ledger
         self._link = link
         self._journal = journal
         self._routes = routes
+        self._totals = totals
         self._espd_socket = paths.espd_socket
         self._keys = KeyFolder(paths.keys)
         self._certificates: tuple[str, Certificates] = ("", Certificates())
@@ -76,10 +86,14 @@ class StatusReporter:
             problems=(*last_pass.problems, *self._credential_problems(accepted)),
             data_plane=view.data_plane if view is not None else DataPlaneStatus(reason=self._link.away_reason),
             components=(self._own_health(), *self._iked_health(), espd),
-            tunnels=tuple(self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ())) for tunnel in tunnels),
+            tunnels=tuple(
+                self._totals.total(self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ()))) for tunnel in tunnels
+            ),
             exchanges=view.exchanges if view is not None else (),
             route_ledger=self._routes.lines(),
+            data_plane_counts=view.data_plane_counts if view is not None else (),
             last_event=self._journal.last,
+            ipsec_counts=self._totals.ipsec(),
         )
 
     def _credential_problems(self, accepted: Accepted | None) -> list[str]:

@@ -269,6 +269,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("esp.no-sa", _I, "ESP packets for an SPI that does not exist", "", ""),
     ("esp.malformed", _W, "Malformed ESP packets", "", ""),
     ("esp.policy", _W, "Decrypted packets outside the traffic selectors dropped", "Mirror the protected networks on both ends.", ""),
+    ("esp.mode", _W, "Packets in the other encapsulation mode dropped", "Set the same mode, tunnel or transport, on both ends.", ""),
     # Manual keys (FEATURES A14d)
     ("manual.up", _I, "The SAs of a tunnel with manual keys stand", "", ""),
     ("manual.down", _W, "The SAs of a tunnel with manual keys are gone", "", ""),
@@ -290,6 +291,9 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("agent.route-withdrawn", _I, "Route withdrawn", "", ""),
     ("agent.route-moved", _W, "Traffic to a network moved to another tunnel", "See why in the event; when the preferred tunnel is back, traffic goes back by itself.", ""),
     ("agent.action", _I, "Action performed", "", ""),
+    ("agent.capture-started", _I, "Packet capture started", "", ""),
+    ("agent.capture-ended", _I, "Packet capture ended", "", ""),
+    ("agent.capture-read", _I, "Packet capture read by the console", "", ""),
 )  # fmt: skip
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
