@@ -268,6 +268,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("esp.no-sa", _I, "ESP packets for an SPI that does not exist", "", ""),
     ("esp.malformed", _W, "Malformed ESP packets", "", ""),
     ("esp.policy", _W, "Decrypted packets outside the traffic selectors dropped", "Mirror the protected networks on both ends.", ""),
+    ("esp.mode", _W, "Packets in the other encapsulation mode dropped", "Set the same mode, tunnel or transport, on both ends.", ""),
     # The agent
     ("agent.started", _I, "Agent started", "", ""),
     ("agent.enrolled", _I, "Gateway enrolled", "", ""),

@@ -1,8 +1,7 @@
 """The link of each tunnel: its name and the largest inner packet that fits the path.
 
-The MTU is that of the route to the peer less the worst overhead of the tunnel's ESP suites: outer IP header, UDP header
-(a NAT may appear at any time, so it is always counted), ESP header, IV, padding to the block, pad length, next header
-and ICV (RFC 4303 section 2). ``mtu`` of the document wins over it.
+The MTU is that of the route to the peer less the worst overhead of the tunnel's suites. The UDP header is always
+counted where there can be one, since a NAT may appear at any time. ``mtu`` of the document wins over it.
 """
 
 from __future__ import annotations
@@ -10,20 +9,15 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from agents.contract import algorithms
-from agents.contract.config import IpsecProposal, Tunnel
+from agents.contract.config import Tunnel
 from agents.dataplane.base import TunnelLink
+from agents.dataplane.userspace.sizes import largest_payload
 
 DEFAULT_PATH_MTU = 1_500
 _LARGEST_PATH_MTU = 9_000
 _SMALLEST_MTU = {4: 576, 6: 1_280}
 _IP_MTU = 14
 _IPV6_MTU = 24
-_UDP_OCTETS = 8
-_AH_HEADER_OCTETS = 12 + 4
-"""With the most padding that IPv6's alignment asks for (RFC 4302 section 2.6)."""
-_ESP_HEADER_OCTETS = 8
-_ESP_TRAILER_OCTETS = 2
 
 
 def link_name(tunnel_id: str) -> str:
@@ -41,24 +35,20 @@ def inner_mtu(tunnel: Tunnel, outer_mtu: int) -> int:
     """Return the largest inner packet that any suite of the tunnel carries in one outer packet of ``outer_mtu``."""
     addresses = (tunnel.remote.address, *tunnel.remote.more_addresses)
     version = max(ipaddress.ip_address(each).version for each in addresses)
-    room = outer_mtu - (20 if version == 4 else 40) - _UDP_OCTETS - _ESP_HEADER_OCTETS
-    fits = min(_fits(proposal, room) for child in tunnel.children for proposal in child.proposals)
+    fits = min(
+        largest_payload(
+            outer_mtu,
+            version,
+            encryption=proposal.encryption,
+            integrity=proposal.integrity,
+            ah_integrity=proposal.ah_integrity,
+            in_udp=proposal.ah_integrity is None,
+        )
+        for child in tunnel.children
+        for proposal in child.proposals
+    )
     inner_version = max(selector.version for child in tunnel.children for selector in child.local_ts)
     return max(fits, _SMALLEST_MTU[inner_version])
-
-
-def _fits(proposal: IpsecProposal, room: int) -> int:
-    if proposal.ah_integrity is not None:
-        room -= _AH_HEADER_OCTETS + algorithms.INTEGRITY[proposal.ah_integrity].icv_octets
-    if proposal.encryption is None:
-        return room
-    encryption = algorithms.ENCRYPTION[proposal.encryption]
-    icv_octets = encryption.icv_octets
-    if proposal.integrity is not None:
-        icv_octets = algorithms.INTEGRITY[proposal.integrity].icv_octets
-    alignment = max(4, encryption.block_octets)
-    ciphertext = (room - encryption.iv_octets - icv_octets) // alignment * alignment
-    return ciphertext - _ESP_TRAILER_OCTETS
 
 
 def path_mtu(local_address: str, remote_address: str) -> int:
