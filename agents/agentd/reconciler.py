@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from agents.agentd.contexts import ContextKeeper
 from agents.agentd.errors import HostError
 from agents.agentd.host import Host, HostView
 from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
-from agents.agentd.parts import ike, links, routes, sysctl
+from agents.agentd.parts import contexts, ike, links, routes, sysctl
 from agents.agentd.parts.carried import carried
 from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.routing import RouteKeeper
@@ -62,6 +63,7 @@ class Reconciler:
         self._on_pass = on_pass
         self._wake = asyncio.Event()
         self._passing = asyncio.Lock()
+        self.contexts = ContextKeeper(host, journal)
         self._routes = RouteKeeper(host, journal, route_ledger)
         self._settings: dict[str, str] = {}
         self.status = PassStatus()
@@ -123,6 +125,7 @@ class Reconciler:
             )
         host_view = await self._host.look()
         if accepted is None:
+            host_view, problems = await self.contexts.apply((), (), host_view)
             problems += await self._routes.apply(routes.WantedRoutes(), (), host_view)
             return PassStatus(problems=tuple(problems))
         problems += await self._apply(accepted, view, host_view)
@@ -149,8 +152,9 @@ class Reconciler:
     async def _apply(self, accepted: Accepted, view: IkedView, host_view: HostView) -> list[str]:
         document, driver = accepted.document, view.data_plane.driver or ""
         tunnels = carried(document, view.tunnels, driver)
+        host_view, problems = await self.contexts.apply(document.contexts, tunnels, host_view)
         link_plan = links.plan(tunnels, host_view)
-        problems = list(link_plan.problems)
+        problems += link_plan.problems
         for change in link_plan.changes:
             try:
                 await self._host.set_link(change.name, change.mtu)
@@ -160,8 +164,10 @@ class Reconciler:
                 text = f"{change.name} is up with MTU {change.mtu} again"
                 self._journal.append("agent.repaired", text, tunnel_id=change.tunnel_id)
         problems += self._apply_settings(sysctl.plan(tunnels, host_view, self._host.setting))
-        wanted = routes.wanted(tunnels, routes.tables(document), host_view)
-        return problems + await self._routes.apply(wanted, tunnels, host_view)
+        routed, unroutable = contexts.routable(tunnels, vrfs=self.contexts.vrfs)
+        wanted = routes.wanted(routed, routes.tables(document), host_view)
+        problems += unroutable
+        return problems + await self._routes.apply(wanted, tunnels, host_view, vrfs=self.contexts.vrfs)
 
     def _apply_settings(self, settings: Mapping[str, str]) -> list[str]:
         problems = []

@@ -282,6 +282,8 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("agent.data-plane", _I, "Data plane chosen", "", ""),
     ("agent.route-added", _I, "Route added", "", ""),
     ("agent.route-withdrawn", _I, "Route withdrawn", "", ""),
+    ("agent.context-made", _I, "Routing context made", "", ""),
+    ("agent.context-removed", _I, "Routing context removed", "", ""),
     ("agent.route-moved", _W, "Traffic to a network moved to another tunnel", "See why in the event; when the preferred tunnel is back, traffic goes back by itself.", ""),
     ("agent.action", _I, "Action performed", "", ""),
 )  # fmt: skip
