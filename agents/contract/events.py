@@ -285,6 +285,8 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("agent.context-made", _I, "Routing context made", "", ""),
     ("agent.context-removed", _I, "Routing context removed", "", ""),
     ("agent.route-moved", _W, "Traffic to a network moved to another tunnel", "See why in the event; when the preferred tunnel is back, traffic goes back by itself.", ""),
+    ("agent.filter-on", _I, "Packet filter in force", "", ""),
+    ("agent.filter-off", _I, "Packet filter removed", "", ""),
     ("agent.action", _I, "Action performed", "", ""),
 )  # fmt: skip
 
