@@ -90,7 +90,7 @@ class Agent:
 
     async def status(self) -> GatewayStatus:
         """Report as of now."""
-        return await self._reporter.report(self.reconciler.status)
+        return await self._reporter.report(self.reconciler.status, await self.reconciler.filter.counts())
 
     def events(self, after: int, limit: int) -> EventPage:
         """Read the journal."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,19 +21,13 @@ async def run(commands: Sequence[Command]) -> tuple[Command, ...]:
 
     ``errno`` is ENOENT where an object is not there, or the program is not.
     """
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *("nft", "--json", "--file", "-"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-    except FileNotFoundError:
-        raise HostError("run", "nft", 0, "the program is not there: install the package nftables") from None
-    text = json.dumps({"nftables": list(commands)}).encode()
+    with os.fdopen(os.memfd_create("nft"), "w+b") as text:  # nft opens its input by name, which a socket has not
+        text.write(json.dumps({"nftables": list(commands)}).encode())
+        text.flush()
+        process = await _start(text.fileno())
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            output, problem = await process.communicate(text)
+            output, problem = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
@@ -43,3 +38,15 @@ async def run(commands: Sequence[Command]) -> tuple[Command, ...]:
         raise HostError("change", "the packet filter", errno.ENOENT if _NO_SUCH_TABLE in reason else 0, reason)
     listed: tuple[Command, ...] = tuple(json.loads(output)["nftables"]) if output.strip() else ()
     return listed
+
+
+async def _start(text: int) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *("nft", "--json", "--file", "/proc/self/fd/0"),
+            stdin=text,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except FileNotFoundError:
+        raise HostError("run", "nft", 0, "the program is not there: install the package nftables") from None

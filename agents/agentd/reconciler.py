@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agents.agentd.contexts import ContextKeeper
 from agents.agentd.errors import HostError
+from agents.agentd.filtering import FilterKeeper
 from agents.agentd.host import Host, HostView
 from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
-from agents.agentd.parts import ike, links, routes, sysctl
-from agents.agentd.parts.carried import carried
+from agents.agentd.parts import contexts, ike, links, routes, sysctl
+from agents.agentd.parts.carried import Carried, carried
 from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.routing import RouteKeeper
 from agents.runtime.rpc import RpcError, RpcUnavailable
@@ -62,6 +64,8 @@ class Reconciler:
         self._on_pass = on_pass
         self._wake = asyncio.Event()
         self._passing = asyncio.Lock()
+        self.contexts = ContextKeeper(host, journal)
+        self.filter = FilterKeeper(host, journal)
         self._routes = RouteKeeper(host, journal, route_ledger)
         self._settings: dict[str, str] = {}
         self.status = PassStatus()
@@ -112,7 +116,7 @@ class Reconciler:
         accepted = self._ledger.current
         problems: list[str] = []
         await self._link.refresh()
-        if self._link.view is not None:
+        if self._link.view is not None and accepted is not None:
             problems += await self._configure(accepted, self._link.view)
         view = self._link.view
         if view is None:
@@ -123,6 +127,9 @@ class Reconciler:
             )
         host_view = await self._host.look()
         if accepted is None:
+            problems += await self.filter.apply(False, (), host_view, kernel=False, vrfs=False)
+            host_view, in_the_way = await self.contexts.apply((), (), host_view)
+            problems += in_the_way
             problems += await self._routes.apply(routes.WantedRoutes(), (), host_view)
             return PassStatus(problems=tuple(problems))
         problems += await self._apply(accepted, view, host_view)
@@ -134,23 +141,34 @@ class Reconciler:
             applied_generation=applied, problems=tuple(dict.fromkeys(problems)), routes=self._routes.by_tunnel()
         )
 
-    async def _configure(self, accepted: Accepted | None, view: IkedView) -> list[str]:
-        if accepted is None or not ike.must_configure(accepted, view.generation, self._link.configured_digest):
+    async def _configure(self, accepted: Accepted, view: IkedView) -> list[str]:
+        if not ike.must_configure(accepted, view.generation, self._link.configured_digest):
             return []
+        tunnels = carried(accepted.document, view.tunnels, view.data_plane.driver or "")
+        problems = await self._filter(accepted, view, tunnels, await self._host.look())
         try:
             await self._link.configure(accepted)
         except RpcError as error:
-            return [f"iked refuses the configuration: {error.message}"]
+            return [*problems, f"iked refuses the configuration: {error.message}"]
         except RpcUnavailable as error:
-            return [f"iked could not be configured: {error}"]
+            return [*problems, f"iked could not be configured: {error}"]
         await self._link.refresh()
-        return []
+        return problems
+
+    async def _filter(
+        self, accepted: Accepted, view: IkedView, tunnels: Sequence[Carried], host_view: HostView
+    ) -> list[str]:
+        kernel = view.data_plane.driver == "kernel"
+        return await self.filter.apply(
+            accepted.document.packet_filter, tunnels, host_view, kernel=kernel, vrfs=self.contexts.vrfs
+        )
 
     async def _apply(self, accepted: Accepted, view: IkedView, host_view: HostView) -> list[str]:
         document, driver = accepted.document, view.data_plane.driver or ""
         tunnels = carried(document, view.tunnels, driver)
+        host_view, problems = await self.contexts.apply(document.contexts, tunnels, host_view)
         link_plan = links.plan(tunnels, host_view)
-        problems = list(link_plan.problems)
+        problems += link_plan.problems
         for change in link_plan.changes:
             try:
                 await self._host.set_link(change.name, change.mtu)
@@ -160,8 +178,11 @@ class Reconciler:
                 text = f"{change.name} is up with MTU {change.mtu} again"
                 self._journal.append("agent.repaired", text, tunnel_id=change.tunnel_id)
         problems += self._apply_settings(sysctl.plan(tunnels, host_view, self._host.setting))
-        wanted = routes.wanted(tunnels, routes.tables(document), host_view)
-        return problems + await self._routes.apply(wanted, tunnels, host_view)
+        routed, unroutable = contexts.routable(tunnels, vrfs=self.contexts.vrfs)
+        wanted = routes.wanted(routed, routes.tables(document), host_view)
+        problems += unroutable
+        problems += await self._routes.apply(wanted, tunnels, host_view, vrfs=self.contexts.vrfs)
+        return problems + await self._filter(accepted, view, tunnels, host_view)
 
     def _apply_settings(self, settings: Mapping[str, str]) -> list[str]:
         problems = []

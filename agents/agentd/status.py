@@ -9,11 +9,13 @@ import dataclasses
 import datetime
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from agents.agentd.iked_link import IkedLink
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
+from agents.agentd.parts.filter import counters_of
 from agents.agentd.reconciler import PassStatus
 from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.totals import Totals
@@ -66,8 +68,8 @@ class StatusReporter:
         self._certificates: tuple[str, Certificates] = ("", Certificates())
         self._started_at = time.time()
 
-    async def report(self, last_pass: PassStatus) -> GatewayStatus:
-        """Return the status as of now."""
+    async def report(self, last_pass: PassStatus, filtered: Mapping[str, int]) -> GatewayStatus:
+        """Return the status as of now; ``filtered`` is what each counter of the packet filter says."""
         await self._link.refresh()
         espd = await espd_health(self._espd_socket)
         accepted, view = self._ledger.current, self._link.view
@@ -87,7 +89,13 @@ class StatusReporter:
             data_plane=view.data_plane if view is not None else DataPlaneStatus(reason=self._link.away_reason),
             components=(self._own_health(), *self._iked_health(), espd),
             tunnels=tuple(
-                self._totals.total(self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ()))) for tunnel in tunnels
+                self._totals.total(
+                    dataclasses.replace(
+                        self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ())),
+                        filter=counters_of(tunnel.id, filtered),
+                    )
+                )
+                for tunnel in tunnels
             ),
             exchanges=view.exchanges if view is not None else (),
             route_ledger=self._routes.lines(),

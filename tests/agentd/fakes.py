@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -204,14 +205,34 @@ class FakeIked:
 
 
 class FakeNft:
-    """The packet filter in memory: the tables that were made, with their objects in the order they came."""
+    """Our table in memory: counters that go on, and whatever else the last transaction put there."""
 
     def __init__(self) -> None:
-        self.objects: list[nft.Command] = []
-        self.calls = 0
+        self.there = False
+        self.counters: dict[str, int] = {}
+        self.rest: list[nft.Command] = []
+        self.transactions: list[list[nft.Command]] = []
 
     def perform(self, commands: Sequence[nft.Command]) -> tuple[nft.Command, ...]:
-        self.calls += 1
+        if "list" in commands[0]:
+            if not self.there:
+                raise HostError("change", "the packet filter", errno.ENOENT, "No such file or directory")
+            counted = [{"counter": {"name": name, "packets": count}} for name, count in self.counters.items()]
+            return ({"table": {"name": "vpnconsole"}}, *counted, *self.rest)
+        self.transactions.append(list(commands))
+        self.rest = []
+        for command in commands:
+            verb, what = next(iter(command.items()))
+            kind, value = next(iter(what.items()))
+            if kind == "table":
+                self.there = verb == "add"
+                self.counters = self.counters if self.there else {}
+            elif kind == "counter" and verb == "add":
+                self.counters.setdefault(value["name"], 0)
+            elif kind == "counter":
+                del self.counters[value["name"]]
+            elif verb == "add":
+                self.rest.append(what)
         return ()
 
 
@@ -295,7 +316,8 @@ class FakeHost:
         self.view = replace(self.view, links=links)
 
     async def filter(self, commands: Sequence[nft.Command]) -> tuple[nft.Command, ...]:
-        self._write("change", "the packet filter")
+        if "list" not in commands[0]:
+            self._write("change", "the packet filter")
         return self.nft.perform(commands)
 
     def drop(self, network: str) -> None:

@@ -30,8 +30,8 @@ from agents.contract.status import (
     TunnelStatus,
 )
 from agents.contract.traffic import TrafficSelector
+from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, FakeIked, document, tunnel, up_status
-from tests.agentd.test_reconciler import Bench, eventually
 
 MANUAL_ID = "cccccccc-3333-4333-8333-333333333333"
 TUN, OTHER_TUN, MANUAL_TUN = "vpnaaaaaaaa", "vpnbbbbbbbb", "vpncccccccc"
@@ -226,19 +226,19 @@ def test_selectors_are_read_as_status_words_them() -> None:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path) -> AsyncIterator[Bench[FakeHost]]:
     made = Bench.make(tmp_path, FakeHost(VIEW))
     await made.start()
     yield made
     await made.stop()
 
 
-def laid(bench: Bench) -> list[tuple[str, str, int]]:
+def laid(bench: Bench[FakeHost]) -> list[tuple[str, str, int]]:
     ours = [route for route in bench.host.view.routes if route.protocol == 86]
     return sorted((route.network, route.interface, route.priority) for route in ours)
 
 
-async def test_traffic_moves_to_the_other_tunnel_and_back_and_both_are_told(bench: Bench) -> None:
+async def test_traffic_moves_to_the_other_tunnel_and_back_and_both_are_told(bench: Bench[FakeHost]) -> None:
     first, second = pair()
     async with FakeIked(bench.paths.iked_socket) as iked:
         await bench.agent.offer(encode(document(1, first, second)))
@@ -271,7 +271,7 @@ async def test_traffic_moves_to_the_other_tunnel_and_back_and_both_are_told(benc
         assert added[1] == f"Route to {NETWORK} through {OTHER_TUN} added; it stands by with cost 10"
 
 
-async def test_the_ledger_says_who_put_a_route_there_and_when_it_left(bench: Bench) -> None:
+async def test_the_ledger_says_who_put_a_route_there_and_when_it_left(bench: Bench[FakeHost]) -> None:
     first, second = pair()
     with_spis = replace(
         up_status(first), children=(ChildStatus(name="net", up=True, sas=(child_sa(0xC0000001, NETWORK),)),)
@@ -301,7 +301,7 @@ async def test_the_ledger_says_who_put_a_route_there_and_when_it_left(bench: Ben
         assert [each.routes for each in (await bench.agent.status()).tunnels] == [(), (NETWORK,)]
 
 
-async def test_a_route_put_back_has_a_new_line_and_a_restart_keeps_the_old_one(bench: Bench) -> None:
+async def test_a_route_put_back_has_a_new_line_and_a_restart_keeps_the_old_one(bench: Bench[FakeHost]) -> None:
     async with FakeIked(bench.paths.iked_socket) as iked:
         await bench.agent.offer(encode(document(1)))
         await iked.configured.wait()
@@ -326,7 +326,7 @@ async def test_a_route_put_back_has_a_new_line_and_a_restart_keeps_the_old_one(b
         bench.database = Database(bench.paths.journal)
 
 
-async def test_a_manual_tunnel_is_listed_and_routed(bench: Bench) -> None:
+async def test_a_manual_tunnel_is_listed_and_routed(bench: Bench[FakeHost]) -> None:
     by_hand = manual(routes=(StaticRoute(network="10.5.0.0/24"),))
     async with FakeIked(bench.paths.iked_socket) as iked:
         await bench.agent.offer(encode(document(1, manual_tunnels=(by_hand,))))
