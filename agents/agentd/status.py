@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+from agents.agentd.capture.captures import Captures
 from agents.agentd.iked_link import IkedLink
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
@@ -43,13 +44,21 @@ class StatusReporter:
     """Answers "how is this gateway" afresh each time."""
 
     def __init__(
-        self, gateway_id: str, ledger: Ledger, link: IkedLink, journal: Journal, paths: Paths, totals: Totals
+        self,
+        gateway_id: str,
+        ledger: Ledger,
+        link: IkedLink,
+        journal: Journal,
+        paths: Paths,
+        totals: Totals,
+        captures: Captures,
     ) -> None:
         self._gateway_id = gateway_id
         self._ledger = ledger
         self._link = link
         self._journal = journal
         self._totals = totals
+        self._captures = captures
         self._espd_socket = paths.espd_socket
         self._keys = KeyFolder(paths.keys)
         self._certificates: tuple[str, Certificates] = ("", Certificates())
@@ -78,6 +87,7 @@ class StatusReporter:
             ),
             exchanges=view.exchanges if view is not None else (),
             data_plane_counts=view.data_plane_counts if view is not None else (),
+            captures=self._captures.statuses(),
             last_event=self._journal.last,
             ipsec_counts=self._totals.ipsec(),
         )
