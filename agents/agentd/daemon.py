@@ -16,6 +16,9 @@ from typing import Any
 from agents.agentd import applicable, identity
 from agents.agentd.actions import Actions, UnknownTunnelError
 from agents.agentd.api import Api
+from agents.agentd.capture.captures import Captures
+from agents.agentd.capture.desk import CaptureDesk
+from agents.agentd.capture.rpc import capture_handlers
 from agents.agentd.database import Database
 from agents.agentd.errors import ConflictError, InvalidError, OutdatedError
 from agents.agentd.host import Host, LinuxHost
@@ -58,8 +61,17 @@ class Agent:
         self.link.on_view = self._count
         self._actions = Actions(database, self.ledger, self.link, self.journal)
         self.levels = Levels(self.link, paths.espd_socket)
+        captures = Captures(paths.captures, self.journal, self._moved.set)
+        self.captures = CaptureDesk(captures, self.ledger, self.link, self.journal)
         self._reporter = StatusReporter(
-            gateway.gateway_id, self.ledger, self.link, self.journal, paths, routes=self.routes, totals=self.totals
+            gateway.gateway_id,
+            self.ledger,
+            self.link,
+            self.journal,
+            paths,
+            routes=self.routes,
+            totals=self.totals,
+            captures=captures,
         )
 
     async def run(self) -> None:
@@ -113,6 +125,7 @@ class Agent:
             document = accepted.document
             ids = {tunnel.id for tunnel in document.tunnels} | {tunnel.id for tunnel in document.manual_tunnels}
             self.totals.keep(ids)
+            self.captures.captures.forget(frozenset(ids))
 
     def _iked_changed(self) -> None:
         self._moved.set()
@@ -155,6 +168,7 @@ def handlers(agent: Agent) -> dict[str, Handler]:
         "action": action,
         "reconcile": reconcile,
         "log_level": log_level,
+        **capture_handlers(agent.captures),
     }
 
 
@@ -172,6 +186,8 @@ async def serve(paths: Paths, listen: tuple[str, int] | None, *, on_ready: Calla
         host = await stack.enter_async_context(LinuxHost())
         agent = Agent(gateway, paths, host, database)
         stack.callback(agent.totals.save)
+        agent.captures.captures.open()
+        stack.callback(agent.captures.captures.close)
         server = await stack.enter_async_context(Server(paths.agentd_socket, handlers(agent)))
         api = await stack.enter_async_context(Api(gateway, agent, agent.journal, address, port))
         _tell_enrolment(agent.journal, gateway)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from agents.agentd.capture.captures import Captures
 from agents.agentd.iked_link import IkedLink
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
@@ -56,6 +57,7 @@ class StatusReporter:
         *,
         routes: RouteLedger,
         totals: Totals,
+        captures: Captures,
     ) -> None:
         self._gateway_id = gateway_id
         self._ledger = ledger
@@ -63,6 +65,7 @@ class StatusReporter:
         self._journal = journal
         self._routes = routes
         self._totals = totals
+        self._captures = captures
         self._espd_socket = paths.espd_socket
         self._keys = KeyFolder(paths.keys)
         self._certificates: tuple[str, Certificates] = ("", Certificates())
@@ -100,6 +103,7 @@ class StatusReporter:
             exchanges=view.exchanges if view is not None else (),
             route_ledger=self._routes.lines(),
             data_plane_counts=view.data_plane_counts if view is not None else (),
+            captures=self._captures.statuses(),
             last_event=self._journal.last,
             ipsec_counts=self._totals.ipsec(),
         )

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from agents.cli import ike, ipsecstat, vpn_agent
-from agents.contract.codec import to_plain
+from agents.contract.captures import CaptureRequest
+from agents.contract.codec import from_plain, to_plain
 from agents.contract.events import Event, EventPage, Severity
 from agents.contract.status import (
+    CaptureStatus,
     ChildSaStatus,
     ChildStatus,
     ComponentHealth,
@@ -115,6 +117,7 @@ class FakeAgentd:
         self.actions: list[tuple[str, str]] = []
         self.accept = True
         self.status = STATUS
+        self.captures: dict[str, CaptureStatus] = {}
         self.levels = {"agentd": "information", "iked": "information", "iked.v1": "events"}
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -157,7 +160,22 @@ class FakeAgentd:
                 self.levels[params["component"]] = params["level"]
             return {"levels": self.levels}
 
+        async def capture_start(params: dict[str, Any], _connection: Connection) -> Any:
+            request = from_plain(CaptureRequest, params)
+            status = CaptureStatus(
+                id=request.id, tunnel_id=request.tunnel_id, view=str(request.view), running=True, started_at=1_000.0
+            )
+            self.captures[request.id] = status
+            return to_plain(status)
+
+        async def capture_stop(params: dict[str, Any], _connection: Connection) -> Any:
+            if params["id"] not in self.captures:
+                raise RpcError("unknown-capture", "there is no such capture")
+            return to_plain(dataclasses.replace(self.captures[params["id"]], running=False, ended_because="stopped"))
+
         handlers = {
+            "capture_start": capture_start,
+            "capture_stop": capture_stop,
             "status": status,
             "events": events,
             "action": action,
@@ -483,3 +501,24 @@ def test_counters_are_shown_down_to_the_sas(agentd: FakeAgentd, capsys: pytest.C
     assert plain["children"]["net"]["sas"][0]["rejected"]["late"] == 3
     assert vpn(agentd, "counters", "--json") == 0
     assert json.loads(capsys.readouterr().out)["gateway"]["packets.in"] == 99
+
+
+def test_captures_are_begun_by_name_listed_and_ended(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    def capture(*words: str) -> int:
+        return vpn_agent.main(["capture", *words, "--run", str(agentd.run)])
+
+    assert capture("start", "paris-lyon", "--view", "inner", "--seconds", "5") == 0
+    ((capture_id, status),) = agentd.captures.items()
+    assert capsys.readouterr().out == f"Capture {capture_id} runs.\n"
+    assert (status.tunnel_id, status.view) == (UP.id, "inner")
+    assert capture("list") == 0
+    assert capsys.readouterr().out == "There is no capture.\n"
+    agentd.status = dataclasses.replace(STATUS, captures=(status,))
+    assert capture("list") == 0
+    assert f"{capture_id}  paris-lyon  inner  running" in capsys.readouterr().out
+    assert capture("stop", capture_id) == 0
+    assert capsys.readouterr().out == "0 packets: stopped.\n"
+    assert capture("stop", "nothing") == 1
+    assert "no such capture" in capsys.readouterr().err
+    assert capture("start", "paris-lyon", "--seconds", "0") == 1
+    assert "--seconds: must be between 1 and 600, not 0" in capsys.readouterr().err
