@@ -101,14 +101,6 @@ class SaForm(forms.Form):
         if self["stored"].value():
             field.choices = [(Keys.KEEP, "Keep the stored ones"), *field.choices]
 
-    @property
-    def lengths(self) -> list[str]:
-        """How long each key has to be, in words."""
-        values = [str(self[name].value() or "") for name in ("encryption", "integrity", "ah_integrity")]
-        octets = manual.key_octets(*values)
-        labels = {"encryption_key": "encryption", "integrity_key": "integrity", "ah_key": "AH"}
-        return [f"{labels[name]} {count} octets" for name, count in octets.items() if count]
-
     @sensitive_variables()
     def clean(self) -> dict[str, Any]:
         """Turn what was typed into keys; the text does not come back in any message."""
