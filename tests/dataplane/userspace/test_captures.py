@@ -9,8 +9,9 @@ import pytest
 
 from agents.contract.secret import Secret
 from agents.dataplane.base import Direction, UdpEncapsulation
-from agents.dataplane.userspace.engine import Arrival, Engine
+from agents.dataplane.userspace.engine import Engine
 from agents.dataplane.userspace.esp import CbcTransform, strip
+from agents.dataplane.userspace.inward import Arrival
 from tests.dataplane.userspace.values import entropy, policy, sa_spec
 from tests.vectors import ip_packets, load, needs_vectors
 
