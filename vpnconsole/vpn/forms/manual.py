@@ -84,7 +84,7 @@ class SaForm(forms.Form):
     key_encoding = forms.ChoiceField(
         label="Written as",
         required=False,
-        choices=SecretEncoding.choices,
+        choices=[(SecretEncoding.HEX, "Hexadecimal digits"), (SecretEncoding.ASCII, "ASCII text")],
         initial=SecretEncoding.HEX,
         widget=forms.RadioSelect,
     )
