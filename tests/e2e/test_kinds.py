@@ -79,7 +79,6 @@ def test_manual_keys_are_typed_refused_generated_and_shown_once(page: Page) -> N
     page.locator("[data-test=reveal]").click()
     page.locator("[data-test=confirm-yes]").click()
     expect(page.locator("[data-test=key-text]")).to_have_count(4)
-    shoot(page, "tunnel-manual-keys-shown-desktop-light")
     assert violations(page) == []
 
 
