@@ -273,7 +273,6 @@ class Shown:
 
     pair: str
     direction: str
-    sa: ManualSa
     keys: tuple[tuple[str, str], ...]
 
 
@@ -287,5 +286,12 @@ def reveal(actor: User, tunnel: Tunnel) -> list[Shown]:
         for sa in pair.manual.sas.all():
             found = [(label, sa.key(field)) for field, label in labels.items()]
             keys = tuple((label, secret.reveal().hex()) for label, secret in found if secret is not None)
-            shown.append(Shown(pair=str(pair), direction=sa.get_direction_display(), sa=sa, keys=keys))
+            shown.append(Shown(pair=str(pair), direction=_way(tunnel, sa.direction), keys=keys))
     return shown
+
+
+def _way(tunnel: Tunnel, direction: str) -> str:
+    names = [tunnel.end_a.gateway.name, tunnel.end_b.gateway.name]
+    if direction == SaDirection.BOTH:
+        return "both ways"
+    return " → ".join(names if direction == SaDirection.OUT else reversed(names))

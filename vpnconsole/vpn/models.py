@@ -550,7 +550,7 @@ class ManualSa(models.Model):
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
-        ordering = ["direction"]
+        ordering = ["-direction"]
         constraints = [models.UniqueConstraint(fields=["child", "direction"], name="manual_sa_direction_once")]
 
     def __str__(self) -> str:

@@ -84,7 +84,7 @@ class SaForm(forms.Form):
     key_encoding = forms.ChoiceField(
         label="Written as",
         required=False,
-        choices=SecretEncoding.choices,
+        choices=[(SecretEncoding.HEX, "Hexadecimal digits"), (SecretEncoding.ASCII, "ASCII text")],
         initial=SecretEncoding.HEX,
         widget=forms.RadioSelect,
     )
@@ -100,14 +100,6 @@ class SaForm(forms.Form):
         field.choices = [(Keys.GENERATE, "Generate"), (Keys.ENTER, "Enter")]
         if self["stored"].value():
             field.choices = [(Keys.KEEP, "Keep the stored ones"), *field.choices]
-
-    @property
-    def lengths(self) -> list[str]:
-        """How long each key has to be, in words."""
-        values = [str(self[name].value() or "") for name in ("encryption", "integrity", "ah_integrity")]
-        octets = manual.key_octets(*values)
-        labels = {"encryption_key": "encryption", "integrity_key": "integrity", "ah_key": "AH"}
-        return [f"{labels[name]} {count} octets" for name, count in octets.items() if count]
 
     @sensitive_variables()
     def clean(self) -> dict[str, Any]:

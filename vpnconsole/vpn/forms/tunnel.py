@@ -462,6 +462,12 @@ class TunnelForms:
         return cls.showing(main, ends, [SelectorForm.initial_of(pair) for pair in selectors], peers=peers)
 
     @property
+    def names(self) -> tuple[str, str]:
+        """What to call the ends: their gateways, or A and B before they are chosen."""
+        end_a, end_b = (self.ends[side].chosen for side in SIDES)
+        return end_a.name if end_a else "A", end_b.name if end_b else "B"
+
+    @property
     def most_manual(self) -> int:
         """How many pairs may have manual SAs."""
         return MOST_MANUAL

@@ -383,7 +383,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "ordering": ["direction"],
+                "ordering": ["-direction"],
             },
         ),
         migrations.AddField(
