@@ -85,9 +85,7 @@ class Demo:
         """Bring everything up and write ``demo.json``; raises :class:`LabError` where something does not come up."""
         self.work.open()
         self._require_free_port()
-        say(
-            "Building the lab: an internet, and around it paris, lyon, extranet, office and field with a host behind each"
-        )
+        say("Building the lab: paris, lyon, extranet, office and field around an internet, a host behind each")
         self.work.namespaces.extend(self.network.namespaces.values())
         self.network.build()
         self.work.save()
