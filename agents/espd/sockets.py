@@ -55,7 +55,7 @@ class IkeMessage:
 
 @dataclass(slots=True)
 class Batch:
-    """What one receive brought from one place: ESP packets (valid until the next receive), whole IP packets with AH,
+    """What one receive brought from one place: ESP packets, whole IP packets with AH,
     and IKE messages.
     """
 
@@ -278,10 +278,11 @@ class UdpSocket(_Socket):
         arrival = Arrival(self.address, sender[0], sender[1], traffic_class)
         if not length:
             return Batch(arrival, ())
-        view = self._buffer[:length]
-        datagrams = [view[at : at + size] for at in range(0, length, size)]
+        # One copy of all, since slices of bytes are quicker to take and to decrypt than views are.
+        octets = bytes(self._buffer[:length])
+        datagrams = [octets[at : at + size] for at in range(0, length, size)]
         # The first octet of every datagram, in one slice: none of them zero means that no marker is among them.
-        if size > 3 and length % size != 1 and 0 not in bytes(view[::size]):
+        if size > 3 and length % size != 1 and 0 not in octets[::size]:
             return Batch(arrival, datagrams)
         return _sorted(arrival, datagrams)
 
@@ -305,14 +306,14 @@ def _run_length(lengths: list[int]) -> int:
     return count
 
 
-def _sorted(arrival: Arrival, datagrams: Sequence[memoryview]) -> Batch:
+def _sorted(arrival: Arrival, datagrams: Sequence[bytes]) -> Batch:
     """Tell ESP from IKE and keepalives (RFC 3948 sections 2.2, 2.3)."""
     esp, ike = [], []
     for datagram in datagrams:
         if datagram == _KEEPALIVE:
             continue
         if datagram[:4] == NON_ESP_MARKER:
-            ike.append(IkeMessage(arrival, bytes(datagram[4:])))
+            ike.append(IkeMessage(arrival, datagram[4:]))
         else:
             esp.append(datagram)
     return Batch(arrival, esp, ike)

@@ -87,6 +87,7 @@ class PolicyDatabase:
         self._outbound: dict[str, list[Policy]] = {}
         self._inbound: dict[int, list[Policy]] = {}
         self._added = 0
+        self._in_order = True
 
     def add(self, spec: PolicySpec) -> None:
         """Hold or replace a policy; raises ValueError for an impossible selector."""
@@ -109,13 +110,22 @@ class PolicyDatabase:
 
     def outbound(self, tunnel_id: str, flow: Flow) -> PolicySpec | None:
         """Return the policy that traffic entering this tunnel's link takes."""
+        self._put_in_order()
         return _first(self._outbound.get(tunnel_id, ()), flow)
 
     def inbound(self, reqid: int, flow: Flow) -> PolicySpec | None:
         """Return the policy that lets decrypted traffic of this reqid's SAs pass (section 5.2, step 4)."""
+        self._put_in_order()
         return _first(self._inbound.get(reqid, ()), flow)
 
     def _sort(self) -> None:
+        """Sort before the next look-up: thousands of tunnels come at once, and once is often enough."""
+        self._in_order = False
+
+    def _put_in_order(self) -> None:
+        if self._in_order:
+            return
+        self._in_order = True
         self._outbound.clear()
         self._inbound.clear()
         for row in sorted(self._rows.values(), key=lambda row: row.order):
