@@ -55,9 +55,7 @@ class IkeMessage:
 
 @dataclass(slots=True)
 class Batch:
-    """What one receive brought from one place: ESP packets, whole IP packets with AH,
-    and IKE messages.
-    """
+    """What one receive brought from one place: ESP packets, whole IP packets with AH, and IKE messages."""
 
     arrival: Arrival
     esp: Sequence[bytes | memoryview] = ()
