@@ -136,7 +136,7 @@ def made_again(spec: SaSpec, packet: Captured) -> bytes:
     (sealed,) = transform.seal(number, [payload], next_header)
     if not isinstance(transform, AeadTransform):
         return sealed
-    # The kernel's IV is the number under a secret mask, ours the number itself (RFC 4106 section 3.1 takes both): all of
+    # The kernel's IV is the number under a secret mask, ours the number itself (RFC 4106 section 3.1): all of
     # the packet but that is as it leaves here, and under the kernel's IV the cipher gives the kernel's text.
     head, iv = packet.payload[:8], packet.payload[8:16]
     assert (sealed[:8], len(sealed)) == (head, len(packet.payload))
