@@ -3,7 +3,7 @@
 ============================================  =====================================================================
 changed                                       consequence
 ============================================  =====================================================================
-nothing; name, mtu, add_routes, most_peers;   keep: labels, or the agent's business
+nothing; name, mtu, add_routes, most_peers;   keep: labels, the agent's business, or for those who come
 of carriage all but what follows
 more_addresses of either end                  keep: the peer is told; the SA moves off an address that is no more
 connection_type, and of ike all but           keep: takes effect from now on
@@ -80,7 +80,7 @@ _TUNNEL_FATES: dict[str, Fate] = {
     "version": Fate.REAUTHENTICATE,
     "kind": Fate.REAUTHENTICATE,
     "most_peers": Fate.KEEP,
-    "carriage": Fate.KEEP,  # looked at field by field
+    "carriage": Fate.KEEP,  # what of it is in an SA is looked at below
 }
 _CHILD_REMAKE = ("local_ts", "remote_ts", "mode")
 _CHILD_REKEY = ("proposals", "pfs_groups", "replay_window", "sequence_numbers", "ipcomp")

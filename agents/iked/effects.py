@@ -171,7 +171,7 @@ class Effects:
             for sa in (effect.inbound,) if effect.outbound_later else (effect.inbound, effect.outbound):
                 await driver.add_sa(sa)
                 done.append(sa)
-                self._traffic.started(sa, effect.inbound.spi)
+                self._traffic.started(sa, effect.inbound.spi, effect.child)
             for policy in effect.policies:
                 await driver.add_policy(policy)
                 done.append(policy)
@@ -203,7 +203,7 @@ class Effects:
         except DataplaneError as error:
             self._results.child_unusable(effect.tunnel_id, effect.inbound.spi, str(error))
         else:
-            self._traffic.started(effect.outbound, effect.inbound.spi)
+            self._traffic.started(effect.outbound, effect.inbound.spi, effect.child)
 
     async def _remove(self, effect: RemoveChild) -> None:
         gone = set(effect.sas)

@@ -92,6 +92,8 @@ class Keeper:
                 await self._runtime.poll_traffic()
                 # A listing of very many SAs takes its time: spend no more than a twentieth of it on that.
                 await asyncio.sleep(20 * (loop.time() - began))
+            else:
+                self._runtime.tell_rejections()
 
     async def close(self) -> None:
         """Take out what the data plane holds for us."""
@@ -164,7 +166,9 @@ class Keeper:
                 runtime.dataplane_lost()
         self._plane = None
         runtime.effects.detach(lost or "the data plane is being changed", for_good=False)
-        if lost:
+        if not lost:
+            runtime.traffic.ipsec.plane_changed()
+        else:
             component = {"component": "espd"}
             runtime.report(Report(code="agent.component-lost", message=f"espd: {lost}", attributes=component))
             runtime.problems["data plane"] = [lost]

@@ -1,9 +1,8 @@
 """The link of each tunnel: its name, what its packets go through, and the largest inner packet that fits the path.
 
-The MTU is that of the route to the peer less the worst overhead of the tunnel's ESP suites: outer IP header, UDP header
-(a NAT may appear at any time, so it is always counted where SAs are negotiated), ESP header, IV, padding to the block,
-pad length, next header and ICV (RFC 4303 section 2). ``mtu`` of the document wins over it. The peers of an on-demand
-tunnel are not known before they come, so there is no route to look at: Ethernet's MTU is taken.
+The MTU is that of the route to the peer less the worst overhead of the tunnel's suites. The UDP header is always
+counted where SAs are negotiated, since a NAT may appear at any time. ``mtu`` of the document wins over it. The peers of
+an on-demand tunnel are not known before they come, so there is no route to look at: Ethernet's MTU is taken.
 """
 
 from __future__ import annotations
@@ -12,23 +11,17 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
 
-from agents.contract import algorithms
 from agents.contract.carriage import Context
 from agents.contract.config import GatewayDocument, Tunnel
 from agents.contract.manual import ManualTunnel
 from agents.dataplane.base import TunnelLink
+from agents.dataplane.userspace.sizes import largest_payload
 
 DEFAULT_PATH_MTU = 1_500
 _LARGEST_PATH_MTU = 9_000
 _SMALLEST_MTU = {4: 576, 6: 1_280}
 _IP_MTU = 14
 _IPV6_MTU = 24
-_IP_OCTETS = {4: 20, 6: 40}
-_UDP_OCTETS = 8
-_AH_HEADER_OCTETS = 12 + 4
-"""With the most padding that IPv6's alignment asks for (RFC 4302 section 2.6)."""
-_ESP_HEADER_OCTETS = 8
-_ESP_TRAILER_OCTETS = 2
 
 
 def link_name(tunnel_id: str) -> str:
@@ -82,40 +75,38 @@ def inner_mtu(tunnel: Tunnel, outer_mtu: int) -> int:
     """Return the largest inner packet that any suite of the tunnel carries in one outer packet of ``outer_mtu``."""
     addresses = (tunnel.remote.address, *tunnel.remote.more_addresses)
     version = max(ipaddress.ip_address(each).version for each in addresses)
-    room = outer_mtu - _IP_OCTETS[version] - _UDP_OCTETS
-    suites = [
-        (proposal.encryption, proposal.integrity, proposal.ah_integrity)
+    fits = min(
+        largest_payload(
+            outer_mtu,
+            version,
+            encryption=proposal.encryption,
+            integrity=proposal.integrity,
+            ah_integrity=proposal.ah_integrity,
+            in_udp=proposal.ah_integrity is None,
+        )
         for child in tunnel.children
         for proposal in child.proposals
-    ]
+    )
     inner_version = max(selector.version for child in tunnel.children for selector in child.local_ts)
-    return max(min(_fits(suite, room) for suite in suites), _SMALLEST_MTU[inner_version])
+    return max(fits, _SMALLEST_MTU[inner_version])
 
 
 def manual_mtu(tunnel: ManualTunnel, outer_mtu: int) -> int:
     """The same for a tunnel with manual keys, which is never inside UDP: what leaves here has to fit."""
-    room = outer_mtu - _IP_OCTETS[ipaddress.ip_address(tunnel.remote_address).version]
-    suites = [
-        (child.outbound.encryption, child.outbound.integrity, child.outbound.ah_integrity) for child in tunnel.children
-    ]
+    version = ipaddress.ip_address(tunnel.remote_address).version
+    fits = min(
+        largest_payload(
+            outer_mtu,
+            version,
+            encryption=child.outbound.encryption,
+            integrity=child.outbound.integrity,
+            ah_integrity=child.outbound.ah_integrity,
+            in_udp=False,
+        )
+        for child in tunnel.children
+    )
     inner_version = max(child.local_ts.version for child in tunnel.children)
-    return max(min(_fits(suite, room) for suite in suites), _SMALLEST_MTU[inner_version])
-
-
-def _fits(suite: tuple[str | None, str | None, str | None], room: int) -> int:
-    """Return the largest inner packet in ``room`` octets after the outer header; a suite is as ESP and AH have it."""
-    cipher, integrity, ah_integrity = suite
-    if ah_integrity is not None:
-        room -= _AH_HEADER_OCTETS + algorithms.INTEGRITY[ah_integrity].icv_octets
-    if cipher is None:
-        return room
-    encryption = algorithms.ENCRYPTION[cipher]
-    icv_octets = encryption.icv_octets
-    if integrity is not None:
-        icv_octets = algorithms.INTEGRITY[integrity].icv_octets
-    alignment = max(4, encryption.block_octets)
-    ciphertext = (room - _ESP_HEADER_OCTETS - encryption.iv_octets - icv_octets) // alignment * alignment
-    return ciphertext - _ESP_TRAILER_OCTETS
+    return max(fits, _SMALLEST_MTU[inner_version])
 
 
 def path_mtu(local_address: str, remote_address: str) -> int:

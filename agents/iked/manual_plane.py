@@ -65,7 +65,7 @@ class InPlace:
                 for spec in bundle.sas:
                     await driver.add_sa(spec)
                     there += (spec,)
-                    self._started(spec, bundle)
+                    self._started(spec, bundle, key)
                 standing = Standing(bundle, self._clock())
             for policy in bundle.policies:
                 if policy not in kept:
@@ -86,9 +86,9 @@ class InPlace:
             await self._remove_policies(driver, standing.bundle.policies)
             await self._remove_sas(driver, standing.bundle.sas)
 
-    def _started(self, spec: SaSpec, bundle: Bundle) -> None:
+    def _started(self, spec: SaSpec, bundle: Bundle, key: Key) -> None:
         if not self.lost:
-            self._traffic.started(spec, bundle.inbound.spi)
+            self._traffic.started(spec, bundle.inbound.spi, key[1])
 
     async def _remove_sas(self, driver: Driver, specs: Sequence[SaSpec]) -> None:
         """Remove SAs, after a last look at what they counted."""

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec, assert_never
 
 from agents import __version__
@@ -20,7 +20,14 @@ from agents.contract.actions import Verb
 from agents.contract.carriage import Attachment
 from agents.contract.config import GatewayDocument
 from agents.contract.psk import PresharedKeys
-from agents.contract.status import ComponentHealth, DataPlaneStatus, ExchangeCounters, TunnelStatus
+from agents.contract.status import (
+    ComponentHealth,
+    DataPlaneStatus,
+    ExchangeCounters,
+    NamedCount,
+    QueueStatus,
+    TunnelStatus,
+)
 from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected, Repaired, TunnelLink
 from agents.dataplane.plain import IkeDatagram, PathLimit
 from agents.ike.engine import Engine
@@ -48,6 +55,7 @@ from agents.iked.entropy import OsEntropy
 from agents.iked.events import EventRing
 from agents.iked.manual import ManualTunnels
 from agents.iked.parts import Parts
+from agents.iked.rejections import Refused, RejectionReports
 from agents.iked.sockets import NAT_T_PORT, IkeSockets
 from agents.iked.status import UnixTime, report
 from agents.iked.traffic import Traffic
@@ -80,6 +88,8 @@ class Runtime:
         self._preshared_keys = PresharedKeys()
         self.events = EventRing(time.time)
         self.traffic = Traffic()
+        self._rejections = RejectionReports(self.report, self._loop.time)
+        self._data_plane_counts: tuple[NamedCount, ...] = ()
         self.sockets = IkeSockets(self.receive, self.too_big)
         self._host_addresses: frozenset[str] | None = None
         self.effects = Effects(self.traffic, self)
@@ -195,6 +205,8 @@ class Runtime:
             tunnel_id, spi_in = child
             if isinstance(notice, Expired):
                 hard = notice.hard
+                if hard:
+                    self.traffic.expired(notice.id)
                 self._give(self.engine.sa_expired, tunnel_id, spi_in, hard, now)
             else:
                 address, port = notice.address, notice.port
@@ -234,25 +246,44 @@ class Runtime:
             return
         try:
             heard = await self.traffic.refresh(driver)
+            self._data_plane_counts = await driver.counts()
         except DataplaneError as error:
             _log.warning("%s", error)
             return
+        self.traffic.ipsec.plane(self._data_plane_counts)
+        self.tell_rejections()
         now = self._loop.time()
-        for tunnel_id in heard:
-            self._give(self.engine.traffic_seen, tunnel_id, now)
+        for tunnel_id, spi_in in heard:
+            self._give(self.engine.traffic_seen, tunnel_id, now, spi_in)
         spoke = self.traffic.take_spoke()
-        for tunnel_id in spoke:
-            self._give(self.engine.traffic_sent, tunnel_id, now)
+        for tunnel_id, spi_in in spoke:
+            self._give(self.engine.traffic_sent, tunnel_id, now, spi_in)
         if heard or spoke:
             self._after_input()
+
+    def tell_rejections(self) -> None:
+        """Tell of refused packets: those just counted, and those that waited."""
+        for refused in self.traffic.take_refused():
+            self._rejections.add(refused)
+        self._rejections.flush()
 
     # What others ask
 
     async def status(self) -> tuple[TunnelStatus, ...]:
         """Return every configured tunnel, counters read anew."""
         await self.poll_traffic()
+        queues: Mapping[str, tuple[QueueStatus, ...]] = {}
+        if (driver := self.effects.driver) is not None:
+            try:
+                queues = await driver.queues()
+            except DataplaneError as error:
+                _log.warning("%s", error)
         tunnels = (*self.engine.snapshot(self._loop.time()), *self.manual.snapshot())
-        return report(tunnels, self.traffic, self._unix, self._interface)
+        return report(tunnels, self.traffic, queues, self._unix, self._interface)
+
+    def data_plane_counts(self) -> tuple[NamedCount, ...]:
+        """Return the data plane's own counters as last read; nothing without a data plane."""
+        return self._data_plane_counts if self.effects.driver is not None else ()
 
     def health(self) -> ComponentHealth:
         """Return how this process is doing."""
@@ -382,15 +413,9 @@ class Runtime:
         self._give(self.engine.psk_found, request.request_id, secret, self._loop.time())
 
     def _rejected(self, notice: Rejected) -> None:
-        child = self.traffic.child_of(notice.id) if notice.id is not None else None
-        self.report(
-            Report(
-                code=notice.code,
-                message=f"{notice.count} ESP packet{'s' if notice.count != 1 else ''} refused",
-                tunnel_id=child[0] if child is not None else None,
-                attributes={"count": str(notice.count)} | ({"spi": f"{notice.id.spi:08x}"} if notice.id else {}),
-            )
-        )
+        if notice.id is None or not self.traffic.noticed(notice.id, notice.code, notice.count):
+            self._rejections.add(Refused(code=notice.code, count=notice.count, sa=notice.id))
+        self.tell_rejections()
 
     def _interface(self, tunnel_id: str) -> str | None:
         link = self.links.get(tunnel_id)

@@ -17,7 +17,8 @@ from dataclasses import replace
 
 from agents.contract.secret import Secret
 from agents.dataplane.base import REQID_BASE, Direction, PolicySpec, SaSpec, Selector
-from agents.dataplane.userspace.engine import Arrival, Engine
+from agents.dataplane.userspace.engine import Engine
+from agents.dataplane.userspace.inward import Arrival
 
 COUNTS = (1, 100, 8_000)
 TARGET_GROWTH = 1.5

@@ -10,8 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agents.contract.config import Mode
-from agents.dataplane.base import Direction, PolicySpec, SaProtocol, Selector
+from agents.dataplane.base import Direction, PolicySpec, Selector
 from agents.dataplane.userspace.ip import Flow
 
 _ANY_PORT = (0, 65535)
@@ -91,9 +90,7 @@ class PolicyDatabase:
         self._in_order = True
 
     def add(self, spec: PolicySpec) -> None:
-        """Hold or replace a policy; raises ValueError for an impossible selector, or anything but ESP in a tunnel."""
-        if spec.mode is not Mode.TUNNEL or spec.protocols != (SaProtocol.ESP,) or spec.compressed:
-            raise ValueError("the userspace data plane carries ESP in tunnel mode only, without AH and IPComp")
+        """Hold or replace a policy; raises ValueError for an impossible selector."""
         matcher = build_matcher(spec.selector)
         self._added += 1
         order = (spec.priority, -matcher.destination_mask.bit_count(), self._added)
@@ -101,9 +98,9 @@ class PolicyDatabase:
         self._sort()
 
     def remove(self, spec: PolicySpec) -> None:
-        """Let go of the policy of this direction and selector, unless another reqid has taken it over."""
+        """Let go of the policy of this direction and selector, unless one of another kind has taken it over."""
         row = self._rows.get((spec.direction, spec.selector))
-        if row is not None and row.spec.reqid == spec.reqid:
+        if row is not None and _kind(row.spec) == _kind(spec):
             del self._rows[spec.direction, spec.selector]
             self._sort()
 
@@ -136,6 +133,10 @@ class PolicyDatabase:
                 self._outbound.setdefault(row.spec.tunnel_id, []).append(row)
             else:
                 self._inbound.setdefault(row.spec.reqid, []).append(row)
+
+
+def _kind(spec: PolicySpec) -> tuple[object, ...]:
+    return spec.reqid, spec.mode, spec.protocols, spec.compressed
 
 
 def _first(rows: Iterable[Policy], flow: Flow) -> PolicySpec | None:

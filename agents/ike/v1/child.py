@@ -161,7 +161,7 @@ def _specs(sa: IsakmpSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, 
     return specs.build(
         specs.Blueprint(
             tunnel_id=tunnel_id,
-            reqid=sa.core.hub.reqid(tunnel_id, config.name, agreement.slot),
+            reqid=sa.core.hub.reqid(tunnel_id, config.name, sa.tunnel.slot(agreement.slot)),
             path=sa.path,
             encapsulated=sa.nat.encapsulates,
             proposal=agreement.proposal,

@@ -158,7 +158,7 @@ def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaS
     return specs.build(
         specs.Blueprint(
             tunnel_id=tunnel_id,
-            reqid=sa.core.hub.reqid(tunnel_id, config.name, agreement.slot),
+            reqid=sa.core.hub.reqid(tunnel_id, config.name, sa.tunnel.slot(agreement.slot)),
             path=sa.esp_path,
             encapsulated=sa.encapsulated,
             proposal=proposal,
