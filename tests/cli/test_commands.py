@@ -114,6 +114,8 @@ class FakeAgentd:
             "events": {"child.established": 2, "child.rekeyed": 3},
             "dropped": {"in": 9, "in.integrity": 1, "in.replay": 5, "in.policy": 3, "out": 2},
         }
+        self.filtered: dict[str, Any] = {"on": False, "strangers": {"ike": None, "ipsec": None}}
+        self.contexts: list[dict[str, Any]] = []
         self.status = STATUS
         self.levels = {"agentd": "information", "iked": "information", "iked.v1": "events"}
         self._ready = threading.Event()
@@ -160,7 +162,15 @@ class FakeAgentd:
                 self.levels[params["component"]] = params["level"]
             return {"levels": self.levels}
 
+        async def filtered(_params: dict[str, Any], _connection: Connection) -> Any:
+            return self.filtered
+
+        async def contexts(_params: dict[str, Any], _connection: Connection) -> Any:
+            return {"contexts": self.contexts}
+
         handlers = {
+            "filter": filtered,
+            "contexts": contexts,
             "status": status,
             "events": events,
             "action": action,
