@@ -12,12 +12,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from agents.agentd.capture.captures import Captures
 from agents.agentd.iked_link import IkedLink
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.parts.filter import counters_of
 from agents.agentd.reconciler import PassStatus
 from agents.agentd.route_ledger import RouteLedger
+from agents.agentd.totals import Totals
 from agents.contract.codec import from_plain
 from agents.contract.config import Tunnel
 from agents.contract.errors import DocumentError
@@ -46,13 +48,24 @@ class StatusReporter:
     """Answers "how is this gateway" afresh each time."""
 
     def __init__(
-        self, gateway_id: str, ledger: Ledger, link: IkedLink, journal: Journal, routes: RouteLedger, paths: Paths
+        self,
+        gateway_id: str,
+        ledger: Ledger,
+        link: IkedLink,
+        journal: Journal,
+        paths: Paths,
+        *,
+        routes: RouteLedger,
+        totals: Totals,
+        captures: Captures,
     ) -> None:
         self._gateway_id = gateway_id
         self._ledger = ledger
         self._link = link
         self._journal = journal
         self._routes = routes
+        self._totals = totals
+        self._captures = captures
         self._espd_socket = paths.espd_socket
         self._keys = KeyFolder(paths.keys)
         self._certificates: tuple[str, Certificates] = ("", Certificates())
@@ -79,14 +92,20 @@ class StatusReporter:
             data_plane=view.data_plane if view is not None else DataPlaneStatus(reason=self._link.away_reason),
             components=(self._own_health(), *self._iked_health(), espd),
             tunnels=tuple(
-                dataclasses.replace(
-                    self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ())), filter=counters_of(tunnel.id, filtered)
+                self._totals.total(
+                    dataclasses.replace(
+                        self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ())),
+                        filter=counters_of(tunnel.id, filtered),
+                    )
                 )
                 for tunnel in tunnels
             ),
             exchanges=view.exchanges if view is not None else (),
             route_ledger=self._routes.lines(),
+            data_plane_counts=view.data_plane_counts if view is not None else (),
+            captures=self._captures.statuses(),
             last_event=self._journal.last,
+            ipsec_counts=self._totals.ipsec(),
         )
 
     def _credential_problems(self, accepted: Accepted | None) -> list[str]:

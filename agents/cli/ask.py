@@ -37,11 +37,6 @@ class Agentd:
         """Read the journal."""
         return from_plain(EventPage, await self.client.call("events", {"after": after, "limit": limit}))
 
-    async def counters(self) -> dict[str, dict[str, int] | None]:
-        """Return ``events`` and ``dropped``, each a table of counts or None where it is not known."""
-        answer: dict[str, dict[str, int] | None] = await self.client.call("counters")
-        return answer
-
     async def log_levels(self, component: str | None = None, level: str | None = None) -> dict[str, str]:
         """Return what each component logs from, after setting one where it is named."""
         params = {} if component is None else {"component": component, "level": level}
