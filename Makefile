@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 DEMO_PORT ?= 8000
 
 FUZZ_SECONDS ?= 60
+SOAK_MINUTES ?= 15
 SEEDS ?= 10000
 
 .PHONY: demo test test-fast lint types fmt bench fuzz seeds soak interop kernel-test kernel-test-qemu static setup setup-test lock clean
@@ -39,6 +40,7 @@ fuzz: $(VENV)/.dev
 
 soak: setup-test
 	$(PY) -m tests.bench.soak
+	$(PY) -m tests.bench.soak_data --minutes $(SOAK_MINUTES)
 
 seeds: $(VENV)/.dev
 	$(PY) -m tests.harness.seeds --count $(SEEDS)

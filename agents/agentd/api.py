@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import socket
 import ssl
@@ -20,12 +19,15 @@ from typing import Any, Protocol, Self
 from aiohttp import web
 
 from agents.agentd.actions import UnknownTunnelError
+from agents.agentd.answers import error_answer, json_answer, value_answer
+from agents.agentd.capture.desk import CaptureDesk
+from agents.agentd.capture.routes import CaptureRoutes
 from agents.agentd.errors import AgentError, ConflictError, InvalidError, OutdatedError
 from agents.agentd.identity import GatewayIdentity
 from agents.agentd.journal import MOST_PER_PAGE, Journal
 from agents.agentd.ledger import Accepted
 from agents.contract.actions import Action, ActionResult
-from agents.contract.codec import decode, encode
+from agents.contract.codec import decode
 from agents.contract.enrolment import CONSOLE_NAME
 from agents.contract.errors import DocumentError
 from agents.contract.events import EventPage
@@ -56,6 +58,11 @@ class Service(Protocol):
 
     async def perform(self, action: Action) -> ActionResult:
         """Perform an action or raise :class:`UnknownTunnelError`."""
+        ...
+
+    @property
+    def captures(self) -> CaptureDesk:
+        """Packet captures."""
         ...
 
 
@@ -178,11 +185,16 @@ def _application(service: Service, refusals: Refusals) -> web.Application:
     application.router.add_get("/v1/status", routes.status)
     application.router.add_get("/v1/events", routes.events)
     application.router.add_post("/v1/actions", routes.actions)
+    captures = CaptureRoutes(service.captures)
+    application.router.add_post("/v1/captures", captures.start)
+    application.router.add_post("/v1/captures/{id}/stop", captures.stop)
+    application.router.add_get("/v1/captures/{id}", captures.fetch)
+    application.router.add_delete("/v1/captures/{id}", captures.remove)
     return application
 
 
 class _Routes:
-    """The four requests: read, call, answer."""
+    """Configuration, status, events and actions: read, call, answer."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -192,28 +204,28 @@ class _Routes:
             accepted = await self._service.offer(await request.read())
         except (OutdatedError, ConflictError) as error:
             code = "generation-outdated" if isinstance(error, OutdatedError) else "generation-conflict"
-            return _error(409, code, str(error), generation=error.generation, digest=error.digest)
+            return error_answer(409, code, str(error), generation=error.generation, digest=error.digest)
         except InvalidError as error:
-            return _error(422, "invalid", error.problem, path=error.path)
-        return _json({"generation": accepted.document.generation, "digest": accepted.digest})
+            return error_answer(422, "invalid", error.problem, path=error.path)
+        return json_answer({"generation": accepted.document.generation, "digest": accepted.digest})
 
     async def status(self, _request: web.Request) -> web.Response:
-        return _value(await self._service.status())
+        return value_answer(await self._service.status())
 
     async def events(self, request: web.Request) -> web.Response:
         after = _number(request, "after", 0)
         limit = _number(request, "limit", MOST_PER_PAGE)
-        return _value(self._service.events(after, limit))
+        return value_answer(self._service.events(after, limit))
 
     async def actions(self, request: web.Request) -> web.Response:
         try:
             action = decode(Action, await request.read())
         except DocumentError as error:
-            return _error(400, "invalid", error.problem, path=error.path)
+            return error_answer(400, "invalid", error.problem, path=error.path)
         try:
-            return _value(await self._service.perform(action))
+            return value_answer(await self._service.perform(action))
         except UnknownTunnelError as error:
-            return _error(404, "unknown-tunnel", str(error))
+            return error_answer(404, "unknown-tunnel", str(error))
 
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -228,7 +240,7 @@ def _console_only(refusals: Refusals) -> Any:
         if names != [CONSOLE_NAME]:
             shown = ", ".join(names)[:200] or "no name"
             refusals.refuse(_peer(request.transport), f"its certificate is for {shown}, not for the console")
-            response = _error(403, "refused", "This certificate is not the console's.")
+            response = error_answer(403, "refused", "This certificate is not the console's.")
             response.force_close()
             return response
         return await handler(request)
@@ -242,18 +254,18 @@ async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except web.HTTPRequestEntityTooLarge:
-        return _error(400, "too-large", f"At most {MOST_OCTETS} octets.")
+        return error_answer(400, "too-large", f"At most {MOST_OCTETS} octets.")
     except web.HTTPNotFound:
-        return _error(404, "not-found", f"There is nothing at {request.path[:200]}.")
+        return error_answer(404, "not-found", f"There is nothing at {request.path[:200]}.")
     except web.HTTPMethodNotAllowed as error:
-        response = _error(405, "method-not-allowed", f"Allowed: {', '.join(sorted(error.allowed_methods))}.")
+        response = error_answer(405, "method-not-allowed", f"Allowed: {', '.join(sorted(error.allowed_methods))}.")
         response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
         return response
     except web.HTTPBadRequest as error:
-        return _error(400, "invalid", error.text or "The request cannot be read.")
+        return error_answer(400, "invalid", error.text or "The request cannot be read.")
     except AgentError as error:
         _log.error("%s %s failed: %s", request.method, request.path, error)
-        return _error(500, "internal", str(error))
+        return error_answer(500, "internal", str(error))
 
 
 def _number(request: web.Request, name: str, default: int) -> int:
@@ -261,18 +273,6 @@ def _number(request: web.Request, name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 19):
         raise web.HTTPBadRequest(text=f"{name} must be a whole number.")
     return int(text)
-
-
-def _value(value: object) -> web.Response:
-    return web.Response(body=encode(value), content_type="application/json")
-
-
-def _json(plain: dict[str, Any], status: int = 200) -> web.Response:
-    return web.Response(body=json.dumps(plain).encode(), status=status, content_type="application/json")
-
-
-def _error(status: int, error: str, message: str, **more: Any) -> web.Response:
-    return _json({"error": error, "message": message, **more}, status)
 
 
 def _listen(address: str, port: int) -> socket.socket:

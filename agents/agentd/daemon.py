@@ -13,19 +13,25 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from agents.agentd import applicable, identity, packets
+from agents.agentd import applicable, identity
 from agents.agentd.actions import Actions, UnknownTunnelError
 from agents.agentd.api import Api
+from agents.agentd.capture.captures import Captures
+from agents.agentd.capture.desk import CaptureDesk
+from agents.agentd.capture.rpc import capture_handlers
 from agents.agentd.database import Database
 from agents.agentd.errors import ConflictError, InvalidError, OutdatedError
 from agents.agentd.host import Host, LinuxHost
 from agents.agentd.identity import GatewayIdentity
-from agents.agentd.iked_link import IkedLink
+from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.levels import Levels
+from agents.agentd.parts.filter import STRANGERS
 from agents.agentd.reconciler import Reconciler
+from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.status import StatusReporter
+from agents.agentd.totals import Totals
 from agents.contract.actions import Action, ActionResult
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.config import GatewayDocument
@@ -45,16 +51,29 @@ class Agent:
 
     def __init__(self, gateway: GatewayIdentity, paths: Paths, host: Host, database: Database) -> None:
         self._host = host
-        self._espd_socket = paths.espd_socket
         self._moved = asyncio.Event()
         self.journal = Journal(database, on_growth=self._moved.set)
         self.journal.adopt(gateway.gateway_id)
         self.ledger = Ledger(paths.document, gateway.gateway_id)
         self.link = IkedLink(paths.iked_socket, self.journal, self._iked_changed)
-        self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, on_pass=self._moved.set)
+        self.routes = RouteLedger(database)
+        self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, self.routes, on_pass=self._moved.set)
+        self.totals = Totals(database)
+        self.link.on_view = self._count
         self._actions = Actions(database, self.ledger, self.link, self.journal)
         self.levels = Levels(self.link, paths.espd_socket)
-        self._reporter = StatusReporter(gateway.gateway_id, self.ledger, self.link, self.journal, paths)
+        captures = Captures(paths.captures, self.journal, self._moved.set)
+        self.captures = CaptureDesk(captures, self.ledger, self.link, self.journal)
+        self._reporter = StatusReporter(
+            gateway.gateway_id,
+            self.ledger,
+            self.link,
+            self.journal,
+            paths,
+            routes=self.routes,
+            totals=self.totals,
+            captures=captures,
+        )
 
     async def run(self) -> None:
         """Follow ``iked`` and reconcile until cancelled."""
@@ -84,7 +103,7 @@ class Agent:
 
     async def status(self) -> GatewayStatus:
         """Report as of now."""
-        return await self._reporter.report(self.reconciler.status)
+        return await self._reporter.report(self.reconciler.status, await self.reconciler.filter.counts())
 
     def events(self, after: int, limit: int) -> EventPage:
         """Read the journal."""
@@ -94,15 +113,11 @@ class Agent:
         """Perform an action once; raises :class:`UnknownTunnelError`."""
         return await self._actions.perform(action)
 
-    async def counters(self) -> dict[str, dict[str, int] | None]:
-        """Return how often each event happened in ``iked`` and how many packets were dropped; None for unknown."""
-        await self.link.refresh()
-        view = self.link.view
-        driver = view.data_plane.driver if view is not None else None
-        return {
-            "events": dict(view.counters) if view is not None else None,
-            "dropped": await packets.dropped(driver, self._espd_socket),
-        }
+    async def filtered(self) -> dict[str, Any]:
+        """Return whether the packet filter is in force and how many packets of strangers it dropped."""
+        keeper = self.reconciler.filter
+        counts = await keeper.counts()
+        return {"on": keeper.on, "strangers": {name.rpartition("-")[2]: counts.get(name) for name in STRANGERS}}
 
     async def tell(self, server: Server) -> None:
         """Notify the local socket's connections whenever status or events moved, until cancelled."""
@@ -110,6 +125,14 @@ class Agent:
             await self._moved.wait()
             self._moved.clear()
             await server.notify("changed", {})
+
+    def _count(self, view: IkedView, boot_id: str) -> None:
+        self.totals.take(view, boot_id)
+        if (accepted := self.ledger.current) is not None:
+            document = accepted.document
+            ids = {tunnel.id for tunnel in document.tunnels} | {tunnel.id for tunnel in document.manual_tunnels}
+            self.totals.keep(ids)
+            self.captures.captures.forget(frozenset(ids))
 
     def _iked_changed(self) -> None:
         self._moved.set()
@@ -143,19 +166,24 @@ def handlers(agent: Agent) -> dict[str, Handler]:
         outcome = await agent.reconciler.reconcile()
         return {"applied_generation": outcome.applied_generation, "problems": list(outcome.problems)}
 
-    async def counters(_params: dict[str, Any], _connection: Connection) -> Any:
-        return await agent.counters()
-
     async def log_level(params: dict[str, Any], _connection: Connection) -> Any:
         return await agent.levels.answer(params)
+
+    async def filtered(_params: dict[str, Any], _connection: Connection) -> Any:
+        return await agent.filtered()
+
+    async def contexts(_params: dict[str, Any], _connection: Connection) -> Any:
+        return {"contexts": list(agent.reconciler.contexts.shown)}
 
     return {
         "status": status,
         "events": events,
         "action": action,
         "reconcile": reconcile,
-        "counters": counters,
         "log_level": log_level,
+        "filter": filtered,
+        "contexts": contexts,
+        **capture_handlers(agent.captures),
     }
 
 
@@ -172,6 +200,9 @@ async def serve(paths: Paths, listen: tuple[str, int] | None, *, on_ready: Calla
         stack.callback(database.close)
         host = await stack.enter_async_context(LinuxHost())
         agent = Agent(gateway, paths, host, database)
+        stack.callback(agent.totals.save)
+        agent.captures.captures.open()
+        stack.callback(agent.captures.captures.close)
         server = await stack.enter_async_context(Server(paths.agentd_socket, handlers(agent)))
         api = await stack.enter_async_context(Api(gateway, agent, agent.journal, address, port))
         _tell_enrolment(agent.journal, gateway)

@@ -19,7 +19,7 @@ from agents.contract.actions import Verb
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.errors import DocumentError
 from agents.contract.events import Event
-from agents.contract.status import ComponentHealth, DataPlaneStatus, ExchangeCounters, TunnelStatus
+from agents.contract.status import ComponentHealth, DataPlaneStatus, ExchangeCounters, NamedCount, TunnelStatus
 from agents.runtime.rpc import Client, RpcError, RpcUnavailable
 
 FIRST_RETRY_S = 0.1
@@ -39,10 +39,16 @@ class IkedView:
     tunnels: Mapping[str, TunnelStatus]
     counters: Mapping[str, int]
     exchanges: tuple[ExchangeCounters, ...]
+    data_plane_counts: tuple[NamedCount, ...] = ()
+    ipsec_counts: tuple[NamedCount, ...] = ()
 
 
 class IkedLink:
-    """One connection at a time. ``on_change`` is called whenever status or events may have moved."""
+    """One connection at a time. ``on_change`` is called whenever status or events may have moved.
+
+    ``on_view`` is called with each view, once more with the last one when ``iked`` ends politely, and the ``boot_id``
+    that its counters are of.
+    """
 
     def __init__(self, path: Path, journal: Journal, on_change: Callable[[], None]) -> None:
         self._path = path
@@ -51,6 +57,7 @@ class IkedLink:
         self._client: Client | None = None
         self._refreshing = asyncio.Lock()
         self._seen = False
+        self.on_view: Callable[[IkedView, str], None] = lambda _view, _boot_id: None
         self.view: IkedView | None = None
         self.away_since = time.time()
         self.away_reason = "iked has not started yet"
@@ -95,6 +102,7 @@ class IkedLink:
                 return
             if client is self._client:
                 self.view = view
+                self.on_view(view, self.boot_id)
 
     async def configure(self, accepted: Accepted) -> None:
         """Hand the document over; raises :class:`RpcError` or :class:`RpcUnavailable`."""
@@ -126,9 +134,18 @@ class IkedLink:
             self._journal.append("agent.component-back", "iked is back", attributes={"component": "iked"})
         self._seen = True
         self._on_change()
-        async for method, _params in client.notifications():
+        async for method, params in client.notifications():
             if method == "changed":
                 self._on_change()
+            elif method == "last":
+                self._take_last(params)
+
+    def _take_last(self, plain: Any) -> None:
+        """``iked`` ends and says what it counted; its events of the end are still in its ring, and go with it."""
+        try:
+            self.on_view(_view(plain), self.boot_id)
+        except DocumentError as error:
+            _log.warning("iked's last report cannot be read: %s", error)
 
     def _lost(self) -> None:
         if self._client is None:
@@ -165,8 +182,14 @@ def _view(plain: Any) -> IkedView:
             tunnels={tunnel.id: tunnel for tunnel in tunnels},
             counters={str(code): int(count) for code, count in plain["counters"].items()},
             exchanges=tuple(from_plain(ExchangeCounters, each, "exchanges[]") for each in plain["exchanges"]),
+            data_plane_counts=_named(plain.get("data_plane_counts", ()), "data_plane_counts[]"),
+            ipsec_counts=_named(plain.get("ipsec_counts", ()), "ipsec_counts[]"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DocumentError):
             raise
         raise DocumentError("status", f"lacks {error}") from None
+
+
+def _named(plain: Any, path: str) -> tuple[NamedCount, ...]:
+    return tuple(from_plain(NamedCount, each, path) for each in plain)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agents.agentd.database import Database, set_fact
+from agents.agentd.database import TABLES, Database, set_fact
 from agents.contract.codec import decode, encode
 from agents.contract.events import KINDS, Event, EventPage
 
@@ -69,7 +69,7 @@ class Journal:
         """Begin anew when the machine was enrolled as another gateway: events belong to one gateway."""
         if self._database.fact("gateway_id") not in (None, gateway_id):
             with self._database.transaction() as connection:
-                for table in ("event", "fact", "action"):
+                for table in TABLES:
                     connection.execute(f"DELETE FROM {table}")  # noqa: S608 - one of the names above
             self._last = 0
         with self._database.transaction() as connection:

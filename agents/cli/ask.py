@@ -37,16 +37,21 @@ class Agentd:
         """Read the journal."""
         return from_plain(EventPage, await self.client.call("events", {"after": after, "limit": limit}))
 
-    async def counters(self) -> dict[str, dict[str, int] | None]:
-        """Return ``events`` and ``dropped``, each a table of counts or None where it is not known."""
-        answer: dict[str, dict[str, int] | None] = await self.client.call("counters")
-        return answer
-
     async def log_levels(self, component: str | None = None, level: str | None = None) -> dict[str, str]:
         """Return what each component logs from, after setting one where it is named."""
         params = {} if component is None else {"component": component, "level": level}
         levels: dict[str, str] = (await self.client.call("log_level", params))["levels"]
         return levels
+
+    async def filtered(self) -> dict[str, Any]:
+        """Return whether the packet filter is ``on`` and its counts of ``strangers``."""
+        answer: dict[str, Any] = await self.client.call("filter")
+        return answer
+
+    async def contexts(self) -> list[dict[str, Any]]:
+        """Return the routing contexts and what each is made of."""
+        answer: list[dict[str, Any]] = (await self.client.call("contexts"))["contexts"]
+        return answer
 
     async def act(self, verb: Verb, tunnel_id: str) -> ActionResult:
         """Ask for a verb, under an id of its own."""

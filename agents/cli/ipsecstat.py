@@ -1,24 +1,25 @@
-"""``ipsecstat``: the fixed report of AIX, with this agent's numbers; what is not counted is said to be not available.
+"""``ipsecstat``: the fixed report of AIX, with this agent's numbers; what nobody counts is said to be not available.
 
-After it come the IKE messages by exchange type, which AIX does not count. Packet counts are those of the tunnels
-configured now, since ``iked`` started. There is no AH, no source routing and no filter of ours, and nobody counts
-expired and deleted SAs, so those lines hold no numbers.
+After it comes what AIX does not count: refused packets by reason, the data plane's own counters under the names they
+have there, and the IKE messages by exchange type. Packets are those of all tunnels that there ever were, over restarts;
+the data plane's counters and the messages are counted since their process, or the kernel, started.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping
 
-from agents.cli.ask import Agentd, CommandError, ask, fail
+from agents.cli.ask import CommandError, ask, fail
 from agents.cli.places import take_places
 from agents.contract import algorithms
 from agents.contract.codec import to_plain
+from agents.contract.ipsecstat import rejections, statistics
 from agents.contract.status import GatewayStatus
 
 NOT_AVAILABLE = "not available"
-Counts = Mapping[str, Mapping[str, int] | None]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,54 +29,20 @@ def main(arguments: list[str] | None = None) -> int:
         if words not in ([], ["--json"]):
             print("usage: ipsecstat [--json] [--state DIR] [--run DIR]", file=sys.stderr)
             return 2
-        status, counts = ask(places.agentd_socket, _read)
+        status = ask(places.agentd_socket, lambda agentd: agentd.status())
     except CommandError as error:
         return fail("ipsecstat", error)
-    numbers = statistics(status, counts)
+    numbers = statistics(status)
     if words:
-        print(json.dumps({**numbers, "IKE messages": to_plain(status.exchanges) or None}, indent=2))
+        more = {
+            "Rejected packets": to_plain(rejections(status)),
+            "Data plane counters": {each.name: each.count for each in status.data_plane_counts},
+            "IKE messages": to_plain(status.exchanges) or None,
+        }
+        print(json.dumps({**numbers, **more}, indent=2))
     else:
         print(report(status, numbers))
     return 0
-
-
-async def _read(agentd: Agentd) -> tuple[GatewayStatus, Counts]:
-    return await agentd.status(), await agentd.counters()
-
-
-def statistics(status: GatewayStatus, counts: Counts) -> dict[str, int | None]:
-    """Return the report's numbers in its order; None is not available."""
-    events, dropped = counts.get("events"), counts.get("dropped")
-    known = status.data_plane.driver is not None
-    packets_in = sum(tunnel.counters.packets_in for tunnel in status.tunnels) if known else None
-    packets_out = sum(tunnel.counters.packets_out for tunnel in status.tunnels) if known else None
-
-    # Each negotiation and each rekey of a child puts one pair of SAs in place.
-    added = events.get("child.established", 0) + events.get("child.rekeyed", 0) if events is not None else None
-
-    def count(table: Mapping[str, int] | None, name: str) -> int | None:
-        return None if table is None else table.get(name, 0)
-
-    return {
-        "Total incoming packets": None,
-        "Incoming AH packets": None,
-        "Incoming ESP packets": packets_in,
-        "Srcrte packets allowed": None,
-        "Total outgoing packets": None,
-        "Outgoing AH packets": None,
-        "Outgoing ESP packets": packets_out,
-        "Total incoming packets dropped": count(dropped, "in"),
-        "Filter denies on input": count(dropped, "in.policy"),
-        "AH did not compute": None,
-        "ESP did not compute": count(dropped, "in.integrity"),
-        "AH replay violation": None,
-        "ESP replay violation": count(dropped, "in.replay"),
-        "Total outgoing packets dropped": count(dropped, "out"),
-        "Filter denies on output": None,
-        "Tunnel cache entries added": added,
-        "Tunnel cache entries expired": None,
-        "Tunnel cache entries deleted": None,
-    }
 
 
 def report(status: GatewayStatus, numbers: Mapping[str, int | None]) -> str:
@@ -88,6 +55,10 @@ def report(status: GatewayStatus, numbers: Mapping[str, int | None]) -> str:
     lines += [f"{row.slug.upper()} -- {row.label}" for row in algorithms.ENCRYPTION.values()]
     lines += ["", "IP Security Statistics -"]
     lines += [f"{name}: {NOT_AVAILABLE if number is None else number}" for name, number in numbers.items()]
+    lines += ["", "Rejected Packets -"]
+    lines += [f"{name}: {count}" for name, count in dataclasses.asdict(rejections(status)).items()]
+    lines += ["", "Data Plane Counters -"]
+    lines += [f"{each.name}: {each.count}" for each in status.data_plane_counts] or [NOT_AVAILABLE]
     return "\n".join([*lines, "", "IKE Messages -", *_exchanges(status)])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agents.agentd.enrol import enrol
 from agents.agentd.errors import EnrolmentError
-from agents.cli import keys, text
+from agents.cli import capture, counters, keys, network, text
 from agents.cli.ask import FAILED, Agentd, CommandError, ask, fail, find_tunnel
 from agents.contract.actions import Verb
 from agents.contract.codec import to_plain
@@ -97,7 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     levels.add_argument("level", nargs="?", choices=tuple(log_levels.LEVELS), metavar="LEVEL")
     levels.set_defaults(command=_log_level)
 
+    counters.add(commands, places, output)
+    capture.add(commands, places, output)
     keys.add(commands, places)
+    network.add(commands, places, output)
 
     version = commands.add_parser("version", help="show the version")
     version.set_defaults(command=_version)

@@ -145,6 +145,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("ike.childless-unsupported", _E, "The peer does not support IKE SAs without a child", "Choose another childless policy.", "ike.childless"),
     ("ike.childless-refused", _E, "The first child is not where the childless policy wants it", "Make the childless policies of both ends fit.", "ike.childless"),
     ("ike.unique-kept", _E, "A second IKE SA of the same peer was refused", "The unique policy keeps the first one; choose replace if the newer one is to win.", "ike.unique"),
+    ("ike.too-many-peers", _E, "An on-demand tunnel serves as many peers as it may", "Raise the most peers of the tunnel, or see which of its peers should not be there.", "most_peers"),
     ("ike.peer-refused-auth", _E, "The peer refused our authentication", "Compare identities and pre-shared key or certificates on both ends.", "preshared_keys"),
     ("ike.peer-refused-proposal", _E, "The peer accepts none of our IKE proposals", _CHECK_IKE, "ike.proposals"),
     ("ike.peer-notify", _W, "The peer reported an error", "See the notify type.", ""),
@@ -268,6 +269,12 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("esp.no-sa", _I, "ESP packets for an SPI that does not exist", "", ""),
     ("esp.malformed", _W, "Malformed ESP packets", "", ""),
     ("esp.policy", _W, "Decrypted packets outside the traffic selectors dropped", "Mirror the protected networks on both ends.", ""),
+    ("esp.mode", _W, "Packets in the other encapsulation mode dropped", "Set the same mode, tunnel or transport, on both ends.", ""),
+    # Manual keys (FEATURES A14d)
+    ("manual.up", _I, "The SAs of a tunnel with manual keys stand", "", ""),
+    ("manual.down", _W, "The SAs of a tunnel with manual keys are gone", "", ""),
+    ("manual.install-failed", _E, "An SA with manual keys could not be installed", "See the reason; check which data plane the gateway uses.", "manual_tunnels.children"),
+    ("manual.reinstalled", _I, "SAs with manual keys were installed anew", "", ""),
     # The agent
     ("agent.started", _I, "Agent started", "", ""),
     ("agent.enrolled", _I, "Gateway enrolled", "", ""),
@@ -282,7 +289,15 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("agent.data-plane", _I, "Data plane chosen", "", ""),
     ("agent.route-added", _I, "Route added", "", ""),
     ("agent.route-withdrawn", _I, "Route withdrawn", "", ""),
+    ("agent.context-made", _I, "Routing context made", "", ""),
+    ("agent.context-removed", _I, "Routing context removed", "", ""),
+    ("agent.route-moved", _W, "Traffic to a network moved to another tunnel", "See why in the event; when the preferred tunnel is back, traffic goes back by itself.", ""),
+    ("agent.filter-on", _I, "Packet filter in force", "", ""),
+    ("agent.filter-off", _I, "Packet filter removed", "", ""),
     ("agent.action", _I, "Action performed", "", ""),
+    ("agent.capture-started", _I, "Packet capture started", "", ""),
+    ("agent.capture-ended", _I, "Packet capture ended", "", ""),
+    ("agent.capture-read", _I, "Packet capture read by the console", "", ""),
 )  # fmt: skip
 
 KINDS: Mapping[str, Kind] = MappingProxyType(

@@ -1,12 +1,13 @@
 """What an agent reports of itself: ``GET /v1/status``.
 
-Counters are octets and packets of inner traffic, cumulative per tunnel across rekeys since ``boot_id`` began; times are
-Unix seconds. A value that is not known is None, never a guess.
+Counters are octets and packets of inner traffic; those of children and tunnels, rejections likewise, are cumulative
+across rekeys and restarts from schema 4 on, until then since ``boot_id`` began. Times are Unix seconds. A value that is
+not known is None, never a guess.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 STATUS_SCHEMA_VERSION = 4
@@ -111,10 +112,20 @@ class RouteRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedCount:
-    """One of the data plane's own counters, under the name that it has there."""
+    """A counter by name: one of the data plane's own, under the name that it has there, or one of IPSEC_COUNTS."""
 
     name: str
     count: int
+
+
+IPSEC_COUNTS = (
+    *("bytes.in", "bytes.out", "packets.in", "packets.out", "esp.in", "esp.out", "ah.in", "ah.out"),
+    *("dropped.in", "dropped.out", "no-sa", "out.no-policy", "sa.added", "sa.expired", "sa.deleted"),
+    *(f"{prefix}rejected.{field.name}" for prefix in ("", "esp.", "ah.") for field in fields(Rejections)),
+)
+"""The names in ``GatewayStatus.ipsec_counts``: what all tunnels that there ever were have counted, cumulative across
+restarts. ``sa.*`` are pairs of SAs. One that was never counted is absent; all are where nobody counts.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +217,8 @@ class ChildStatus:
     name: str
     up: bool
     sas: tuple[ChildSaStatus, ...] = ()
+    counters: Counters = Counters()
+    rejected: Rejections = NO_REJECTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,3 +318,4 @@ class GatewayStatus:
     data_plane_counts: tuple[NamedCount, ...] = ()
     captures: tuple[CaptureStatus, ...] = ()
     last_event: int = 0
+    ipsec_counts: tuple[NamedCount, ...] = ()

@@ -6,7 +6,7 @@ acts on exactly the SAs and policies it is told about and on no others: rows car
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -14,7 +14,7 @@ from typing import Protocol
 from agents.contract.carriage import Attachment, DfBit
 from agents.contract.config import Mode
 from agents.contract.secret import Secret
-from agents.contract.status import NO_REJECTIONS, Counters, Rejections
+from agents.contract.status import NO_REJECTIONS, Counters, NamedCount, QueueStatus, Rejections
 
 REQID_BASE = 0x56430000
 """Our reqids are ``REQID_BASE + n``, n from 1 to 65535 ("VC"): the mark of the rows we own in the kernel."""
@@ -306,6 +306,17 @@ class Driver(Protocol):
 
     async def list_policies(self) -> tuple[PolicySpec, ...]:
         """Return every policy of ours that the data plane holds (priority and ports as far as it stores them)."""
+        ...
+
+    async def queues(self) -> Mapping[str, tuple[QueueStatus, ...]]:
+        """Return the priority queues of each tunnel by its id, cumulative since its link was opened.
+
+        A tunnel with one queue is left out or has an empty tuple.
+        """
+        ...
+
+    async def counts(self) -> tuple[NamedCount, ...]:
+        """Return the data plane's own counters under its own names, cumulative since it started."""
         ...
 
     def notices(self) -> AsyncIterator[Notice]:

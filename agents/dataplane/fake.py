@@ -12,12 +12,12 @@ import dataclasses
 import errno
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from agents.contract import algorithms
 from agents.contract.config import Mode
-from agents.contract.status import Counters
+from agents.contract.status import NO_REJECTIONS, Counters, NamedCount, QueueStatus, Rejections
 from agents.dataplane.base import (
     Acquired,
     DataplaneError,
@@ -68,6 +68,9 @@ class FakeDriver:
         self.is_open = False
         self._counters: dict[SaId, Counters] = {}
         self._last_used: dict[SaId, float] = {}
+        self._rejected: dict[SaId, Rejections] = {}
+        self._queues: dict[str, tuple[QueueStatus, ...]] = {}
+        self._counts: dict[str, int] = {}
         self._failures: deque[_Failure] = deque()
         self._notices: asyncio.Queue[Notice | None] = asyncio.Queue()
 
@@ -104,14 +107,19 @@ class FakeDriver:
             self._notices.put_nowait(None)
 
     async def open_link(self, link: TunnelLink) -> None:
-        """Record the link; a repeat changes it."""
+        """Record the link; a repeat changes it, and other queues begin at nothing."""
         self._enter("open_link", link.name)
         self.links[link.tunnel_id] = link
+        if link.queues == 1:
+            self._queues.pop(link.tunnel_id, None)
+        elif len(self._queues.get(link.tunnel_id, ())) != link.queues:
+            self._queues[link.tunnel_id] = tuple(QueueStatus(queue=number) for number in range(link.queues))
 
     async def close_link(self, tunnel_id: str) -> None:
         """Forget the link."""
         self._enter("close_link", tunnel_id)
         self.links.pop(tunnel_id, None)
+        self._queues.pop(tunnel_id, None)
 
     async def add_sa(self, spec: SaSpec) -> None:
         """Record an SA; raises EEXIST when its id is taken."""
@@ -146,12 +154,15 @@ class FakeDriver:
         if sa not in self.sas:
             raise DataplaneError("update_mapping", _target(sa), errno.ESRCH, "no such SA")
         old, counters, used = self.sas[sa], self._counters[sa], self._last_used.get(sa)
+        rejected = self._rejected.get(sa)
         self._drop(sa)
         new = dataclasses.replace(old, source=source, destination=destination, encapsulation=encapsulation)
         self.sas[new.id] = new
         self._counters[new.id] = counters
         if used is not None:
             self._last_used[new.id] = used
+        if rejected is not None:
+            self._rejected[new.id] = rejected
 
     async def list_sas(self) -> tuple[SaState, ...]:
         """Return the SAs in the order they were added."""
@@ -164,6 +175,7 @@ class FakeDriver:
                 reqid=spec.reqid,
                 counters=self._counters[key],
                 last_used=self._last_used.get(key),
+                rejected=self._rejected.get(key, NO_REJECTIONS),
             )
             for key, spec in self.sas.items()
         )
@@ -172,6 +184,16 @@ class FakeDriver:
         """Return the policies in the order they were added."""
         self._enter("list_policies", "")
         return tuple(self.policies.values())
+
+    async def queues(self) -> Mapping[str, tuple[QueueStatus, ...]]:
+        """Return the queues of the links that have several, as :meth:`queue` moved them."""
+        self._enter("queues", "")
+        return dict(self._queues)
+
+    async def counts(self) -> tuple[NamedCount, ...]:
+        """Return what :meth:`count_named` counted, by name."""
+        self._enter("counts", "")
+        return tuple(NamedCount(name=name, count=count) for name, count in sorted(self._counts.items()))
 
     async def notices(self) -> AsyncIterator[Notice]:
         """Yield what the test made the data plane say, until :meth:`close`."""
@@ -194,6 +216,19 @@ class FakeDriver:
             more = Counters(packets_out=packets, bytes_out=octets)
         self._counters[sa] += more
         self._last_used[sa] = time.time() if at is None else at
+
+    def refuse(self, sa: SaId, rejections: Rejections) -> None:
+        """Let an SA refuse so many packets more; says nothing by itself (:meth:`reject`)."""
+        self._rejected[sa] = self._rejected.get(sa, NO_REJECTIONS) + rejections
+
+    def queue(self, tunnel_id: str, status: QueueStatus) -> None:
+        """Let one queue of a link that has several be as ``status`` says."""
+        rows = self._queues[tunnel_id]
+        self._queues[tunnel_id] = tuple(status if row.queue == status.queue else row for row in rows)
+
+    def count_named(self, name: str, count: int) -> None:
+        """Add to one of the data plane's own counters."""
+        self._counts[name] = self._counts.get(name, 0) + count
 
     def expire(self, sa: SaId, *, hard: bool) -> None:
         """Say that an SA reached a limit; a hard one removes it first."""
@@ -219,6 +254,7 @@ class FakeDriver:
         self.policies.clear()
         self._counters.clear()
         self._last_used.clear()
+        self._rejected.clear()
         self.say(Lost(reason=reason))
 
     def say(self, notice: Notice) -> None:
@@ -240,6 +276,7 @@ class FakeDriver:
         self.sas.pop(sa, None)
         self._counters.pop(sa, None)
         self._last_used.pop(sa, None)
+        self._rejected.pop(sa, None)
 
     def _forget(self) -> None:
         self.sas.clear()
@@ -247,6 +284,8 @@ class FakeDriver:
         self.links.clear()
         self._counters.clear()
         self._last_used.clear()
+        self._rejected.clear()
+        self._queues.clear()
 
 
 def _kind(policy: PolicySpec) -> tuple[object, ...]:

@@ -2,8 +2,9 @@
 
 Parameters carry the names of the driver methods' own parameters: ``add_sa {"spec": ...}``, ``open_link {"link": ...}``,
 ``remove_sa {"sa": ...}``, ``update_mapping {"sa", "source", "destination", "encapsulation"}``. Results are
-``list_sas -> {"sas": [...]}``, ``list_policies -> {"policies": [...]}``, ``features -> {"features": ...}`` and ``{}``
-for the rest. The notification ``notice`` is ``{"kind": "expired", ...}``, ``ike`` is that of :class:`IkeDatagram`.
+``list_sas -> {"sas": [...]}``, ``list_policies -> {"policies": [...]}``, ``queues -> {"queues": {tunnel id: [...]}}``,
+``counts -> {"counts": [...]}``, ``features -> {"features": ...}`` and ``{}`` for the rest. The notification ``notice``
+is ``{"kind": "expired", ...}``, ``ike`` is that of :class:`IkeDatagram`.
 
 Ordinary values go through :mod:`agents.contract.codec`; here is only what its strict forms do not cover.
 """

@@ -52,7 +52,11 @@ class Control:
         return {}
 
     async def status(self, _params: dict[str, Any], _connection: Connection) -> dict[str, Any]:
-        """Return tunnels, data plane, health of the whole and of its parts, counts of events and of messages."""
+        """Return :meth:`report`."""
+        return await self.report()
+
+    async def report(self) -> dict[str, Any]:
+        """Return tunnels, data plane, health of the whole and of its parts, counts of events, messages and packets."""
         runtime = self._runtime
         tunnels = await runtime.status()
         return {
@@ -63,6 +67,8 @@ class Control:
             "parts": to_plain(runtime.parts(tunnels)),
             "counters": runtime.counters(),
             "exchanges": to_plain(runtime.exchanges()),
+            "data_plane_counts": to_plain(runtime.data_plane_counts()),
+            "ipsec_counts": to_plain(runtime.traffic.ipsec.named()),
         }
 
     async def action(self, params: dict[str, Any], _connection: Connection) -> dict[str, Any]:

@@ -39,7 +39,8 @@ async def serve(paths: Paths, planes: Planes | None = None, *, stop: asyncio.Eve
 
     runtime = Runtime(paths, announce)
     keeper = Keeper(runtime, planes or Planes.of_this_machine(str(paths.espd_socket)))
-    server = rpc.Server(paths.iked_socket, Control(runtime, keeper).handlers())
+    control = Control(runtime, keeper)
+    server = rpc.Server(paths.iked_socket, control.handlers())
     async with server:
         sd_notify.ready()
         loops = [
@@ -53,6 +54,8 @@ async def serve(paths: Paths, planes: Planes | None = None, *, stop: asyncio.Eve
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         sd_notify.stopping()
         await runtime.farewell()
+        # What was counted up to the end is nowhere else: whoever keeps totals takes it now.
+        await server.notify("last", await control.report())
         for task in (*loops, stopping):
             task.cancel()
         await keeper.close()

@@ -12,15 +12,23 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec, assert_never
 
 from agents import __version__
 from agents.contract.actions import Verb
+from agents.contract.carriage import Attachment
 from agents.contract.config import GatewayDocument
 from agents.contract.psk import PresharedKeys
-from agents.contract.status import ComponentHealth, DataPlaneStatus, ExchangeCounters, TunnelStatus
-from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected, Repaired
+from agents.contract.status import (
+    ComponentHealth,
+    DataPlaneStatus,
+    ExchangeCounters,
+    NamedCount,
+    QueueStatus,
+    TunnelStatus,
+)
+from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected, Repaired, TunnelLink
 from agents.dataplane.plain import IkeDatagram, PathLimit
 from agents.ike.engine import Engine
 from agents.ike.errors import LocalError
@@ -45,8 +53,9 @@ from agents.iked.credentials.desk import Desk
 from agents.iked.effects import Effects
 from agents.iked.entropy import OsEntropy
 from agents.iked.events import EventRing
-from agents.iked.links import link_name
+from agents.iked.manual import ManualTunnels
 from agents.iked.parts import Parts
+from agents.iked.rejections import Refused, RejectionReports
 from agents.iked.sockets import NAT_T_PORT, IkeSockets
 from agents.iked.status import UnixTime, report
 from agents.iked.traffic import Traffic
@@ -79,9 +88,14 @@ class Runtime:
         self._preshared_keys = PresharedKeys()
         self.events = EventRing(time.time)
         self.traffic = Traffic()
+        self._rejections = RejectionReports(self.report, self._loop.time)
+        self._data_plane_counts: tuple[NamedCount, ...] = ()
         self.sockets = IkeSockets(self.receive, self.too_big)
         self._host_addresses: frozenset[str] | None = None
         self.effects = Effects(self.traffic, self)
+        self.manual = ManualTunnels(self, self._loop.time)
+        self.links: dict[str, TunnelLink] = {}
+        """The links that the data plane has, by tunnel."""
         self.credentials = Desk(where, self)
         self.userspace: UserspaceDriver | None = None
         self.data_plane = DataPlaneStatus(driver=None, reason="no configuration yet")
@@ -134,12 +148,15 @@ class Runtime:
         self._parts.configure(document)
         self.engine.configure(document, self._loop.time())
         self._after_input()
+        self.manual.configure(document)
         for tunnel_id in gone:
             self.traffic.forget(tunnel_id)
         self.changed()
 
     def action(self, verb: Verb, tunnel_id: str) -> None:
         """Perform a one-shot verb. Raises LocalError, for example for a tunnel that is not configured."""
+        if self.manual.action(verb, tunnel_id):
+            return
         match verb:
             case Verb.INITIATE:
                 perform = self.engine.initiate
@@ -167,6 +184,7 @@ class Runtime:
         self.effects.give_up_installs()
         self.engine.dataplane_lost(self._loop.time())
         self._after_input()
+        self.manual.lost()
         self.changed()
 
     def notice(self, notice: Notice) -> None:
@@ -175,16 +193,20 @@ class Runtime:
         if isinstance(notice, Rejected):
             self._rejected(notice)
         elif isinstance(notice, Repaired):
-            tunnel_id = self.effects.tunnel_of(notice.reqid)
+            tunnel_id = self.effects.tunnel_of(notice.reqid) or self.manual.tunnel_of(notice.reqid)
             self.report(Report(code="agent.repaired", message=notice.detail, tunnel_id=tunnel_id))
         elif isinstance(notice, Acquired):
             wanted = self.effects.tunnel_of(notice.reqid)
             if wanted is not None:
                 self._give(self.engine.traffic_wanted, wanted, now)
+        elif isinstance(notice, Expired) and self.manual.expired(notice.id):
+            pass
         elif isinstance(notice, Expired | Mapped) and (child := self.traffic.child_of(notice.id)) is not None:
             tunnel_id, spi_in = child
             if isinstance(notice, Expired):
                 hard = notice.hard
+                if hard:
+                    self.traffic.expired(notice.id)
                 self._give(self.engine.sa_expired, tunnel_id, spi_in, hard, now)
             else:
                 address, port = notice.address, notice.port
@@ -224,24 +246,44 @@ class Runtime:
             return
         try:
             heard = await self.traffic.refresh(driver)
+            self._data_plane_counts = await driver.counts()
         except DataplaneError as error:
             _log.warning("%s", error)
             return
+        self.traffic.ipsec.plane(self._data_plane_counts)
+        self.tell_rejections()
         now = self._loop.time()
-        for tunnel_id in heard:
-            self._give(self.engine.traffic_seen, tunnel_id, now)
+        for tunnel_id, spi_in in heard:
+            self._give(self.engine.traffic_seen, tunnel_id, now, spi_in)
         spoke = self.traffic.take_spoke()
-        for tunnel_id in spoke:
-            self._give(self.engine.traffic_sent, tunnel_id, now)
+        for tunnel_id, spi_in in spoke:
+            self._give(self.engine.traffic_sent, tunnel_id, now, spi_in)
         if heard or spoke:
             self._after_input()
+
+    def tell_rejections(self) -> None:
+        """Tell of refused packets: those just counted, and those that waited."""
+        for refused in self.traffic.take_refused():
+            self._rejections.add(refused)
+        self._rejections.flush()
 
     # What others ask
 
     async def status(self) -> tuple[TunnelStatus, ...]:
         """Return every configured tunnel, counters read anew."""
         await self.poll_traffic()
-        return report(self.engine.snapshot(self._loop.time()), self.traffic, self._unix, self._interface)
+        queues: Mapping[str, tuple[QueueStatus, ...]] = {}
+        if (driver := self.effects.driver) is not None:
+            try:
+                queues = await driver.queues()
+            except DataplaneError as error:
+                _log.warning("%s", error)
+        tunnels = (*self.engine.snapshot(self._loop.time()), *self.manual.snapshot())
+        return report(tunnels, self.traffic, queues, self._unix, self._interface)
+
+    def data_plane_counts(self) -> tuple[NamedCount, ...]:
+        """Return the data plane's own counters as last read; nothing without a data plane."""
+        return self._data_plane_counts if self.effects.driver is not None else ()
 
     def health(self) -> ComponentHealth:
         """Return how this process is doing."""
@@ -280,7 +322,8 @@ class Runtime:
         Whoever is told asks for the status of every tunnel, so with very many of them they are told less often.
         """
         if self._change is None:
-            tunnels = len(self.document.tunnels) if self.document is not None else 0
+            document = self.document
+            tunnels = len(document.tunnels) + len(document.manual_tunnels) if document is not None else 0
             self._change = self._loop.call_later(_CHANGE_DELAY_S + tunnels * _CHANGE_DELAY_PER_TUNNEL_S, self._tell)
 
     async def farewell(self) -> None:
@@ -370,18 +413,15 @@ class Runtime:
         self._give(self.engine.psk_found, request.request_id, secret, self._loop.time())
 
     def _rejected(self, notice: Rejected) -> None:
-        child = self.traffic.child_of(notice.id) if notice.id is not None else None
-        self.report(
-            Report(
-                code=notice.code,
-                message=f"{notice.count} ESP packet{'s' if notice.count != 1 else ''} refused",
-                tunnel_id=child[0] if child is not None else None,
-                attributes={"count": str(notice.count)} | ({"spi": f"{notice.id.spi:08x}"} if notice.id else {}),
-            )
-        )
+        if notice.id is None or not self.traffic.noticed(notice.id, notice.code, notice.count):
+            self._rejections.add(Refused(code=notice.code, count=notice.count, sa=notice.id))
+        self.tell_rejections()
 
     def _interface(self, tunnel_id: str) -> str | None:
-        return link_name(tunnel_id) if self.data_plane.driver == "userspace" else None
+        link = self.links.get(tunnel_id)
+        if link is None or (self.data_plane.driver != "userspace" and link.attachment is Attachment.SHARED):
+            return None
+        return link.name
 
 
 def _espd_path(told: IkeDatagram | PathLimit) -> Path:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from agents.contract.status import ChildSaStatus, ChildStatus, Counters, IkeSaStatus, TunnelStatus
+from agents.contract.status import ChildSaStatus, ChildStatus, IkeSaStatus, QueueStatus, TunnelStatus
 from agents.dataplane.base import Direction
-from agents.iked.traffic import Traffic
+from agents.iked.traffic import NOTHING, Sum, Traffic
 
 _DRIFT_S = 0.5
 
@@ -39,18 +39,30 @@ class UnixTime:
 
 
 def report(
-    snapshot: Iterable[TunnelStatus], traffic: Traffic, unix: UnixTime, interface: Callable[[str], str | None]
+    snapshot: Iterable[TunnelStatus],
+    traffic: Traffic,
+    queues: Mapping[str, tuple[QueueStatus, ...]],
+    unix: UnixTime,
+    interface: Callable[[str], str | None],
 ) -> tuple[TunnelStatus, ...]:
     """Return the engine's snapshot with what the engine cannot know."""
     unix.follow()
-    totals = traffic.totals()
+    by_child = traffic.by_child()
+    totals: dict[str, Sum] = {}
+    for (tunnel_id, _name), total in by_child.items():
+        totals[tunnel_id] = totals.get(tunnel_id, NOTHING) + total
     return tuple(
         dataclasses.replace(
             tunnel,
             since=unix(tunnel.since),
             ike_sas=tuple(_ike_sa(sa, unix) for sa in tunnel.ike_sas),
-            children=tuple(_child(tunnel.id, child, traffic, unix) for child in tunnel.children),
-            counters=totals.get(tunnel.id, Counters()),
+            children=tuple(
+                _child(tunnel.id, child, by_child.get((tunnel.id, child.name), NOTHING), traffic, unix)
+                for child in tunnel.children
+            ),
+            counters=totals.get(tunnel.id, NOTHING).counters,
+            rejected=totals.get(tunnel.id, NOTHING).rejected,
+            queues=queues.get(tunnel.id, ()),
             interface=interface(tunnel.id),
         )
         for tunnel in snapshot
@@ -61,17 +73,20 @@ def _ike_sa(sa: IkeSaStatus, unix: UnixTime) -> IkeSaStatus:
     return dataclasses.replace(sa, established_at=unix(sa.established_at), rekey_at=unix.maybe(sa.rekey_at))
 
 
-def _child(tunnel_id: str, child: ChildStatus, traffic: Traffic, unix: UnixTime) -> ChildStatus:
-    return dataclasses.replace(child, sas=tuple(_child_sa(tunnel_id, sa, traffic, unix) for sa in child.sas))
+def _child(tunnel_id: str, child: ChildStatus, total: Sum, traffic: Traffic, unix: UnixTime) -> ChildStatus:
+    sas = tuple(_child_sa(tunnel_id, sa, traffic, unix) for sa in child.sas)
+    return dataclasses.replace(child, sas=sas, counters=total.counters, rejected=total.rejected)
 
 
 def _child_sa(tunnel_id: str, sa: ChildSaStatus, traffic: Traffic, unix: UnixTime) -> ChildSaStatus:
     inbound = traffic.of_sa(tunnel_id, Direction.IN, int(sa.spi_in, 16))
     outbound = traffic.of_sa(tunnel_id, Direction.OUT, int(sa.spi_out, 16))
+    both = inbound + outbound
     return dataclasses.replace(
         sa,
         installed_at=unix(sa.installed_at),
         rekey_at=unix.maybe(sa.rekey_at),
         expires_at=unix.maybe(sa.expires_at),
-        counters=inbound + outbound,
+        counters=both.counters,
+        rejected=both.rejected,
     )

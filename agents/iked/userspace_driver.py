@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.errors import DocumentError
+from agents.contract.status import NamedCount, QueueStatus
 from agents.dataplane.base import (
     DataplaneError,
     Features,
@@ -120,6 +121,18 @@ class UserspaceDriver:
     async def list_policies(self) -> tuple[PolicySpec, ...]:
         """Return the policies ``espd`` holds."""
         return _rows(PolicySpec, await self._call("list_policies", "espd"), "policies")
+
+    async def queues(self) -> Mapping[str, tuple[QueueStatus, ...]]:
+        """Return the queues of the links that have several."""
+        answer = await self._call("queues", "espd")
+        by_tunnel = answer.get("queues") if isinstance(answer, dict) else None
+        if not isinstance(by_tunnel, dict):
+            raise DataplaneError("queues", "espd", errno.EPROTO, "the answer has no queues")
+        return {tunnel_id: _rows(QueueStatus, by_tunnel, tunnel_id) for tunnel_id in by_tunnel}
+
+    async def counts(self) -> tuple[NamedCount, ...]:
+        """Return what ``espd`` counts by itself."""
+        return _rows(NamedCount, await self._call("counts", "espd"), "counts")
 
     async def notices(self) -> AsyncIterator[Notice]:
         """Yield what ``espd`` says, and ``Lost`` as the last word when it goes away by itself."""

@@ -61,6 +61,11 @@ class Paths:
         return self.state / "journal"
 
     @property
+    def captures(self) -> Path:
+        """The directory of the packet captures, 0700."""
+        return self.state / "captures"
+
+    @property
     def keys(self) -> Path:
         """The directory of the private keys that tunnels sign with, 0700."""
         return self.state / "keys"

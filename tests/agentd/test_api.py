@@ -76,11 +76,13 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
     database = Database(paths.journal)
     async with FakeIked(paths.iked_socket) as iked:
         agent = Agent(gateway, paths, FakeHost(), database)
+        agent.captures.captures.open()
         async with Api(gateway, agent, agent.journal, "127.0.0.1", 0) as api:
             running = asyncio.create_task(agent.run())
             yield Door(agent, api, authority, tmp_path, iked)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+        agent.captures.captures.close()
     database.close()
 
 
@@ -213,6 +215,56 @@ async def test_an_action_is_performed_once_per_id(door: Door) -> None:
     wrong = json.dumps({"id": "a3", "verb": "explode", "tunnel_id": TUNNEL_ID}).encode()
     code, body = await door.request("POST", "/v1/actions", wrong)
     assert (code, body["error"], body["path"]) == (400, "invalid", "verb")
+
+
+CAPTURE_ID = "cccccccc-1111-4111-8111-111111111111"
+
+
+def capture_request(**changes: Any) -> bytes:
+    return json.dumps({"id": CAPTURE_ID, "tunnel_id": TUNNEL_ID, "view": "outer", **changes}).encode()
+
+
+@pytest.mark.needs("root")
+async def test_a_capture_is_begun_once_ended_fetched_and_deleted(door: Door) -> None:
+    await door.request("PUT", "/v1/config", encode(document(1)))
+    assert (await door.request("POST", "/v1/captures", capture_request(tunnel_id=OTHER_TUNNEL_ID)))[0] == 404
+    code, body = await door.request("POST", "/v1/captures", capture_request(seconds=601))
+    assert (code, body["path"], body["message"]) == (400, "seconds", "must be between 1 and 600, not 601")
+    for _ in range(2):
+        code, body = await door.request("POST", "/v1/captures", capture_request())
+        assert (code, body["id"], body["running"]) == (200, CAPTURE_ID, True)
+    code, body = await door.request("POST", "/v1/captures", capture_request(id=OTHER_TUNNEL_ID))
+    assert (code, body["error"]) == (409, "busy")
+    code, body = await door.request("GET", f"/v1/captures/{CAPTURE_ID}")
+    assert (code, body["error"]) == (409, "running")
+    _, status = await door.request("GET", "/v1/status")
+    assert [(each["id"], each["running"]) for each in status["captures"]] == [(CAPTURE_ID, True)]
+    code, body = await door.request("POST", f"/v1/captures/{CAPTURE_ID}/stop")
+    assert (code, body["ended_because"]) == (200, "stopped")
+    async with aiohttp.ClientSession() as session:
+        url = f"https://127.0.0.1:{door.api.port}/v1/captures/{CAPTURE_ID}"
+        context = client_context(door.directory, door.authority)
+        async with session.get(url, ssl=context, server_hostname=server_name(GATEWAY_ID)) as response:
+            assert (response.status, response.content_type) == (200, "application/x-pcapng")
+            assert (await response.read())[:4] == bytes.fromhex("0a0d0d0a")
+    codes = [event.code for event in door.agent.events(0, 1_000).events]
+    assert [code for code in codes if code.startswith("agent.capture")] == [
+        "agent.capture-started",
+        "agent.capture-ended",
+        "agent.capture-read",
+    ]
+    assert await door.request("DELETE", f"/v1/captures/{CAPTURE_ID}") == (200, {})
+    for method, path in (("DELETE", ""), ("GET", ""), ("POST", "/stop")):
+        assert (await door.request(method, f"/v1/captures/{CAPTURE_ID}{path}"))[0] == 404
+
+
+@pytest.mark.needs("root")
+async def test_captures_go_with_their_tunnel(door: Door) -> None:
+    await door.request("PUT", "/v1/config", encode(document(1)))
+    await door.request("POST", "/v1/captures", capture_request())
+    await door.request("PUT", "/v1/config", encode(document(2, tunnel(id=OTHER_TUNNEL_ID, name="other"))))
+    await door.agent.link.refresh()
+    assert (await door.request("GET", "/v1/status"))[1]["captures"] == []
 
 
 async def test_other_requests_have_the_same_form_of_error(door: Door) -> None:

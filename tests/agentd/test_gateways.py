@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +136,64 @@ def _other_pid(gateway: Gateway, process: str, pid: int) -> bool:
         return gateway.pid(process) != pid
     except LookupError:
         return False
+
+
+def capture(paris: Gateway, view: str) -> str:
+    """Begin a capture and return its id."""
+    capture_id = str(uuid.uuid4())
+    wanted = {"id": capture_id, "tunnel_id": paris.status().tunnels[0].id, "view": view}
+    code, body = paris.request("POST", "/v1/captures", json.dumps(wanted).encode())
+    assert code == 200, body
+    return capture_id
+
+
+def fetched(paris: Gateway, capture_id: str, file: Path, *words: str) -> list[str]:
+    """End a capture and return what tcpdump reads in it."""
+    assert paris.request("POST", f"/v1/captures/{capture_id}/stop")[0] == 200
+    code, octets = paris.request("GET", f"/v1/captures/{capture_id}")
+    assert code == 200
+    for form in PSK_FORMS:
+        assert form not in octets
+    file.write_bytes(octets)
+    read = ["tcpdump", "-nr", str(file), *words]
+    return subprocess.run(read, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.needs("tcpdump")
+def test_a_capture_shows_what_goes_over_the_wire_or_what_is_inside(paris: Gateway, tmp_path: Path) -> None:
+    outer = capture(paris, "outer")
+    assert paris.ping(5)
+    lines = fetched(paris, outer, tmp_path / "outer")
+    assert sum("ESP(spi=0x" in line for line in lines) >= 10
+    assert all("192.0.2.1" in line and "192.0.2.2" in line for line in lines)
+    inner = capture(paris, "inner")
+    assert paris.ping(5)
+    assert "inner  running" in paris.command("cli", "capture", "list")
+    lines = fetched(paris, inner, tmp_path / "inner", "icmp")
+    assert sum("10.1.0.2 > 10.2.0.2: ICMP echo request" in line for line in lines) == 5
+    assert sum("10.2.0.2 > 10.1.0.2: ICMP echo reply" in line for line in lines) == 5
+
+
+@pytest.mark.parametrize(("process", "number"), [("iked", signal.SIGTERM), ("agentd", signal.SIGKILL)])
+def test_totals_go_on_over_a_restart(paris: Gateway, process: str, number: int) -> None:
+    assert paris.ping(5)
+    before = paris.status()
+    os.kill(paris.pid(process), number)
+    eventually(lambda: paris.up() and paris.ping())
+    after = paris.status()
+    one, two = before.tunnels[0].counters, after.tunnels[0].counters
+    assert two.packets_in >= one.packets_in + 1
+    assert two.bytes_out >= one.bytes_out + 84
+    assert after.tunnels[0].children[0].counters == two
+    whole = {each.name: each.count for each in after.ipsec_counts}
+    assert whole["packets.in"] == whole["esp.in"] == two.packets_in
+
+
+def test_a_killed_data_plane_takes_no_count_back(paris: Gateway) -> None:
+    assert paris.ping(5)
+    before = paris.status().tunnels[0].counters
+    os.kill(paris.pid("espd"), signal.SIGKILL)
+    eventually(lambda: paris.up() and paris.ping())
+    after = paris.status().tunnels[0].counters
+    assert after.packets_in > before.packets_in
+    assert "Incoming ESP packets: " in paris.command("cli.ipsecstat")

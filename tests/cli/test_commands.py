@@ -13,19 +13,25 @@ from typing import Any
 import pytest
 
 from agents.cli import ike, ipsecstat, vpn_agent
-from agents.contract.codec import to_plain
+from agents.contract.captures import CaptureRequest
+from agents.contract.codec import from_plain, to_plain
 from agents.contract.events import Event, EventPage, Severity
 from agents.contract.status import (
+    CaptureStatus,
     ChildSaStatus,
     ChildStatus,
     ComponentHealth,
     Counters,
     DataPlaneStatus,
     ExchangeCounters,
+    FilterCounters,
     GatewayStatus,
     IkeSaStatus,
+    NamedCount,
+    QueueStatus,
     Reason,
     Refusal,
+    Rejections,
     TunnelState,
     TunnelStatus,
 )
@@ -110,11 +116,10 @@ class FakeAgentd:
         self.run = run
         self.actions: list[tuple[str, str]] = []
         self.accept = True
-        self.counters: dict[str, Any] = {
-            "events": {"child.established": 2, "child.rekeyed": 3},
-            "dropped": {"in": 9, "in.integrity": 1, "in.replay": 5, "in.policy": 3, "out": 2},
-        }
+        self.filtered: dict[str, Any] = {"on": False, "strangers": {"ike": None, "ipsec": None}}
+        self.contexts: list[dict[str, Any]] = []
         self.status = STATUS
+        self.captures: dict[str, CaptureStatus] = {}
         self.levels = {"agentd": "information", "iked": "information", "iked.v1": "events"}
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -152,19 +157,38 @@ class FakeAgentd:
                 "message": "negotiating" if self.accept else "disabled",
             }
 
-        async def counters(_params: dict[str, Any], _connection: Connection) -> Any:
-            return self.counters
-
         async def log_level(params: dict[str, Any], _connection: Connection) -> Any:
             if params:
                 self.levels[params["component"]] = params["level"]
             return {"levels": self.levels}
 
+        async def filtered(_params: dict[str, Any], _connection: Connection) -> Any:
+            return self.filtered
+
+        async def contexts(_params: dict[str, Any], _connection: Connection) -> Any:
+            return {"contexts": self.contexts}
+
+        async def capture_start(params: dict[str, Any], _connection: Connection) -> Any:
+            request = from_plain(CaptureRequest, params)
+            status = CaptureStatus(
+                id=request.id, tunnel_id=request.tunnel_id, view=str(request.view), running=True, started_at=1_000.0
+            )
+            self.captures[request.id] = status
+            return to_plain(status)
+
+        async def capture_stop(params: dict[str, Any], _connection: Connection) -> Any:
+            if params["id"] not in self.captures:
+                raise RpcError("unknown-capture", "there is no such capture")
+            return to_plain(dataclasses.replace(self.captures[params["id"]], running=False, ended_because="stopped"))
+
         handlers = {
+            "filter": filtered,
+            "contexts": contexts,
+            "capture_start": capture_start,
+            "capture_stop": capture_stop,
             "status": status,
             "events": events,
             "action": action,
-            "counters": counters,
             "log_level": log_level,
         }
         async with Server(self.run / "agentd.sock", handlers):
@@ -386,31 +410,125 @@ def test_ike_explains_itself(agentd: FakeAgentd, words: tuple[str, ...], capsys:
     assert "usage" in capsys.readouterr().err
 
 
+def counted(**counts: int) -> tuple[NamedCount, ...]:
+    return tuple(NamedCount(name=name.replace("__", "."), count=count) for name, count in counts.items())
+
+
 def test_ipsecstat_prints_real_numbers_or_says_there_are_none(
     agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    counts = counted(
+        packets__in=20, packets__out=10, esp__in=17, ah__in=5, esp__out=10, dropped__in=9, dropped__out=2,
+        out__no_policy=1, sa__added=5, sa__expired=1, sa__deleted=3, rejected__integrity=3, esp__rejected__integrity=1,
+        ah__rejected__integrity=2, rejected__late=4, rejected__replayed=1, esp__rejected__late=4,
+        esp__rejected__replayed=1, rejected__selectors=1, esp__rejected__selectors=1,
+    )  # fmt: skip
+    counts += (NamedCount(name="out.no-policy", count=1),)
+    filtered = dataclasses.replace(UP, filter=FilterCounters(admitted_ipsec=30, dropped_clear=2))
+    agentd.status = dataclasses.replace(
+        STATUS,
+        ipsec_counts=counts,
+        data_plane_counts=(NamedCount(name="in.link", count=4),),
+        tunnels=(filtered, DOWN),
+    )
     assert ipsecstat.main(["--run", str(agentd.run)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["IP Security Devices:", "ipsec_v4 Available (userspace)", "ipsec_v6 Available (userspace)"]
     for line in (
         "AES-128-GCM-16 -- AES-128-GCM",
-        "Incoming ESP packets: 20",
+        "Total incoming packets: 31",
+        "Incoming AH packets: 7",
+        "Incoming ESP packets: 24",
+        "Srcrte packets allowed: not available",
+        "Total outgoing packets: 12",
+        "Outgoing AH packets: 0",
         "Outgoing ESP packets: 10",
-        "Incoming AH packets: not available",
-        "Total incoming packets dropped: 9",
-        "ESP did not compute: 1",
-        "ESP replay violation: 5",
+        "Total incoming packets dropped: 11",
         "Filter denies on input: 3",
+        "AH did not compute: 2",
+        "ESP did not compute: 1",
+        "AH replay violation: 0",
+        "ESP replay violation: 5",
         "Total outgoing packets dropped: 2",
+        "Filter denies on output: 1",
         "Tunnel cache entries added: 5",
-        "Tunnel cache entries deleted: not available",
+        "Tunnel cache entries expired: 1",
+        "Tunnel cache entries deleted: 3",
+        "integrity: 3",
+        "in.link: 4",
         "ike-auth: requests 7 in, 0 out; answers 0 in, 6 out; again 0 in, 0 out; refused 1",
     ):
         assert line in lines
+    assert ipsecstat.main(["--run", str(agentd.run), "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert (plain["Incoming AH packets"], plain["Srcrte packets allowed"]) == (7, None)
+    assert (plain["Rejected packets"]["late"], plain["Data plane counters"]) == (4, {"in.link": 4})
+
+
+def test_a_kernel_that_counts_no_drops_is_not_said_to_drop_nothing(
+    agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plane = DataPlaneStatus(driver="kernel")
+    agentd.status = dataclasses.replace(STATUS, data_plane=plane, ipsec_counts=counted(packets__out=3))
+    assert ipsecstat.main(["--run", str(agentd.run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "Total outgoing packets dropped: not available" in lines
+    assert "Filter denies on output: not available" in lines
+    assert "Total incoming packets dropped: 0" in lines
 
 
 def test_ipsecstat_invents_nothing_while_iked_is_away(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
     agentd.status = dataclasses.replace(STATUS, data_plane=DataPlaneStatus(reason="iked stopped"), exchanges=())
-    agentd.counters = {"events": None, "dropped": None}
     assert ipsecstat.main(["--run", str(agentd.run), "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out).values()) == {None}
+    plain = json.loads(capsys.readouterr().out)
+    assert {value for name, value in plain.items() if name not in ("Rejected packets", "Data plane counters")} == {None}
+
+
+def test_counters_are_shown_down_to_the_sas(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    passed, refused = Counters(bytes_in=2_048, packets_in=2), Rejections(late=3, integrity=1)
+    sa = dataclasses.replace(UP.children[0].sas[0], counters=passed, rejected=refused)
+    child = dataclasses.replace(UP.children[0], sas=(sa,), counters=passed, rejected=refused)
+    queues = (QueueStatus(queue=0, packets=7, bytes=700, dropped_packets=1, depth_packets=2),)
+    tunnel = dataclasses.replace(UP, children=(child,), rejected=refused, queues=queues)
+    agentd.status = dataclasses.replace(
+        STATUS,
+        tunnels=(tunnel, DOWN),
+        ipsec_counts=counted(packets__in=99, bytes__in=1_024, rejected__late=8),
+        data_plane_counts=(NamedCount(name="XfrmInNoStates", count=6),),
+    )
+    assert vpn(agentd, "counters") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["paris-lyon", "2.0", "KiB", "20", "5", "B", "10", "4"] in lines
+    assert ["gateway,", "over", "all", "time", "1.0", "KiB", "99", "0", "B", "0", "8"] in lines
+    assert ["XfrmInNoStates", "6"] in lines
+    assert vpn(agentd, "counters", "paris-lyon") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["SA", "c0000001", "c0000002", "2.0", "KiB", "2", "0", "B", "0", "4"] in lines
+    assert [line for line in lines if line and line[0] in ("integrity", "late")] == [["integrity", "1"], ["late", "3"]]
+    assert ["0", "700", "B", "7", "1", "2"] in lines
+    assert vpn(agentd, "counters", "paris-lyon", "--json") == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert plain["children"]["net"]["sas"][0]["rejected"]["late"] == 3
+    assert vpn(agentd, "counters", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["gateway"]["packets.in"] == 99
+
+
+def test_captures_are_begun_by_name_listed_and_ended(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    def capture(*words: str) -> int:
+        return vpn_agent.main(["capture", *words, "--run", str(agentd.run)])
+
+    assert capture("start", "paris-lyon", "--view", "inner", "--seconds", "5") == 0
+    ((capture_id, status),) = agentd.captures.items()
+    assert capsys.readouterr().out == f"Capture {capture_id} runs.\n"
+    assert (status.tunnel_id, status.view) == (UP.id, "inner")
+    assert capture("list") == 0
+    assert capsys.readouterr().out == "There is no capture.\n"
+    agentd.status = dataclasses.replace(STATUS, captures=(status,))
+    assert capture("list") == 0
+    assert f"{capture_id}  paris-lyon  inner  running" in capsys.readouterr().out
+    assert capture("stop", capture_id) == 0
+    assert capsys.readouterr().out == "0 packets: stopped.\n"
+    assert capture("stop", "nothing") == 1
+    assert "no such capture" in capsys.readouterr().err
+    assert capture("start", "paris-lyon", "--seconds", "0") == 1
+    assert "--seconds: must be between 1 and 600, not 0" in capsys.readouterr().err

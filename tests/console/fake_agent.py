@@ -32,6 +32,7 @@ from agents.contract.config import GatewayDocument
 from agents.contract.errors import DocumentError
 from agents.contract.events import KINDS, Event, EventPage
 from agents.contract.status import (
+    STATUS_SCHEMA_VERSION,
     ChildStatus,
     ComponentHealth,
     Counters,
@@ -83,6 +84,7 @@ class FakeAgent:
         self.state = TunnelState.UP
         self.reason: Reason | None = None
         self.counters: Callable[[], Counters] = Counters
+        self.schema = STATUS_SCHEMA_VERSION
         #: False: the agent answers but cannot ask its IKE daemon.
         self.iked = True
         self.problem_status = 0
@@ -132,6 +134,7 @@ class FakeAgent:
             agent_version="1.2.3",
             boot_id=self.boot_id,
             observed_at=time.time(),
+            schema=self.schema,
             accepted_generation=held.generation if held else 0,
             accepted_digest=codec.digest(held) if held else "",
             applied_generation=self.applied if self.applied is not None else (held.generation if held else 0),

@@ -459,7 +459,14 @@ GATEWAY_STATUS = replace(
             rejected=_REJECTIONS,
             queues=(QueueStatus(queue=3, packets=1, bytes=2, dropped_packets=3, depth_packets=4),),
             filter=FilterCounters(admitted_ike=1, admitted_ipsec=2, dropped_clear=3),
-            children=(replace(_THIRD_CHILD_STATUS, sas=(replace(_THIRD_CHILD_STATUS.sas[0], rejected=_REJECTIONS),)),),
+            children=(
+                replace(
+                    _THIRD_CHILD_STATUS,
+                    sas=(replace(_THIRD_CHILD_STATUS.sas[0], rejected=_REJECTIONS),),
+                    counters=_COUNTERS,
+                    rejected=_REJECTIONS,
+                ),
+            ),
         ),
     ),
     route_ledger=(
@@ -490,6 +497,7 @@ GATEWAY_STATUS = replace(
             ended_because="60 s are over",
         ),
     ),
+    ipsec_counts=(NamedCount(name="esp.in", count=8),),
 )
 
 EVENT_PAGE = EventPage(

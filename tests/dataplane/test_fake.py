@@ -8,7 +8,7 @@ import errno
 import pytest
 
 from agents.contract.secret import Secret
-from agents.contract.status import Counters
+from agents.contract.status import Counters, NamedCount, QueueStatus, Rejections
 from agents.dataplane.base import (
     REQID_BASE,
     Acquired,
@@ -114,6 +114,39 @@ async def test_a_moved_sa_keeps_its_counters_under_its_new_name(driver: FakeDriv
     with pytest.raises(DataplaneError) as caught:
         await driver.update_mapping(sa().id, "192.0.2.1", "198.51.100.9", ports)
     assert caught.value.errno == errno.ESRCH
+
+
+async def test_rejections_move_with_their_sa_and_end_with_it(driver: FakeDriver) -> None:
+    await driver.add_sa(sa())
+    driver.refuse(sa().id, Rejections(integrity=2, mode=1))
+    driver.refuse(sa().id, Rejections(integrity=1))
+    await driver.update_mapping(sa().id, "192.0.2.1", "198.51.100.9", None)
+    (state,) = await driver.list_sas()
+    assert state.rejected == Rejections(integrity=3, mode=1)
+    await driver.remove_sa(state.id)
+    await driver.add_sa(sa())
+    assert (await driver.list_sas())[0].rejected == Rejections()
+
+
+async def test_only_links_with_several_queues_have_them(driver: FakeDriver) -> None:
+    link = TunnelLink(tunnel_id="t1", name="vpn0", mtu=1400, queues=4)
+    await driver.open_link(link)
+    await driver.open_link(TunnelLink(tunnel_id="t2", name="vpn1", mtu=1400))
+    driver.queue("t1", QueueStatus(queue=3, packets=7, dropped_packets=2))
+    await driver.open_link(link)
+    queues = await driver.queues()
+    assert set(queues) == {"t1"}
+    assert [(row.queue, row.packets, row.dropped_packets) for row in queues["t1"]] == [
+        (0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 7, 2),
+    ]  # fmt: skip
+    await driver.close_link("t1")
+    assert await driver.queues() == {}
+
+
+async def test_counts_add_up_by_name(driver: FakeDriver) -> None:
+    driver.count_named("esp.no-sa", 2)
+    driver.count_named("esp.no-sa", 3)
+    assert await driver.counts() == (NamedCount(name="esp.no-sa", count=5),)
 
 
 async def test_a_failure_hits_its_operation_once(driver: FakeDriver) -> None:

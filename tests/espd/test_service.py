@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agents.contract.codec import to_plain
 from agents.dataplane.base import Direction, Lost, Mapped, Rejected, TunnelLink, UdpEncapsulation
 from agents.dataplane.plain import IkeDatagram, PathLimit
 from agents.runtime.rpc import Client, RpcError
@@ -101,7 +102,7 @@ async def test_tunnels_outlive_their_client_until_it_opens_anew() -> None:
         assert len((await rpc(left, "list_sas"))["sas"]) == 2
         await left.driver.open()
         assert await left.driver.list_sas() == ()
-        assert (await rpc(left, "health"))["links"] == [{"tunnel_id": TUNNEL, "name": LINK, "mtu": 1400}]
+        assert (await rpc(left, "health"))["links"] == [to_plain(TunnelLink(tunnel_id=TUNNEL, name=LINK, mtu=1400))]
 
 
 async def test_a_killed_process_is_told_as_lost_and_leaves_no_link() -> None:

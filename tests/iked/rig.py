@@ -33,6 +33,7 @@ class Daemon:
     def __init__(self, directory: Path, planes: Planes | None = None) -> None:
         self.paths = Paths(state=directory / "state", run=directory / "run")
         self.driver = FakeDriver()
+        self.last: dict[str, Any] | None = None
         self._planes = planes
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -132,9 +133,11 @@ class Daemon:
                 await self._changed.wait()
 
     async def _listen(self) -> None:
-        async for method, _ in self.client.notifications():
+        async for method, params in self.client.notifications():
             if method == "changed":
                 self._changed.set()
+            elif method == "last":
+                self.last = params
 
 
 def is_up(tunnel: TunnelStatus) -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.config import ConnectionType, DataPlane, GatewayDocument, IpsecProposal
-from agents.contract.status import Counters, DataPlaneStatus, TunnelState, TunnelStatus
+from agents.contract.status import Counters, DataPlaneStatus, Rejections, TunnelState, TunnelStatus
 from agents.dataplane.base import Direction, SaId, SaSpec
 from agents.dataplane.fake import FakeDriver
 from agents.iked.planes import Planes
@@ -204,8 +204,41 @@ async def test_refused_packets_are_events_with_their_tunnel(alpha: Daemon, beta:
     alpha.driver.reject("esp.integrity", 7, sa)
     alpha.driver.reject("esp.no-sa", 1)
     event = await alpha.until_event("esp.integrity")
-    assert (event.tunnel_id, event.attributes) == (uid("beta"), {"count": "7", "spi": f"{sa.spi:08x}"})
+    expected = {"count": "7", "spi": f"{sa.spi:08x}", "protocol": "esp"}
+    assert (event.tunnel_id, event.attributes) == (uid("beta"), expected)
+    assert event.message == "7 ESP packets refused: authentication failure, possibly mismatching keys"
     assert (await alpha.until_event("esp.no-sa")).tunnel_id is None
+
+
+async def test_status_counts_by_sa_child_tunnel_and_gateway(alpha: Daemon, beta: Daemon) -> None:
+    await bring_up(alpha, beta)
+    first = by_direction(alpha.driver)[Direction.IN].id
+    alpha.driver.count(first, packets=3, octets=300)
+    alpha.driver.refuse(first, Rejections(replayed=2))
+    alpha.driver.count_named("out.no-policy", 5)
+    before = await alpha.tunnel("beta")
+    assert (before.children[0].sas[0].rejected, before.rejected) == (Rejections(replayed=2),) * 2
+    assert (await alpha.act("rekey-child", uid("beta")))["accepted"]
+    spi = before.children[0].sas[0].spi_in
+    after = await alpha.until("beta", lambda now: [sa.spi_in for sa in now.children[0].sas] not in ([], [spi]))
+    after = await alpha.until("beta", lambda now: len(now.children[0].sas) == 1)
+    assert (after.children[0].sas[0].counters.packets_in, after.children[0].sas[0].rejected) == (0, Rejections())
+    for whole in (after, after.children[0]):
+        assert (whole.counters.packets_in, whole.counters.bytes_in, whole.rejected.replayed) == (3, 300, 2)
+    status = await alpha.status()
+    counts = {each["name"]: each["count"] for each in status["ipsec_counts"]}
+    assert (counts["esp.in"], counts["esp.rejected.replayed"], counts["sa.added"], counts["sa.deleted"]) == (3, 2, 2, 1)
+    assert "ah.in" not in counts
+    assert status["data_plane_counts"] == [{"name": "out.no-policy", "count": 5}]
+
+
+async def test_the_last_words_of_a_daemon_hold_what_it_counted(alpha: Daemon, beta: Daemon) -> None:
+    await bring_up(alpha, beta)
+    alpha.driver.count(by_direction(alpha.driver)[Direction.OUT].id, packets=9, octets=900)
+    await alpha.stop()
+    assert alpha.last is not None
+    told = from_plain(TunnelStatus, alpha.last["tunnels"][0])
+    assert (told.counters.packets_out, told.children[0].counters.packets_out) == (9, 9)
 
 
 async def test_a_polite_end_deletes_the_peers_sas_and_everything_here(alpha: Daemon, beta: Daemon) -> None:
@@ -441,7 +474,11 @@ async def test_traffic_that_came_in_is_told_to_the_engine(tmp_path: Path) -> Non
     runtime, driver = Runtime(Paths(state=tmp_path, run=tmp_path)), FakeDriver()
     await driver.open()
     heard: list[str] = []
-    runtime.engine.traffic_seen = lambda tunnel_id, now: heard.append(tunnel_id)  # type: ignore[method-assign]
+
+    def seen(tunnel_id: str, now: float, spi_in: int | None = None) -> None:
+        heard.append(f"{tunnel_id} {spi_in}")
+
+    runtime.engine.traffic_seen = seen  # type: ignore[method-assign]
     runtime.effects.attach(driver)
     inbound = sa(Direction.IN, 0x100)
     await driver.add_sa(inbound)
@@ -451,6 +488,6 @@ async def test_traffic_that_came_in_is_told_to_the_engine(tmp_path: Path) -> Non
     driver.count(inbound.id, packets=1, octets=1)
     await runtime.poll_traffic()
     await runtime.poll_traffic()
-    assert heard == ["t"]
+    assert heard == ["t 256"]
     driver.fail("list_sas")
     await runtime.poll_traffic()  # a data plane that refuses is no reason to end

@@ -151,7 +151,7 @@ async def test_removing_counts_last_and_takes_policies_before_sas() -> None:
     assert [operation for operation, _ in driver.calls] == [
         "list_sas", "remove_policy", "remove_policy", "remove_sa", "remove_sa",
     ]  # fmt: skip
-    assert traffic.totals()["t"].packets_in == 4
+    assert traffic.totals()["t"].counters.packets_in == 4
 
 
 async def test_a_failing_removal_does_not_stop_the_others() -> None:

@@ -5,7 +5,7 @@ import asyncio
 from agents.contract.status import Counters
 from agents.dataplane.base import Direction, SaState
 from agents.dataplane.fake import FakeDriver
-from agents.iked.traffic import Traffic
+from agents.iked.traffic import Sum, Traffic
 
 from .cast import sa
 
@@ -30,9 +30,9 @@ async def test_a_total_is_kept_when_an_sa_is_replaced() -> None:
     traffic.ended(old.id)
     driver.count(new.id, packets=2, octets=50)
     await traffic.refresh(driver)
-    assert traffic.totals() == {"t": Counters(bytes_in=350, packets_in=5)}
-    assert traffic.of_sa("t", IN, 2) == Counters(bytes_in=50, packets_in=2)
-    assert traffic.of_sa("t", IN, 1) == Counters()
+    assert traffic.totals() == {"t": Sum(counters=Counters(bytes_in=350, packets_in=5))}
+    assert traffic.of_sa("t", IN, 2).counters == Counters(bytes_in=50, packets_in=2)
+    assert traffic.of_sa("t", IN, 1) == Sum()
 
 
 async def test_both_directions_are_one_total_and_name_one_child() -> None:
@@ -43,7 +43,7 @@ async def test_both_directions_are_one_total_and_name_one_child() -> None:
     driver.count(inbound.id, packets=1, octets=10)
     driver.count(outbound.id, packets=2, octets=20)
     await traffic.refresh(driver)
-    assert traffic.totals()["t"] == Counters(bytes_in=10, packets_in=1, bytes_out=20, packets_out=2)
+    assert traffic.totals()["t"].counters == Counters(bytes_in=10, packets_in=1, bytes_out=20, packets_out=2)
     assert traffic.child_of(outbound.id) == traffic.child_of(inbound.id) == ("t", 0x10)
 
 
@@ -55,7 +55,7 @@ async def test_only_packets_that_came_in_are_heard() -> None:
     driver.count(outbound.id, packets=9, octets=9)
     assert await traffic.refresh(driver) == frozenset()
     driver.count(inbound.id, packets=1, octets=9)
-    assert await traffic.refresh(driver) == {"t"}
+    assert await traffic.refresh(driver) == {("t", 1)}
     assert await traffic.refresh(driver) == frozenset()
 
 
@@ -66,7 +66,7 @@ async def test_a_total_survives_the_loss_of_the_data_plane_but_not_the_tunnel() 
     driver.count(inbound.id, packets=1, octets=9)
     await traffic.refresh(driver)
     traffic.all_ended()
-    assert traffic.totals() == {"t": Counters(bytes_in=9, packets_in=1)}
+    assert traffic.totals() == {"t": Sum(counters=Counters(bytes_in=9, packets_in=1))}
     assert len(traffic) == 0
     traffic.forget("t")
     assert traffic.totals() == {}
@@ -112,5 +112,5 @@ async def test_a_listing_under_way_is_not_taken_for_a_later_one_and_many_askers_
     await asyncio.sleep(0)
     driver.gate.set()
     assert await first == frozenset()
-    assert await asyncio.gather(*later) == [{"t"}] * 5
+    assert await asyncio.gather(*later) == [{("t", 1)}] * 5
     assert driver.begun == 2

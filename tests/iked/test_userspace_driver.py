@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agents.contract.codec import to_plain
-from agents.contract.status import Counters
+from agents.contract.status import Counters, NamedCount, QueueStatus
 from agents.dataplane.base import (
     DataplaneError,
     Direction,
@@ -44,9 +44,12 @@ class Espd:
             "features": {"features": features_to_plain(features)},
             "list_sas": {"sas": [to_plain(STATE)]},
             "list_policies": {"policies": [to_plain(policy(Direction.OUT))]},
+            "queues": {"queues": {"t": [{"queue": 0, "packets": 3}, {"queue": 1}]}},
+            "counts": {"counts": [{"name": "esp.no-sa", "count": 4}]},
         }
         methods = ("open", "close", "open_link", "close_link", "add_sa", "remove_sa", "add_policy", "remove_policy",
-                   "update_mapping", "bind", "send_ike", "features", "list_sas", "list_policies")  # fmt: skip
+                   "update_mapping", "bind", "send_ike", "features", "list_sas", "list_policies", "queues",
+                   "counts")  # fmt: skip
         self.server = Server(path, {method: self._handler(method, answers.get(method, {})) for method in methods})
 
     def _handler(self, method: str, answer: Any) -> Any:
@@ -94,6 +97,8 @@ async def test_every_method_asks_with_its_own_parameters(espd: Espd, tmp_path: P
     ]  # fmt: skip
     assert await driver.list_sas() == (STATE,)
     assert await driver.list_policies() == (policy(Direction.OUT),)
+    assert await driver.queues() == {"t": (QueueStatus(queue=0, packets=3), QueueStatus(queue=1))}
+    assert await driver.counts() == (NamedCount(name="esp.no-sa", count=4),)
     await driver.close()
     assert espd.asked[-1] == ("close", {})
 

@@ -1,7 +1,7 @@
 """What gateways reported, with the time it was read. Polls write here and nowhere else; nothing here changes intent.
 
-Counter totals are monotonic: an agent counts from its start, the poll adds what came since the last reading, so a
-restarted agent does not take traffic back.
+Counter totals are monotonic: the poll adds what came since the last reading, so an agent that counts from its start (or
+lost what it had counted) does not take traffic back.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ class CounterSample(models.Model):
     bytes_out = models.BigIntegerField()
     packets_in = models.BigIntegerField()
     packets_out = models.BigIntegerField()
+    #: Packets the gateway refused, for whatever reason, as it counts them.
+    rejected = models.BigIntegerField(default=0)
 
     class Meta:
         indexes = [models.Index(fields=["tunnel", "gateway", "at"])]

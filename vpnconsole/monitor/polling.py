@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -38,6 +38,8 @@ READ_TIMEOUT_S = 5.0
 EVENT_PAGE = 500
 MAX_EVENT_PAGES = 6
 SAMPLE_EVERY_S = 10
+#: From this schema of the status on a tunnel's counters go on when the agent is started anew.
+TOTALS_SINCE_SCHEMA = 4
 #: Waits after the first, second ... failed poll; the first failure is looked at again at once.
 BACK_OFF_S = (0, 4, 8, 15)
 #: So many failures in a row make a gateway unreachable: one lost poll is no news.
@@ -215,14 +217,14 @@ def _record_tunnels(observation: GatewayObservation, status: GatewayStatus, now:
         plain = to_plain(tunnel)
         if row.data != plain or not row.present:
             changed.append(tunnel.id)
-        moved = _count(row, tunnel, status.boot_id) if counted else Counters()
+        moved = _count(row, tunnel, status) if counted else Counters()
         rated = counted and not fresh and same_boot and elapsed_s > 0
         row.rate_in_bps = moved.bytes_in * 8 / elapsed_s if rated else None
         row.rate_out_bps = moved.bytes_out * 8 / elapsed_s if rated else None
         _describe(row, tunnel, plain, now)
         if counted and (row.sampled_at is None or now - row.sampled_at >= timedelta(seconds=SAMPLE_EVERY_S - 1)):
             row.sampled_at = now
-            samples.append(_sample(row, now))
+            samples.append(_sample(row, tunnel, now))
         # Written as new and merged by (tunnel, gateway): one statement for all of them.
         row.pk = None
         written.append(row)
@@ -252,21 +254,28 @@ def _describe(row: TunnelObservation, tunnel: TunnelStatus, plain: dict[str, obj
     row.read_at = now
 
 
-def _count(row: TunnelObservation, tunnel: TunnelStatus, boot_id: str) -> Counters:
+def _count(row: TunnelObservation, tunnel: TunnelStatus, status: GatewayStatus) -> Counters:
     """Add what was counted since the last reading to the totals and return it."""
     raw = tunnel.counters
     names = ("bytes_in", "bytes_out", "packets_in", "packets_out")
-    # Another boot, or a number that went down: the agent counts from zero again, so all it says is new.
-    again = row.boot_id != boot_id[:64] or any(getattr(raw, name) < getattr(row, f"raw_{name}") for name in names)
-    moved = {name: getattr(raw, name) - (0 if again else getattr(row, f"raw_{name}")) for name in names}
+    before = {name: getattr(row, f"raw_{name}") for name in names}
+    shrunk = any(getattr(raw, name) < before[name] for name in names)
+    if status.schema >= TOTALS_SINCE_SCHEMA:
+        # The agent keeps totals; one that lost some of them says a little less, which is no traffic.
+        moved = {name: max(0, getattr(raw, name) - before[name]) for name in names}
+    elif row.boot_id != status.boot_id[:64] or shrunk:
+        # Another boot, or a number that went down: the agent counts from zero again, so all it says is new.
+        moved = {name: getattr(raw, name) for name in names}
+    else:
+        moved = {name: getattr(raw, name) - before[name] for name in names}
     for name in names:
         setattr(row, name, getattr(row, name) + moved[name])
         setattr(row, f"raw_{name}", getattr(raw, name))
-    row.boot_id = boot_id[:64]
+    row.boot_id = status.boot_id[:64]
     return Counters(**moved)
 
 
-def _sample(row: TunnelObservation, now: datetime) -> CounterSample:
+def _sample(row: TunnelObservation, tunnel: TunnelStatus, now: datetime) -> CounterSample:
     return CounterSample(
         tunnel_id=row.tunnel_id,
         gateway_id=row.gateway_id,
@@ -275,6 +284,7 @@ def _sample(row: TunnelObservation, now: datetime) -> CounterSample:
         bytes_out=row.bytes_out,
         packets_in=row.packets_in,
         packets_out=row.packets_out,
+        rejected=sum(asdict(tunnel.rejected).values()),
     )
 
 

@@ -61,9 +61,21 @@ def test_poll_stores_status_tunnels_and_contact(deployed: FakeAgent, paris: Gate
     assert paris.last_contact_at is not None
 
 
-def test_totals_go_on_when_the_agent_counts_from_zero_again(
+def test_totals_of_an_agent_that_keeps_them_are_taken_as_they_are(
     deployed: FakeAgent, paris: Gateway, tunnel: Tunnel
 ) -> None:
+    totals = []
+    for boot_id, bytes_in in (("boot-1", 100), ("boot-2", 150), ("boot-2", 140), ("boot-2", 145)):
+        deployed.boot_id, deployed.counters = boot_id, counted(bytes_in, 0)
+        polling.poll(paris.pk)
+        totals.append(observed(tunnel, paris).bytes_in)
+    assert totals == [100, 150, 150, 155]
+
+
+def test_totals_go_on_when_an_old_agent_counts_from_zero_again(
+    deployed: FakeAgent, paris: Gateway, tunnel: Tunnel
+) -> None:
+    deployed.schema = 3
     deployed.counters = counted(100, 1000)
     polling.poll(paris.pk)
     deployed.counters = counted(150, 1600)
