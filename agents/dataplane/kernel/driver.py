@@ -188,7 +188,10 @@ class KernelDriver:
             bundles.states(spec)  # refuses what cannot be before anything is taken out
             out = spec.direction is Direction.OUT
             await self._links.follow(spec.tunnel_id, *((source, destination) if out else (destination, source)))
-            await self._replace(requests, "update_mapping", (known,), lambda _known: (spec, known.steering))
+            become = (spec, known.steering)
+            failure = await self._replace(requests, "update_mapping", (known,), lambda _known: become)
+            if failure is not None:
+                raise failure
             await self._policies.move(requests, known.spec, spec)
 
     async def list_sas(self) -> tuple[SaState, ...]:
@@ -286,7 +289,9 @@ class KernelDriver:
             for known in self._sas.of_tunnel(tunnel_id)
             if known.steering != steering and not is_of_the_host(known.spec.mode)
         ]
-        await self._replace(requests, "open_link", moving, lambda known: (known.spec, steering))
+        failure = await self._replace(requests, "open_link", moving, lambda known: (known.spec, steering))
+        if failure is not None:
+            _log.warning("an SA could not go over to another interface and has ended: %s", failure)
         await self._policies.steer(requests, tunnel_id, steering)
 
     async def _replace(
@@ -295,10 +300,10 @@ class KernelDriver:
         operation: str,
         sas: Iterable[Known],
         becomes: Callable[[Known], tuple[SaSpec, Steering]],
-    ) -> None:
+    ) -> DataplaneError | None:
         """Take SAs out, all of them before any comes back, since they may share a state; they go on where they were.
 
-        Should one not come back, that is told as a hard expiry and raised.
+        Should one not come back, that is told as a hard expiry, and the last refusal is returned.
         """
         leaving = [(known, self._sas.pop(known.spec.id)) for known in sas]
         failure: DataplaneError | None = None
@@ -321,8 +326,7 @@ class KernelDriver:
             else:
                 row = _without_rejections(known.row)
                 self._sas.add(Known(spec=spec, steering=steering, row=row, moved_at=known.moved_at))
-        if failure is not None:
-            raise failure
+        return failure
 
     def _lost(self, known: Known, states: Iterable[StateId]) -> None:
         """Tell that an SA did not come back, and remove what may be left of it."""

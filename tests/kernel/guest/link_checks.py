@@ -18,7 +18,7 @@ import pytest
 
 from agents.contract.carriage import Attachment
 from agents.contract.status import QueueStatus
-from agents.dataplane.base import DataplaneError, Direction, SaId, SaSpec, TunnelLink
+from agents.dataplane.base import DataplaneError, Direction, Expired, SaId, SaSpec, TunnelLink
 from tests.kernel.guest.harness import (
     REQID,
     Check,
@@ -257,6 +257,7 @@ async def a_bundle_goes_through_an_xfrm_interface(pair: Pair) -> str:
         with pytest.raises(DataplaneError) as caught:
             await left.driver.add_sa(towards)
         assert await left.driver.list_sas() == ()
+        await _ends_with_its_attachment(pair, towards)
         return caught.value.reason
     await pair.both(towards)
     await pair.both(dataclasses.replace(sa(0x1002, right.outer, left.outer, **more), tunnel_id=FIRST))
@@ -273,6 +274,19 @@ async def a_bundle_goes_through_an_xfrm_interface(pair: Pair) -> str:
         assert await right.ping(left.inner, right.inner) == 3
     assert (await left.sa(0x1001)).counters.packets_out == (await right.sa(0x1001)).counters.packets_in == 6
     return ""
+
+
+async def _ends_with_its_attachment(pair: Pair, bundle: SaSpec) -> None:
+    """An SA that cannot go over to a VTI is told as ended; what else the tunnel has goes over."""
+    left, right = pair.left, pair.right
+    await left.driver.open_link(link(FIRST, left, right, attachment=Attachment.SHARED))
+    plain = dataclasses.replace(sa(0x1005, left.outer, right.outer), tunnel_id=FIRST)
+    await left.driver.add_sa(bundle)
+    await left.driver.add_sa(plain)
+    await left.driver.open_link(link(FIRST, left, right))
+    await left.hears(Expired, lambda notice: notice == Expired(id=bundle.id, hard=True))
+    assert [state.id for state in await left.driver.list_sas()] == [plain.id]
+    assert left.namespace.run("ip", "xfrm", "state", "list", "spi", "0x1005").count("mark") == 1
 
 
 async def interfaces_of_others_stay(pair: Pair) -> str:
