@@ -27,6 +27,7 @@ from typing import Any
 from agents.contract.carriage import Attachment
 from agents.contract.status import NamedCount, QueueStatus, Rejections
 from agents.dataplane.base import (
+    REQID_BASE,
     DataplaneError,
     Direction,
     Expired,
@@ -68,7 +69,7 @@ class KernelDriver:
         self._requests: Requests | None = None
         self._ear: Ear | None = None
         self._statistics: Statistics | None = None
-        self._links = Links()
+        self._links = Links(self._link_gone)
         self._sas = Installed()
         self._policies = Policies()
         self._chores: set[asyncio.Task[None]] = set()
@@ -89,7 +90,7 @@ class KernelDriver:
         try:
             await requests.bind()
             await tables.sweep(requests)
-            self._links = Links()
+            self._links = Links(self._link_gone)
             await self._links.open()
             self._ear = Ear(self._queue, self)
             self._ear.start()
@@ -277,6 +278,9 @@ class KernelDriver:
         if wanted := self._policies.wanted(key):
             self._spawn(self._repair(wanted))
 
+    def _link_gone(self, tunnel_id: str) -> None:
+        self._spawn(self._repair_link(tunnel_id))
+
     # Inside
 
     def _steering(self, spec: SaSpec | PolicySpec) -> Steering:
@@ -386,6 +390,20 @@ class KernelDriver:
         task = asyncio.create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+    async def _repair_link(self, tunnel_id: str) -> None:
+        async with self._turn:
+            if self._requests is None:
+                return
+            try:
+                name = await self._links.put_back(tunnel_id)
+            except DataplaneError as error:
+                _log.error("an interface that someone removed could not be made again: %s", error)
+                return
+            if name is not None:
+                detail = f"The interface {name} was removed by someone else and is back"
+                reqid = next((known.spec.reqid for known in self._sas.of_tunnel(tunnel_id)), REQID_BASE)
+                self._queue.put_nowait(Repaired(reqid=reqid, detail=detail))
 
     async def _repair(self, wanted: tuple[Placed, ...]) -> None:
         async with self._turn:

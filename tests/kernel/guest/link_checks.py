@@ -18,7 +18,7 @@ import pytest
 
 from agents.contract.carriage import Attachment
 from agents.contract.status import QueueStatus
-from agents.dataplane.base import DataplaneError, Direction, Expired, SaId, SaSpec, TunnelLink
+from agents.dataplane.base import DataplaneError, Direction, Expired, Repaired, SaId, SaSpec, TunnelLink
 from tests.kernel.guest.harness import (
     REQID,
     Check,
@@ -331,6 +331,35 @@ async def _kind_here(pair: Pair) -> str:
     return kind
 
 
+async def an_interface_that_others_remove_is_back(pair: Pair) -> str:
+    """With its queues, and the SAs that stood carry on; what we remove ourselves stays away."""
+    left, right = pair.left, pair.right
+    await open_links(pair, queues=4)
+    await key(pair)
+    async with routed(pair):
+        assert await left.ping(right.inner, left.inner) == 3
+        left.namespace.ip("link", "delete", NAMES[FIRST])
+        told = await left.hears(Repaired)
+        assert (told.reqid, told.detail) == (
+            REQID,
+            f"The interface {NAMES[FIRST]} was removed by someone else and is back",
+        )
+    async with routed(pair):  # routes go with their interface; they are another's to put back
+        assert await left.ping(right.inner, left.inner) == 3
+    await pair.agree(0x1001, 6, 6 * ECHO_OCTETS)
+    assert [each.packets for each in (await left.driver.queues())[FIRST]] == [0, 0, 0, 3]
+    found = shown(left, NAMES[FIRST])
+    assert found is not None
+    assert (found["mtu"], found["ifalias"]) == (MTU, f"VPN Console, tunnel {FIRST}")
+    await left.driver.close_link(FIRST)
+    await left.driver.open_link(link(SECOND, left, right))
+    left.namespace.ip("link", "delete", NAMES[SECOND])
+    await left.hears(Repaired, lambda notice: NAMES[SECOND] in notice.detail)
+    assert shown(left, NAMES[FIRST]) is None
+    assert len([notice for notice in left.heard if isinstance(notice, Repaired)]) == 2
+    return str(told.detail)
+
+
 async def a_context_is_a_vrf_where_there_is_one(pair: Pair) -> None:
     """The interface is in the VRF of its table: routes of that table lead into the tunnel, the main one's do not."""
     left, right = pair.left, pair.right
@@ -449,8 +478,8 @@ CHECKS: dict[str, Check] = {
     for check in (
         an_interface_carries_what_is_routed_into_it, two_tunnels_may_select_the_same, a_tunnel_changes_its_attachment,
         a_repeat_changes_an_interface, an_interface_follows_moved_addresses, a_bundle_goes_through_an_xfrm_interface,
-        interfaces_of_others_stay, a_context_is_a_vrf_where_there_is_one, four_queues_by_class,
-        a_queue_that_is_held_up, queues_need_an_interface,
+        interfaces_of_others_stay, an_interface_that_others_remove_is_back, a_context_is_a_vrf_where_there_is_one,
+        four_queues_by_class, a_queue_that_is_held_up, queues_need_an_interface,
     )
 }  # fmt: skip
 
