@@ -175,10 +175,10 @@ class KernelDriver:
     ) -> None:
         """Take the SA out and put it back under its new addresses, going on with its sequence numbers and counts.
 
-        The kernel keeps an SA by its addresses, so there is no change in place. Where the old state ended is read from
-        the notice of its deletion: nothing can have been sent under its key after that, so no number is used twice.
-        The tunnel's policies of that direction follow. Raises ESRCH for an SA that is not ours or not there; should it
-        not come back, that is told as a hard expiry too.
+        The kernel keeps an SA by its addresses, so only other ports are changed in place, where nothing is lost. Where
+        the old state ended is read from the notice of its deletion: nothing can have been sent under its key after
+        that, so no number is used twice. The tunnel's policies of that direction follow. Raises ESRCH for an SA that is
+        not ours or not there; should it not come back, that is told as a hard expiry too.
         """
         async with self._turn:
             requests = self._open("update_mapping", _target(sa))
@@ -186,7 +186,15 @@ class KernelDriver:
             if known is None or self._ear is None:
                 raise DataplaneError("update_mapping", _target(sa), errno.ESRCH, "no such SA of ours")
             spec = dataclasses.replace(known.spec, source=source, destination=destination, encapsulation=encapsulation)
-            bundles.states(spec)  # refuses what cannot be before anything is taken out
+            states = bundles.states(
+                spec, steering=known.steering
+            )  # refuses what cannot be before anything is taken out
+            if _only_ports_differ(known.spec, spec):
+                for state in states:
+                    if state.id.protocol == rows.PROTOCOL_ESP:
+                        await requests.send("update_mapping", str(state.id), state.message, messages.UPDSA)
+                known.spec = spec
+                return
             out = spec.direction is Direction.OUT
             await self._links.follow(spec.tunnel_id, *((source, destination) if out else (destination, source)))
             become = (spec, known.steering)
@@ -432,6 +440,12 @@ class KernelDriver:
             if count > was:
                 self._queue.put_nowait(Rejected(code=code, count=count - was, id=known.spec.id))
         known.row = row
+
+
+def _only_ports_differ(old: SaSpec, new: SaSpec) -> bool:
+    """Whether an SA stays where it is and in UDP."""
+    in_udp = old.encapsulation is not None and new.encapsulation is not None
+    return in_udp and (old.source, old.destination) == (new.source, new.destination)
 
 
 def _with_rejections(own: rows.StateRow, parts: Iterable[rows.StateRow]) -> rows.StateRow:

@@ -123,8 +123,9 @@ async def encapsulation_and_mapping(pair: Pair) -> dict[str, Any]:
             UdpEncapsulation(source_port=4500, destination_port=40001),
         )  # fmt: skip
         assert await left.ping(right.inner, left.inner) == 3
-        # Counters and sequence numbers went on: 3 + 1 + 3 packets, and right's window took none for a repeat.
-        await pair.agree(0x1001, 7, 7 * ECHO_OCTETS)
+        await _ports_change_in_place(pair)
+        # Counters and sequence numbers went on: 3 + 1 + 3 + 100 packets, and right's window took none for a repeat.
+        await pair.agree(0x1001, 107, 107 * ECHO_OCTETS)
         assert (await right.sa(0x1001)).rejected.replayed == 0
         assert not [notice for notice in right.heard if isinstance(notice, Expired)]
     finally:
@@ -132,6 +133,18 @@ async def encapsulation_and_mapping(pair: Pair) -> dict[str, Any]:
         for udp in sockets:
             udp.close()
     return {"mapped": [moved.address, moved.port]}
+
+
+async def _ports_change_in_place(pair: Pair) -> None:
+    """While packets flow a receiver is told of other ports again and again, and not one of them is lost."""
+    left, right = pair.left, pair.right
+    flow = asyncio.create_task(left.ping(right.inner, left.inner, 100))
+    for port in (*range(50_000, 50_050), 40_001):
+        await right.driver.update_mapping(
+            SaId(spi=0x1001, destination=right.outer), left.outer, right.outer,
+            UdpEncapsulation(source_port=port, destination_port=4500),
+        )  # fmt: skip
+    assert await flow == 100
 
 
 def port_40001(pair: Pair) -> list[socket.socket]:
