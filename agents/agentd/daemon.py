@@ -30,6 +30,7 @@ from agents.agentd.levels import Levels
 from agents.agentd.reconciler import Reconciler
 from agents.agentd.status import StatusReporter
 from agents.agentd.totals import Totals
+from agents.agentd.traces import Traces
 from agents.contract.actions import Action, ActionResult
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.config import GatewayDocument
@@ -59,6 +60,7 @@ class Agent:
         self.link.on_view = self._count
         self._actions = Actions(database, self.ledger, self.link, self.journal)
         self.levels = Levels(self.link, paths.espd_socket)
+        self.traces = Traces(self.link, paths.espd_socket, self.journal)
         captures = Captures(paths.captures, self.journal, self._moved.set)
         self.captures = CaptureDesk(captures, self.ledger, self.link, self.journal)
         self._reporter = StatusReporter(
@@ -153,12 +155,16 @@ def handlers(agent: Agent) -> dict[str, Handler]:
     async def log_level(params: dict[str, Any], _connection: Connection) -> Any:
         return await agent.levels.answer(params)
 
+    async def trace(params: dict[str, Any], _connection: Connection) -> Any:
+        return await agent.traces.answer(params)
+
     return {
         "status": status,
         "events": events,
         "action": action,
         "reconcile": reconcile,
         "log_level": log_level,
+        "trace": trace,
         **capture_handlers(agent.captures),
     }
 

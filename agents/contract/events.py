@@ -284,6 +284,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("agent.route-added", _I, "Route added", "", ""),
     ("agent.route-withdrawn", _I, "Route withdrawn", "", ""),
     ("agent.action", _I, "Action performed", "", ""),
+    ("agent.trace", _I, "Trace switched on or off", "", ""),
     ("agent.capture-started", _I, "Packet capture started", "", ""),
     ("agent.capture-ended", _I, "Packet capture ended", "", ""),
     ("agent.capture-read", _I, "Packet capture read by the console", "", ""),
