@@ -161,11 +161,15 @@ class _Key(str):
 
 
 def _rules_remark(was: Tunnel | ManualTunnel, now: Tunnel | ManualTunnel) -> str:
-    """What a change of the rules does to what runs: ``agents.ike.change`` keeps the children that stay."""
-    before, after = [child.name for child in was.children], [child.name for child in now.children]
-    if before == after or isinstance(now, ManualTunnel) or isinstance(was, ManualTunnel):
+    """What a change of the rules does to what runs: see ``agents.ike.change`` and ``agents.iked.manual``."""
+    if [child.name for child in was.children] == [child.name for child in now.children]:
         return ""
-    return "The rules take effect at once; no SA of a pair that stays is cleared."
+    if isinstance(now, ManualTunnel) or isinstance(was, ManualTunnel):
+        return "The rules take effect at once; the SAs of pairs that stay are not touched."
+    return (
+        "The rules take effect at once and no SA of a pair that stays is cleared; one that has another place now is "
+        "rekeyed without a gap."
+    )
 
 
 def _order(was: Tunnel | ManualTunnel, now: Tunnel | ManualTunnel) -> list[str]:
