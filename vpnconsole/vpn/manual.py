@@ -73,14 +73,20 @@ class Draft:
         return rows.get(direction) or rows.get(SaDirection.BOTH)
 
 
+def stored(tunnel: Tunnel) -> list[Draft]:
+    """Return what a tunnel has, as if it were submitted once more."""
+    children = [pair.manual for pair in tunnel.selectors.all()]
+    return [Draft(child=child, sas=tuple(child.sas.all()), pair_id=child.pair_id) for child in children]
+
+
 def build(errors: FieldErrors, tunnel: Tunnel, pairs: Sequence[SelectorInput]) -> list[Draft]:
     """Return the rows of each pair and note what is wrong with them."""
     if len(pairs) > MOST_CHILDREN:
         errors.add("selectors", f"A tunnel with manual keys has at most {MOST_CHILDREN} pairs of networks.", "count")
         return []
     rows = ManualSa.objects.filter(child__pair__tunnel=tunnel).select_related("child")
-    stored = {sa.pk: sa for sa in rows}
-    return [_draft(errors, f"selectors.{index}", pair.manual, stored) for index, pair in enumerate(pairs)]
+    known = {sa.pk: sa for sa in rows}
+    return [_draft(errors, f"selectors.{index}", pair.manual, known) for index, pair in enumerate(pairs)]
 
 
 def _draft(errors: FieldErrors, key: str, data: ManualInput | None, stored: Mapping[UUID, ManualSa]) -> Draft:

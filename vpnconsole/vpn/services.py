@@ -66,7 +66,9 @@ def set_enabled(actor: User | None, tunnel: Tunnel, enabled: bool) -> Tunnel:
         ends = list(tunnel.ends.all())
         others = _neighbours(tunnel, [end.gateway for end in ends])
         rules.check_traffic_unique(errors, tunnel, ends, list(tunnel.selectors.all()), others)
-        if not tunnel.is_manual:
+        if tunnel.is_manual:
+            manual.check_compression(errors, ends, manual.stored(tunnel), others)
+        else:
             ikev1.check_keys(errors, tunnel, ends, others)
             peers.check(errors, tunnel, ends, others)
         errors.raise_any()

@@ -162,7 +162,9 @@ def test_one_child_compresses_at_an_address(paris: Gateway, lyon: Gateway) -> No
     pair = SelectorInput(network_a="10.1.0.0/24", network_b="10.77.0.0/24", manual=cast.manual(sas=[far], ipcomp=True))
     data = cast.manual_input(paris, other, selectors=[pair])
     assert "tunnel paris-lyon-manual compresses" in errors(data)["selectors.0.manual.ipcomp"][0]
-    assert services.create_tunnel(None, dataclasses.replace(data, enabled=False)).pk
+    waiting = services.create_tunnel(None, dataclasses.replace(data, enabled=False))
+    with pytest.raises(ValidationError, match="let one of them do without"):
+        services.set_enabled(None, waiting, True)
 
 
 def test_other_networks_leave_the_sas_and_their_name(paris: Gateway, lyon: Gateway) -> None:
