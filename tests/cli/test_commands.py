@@ -116,6 +116,8 @@ class FakeAgentd:
         self.run = run
         self.actions: list[tuple[str, str]] = []
         self.accept = True
+        self.filtered: dict[str, Any] = {"on": False, "strangers": {"ike": None, "ipsec": None}}
+        self.contexts: list[dict[str, Any]] = []
         self.status = STATUS
         self.captures: dict[str, CaptureStatus] = {}
         self.levels = {"agentd": "information", "iked": "information", "iked.v1": "events"}
@@ -160,6 +162,12 @@ class FakeAgentd:
                 self.levels[params["component"]] = params["level"]
             return {"levels": self.levels}
 
+        async def filtered(_params: dict[str, Any], _connection: Connection) -> Any:
+            return self.filtered
+
+        async def contexts(_params: dict[str, Any], _connection: Connection) -> Any:
+            return {"contexts": self.contexts}
+
         async def capture_start(params: dict[str, Any], _connection: Connection) -> Any:
             request = from_plain(CaptureRequest, params)
             status = CaptureStatus(
@@ -174,6 +182,8 @@ class FakeAgentd:
             return to_plain(dataclasses.replace(self.captures[params["id"]], running=False, ended_because="stopped"))
 
         handlers = {
+            "filter": filtered,
+            "contexts": contexts,
             "capture_start": capture_start,
             "capture_stop": capture_stop,
             "status": status,

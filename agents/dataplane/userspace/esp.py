@@ -40,6 +40,8 @@ _long_head = struct.Struct("!IQ").pack
 _high = struct.Struct("!I").pack
 _iv64 = struct.Struct("!Q").pack
 
+_ZEROS = bytes(4)
+
 PADDING = bytes(range(1, 256))
 
 
@@ -102,14 +104,18 @@ class AeadTransform:
         self._decrypt = cipher.decrypt
 
     def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
-        """See :class:`Transform`."""
-        spi, salt, encrypt = self._spi, self._salt, self._encrypt
+        """See :class:`Transform`. The IV is the sequence number, and its first half is always 0."""
+        encrypt, spi, nonce, join = self._encrypt, _high(self._spi), self._salt + _ZEROS, b"".join
         trailers = _trailers_of(packets[0], 4, next_header)
+        numbers = struct.pack(f"!{len(packets)}I", *range(sequence, sequence + len(packets)))
         sealed = []
-        for number, packet in enumerate(packets, sequence):
-            aad = _head(spi, number)
-            iv = _iv64(number)
-            sealed.append(aad + iv + encrypt(salt + iv, packet + trailers[len(packet) & 3], aad))
+        at = 0
+        for packet in packets:
+            number = numbers[at : at + 4]
+            at += 4
+            aad = spi + number
+            text = encrypt(nonce + number, packet + trailers[len(packet) & 3], aad)
+            sealed.append(join((aad, _ZEROS, number, text)))
         return sealed
 
     def open(self, packet: bytes | memoryview, high: int = 0) -> bytes:

@@ -80,27 +80,31 @@ class Policy:
 
 
 class PolicyDatabase:
-    """Policies by direction and selector; outbound ones looked up per tunnel, inbound ones per reqid."""
+    """Policies by direction, tunnel and selector; outbound ones looked up per tunnel, inbound ones per reqid.
+
+    Two tunnels may protect the same traffic: here a link, and so a route, says which of them is meant.
+    """
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[Direction, Selector], Policy] = {}
+        self._rows: dict[tuple[Direction, str, Selector], Policy] = {}
         self._outbound: dict[str, list[Policy]] = {}
         self._inbound: dict[int, list[Policy]] = {}
         self._added = 0
+        self._in_order = True
 
     def add(self, spec: PolicySpec) -> None:
         """Hold or replace a policy; raises ValueError for an impossible selector."""
         matcher = build_matcher(spec.selector)
         self._added += 1
         order = (spec.priority, -matcher.destination_mask.bit_count(), self._added)
-        self._rows[spec.direction, spec.selector] = Policy(spec, matcher, order)
+        self._rows[spec.direction, spec.tunnel_id, spec.selector] = Policy(spec, matcher, order)
         self._sort()
 
     def remove(self, spec: PolicySpec) -> None:
         """Let go of the policy of this direction and selector, unless one of another kind has taken it over."""
-        row = self._rows.get((spec.direction, spec.selector))
+        row = self._rows.get((spec.direction, spec.tunnel_id, spec.selector))
         if row is not None and _kind(row.spec) == _kind(spec):
-            del self._rows[spec.direction, spec.selector]
+            del self._rows[spec.direction, spec.tunnel_id, spec.selector]
             self._sort()
 
     def specs(self) -> tuple[PolicySpec, ...]:
@@ -109,13 +113,22 @@ class PolicyDatabase:
 
     def outbound(self, tunnel_id: str, flow: Flow) -> PolicySpec | None:
         """Return the policy that traffic entering this tunnel's link takes."""
+        self._put_in_order()
         return _first(self._outbound.get(tunnel_id, ()), flow)
 
     def inbound(self, reqid: int, flow: Flow) -> PolicySpec | None:
         """Return the policy that lets decrypted traffic of this reqid's SAs pass (section 5.2, step 4)."""
+        self._put_in_order()
         return _first(self._inbound.get(reqid, ()), flow)
 
     def _sort(self) -> None:
+        """Sort before the next look-up: thousands of tunnels come at once, and once is often enough."""
+        self._in_order = False
+
+    def _put_in_order(self) -> None:
+        if self._in_order:
+            return
+        self._in_order = True
         self._outbound.clear()
         self._inbound.clear()
         for row in sorted(self._rows.values(), key=lambda row: row.order):

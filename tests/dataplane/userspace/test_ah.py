@@ -16,6 +16,8 @@ from agents.dataplane.userspace import drops
 from agents.dataplane.userspace.ah import AhTransform, covered, parse
 from agents.dataplane.userspace.drops import Dropped
 from agents.dataplane.userspace.ip import header
+from agents.ike.crypto.primitives import keyed_mac
+from tests.vectors import load, needs_vectors
 
 SPI = 0x2233
 V4 = tuple(ipaddress.ip_address(each).packed for each in ("192.0.2.1", "198.51.100.2"))
@@ -165,3 +167,13 @@ def test_every_truncation_is_dropped() -> None:
 def test_impossible_keys_are_refused(slug: str, octets: int) -> None:
     with pytest.raises(ValueError):
         AhTransform(SPI, slug, Secret(bytes(octets)))
+
+
+@needs_vectors
+@pytest.mark.parametrize(("table", "name"), [("aes_xcbc128", "aes-xcbc"), ("aes_cmac128", "aes-cmac")])
+def test_linux_vectors_of_the_macs(table: str, name: str) -> None:
+    rows = load("linux-crypto/esp_testmgr_vectors.json")[table]
+    for row in rows:
+        mac = keyed_mac(name, bytes.fromhex(row["key"]))
+        assert mac(bytes.fromhex(row["msg"])).hex() == row["mac"]
+    assert len(rows) == 6
