@@ -122,6 +122,11 @@ class IkedLink:
         answer: dict[str, Any] = await self._connected().call("log_level", dict(params), timeout_s=CALL_TIMEOUT_S)
         return answer
 
+    async def trace(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Switch the trace or ask for it; raises as :meth:`action`."""
+        answer: dict[str, Any] = await self._connected().call("trace", dict(params), timeout_s=CALL_TIMEOUT_S)
+        return answer
+
     def _connected(self) -> Client:
         if self._client is None:
             raise RpcUnavailable("iked is not running; it is started again by itself")

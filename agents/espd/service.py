@@ -38,7 +38,7 @@ from agents.espd import tun
 from agents.espd.ah_socket import AhSocket
 from agents.espd.datapath import Datapath
 from agents.espd.sockets import EspSocket, IkeMessage, RawSocket
-from agents.runtime import log_levels, rpc
+from agents.runtime import log_levels, rpc, tracing
 from agents.runtime.version import VERSION
 
 LINK_GRACE_S = 30.0
@@ -81,6 +81,7 @@ class Service:
             "keep_alive": self._keep_alive,
             "health": self._health,
             "log_level": lambda params: log_levels.answer(("espd",), params),
+            "trace": tracing.answer,
         }
         self._server = rpc.Server(path, {name: _handler(name, answer) for name, answer in answers.items()})
 
@@ -130,9 +131,12 @@ class Service:
         while True:
             await asyncio.sleep(TICK_S)
             engine.handle_timer(time.monotonic())
+            self._datapath.restore_links()
             self._notices_wait()
-            for rejected in engine.take_rejected():
-                self._tell("notice", notice_to_plain(rejected))
+            # While nobody can follow, packets refused add up rather than being lost from what is told.
+            if self._outgoing.qsize() < MAX_UNTOLD // 2:
+                for rejected in engine.take_rejected():
+                    self._tell("notice", notice_to_plain(rejected))
 
     # Methods
 

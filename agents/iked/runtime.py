@@ -190,6 +190,7 @@ class Runtime:
     def notice(self, notice: Notice) -> None:
         """The data plane said something other than ``Lost``."""
         now = self._loop.time()
+        trace.noticed(notice)
         if isinstance(notice, Rejected):
             self._rejected(notice)
         elif isinstance(notice, Repaired):
@@ -386,6 +387,7 @@ class Runtime:
                 assert_never(output)
 
     def _keep(self, event: Report) -> None:
+        trace.told(event)
         self.events.add(event)
         self.changed()
 
