@@ -49,6 +49,7 @@ NEEDS: Mapping[str, Need] = {
     "openssl": _tool("openssl", "openssl", "an independent judge of certificates, CRLs and OCSP"),
     "iperf3": _tool("iperf3", "iperf3", "measuring throughput"),
     "tcpdump": _tool("tcpdump", "tcpdump", "capturing what the internet sees"),
+    "nft": _tool("nft", "nftables", "the packet filter"),
     "ike-scan": _tool("ike-scan", "ike-scan", "a scanner's view of the IKEv1 responder"),
     "pkits": Need(
         lambda: importlib.util.find_spec("cryptography_vectors") is None,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from agents.agentd.errors import InvalidError
 from agents.agentd.host import Host
-from agents.contract.config import DataPlane, GatewayDocument, Identity, IdentityType
+from agents.contract.config import DataPlane, GatewayDocument, Identity, IdentityType, Tunnel
+from agents.contract.manual import ManualTunnel
 from agents.dataplane.kernel import KernelDriver
 from agents.ike import names
 from agents.ike.crypto.hash_signature import slug_for
@@ -27,11 +31,21 @@ async def check(document: GatewayDocument, host: Host) -> None:
         if not features.available:
             raise InvalidError("data_plane", f"kernel is not available here: {features.reason}")
     here = {address.address for address in (await host.look()).addresses}
-    for index, tunnel in enumerate(document.tunnels):
-        if tunnel.enabled and tunnel.local.address not in here:
-            raise InvalidError(
-                f"tunnels[{index}].local.address", f"{tunnel.local.address} is not an address of this gateway"
-            )
+    ends = [(f"tunnels[{index}].local.address", each.local.address) for index, each in _enabled(document.tunnels)]
+    ends += [
+        (f"manual_tunnels[{index}].local_address", each.local_address)
+        for index, each in _enabled(document.manual_tunnels)
+    ]
+    for path, address in ends:
+        if address not in here:
+            raise InvalidError(path, f"{address} is not an address of this gateway")
+
+
+T = TypeVar("T", Tunnel, ManualTunnel)
+
+
+def _enabled(tunnels: Sequence[T]) -> list[tuple[int, T]]:
+    return [(index, tunnel) for index, tunnel in enumerate(tunnels) if tunnel.enabled]
 
 
 def _check_credentials(document: GatewayDocument) -> None:

@@ -28,6 +28,7 @@ from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.levels import Levels
 from agents.agentd.reconciler import Reconciler
+from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.status import StatusReporter
 from agents.agentd.totals import Totals
 from agents.agentd.traces import Traces
@@ -55,7 +56,8 @@ class Agent:
         self.journal.adopt(gateway.gateway_id)
         self.ledger = Ledger(paths.document, gateway.gateway_id)
         self.link = IkedLink(paths.iked_socket, self.journal, self._iked_changed)
-        self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, on_pass=self._moved.set)
+        self.routes = RouteLedger(database)
+        self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, self.routes, on_pass=self._moved.set)
         self.totals = Totals(database)
         self.link.on_view = self._count
         self._actions = Actions(database, self.ledger, self.link, self.journal)
@@ -64,7 +66,14 @@ class Agent:
         captures = Captures(paths.captures, self.journal, self._moved.set)
         self.captures = CaptureDesk(captures, self.ledger, self.link, self.journal)
         self._reporter = StatusReporter(
-            gateway.gateway_id, self.ledger, self.link, self.journal, paths, self.totals, captures
+            gateway.gateway_id,
+            self.ledger,
+            self.link,
+            self.journal,
+            paths,
+            routes=self.routes,
+            totals=self.totals,
+            captures=captures,
         )
 
     async def run(self) -> None:
@@ -95,7 +104,7 @@ class Agent:
 
     async def status(self) -> GatewayStatus:
         """Report as of now."""
-        return await self._reporter.report(self.reconciler.status)
+        return await self._reporter.report(self.reconciler.status, await self.reconciler.filter.counts())
 
     def events(self, after: int, limit: int) -> EventPage:
         """Read the journal."""

@@ -1,4 +1,4 @@
-"""The SQLite file of the journal, with what must change in the same transaction: positions and performed actions.
+"""The SQLite file of journal and route ledger, with what must change in the same transaction: positions, actions.
 
 The totals of the counters are in it too.
 
@@ -21,9 +21,11 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (sequence INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS action (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS route (number INTEGER PRIMARY KEY, ended INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS route_ended ON route (ended, number);
 CREATE TABLE IF NOT EXISTS total (owner TEXT PRIMARY KEY, past TEXT NOT NULL, now TEXT NOT NULL) WITHOUT ROWID;
 """
-TABLES = ("event", "fact", "action", "total")
+TABLES = ("event", "fact", "action", "route", "total")
 _log = logging.getLogger(__name__)
 
 

@@ -1,6 +1,7 @@
-"""What the machine has, read and changed through netlink and ``/proc/sys``: links, addresses, routes, settings.
+"""What the machine has, read and changed: links, addresses, routes, rules, settings, and a table of the packet filter.
 
-Values in, values out: nothing here decides. Only the main routing table is read and written.
+Netlink, ``/proc/sys`` and, for the packet filter, the program ``nft`` with JSON. Values in, values out: nothing here
+decides.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,18 +22,25 @@ from typing import Any, Protocol, Self
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
+from agents.agentd import nft
 from agents.agentd.errors import HostError
 
 ROUTE_PROTOCOL = 86
-"""The mark of the routes that are ours ("V"); rows with another protocol are never touched."""
+"""The mark of the routes and rules that are ours ("V"); rows with another protocol are never touched."""
 
-_TABLE_MAIN = 254
+TABLE_MAIN = 254
+_TABLE_LOCAL = 255
+_LAST_RESORT = 4_278_198_272
+"""The metric of the route that ends a VRF's table (Documentation/networking/vrf.rst): nothing falls out of it."""
 _SCOPE_NOWHERE = 255
 _IFF_UP = 0x1
 _RTN_UNICAST = 1
-_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+_FR_ACT_TO_TABLE = 1
+# RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, RTNLGRP_IPV6_RULE
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _SYSCTL = Path("/proc/sys")
+_PROBE, _PROBE_TABLE = "vpnprobe", 2**32 - 2
 _LOOKS = 5
 _LISTEN_AGAIN_S = 1.0
 _log = logging.getLogger(__name__)
@@ -40,12 +48,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """One network interface; ``mtu`` in octets."""
+    """One network interface; ``mtu`` in octets, ``table`` that of a VRF, ``master`` the index of its VRF or bridge."""
 
     index: int
     name: str
     mtu: int
     up: bool
+    kind: str | None = None
+    alias: str | None = None
+    master: int | None = None
+    table: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +70,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One unicast route of the main table; ``network`` is canonical prefix text."""
+    """One unicast route; ``network`` is canonical prefix text, ``priority`` the metric."""
 
     network: str
     interface: str
@@ -66,11 +78,28 @@ class Route:
     source: str | None = None
     priority: int = 0
     protocol: int = ROUTE_PROTOCOL
+    table: int = TABLE_MAIN
 
     @property
     def version(self) -> int:
         """4 or 6."""
         return ipaddress.ip_network(self.network).version
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        """What the kernel has one route of: table, network and metric."""
+        return self.table, self.network, self.priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule of ours: packets of this IP version from ``source``, or in by ``interface``, look into ``table``."""
+
+    version: int
+    priority: int
+    table: int
+    source: str | None = None
+    interface: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +109,7 @@ class HostView:
     links: tuple[Link, ...] = ()
     addresses: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
     _by_name: dict[str, Link] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -105,6 +135,34 @@ class Host(Protocol):
         """Remove a route of ours; one that is not there any more is no error."""
         ...
 
+    async def replace_route(self, route: Route) -> None:
+        """Put a route in the place of the one of ours with its key, without a moment between."""
+        ...
+
+    async def add_rule(self, rule: Rule) -> None:
+        """Add a rule that is not there yet."""
+        ...
+
+    async def remove_rule(self, rule: Rule) -> None:
+        """Remove a rule of ours; one that is not there any more is no error."""
+        ...
+
+    async def has_vrfs(self) -> bool:
+        """Tell whether the kernel has VRFs, by making one once."""
+        ...
+
+    async def add_vrf(self, name: str, table: int, alias: str) -> None:
+        """Make a VRF, up, whose table ends with a route to nowhere."""
+        ...
+
+    async def remove_vrf(self, name: str, table: int) -> None:
+        """Remove a VRF of ours and what :meth:`add_vrf` put into its table; it need not exist."""
+        ...
+
+    async def set_master(self, name: str, master: str | None) -> None:
+        """Put a link into a VRF, or take it out."""
+        ...
+
     async def set_link(self, name: str, mtu: int) -> None:
         """Set a link up with this MTU."""
         ...
@@ -117,8 +175,12 @@ class Host(Protocol):
         """Write a ``net.*`` setting."""
         ...
 
+    async def filter(self, commands: Sequence[nft.Command]) -> tuple[nft.Command, ...]:
+        """Give ``nft`` commands that are one transaction; returns what they list."""
+        ...
+
     def changes(self) -> AsyncIterator[None]:
-        """Yield whenever links, addresses or routes changed."""
+        """Yield whenever links, addresses, routes or rules changed."""
         ...
 
 
@@ -128,6 +190,7 @@ class LinuxHost:
     def __init__(self) -> None:
         self._stack = AsyncExitStack()
         self._netlink: Any = None
+        self._vrfs: bool | None = None
         self._one_at_a_time = asyncio.Lock()  # a netlink socket has one dump at a time: a second one gets EBUSY
 
     async def __aenter__(self) -> Self:
@@ -140,7 +203,7 @@ class LinuxHost:
         await self._stack.__aexit__(kind, error, trace)
 
     async def look(self) -> HostView:
-        """Read links, addresses and routes."""
+        """Read links, addresses, routes and the rules that are ours."""
         async with self._one_at_a_time:
             for attempt in range(_LOOKS):
                 try:
@@ -158,21 +221,34 @@ class LinuxHost:
             Address(interface=names.get(row.get("index"), ""), address=row.get("IFA_LOCAL") or row.get("IFA_ADDRESS"))
             async for row in await self._netlink.get_addr()
         ]
-        routes = []
-        for family in (socket.AF_INET, socket.AF_INET6):
-            async for row in await self._netlink.route("dump", family=family, table=_TABLE_MAIN):
+        routes: list[Route | None] = []
+        rules: list[Rule | None] = []
+        for version, family in _FAMILY.items():
+            async for row in await self._netlink.route("dump", family=family):
                 routes.append(_route(row, names))
+            async for row in await self._netlink.rule("dump", family=family):
+                rules.append(_rule(row, version))
         return HostView(
-            links=tuple(links), addresses=tuple(addresses), routes=tuple(route for route in routes if route is not None)
+            links=tuple(links),
+            addresses=tuple(addresses),
+            routes=tuple(route for route in routes if route is not None),
+            rules=tuple(rule for rule in rules if rule is not None),
         )
 
     async def add_route(self, route: Route) -> None:
         """Add a route that is not there yet."""
+        await self._lay("add", route)
+
+    async def replace_route(self, route: Route) -> None:
+        """Put a route in the place of the one of ours with its key, without a moment between."""
+        await self._lay("replace", route)
+
+    async def _lay(self, verb: str, route: Route) -> None:
         async with self._one_at_a_time:
             try:
-                await self._netlink.route("add", **await self._request(route, for_removal=False))
+                await self._netlink.route(verb, **await self._request(route, for_removal=False))
             except NetlinkError as error:
-                raise HostError("add route", route.network, error.code, _reason(error)) from None
+                raise HostError(f"{verb} route", route.network, error.code, _reason(error)) from None
 
     async def remove_route(self, route: Route) -> None:
         """Remove a route of ours; one that is not there any more is no error."""
@@ -185,6 +261,73 @@ class LinuxHost:
             except NetlinkError as error:
                 if error.code not in (errno.ESRCH, errno.ENODEV):  # it has gone, with its link or without
                     raise HostError("remove route", route.network, error.code, _reason(error)) from None
+
+    async def add_rule(self, rule: Rule) -> None:
+        """Add a rule that is not there yet."""
+        async with self._one_at_a_time:
+            try:
+                await self._netlink.rule("add", **_rule_request(rule))
+            except NetlinkError as error:
+                raise HostError("add rule for table", str(rule.table), error.code, _reason(error)) from None
+
+    async def remove_rule(self, rule: Rule) -> None:
+        """Remove a rule of ours; one that is not there any more is no error."""
+        async with self._one_at_a_time:
+            try:
+                await self._netlink.rule("del", **_rule_request(rule))
+            except NetlinkError as error:
+                if error.code != errno.ENOENT:
+                    raise HostError("remove rule for table", str(rule.table), error.code, _reason(error)) from None
+
+    async def has_vrfs(self) -> bool:
+        """Tell whether the kernel has VRFs, by making one once."""
+        if self._vrfs is None:
+            async with self._one_at_a_time:
+                try:
+                    await self._netlink.link("add", ifname=_PROBE, kind="vrf", vrf_table=_PROBE_TABLE)
+                    await self._netlink.link("del", index=await self._index(_PROBE))
+                    self._vrfs = True
+                except NetlinkError as error:
+                    if error.code != errno.EOPNOTSUPP:
+                        raise HostError("make a VRF", _PROBE, error.code, _reason(error)) from None
+                    self._vrfs = False
+        return self._vrfs
+
+    async def add_vrf(self, name: str, table: int, alias: str) -> None:
+        """Make a VRF, up, whose table ends with a route to nowhere."""
+        async with self._one_at_a_time:
+            try:
+                await self._netlink.link("add", ifname=name, kind="vrf", vrf_table=table)
+                await self._netlink.link("set", index=await self._index(name), ifalias=alias, state="up")
+                for request in _last_resort(table):
+                    await self._netlink.route("replace", **request)
+            except NetlinkError as error:
+                raise HostError("make VRF", name, error.code, _reason(error)) from None
+
+    async def remove_vrf(self, name: str, table: int) -> None:
+        """Remove a VRF of ours and what :meth:`add_vrf` put into its table; it need not exist."""
+        async with self._one_at_a_time:
+            for request in _last_resort(table):
+                try:
+                    await self._netlink.route("del", **request)
+                except NetlinkError as error:
+                    if error.code != errno.ESRCH:
+                        raise HostError("empty the table of VRF", name, error.code, _reason(error)) from None
+            try:
+                for index in await self._netlink.link_lookup(ifname=name):
+                    await self._netlink.link("del", index=index)
+            except NetlinkError as error:
+                if error.code != errno.ENODEV:
+                    raise HostError("remove VRF", name, error.code, _reason(error)) from None
+
+    async def set_master(self, name: str, master: str | None) -> None:
+        """Put a link into a VRF, or take it out."""
+        async with self._one_at_a_time:
+            try:
+                index = await self._index(master) if master is not None else 0
+                await self._netlink.link("set", index=await self._index(name), master=index)
+            except NetlinkError as error:
+                raise HostError("set the VRF of", name, error.code, _reason(error)) from None
 
     async def set_link(self, name: str, mtu: int) -> None:
         """Set a link up with this MTU."""
@@ -208,8 +351,12 @@ class LinuxHost:
         except OSError as error:
             raise HostError("set", name, error.errno or 0, os.strerror(error.errno or 0)) from None
 
+    async def filter(self, commands: Sequence[nft.Command]) -> tuple[nft.Command, ...]:
+        """Give ``nft`` commands that are one transaction; returns what they list."""
+        return await nft.run(commands)
+
     async def changes(self) -> AsyncIterator[None]:
-        """Yield whenever links, addresses or routes changed. It listens on a socket of its own.
+        """Yield whenever links, addresses, routes or rules changed. It listens on a socket of its own.
 
         When more changed than the socket could hold, that is a change too, and it listens anew.
         """
@@ -230,7 +377,7 @@ class LinuxHost:
             "dst": route.network,
             "oif": await self._index(route.interface),
             "proto": ROUTE_PROTOCOL,
-            "table": _TABLE_MAIN,
+            "table": route.table,
         }
         if route.priority:
             request["priority"] = route.priority
@@ -255,12 +402,16 @@ def _link(row: Any) -> Link:
         name=row.get("IFLA_IFNAME"),
         mtu=row.get("IFLA_MTU"),
         up=bool(row.get("flags") & _IFF_UP),
+        kind=row.get(("linkinfo", "kind")),
+        alias=row.get("IFLA_IFALIAS"),
+        master=row.get("IFLA_MASTER"),
+        table=row.get(("linkinfo", "data", "vrf_table")),
     )
 
 
 def _route(row: Any, names: dict[int, str]) -> Route | None:
     """Return a unicast route with one next hop; the others are none of our business."""
-    if row.get("type") != _RTN_UNICAST or row.get("RTA_OIF") not in names:
+    if row.get("type") != _RTN_UNICAST or row.get("RTA_OIF") not in names or row.get("table") == _TABLE_LOCAL:
         return None
     anywhere = "0.0.0.0" if row.get("family") == socket.AF_INET else "::"  # noqa: S104 - the prefix of a default route
     return Route(
@@ -270,7 +421,46 @@ def _route(row: Any, names: dict[int, str]) -> Route | None:
         source=row.get("RTA_PREFSRC"),
         priority=row.get("RTA_PRIORITY") or 0,
         protocol=row.get("proto"),
+        table=row.get("table"),
     )
+
+
+def _rule(row: Any, version: int) -> Rule | None:
+    if row.get("FRA_PROTOCOL") != ROUTE_PROTOCOL or row.get("action") != _FR_ACT_TO_TABLE:
+        return None
+    source = row.get("FRA_SRC")
+    return Rule(
+        version=version,
+        priority=row.get("FRA_PRIORITY") or 0,
+        table=row.get("table"),
+        source=f"{source}/{row.get('src_len')}" if source is not None else None,
+        interface=row.get("FRA_IIFNAME"),
+    )
+
+
+def _rule_request(rule: Rule) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "family": _FAMILY[rule.version],
+        "priority": rule.priority,
+        "table": rule.table,
+        "protocol": ROUTE_PROTOCOL,
+    }
+    if rule.source is not None:
+        address, _, length = rule.source.partition("/")
+        request |= {"src": address, "src_len": int(length)}
+    if rule.interface is not None:
+        request["iifname"] = rule.interface
+    return request
+
+
+def _last_resort(table: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "family": family, "dst": anywhere, "type": "unreachable", "table": table,
+            "priority": _LAST_RESORT, "proto": ROUTE_PROTOCOL,
+        }
+        for family, anywhere in ((socket.AF_INET, "0.0.0.0/0"), (socket.AF_INET6, "::/0"))
+    ]  # fmt: skip
 
 
 def _setting_path(name: str) -> Path:

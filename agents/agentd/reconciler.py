@@ -10,15 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agents.agentd.contexts import ContextKeeper
 from agents.agentd.errors import HostError
-from agents.agentd.host import ROUTE_PROTOCOL, Host, HostView, Route
+from agents.agentd.filtering import FilterKeeper
+from agents.agentd.host import Host, HostView
 from agents.agentd.iked_link import IkedLink, IkedView
-from agents.agentd.journal import Entry, Journal
+from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
-from agents.agentd.parts import ike, links, routes, sysctl
+from agents.agentd.parts import contexts, ike, links, routes, sysctl
+from agents.agentd.parts.carried import Carried, carried
+from agents.agentd.route_ledger import RouteLedger
+from agents.agentd.routing import RouteKeeper
 from agents.runtime.rpc import RpcError, RpcUnavailable
 
 INTERVAL_S = 10.0
@@ -46,6 +51,7 @@ class Reconciler:
         link: IkedLink,
         journal: Journal,
         host: Host,
+        route_ledger: RouteLedger,
         *,
         interval_s: float = INTERVAL_S,
         on_pass: Callable[[], None] | None = None,
@@ -58,8 +64,9 @@ class Reconciler:
         self._on_pass = on_pass
         self._wake = asyncio.Event()
         self._passing = asyncio.Lock()
-        self._remembered: dict[str, int] = {}
-        self._owners: dict[str, str] = {}
+        self.contexts = ContextKeeper(host, journal)
+        self.filter = FilterKeeper(host, journal)
+        self._routes = RouteKeeper(host, journal, route_ledger)
         self._settings: dict[str, str] = {}
         self.status = PassStatus()
 
@@ -109,7 +116,7 @@ class Reconciler:
         accepted = self._ledger.current
         problems: list[str] = []
         await self._link.refresh()
-        if self._link.view is not None:
+        if self._link.view is not None and accepted is not None:
             problems += await self._configure(accepted, self._link.view)
         view = self._link.view
         if view is None:
@@ -120,7 +127,10 @@ class Reconciler:
             )
         host_view = await self._host.look()
         if accepted is None:
-            problems += await self._apply_routes(routes.WantedRoutes(routes={}), host_view)
+            problems += await self.filter.apply(False, (), host_view, kernel=False, vrfs=False)
+            host_view, in_the_way = await self.contexts.apply((), (), host_view)
+            problems += in_the_way
+            problems += await self._routes.apply(routes.WantedRoutes(), (), host_view)
             return PassStatus(problems=tuple(problems))
         problems += await self._apply(accepted, view, host_view)
         applied = self.status.applied_generation
@@ -128,25 +138,37 @@ class Reconciler:
             applied = view.generation
             self._note_applied(accepted)
         return PassStatus(
-            applied_generation=applied, problems=tuple(dict.fromkeys(problems)), routes=self._routes_by_tunnel()
+            applied_generation=applied, problems=tuple(dict.fromkeys(problems)), routes=self._routes.by_tunnel()
         )
 
-    async def _configure(self, accepted: Accepted | None, view: IkedView) -> list[str]:
-        if accepted is None or not ike.must_configure(accepted, view.generation, self._link.configured_digest):
+    async def _configure(self, accepted: Accepted, view: IkedView) -> list[str]:
+        if not ike.must_configure(accepted, view.generation, self._link.configured_digest):
             return []
+        tunnels = carried(accepted.document, view.tunnels, view.data_plane.driver or "")
+        problems = await self._filter(accepted, view, tunnels, await self._host.look())
         try:
             await self._link.configure(accepted)
         except RpcError as error:
-            return [f"iked refuses the configuration: {error.message}"]
+            return [*problems, f"iked refuses the configuration: {error.message}"]
         except RpcUnavailable as error:
-            return [f"iked could not be configured: {error}"]
+            return [*problems, f"iked could not be configured: {error}"]
         await self._link.refresh()
-        return []
+        return problems
+
+    async def _filter(
+        self, accepted: Accepted, view: IkedView, tunnels: Sequence[Carried], host_view: HostView
+    ) -> list[str]:
+        kernel = view.data_plane.driver == "kernel"
+        return await self.filter.apply(
+            accepted.document.packet_filter, tunnels, host_view, kernel=kernel, vrfs=self.contexts.vrfs
+        )
 
     async def _apply(self, accepted: Accepted, view: IkedView, host_view: HostView) -> list[str]:
         document, driver = accepted.document, view.data_plane.driver or ""
-        link_plan = links.plan(document, view.tunnels, driver, host_view)
-        problems = list(link_plan.problems)
+        tunnels = carried(document, view.tunnels, driver)
+        host_view, problems = await self.contexts.apply(document.contexts, tunnels, host_view)
+        link_plan = links.plan(tunnels, host_view)
+        problems += link_plan.problems
         for change in link_plan.changes:
             try:
                 await self._host.set_link(change.name, change.mtu)
@@ -155,10 +177,12 @@ class Reconciler:
             else:
                 text = f"{change.name} is up with MTU {change.mtu} again"
                 self._journal.append("agent.repaired", text, tunnel_id=change.tunnel_id)
-        settings = sysctl.plan(document, view.tunnels, driver, host_view, self._host.setting)
-        problems += self._apply_settings(settings)
-        wanted = routes.wanted(document, view.tunnels, driver, host_view)
-        return problems + await self._apply_routes(wanted, host_view)
+        problems += self._apply_settings(sysctl.plan(tunnels, host_view, self._host.setting))
+        routed, unroutable = contexts.routable(tunnels, vrfs=self.contexts.vrfs)
+        wanted = routes.wanted(routed, routes.tables(document), host_view)
+        problems += unroutable
+        problems += await self._routes.apply(wanted, tunnels, host_view, vrfs=self.contexts.vrfs)
+        return problems + await self._filter(accepted, view, tunnels, host_view)
 
     def _apply_settings(self, settings: Mapping[str, str]) -> list[str]:
         problems = []
@@ -173,50 +197,6 @@ class Reconciler:
             _log.info("%s set to %s", name, value)
             self._settings[name] = value
         return problems
-
-    async def _apply_routes(self, wanted: routes.WantedRoutes, view: HostView) -> list[str]:
-        plan = routes.plan(wanted, view, self._remembered)
-        problems, told = list(plan.problems), list[Entry]()
-        present = {route.network for route in view.routes if route.protocol == ROUTE_PROTOCOL}
-        for route in plan.remove:
-            try:
-                await self._host.remove_route(route)
-            except HostError as error:
-                problems.append(str(error))
-                continue
-            present.discard(route.network)
-            if route.network not in wanted.routes:
-                told.append(self._route_entry("agent.route-withdrawn", "withdrawn", route))
-        for route in plan.add:
-            try:
-                await self._host.add_route(route)
-            except HostError as error:
-                problems.append(str(error))
-                continue
-            present.add(route.network)
-            self._owners[route.network] = wanted.routes[route.network][0]
-            repaired = route.network in plan.repairs
-            code, done = ("agent.repaired", "put back") if repaired else ("agent.route-added", "added")
-            told.append(self._route_entry(code, done, route))
-        self._journal.append_all(told)
-        self._owners = {network: tunnel for network, (tunnel, _) in wanted.routes.items() if network in present}
-        self._remembered = {
-            network: link.index
-            for network in self._owners
-            if (link := view.link(wanted.routes[network][1].interface)) is not None
-        }
-        return problems
-
-    def _route_entry(self, code: str, done: str, route: Route) -> Entry:
-        attributes = {"network": route.network, "interface": route.interface}
-        message = f"Route to {route.network} through {route.interface} {done}"
-        return Entry(code, message, self._owners.get(route.network), attributes=attributes)
-
-    def _routes_by_tunnel(self) -> dict[str, tuple[str, ...]]:
-        found: dict[str, tuple[str, ...]] = {}
-        for network, tunnel_id in self._owners.items():
-            found[tunnel_id] = (*found.get(tunnel_id, ()), network)
-        return found
 
     def _note_applied(self, accepted: Accepted) -> None:
         generation = str(accepted.document.generation)

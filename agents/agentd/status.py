@@ -9,17 +9,21 @@ import dataclasses
 import datetime
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from agents.agentd.capture.captures import Captures
 from agents.agentd.iked_link import IkedLink
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
+from agents.agentd.parts.filter import counters_of
 from agents.agentd.reconciler import PassStatus
+from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.totals import Totals
 from agents.contract.codec import from_plain
 from agents.contract.config import Tunnel
 from agents.contract.errors import DocumentError
+from agents.contract.manual import ManualTunnel
 from agents.contract.status import (
     ChildStatus,
     ComponentHealth,
@@ -50,6 +54,8 @@ class StatusReporter:
         link: IkedLink,
         journal: Journal,
         paths: Paths,
+        *,
+        routes: RouteLedger,
         totals: Totals,
         captures: Captures,
     ) -> None:
@@ -57,6 +63,7 @@ class StatusReporter:
         self._ledger = ledger
         self._link = link
         self._journal = journal
+        self._routes = routes
         self._totals = totals
         self._captures = captures
         self._espd_socket = paths.espd_socket
@@ -64,12 +71,14 @@ class StatusReporter:
         self._certificates: tuple[str, Certificates] = ("", Certificates())
         self._started_at = time.time()
 
-    async def report(self, last_pass: PassStatus) -> GatewayStatus:
-        """Return the status as of now."""
+    async def report(self, last_pass: PassStatus, filtered: Mapping[str, int]) -> GatewayStatus:
+        """Return the status as of now; ``filtered`` is what each counter of the packet filter says."""
         await self._link.refresh()
         espd = await espd_health(self._espd_socket)
         accepted, view = self._ledger.current, self._link.view
-        tunnels = accepted.document.tunnels if accepted is not None else ()
+        tunnels: tuple[Tunnel | ManualTunnel, ...] = ()
+        if accepted is not None:
+            tunnels = (*accepted.document.tunnels, *accepted.document.manual_tunnels)
         return GatewayStatus(
             gateway_id=self._gateway_id,
             agent_version=VERSION,
@@ -83,9 +92,16 @@ class StatusReporter:
             data_plane=view.data_plane if view is not None else DataPlaneStatus(reason=self._link.away_reason),
             components=(self._own_health(), *self._iked_health(), espd),
             tunnels=tuple(
-                self._totals.total(self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ()))) for tunnel in tunnels
+                self._totals.total(
+                    dataclasses.replace(
+                        self._tunnel(tunnel, last_pass.routes.get(tunnel.id, ())),
+                        filter=counters_of(tunnel.id, filtered),
+                    )
+                )
+                for tunnel in tunnels
             ),
             exchanges=view.exchanges if view is not None else (),
+            route_ledger=self._routes.lines(),
             data_plane_counts=view.data_plane_counts if view is not None else (),
             captures=self._captures.statuses(),
             last_event=self._journal.last,
@@ -105,7 +121,7 @@ class StatusReporter:
         found = documents.problems(self._certificates[1], self._keys, now)
         return [each.sentence for each in found]
 
-    def _tunnel(self, tunnel: Tunnel, routes: tuple[str, ...]) -> TunnelStatus:
+    def _tunnel(self, tunnel: Tunnel | ManualTunnel, routes: tuple[str, ...]) -> TunnelStatus:
         view = self._link.view
         if view is not None and tunnel.id in view.tunnels:
             return dataclasses.replace(view.tunnels[tunnel.id], routes=routes)
@@ -122,6 +138,7 @@ class StatusReporter:
             step=reason if view is not None and tunnel.enabled else None,
             children=tuple(ChildStatus(name=child.name, up=False) for child in tunnel.children),
             routes=routes,
+            kind="manual" if isinstance(tunnel, ManualTunnel) else str(tunnel.kind),
         )
 
     def _own_health(self) -> ComponentHealth:

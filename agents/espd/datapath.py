@@ -7,27 +7,31 @@ packet is in :mod:`agents.dataplane.userspace`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from socket import IPPROTO_ESP, IPPROTO_UDP
 
 from agents.contract.status import QueueStatus
 from agents.dataplane.base import TunnelLink
-from agents.dataplane.userspace.engine import Burst, Engine
+from agents.dataplane.userspace.engine import Engine
 from agents.dataplane.userspace.ip import MalformedPacket
-from agents.dataplane.userspace.offload import coalesce, segment
+from agents.dataplane.userspace.offload import PLAIN_FRAME, coalesce, segment
 from agents.dataplane.userspace.sadb import Path
-from agents.espd.sockets import ENCAPSULATION_PORT, EspSocket, IkeMessage, RawSocket, UdpSocket
+from agents.espd.ah_socket import AhSocket
+from agents.espd.sockets import ENCAPSULATION_PORT, EspSocket, IkeMessage, RawSocket, UdpSocket, path_mtu
+from agents.espd.transmitter import Transmitter
 from agents.espd.tun import Tun
 
 READS_PER_WAKE_UP = 16
 """So that no device starves the others: super-packets count as one."""
 
 _log = logging.getLogger(__name__)
-Key = tuple[str, int]
-"""Local address and UDP port, port 0 for protocol 50."""
+Key = tuple[str, int, int]
+"""Local address, IP protocol, and UDP port or 0."""
 
 
 class Datapath:
@@ -44,19 +48,18 @@ class Datapath:
         self._on_ike = on_ike
         self._on_notice = on_notice
         self._tuns: dict[str, Tun] = {}
+        self._links: dict[str, TunnelLink] = {}
         self._sockets: dict[Key, EspSocket] = {}
         self._bound: frozenset[Key] = frozenset()
         self._dropped: Counter[str] = Counter()
+        self._transmitter = Transmitter(self.engine, self._socket_of, self._wait_for_room, self._dropped)
 
     # Links
 
     @property
     def links(self) -> dict[str, TunnelLink]:
         """The links there are, by tunnel."""
-        return {
-            tunnel_id: TunnelLink(tunnel_id=tunnel_id, name=tun.name, mtu=tun.mtu)
-            for tunnel_id, tun in self._tuns.items()
-        }
+        return dict(self._links)
 
     def open_link(self, link: TunnelLink) -> None:
         """Make or change a tunnel's device; raises OSError."""
@@ -70,6 +73,9 @@ class Datapath:
             self._loop.add_reader(tun.fd, self._tun_readable, link.tunnel_id, tun)
         elif tun.mtu != link.mtu:
             tun.set_mtu(link.mtu)
+        self._links[link.tunnel_id] = link
+        self._transmitter.open(link.tunnel_id, link.queues)
+        self._let_sockets_hold_much()
 
     def close_link(self, tunnel_id: str) -> None:
         """Remove a tunnel's device if it is there."""
@@ -78,12 +84,21 @@ class Datapath:
             self._dropped["in.link"] += tun.dropped
             self._loop.remove_reader(tun.fd)
             tun.close()
+            del self._links[tunnel_id]
+            self._transmitter.close(tunnel_id)
+            self._let_sockets_hold_much()
+
+    def _let_sockets_hold_much(self) -> None:
+        """Undo what priorities asked of sockets, when no link has any."""
+        if not self._transmitter.bounds_sockets:
+            for opened in self._sockets.values():
+                opened.hold_much()
 
     # Sockets
 
     def bind(self, addresses: tuple[str, ...]) -> None:
         """Hold UDP 4500 on exactly these local addresses, and what SAs need; raises OSError."""
-        bound = frozenset((address, ENCAPSULATION_PORT) for address in addresses)
+        bound = frozenset(_udp_4500(address) for address in addresses)
         try:
             for key in bound:
                 self._need(key)
@@ -92,16 +107,21 @@ class Datapath:
             self.release_sockets()
 
     def need_path(self, path: Path) -> None:
-        """Open the socket an SA's packets go through; raises OSError."""
-        self._need((path.local_address, path.local_port))
+        """Open the socket an SA's packets go through, and see how much the path takes; raises OSError."""
+        self._need(_key(path))
+        # Where there is no route now, the first packet that is too long will tell.
+        with contextlib.suppress(OSError):
+            self.engine.narrow(path, path_mtu(path.local_address, path.remote_address), time.monotonic())
 
     def release_sockets(self) -> None:
         """Close the sockets that neither :meth:`bind` nor an SA asks for any more."""
-        needed = self._bound | {(path.local_address, path.local_port) for path in self.engine.paths()}
+        needed = self._bound | {_key(path) for path in self.engine.paths()}
         for key in [key for key in self._sockets if key not in needed]:
             opened = self._sockets.pop(key)
             self._dropped["out.unsent"] += opened.unsent
             self._loop.remove_reader(opened)
+            self._loop.remove_writer(opened)
+            self._transmitter.forget(opened)
             opened.close()
 
     def send_ike(self, local_address: str, octets: bytes, address: str, port: int) -> int | None:
@@ -109,26 +129,36 @@ class Datapath:
 
         Returns the path's MTU when the message was too big for it.
         """
-        return self._udp_4500(local_address).send_ike(octets, address, port)
+        return self._held(local_address).send_ike(octets, address, port)
 
     def keep_alive(self, local_address: str, address: str, port: int) -> None:
         """Send a NAT keepalive from UDP 4500, where :meth:`holds_port`; raises OSError."""
-        self._udp_4500(local_address).keep_alive(address, port)
+        self._held(local_address).keep_alive(address, port)
 
-    def _udp_4500(self, local_address: str) -> UdpSocket:
-        opened = self._sockets[local_address, ENCAPSULATION_PORT]
+    def _held(self, local_address: str) -> UdpSocket:
+        opened = self._sockets[_udp_4500(local_address)]
         assert isinstance(opened, UdpSocket)
         return opened
 
     def holds_port(self, local_address: str) -> bool:
         """Whether UDP 4500 is held on this address."""
-        return (local_address, ENCAPSULATION_PORT) in self._sockets
+        return _udp_4500(local_address) in self._sockets
 
     def _need(self, key: Key) -> None:
         if key not in self._sockets:
-            opened: EspSocket = UdpSocket(*key) if key[1] else RawSocket(key[0])
+            opened = _open_socket(key)
             self._sockets[key] = opened
             self._loop.add_reader(opened, self._socket_readable, opened)
+
+    def _socket_of(self, path: Path) -> EspSocket | None:
+        return self._sockets.get(_key(path))
+
+    def _wait_for_room(self, opened: EspSocket) -> None:
+        self._loop.add_writer(opened, self._writable, opened)
+
+    def _writable(self, opened: EspSocket) -> None:
+        self._loop.remove_writer(opened)
+        self._transmitter.resume(opened)
 
     # Packets
 
@@ -147,29 +177,19 @@ class Datapath:
                 groups.append(segment(frame))
             except MalformedPacket:
                 self._dropped["out.malformed"] += 1
-        self._transmit(self.engine.outbound(tunnel_id, groups, time.monotonic()))
+        if tunnel_id in self._tuns:
+            self._transmitter.send(tunnel_id, groups, time.monotonic())
+        if self.engine.has_answers:
+            self._answer()
         if self.engine.has_notices:
             self._on_notice()
 
-    def _transmit(self, bursts: list[Burst]) -> None:
-        """Send bursts, those of one path in a row together."""
-        waiting: Burst | None = None
-        for burst in bursts:
-            if waiting is not None:
-                if burst.path is waiting.path and burst.traffic_class == waiting.traffic_class:
-                    waiting.packets.extend(burst.packets)
-                    continue
-                self._send(waiting)
-            waiting = burst
-        if waiting is not None:
-            self._send(waiting)
-
-    def _send(self, burst: Burst) -> None:
-        opened = self._sockets.get((burst.path.local_address, burst.path.local_port))
-        if opened is None:
-            self._dropped["out.no-socket"] += len(burst.packets)
-        else:
-            opened.send(burst)
+    def _answer(self) -> None:
+        """Tell senders on the links' side what did not fit."""
+        for tunnel_id, packets in self.engine.take_answers().items():
+            tun = self._tuns.get(tunnel_id)
+            if tun is not None:
+                tun.write([(PLAIN_FRAME, packet) for packet in packets])
 
     def _socket_readable(self, opened: EspSocket) -> None:
         """Receive what is there before anything is written, so that runs of segments get as long as they can."""
@@ -181,7 +201,10 @@ class Datapath:
                 break
             for message in batch.ike:
                 self._on_ike(message)
-            for delivery in self.engine.inbound(batch.arrival, batch.esp, now):
+            deliveries = self.engine.inbound(batch.arrival, batch.esp, now)
+            if batch.ah:
+                deliveries += self.engine.inbound_ah(batch.arrival, batch.ah, now)
+            for delivery in deliveries:
                 packets = arrived.setdefault(delivery.tunnel_id, delivery.packets)
                 if packets is not delivery.packets:
                     packets.extend(delivery.packets)
@@ -197,8 +220,8 @@ class Datapath:
     # State
 
     def queues(self) -> dict[str, tuple[QueueStatus, ...]]:
-        """Return the queues of the links that have several: none here, every link has one."""
-        return {}
+        """Return the queues of the links that have several."""
+        return self._transmitter.statuses()
 
     def counters(self) -> dict[str, int]:
         """Return dropped packets by where and why, since the process started."""
@@ -214,3 +237,18 @@ class Datapath:
         self.release_sockets()
         for tunnel_id in tuple(self._tuns):
             self.close_link(tunnel_id)
+
+
+def _key(path: Path) -> Key:
+    return path.local_address, IPPROTO_UDP if path.local_port else path.protocol, path.local_port
+
+
+def _udp_4500(local_address: str) -> Key:
+    return local_address, IPPROTO_UDP, ENCAPSULATION_PORT
+
+
+def _open_socket(key: Key) -> EspSocket:
+    address, protocol, port = key
+    if protocol == IPPROTO_UDP:
+        return UdpSocket(address, port)
+    return RawSocket(address) if protocol == IPPROTO_ESP else AhSocket(address)

@@ -19,14 +19,25 @@ from typing import Any, TypeVar
 
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY
 from agents.contract.codec import from_plain, to_plain
+from agents.contract.config import Mode
 from agents.contract.errors import DocumentError
 from agents.contract.status import ComponentHealth, NamedCount
-from agents.dataplane.base import DataplaneError, Features, PolicySpec, SaId, SaSpec, TunnelLink, UdpEncapsulation
+from agents.dataplane.base import (
+    DataplaneError,
+    Features,
+    PolicySpec,
+    SaId,
+    SaProtocol,
+    SaSpec,
+    TunnelLink,
+    UdpEncapsulation,
+)
 from agents.dataplane.plain import IkeDatagram, PathLimit, features_to_plain, notice_to_plain
 from agents.dataplane.userspace.sadb import path_of
 from agents.espd import tun
+from agents.espd.ah_socket import AhSocket
 from agents.espd.datapath import Datapath
-from agents.espd.sockets import IkeMessage, RawSocket
+from agents.espd.sockets import EspSocket, IkeMessage, RawSocket
 from agents.runtime import log_levels, rpc, tracing
 from agents.runtime.version import VERSION
 
@@ -134,8 +145,10 @@ class Service:
             reason=problem or "ESP in this agent's own process, through TUN devices",
             encryptions=frozenset(slug for slug, row in ENCRYPTION.items() if row.esp),
             integrities=frozenset(INTEGRITY),
+            protocols=frozenset(SaProtocol) if _works(AhSocket) else frozenset({SaProtocol.ESP}),
             extended_sequence_numbers=True,
-            plain_esp=_raw_sockets_work(),
+            compression=True,
+            plain_esp=_works(RawSocket),
             owns_port_4500=True,
         )
         return {"features": features_to_plain(features)}
@@ -172,6 +185,7 @@ class Service:
 
     def _add_sa(self, params: dict[str, Any]) -> dict[str, Any]:
         spec = from_plain(SaSpec, params.get("spec"), "spec")
+        _check_mode("add_sa", spec)
         self._datapath.engine.add_sa(spec, time.monotonic())
         try:
             with_errno("add_sa", str(spec.destination), self._datapath.need_path, path_of(spec))
@@ -186,7 +200,9 @@ class Service:
         return {}
 
     def _add_policy(self, params: dict[str, Any]) -> dict[str, Any]:
-        self._datapath.engine.add_policy(_policy(params))
+        spec = _policy(params)
+        _check_mode("add_policy", spec)
+        self._datapath.engine.add_policy(spec)
         return {}
 
     def _remove_policy(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -312,6 +328,13 @@ def _handler(name: str, answer: Answer) -> rpc.Handler:
     return handle
 
 
+def _check_mode(operation: str, spec: SaSpec | PolicySpec) -> None:
+    """Refuse transport mode: its inner packets have the outer addresses, so what leaves would enter its own link."""
+    if spec.mode is not Mode.TUNNEL:
+        reason = "the userspace data plane carries tunnel mode only: what transport mode sends would enter its own link"
+        raise DataplaneError(operation, spec.destination, errno.EINVAL, reason)
+
+
 def _policy(params: dict[str, Any]) -> PolicySpec:
     return from_plain(PolicySpec, params.get("spec"), "spec")
 
@@ -323,9 +346,9 @@ def _text(params: dict[str, Any], name: str) -> str:
     return value
 
 
-def _raw_sockets_work() -> bool:
+def _works(raw: Callable[[str], EspSocket]) -> bool:
     try:
-        RawSocket("127.0.0.1").close()
+        raw("127.0.0.1").close()
     except OSError:
         return False
     return True

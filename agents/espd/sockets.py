@@ -1,7 +1,7 @@
-"""The sockets ESP goes through: UDP with segmentation offload in both directions (RFC 3948), and raw protocol 50.
+"""The sockets ESP and AH go through: UDP with segmentation offload in both directions (RFC 3948), raw protocols 50, 51.
 
 Here: one object per local address, sending bursts and receiving batches. What is in them is the engine's. Sends never
-wait: a datagram that the kernel does not take is counted and gone, as on any network.
+wait: what the kernel has no room for is handed back, a datagram that it does not take is counted and gone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from agents.dataplane.userspace.engine import Arrival, Burst
+from agents.dataplane.userspace.inward import Arrival
+from agents.dataplane.userspace.outward import Burst
 
 ENCAPSULATION_PORT = 4500
 NON_ESP_MARKER = bytes(4)
@@ -28,6 +29,8 @@ _IP_MTU, _IPV6_MTU = 14, 24
 _IPV6_MTU_DISCOVER, _IPV6_FREEBIND = 23, 78
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _BUFFER_OCTETS = 4 << 20
+_LITTLE_OCTETS = 64 << 10
+"""As setsockopt takes it: the kernel doubles it and counts its own overhead in."""
 
 _MAX_SEGMENTS = 64
 _MAX_DATAGRAM_OCTETS = 65000
@@ -48,33 +51,116 @@ class IkeMessage:
 
 @dataclass(slots=True)
 class Batch:
-    """What one receive brought: ESP packets from one place (valid until the next receive), and IKE messages."""
+    """What one receive brought from one place: ESP packets, whole IP packets with AH,
+    and IKE messages.
+    """
 
     arrival: Arrival
-    esp: Sequence[bytes | memoryview]
+    esp: Sequence[bytes | memoryview] = ()
     ike: Sequence[IkeMessage] = ()
+    ah: Sequence[bytes] = ()
 
 
 class EspSocket(Protocol):
-    """One local address (and port) that ESP packets leave from and arrive at."""
+    """One local address (and port) that packets leave from and arrive at.
+
+    ``too_big_for`` is what a path takes where the last burst had something longer, for the caller to take out;
+    ``holds_little`` is whether :meth:`hold_little` was asked for.
+    """
 
     unsent: int
+    too_big_for: int | None
+    holds_little: bool
 
     def fileno(self) -> int:
         """Return the descriptor to watch."""
         ...
 
-    def send(self, burst: Burst) -> None:
-        """Send a burst."""
+    def send(self, burst: Burst) -> list[bytes]:
+        """Send a burst; returns the packets that the kernel has no room for now."""
         ...
 
     def receive(self) -> Batch | None:
         """Return what is there, None when nothing is."""
         ...
 
+    def hold_little(self) -> None:
+        """Take little more than is on its way out."""
+        ...
+
+    def hold_much(self) -> None:
+        """Take what comes, as at the beginning."""
+        ...
+
     def close(self) -> None:
         """Let go of the address."""
         ...
+
+
+class _Socket:
+    """What UDP and raw sockets have in common."""
+
+    def __init__(self, address: str, kind: int, protocol: int, port: int) -> None:
+        self.address = address
+        self.unsent = 0
+        self.too_big_for: int | None = None
+        self.holds_little = False
+        self._version_6 = ":" in address
+        self._socket = _open(address, kind, protocol, port)
+        self._discovery = (
+            (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER) if self._version_6 else (socket.IPPROTO_IP, _IP_MTU_DISCOVER)
+        )
+        self._forbids_fragments = False
+        self._tos = _traffic_class_option(address)
+
+    def fileno(self) -> int:
+        """See :class:`EspSocket`."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """See :class:`EspSocket`."""
+        self._socket.close()
+
+    def hold_little(self) -> None:
+        """See :class:`EspSocket`."""
+        if not self.holds_little:
+            self.holds_little = True
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LITTLE_OCTETS)
+
+    def hold_much(self) -> None:
+        """See :class:`EspSocket`."""
+        if self.holds_little:
+            self.holds_little = False
+            _set_buffer(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
+
+    def _forbid_fragments(self, forbid: bool) -> None:
+        """Let the kernel set DF and cut nothing itself, or the opposite."""
+        if forbid is not self._forbids_fragments:
+            self._forbids_fragments = forbid
+            self._socket.setsockopt(*self._discovery, _PMTUDISC_DO if forbid else _PMTUDISC_DONT)
+
+    def _control(self, burst: Burst) -> list[tuple[int, int, bytes]]:
+        return [(*self._tos, _int.pack(burst.traffic_class))] if burst.traffic_class else []
+
+    def _send_each(self, packets: list[bytes], control: list[tuple[int, int, bytes]], target: tuple[str, int]) -> int:
+        """Send packets one by one; returns how many were dealt with before the kernel had no room."""
+        for sent, packet in enumerate(packets):
+            try:
+                self._socket.sendmsg((packet,), control, 0, target)
+            except BlockingIOError:
+                return sent
+            except OSError as error:
+                self.unsent += 1
+                if error.errno == errno.EMSGSIZE and self._forbids_fragments:
+                    self.too_big_for = path_mtu(self.address, target[0])
+        return len(packets)
+
+
+def _set_buffer(opened: socket.socket, forced: int, plain: int) -> None:
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, forced, _BUFFER_OCTETS)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_OCTETS)
 
 
 def _open(address: str, kind: int, protocol: int, port: int) -> socket.socket:
@@ -91,75 +177,62 @@ def _open(address: str, kind: int, protocol: int, port: int) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
             opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
             opened.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
-        for forced, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
-            try:
-                opened.setsockopt(socket.SOL_SOCKET, forced, _BUFFER_OCTETS)
-            except PermissionError:
-                opened.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_OCTETS)
+        _set_buffer(opened, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
+        _set_buffer(opened, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
         opened.bind((address, port))
         undo.pop_all()
     return opened
 
 
-class UdpSocket:
+class UdpSocket(_Socket):
     """UDP on one local address and port; raises OSError when it cannot be bound."""
 
     def __init__(self, address: str, port: int) -> None:
-        self.address = address
+        super().__init__(address, socket.SOCK_DGRAM, 0, port)
         self.port = port
-        self.unsent = 0
-        self._socket = _open(address, socket.SOCK_DGRAM, 0, port)
         self._socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
-        self._tos = _traffic_class_option(address)
         self._buffer = memoryview(bytearray(65536))
         # A path whose MTU is below a segment refuses segmentation offload: for a while, such segments go one by one.
         self._too_long_for_gso = 65536
         self._runs_until_retry = 0
 
-    def fileno(self) -> int:
-        """See :class:`EspSocket`."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """See :class:`EspSocket`."""
-        self._socket.close()
-
-    def send(self, burst: Burst) -> None:
+    def send(self, burst: Burst) -> list[bytes]:
         """See :class:`EspSocket`. Runs of equal length go in one call, a shorter last packet with them."""
         packets = burst.packets
         lengths = list(map(len, packets))
         target = (burst.path.remote_address, burst.path.remote_port)
-        control = [(*self._tos, _int.pack(burst.traffic_class))] if burst.traffic_class else []
+        control = self._control(burst)
+        self._forbid_fragments(burst.dont_fragment)
         start = 0
         while start < len(packets):
             size = lengths[start]
             most = start + max(1, min(_MAX_SEGMENTS, _MAX_DATAGRAM_OCTETS // size))
             end = start + _run_length(lengths[start:most])
-            self._send(packets[start:end], size, control, target)
+            sent = self._send(packets[start:end], size, control, target)
+            if start + sent < end:
+                return packets[start + sent :]
             start = end
+        return []
 
-    def _send(
-        self, run: list[bytes], size: int, control: list[tuple[int, int, bytes]], target: tuple[str, int]
-    ) -> None:
+    def _send(self, run: list[bytes], size: int, control: list[tuple[int, int, bytes]], target: tuple[str, int]) -> int:
+        """Send a run; returns how many were dealt with before the kernel had no room."""
         if len(run) > 1 and size < self._too_long_for_gso:
             try:
                 self._socket.sendmsg(run, [*control, (socket.SOL_UDP, _UDP_SEGMENT, _u16(size))], 0, target)
-                return
+                return len(run)
+            except BlockingIOError:
+                return 0
             except OSError as error:
                 if error.errno not in _GSO_REFUSED:
                     self.unsent += len(run)
-                    return
+                    return len(run)
                 self._too_long_for_gso = size
                 self._runs_until_retry = _RUNS_UNTIL_GSO_RETRY
         elif len(run) > 1:
             self._runs_until_retry -= 1
             if self._runs_until_retry <= 0:
                 self._too_long_for_gso = 65536
-        for packet in run:
-            try:
-                self._socket.sendmsg((packet,), control, 0, target)
-            except OSError:
-                self.unsent += 1
+        return self._send_each(run, control, target)
 
     def send_ike(self, octets: bytes, address: str, port: int) -> int | None:
         """Send an IKE message behind the non-ESP marker, with DF; raises OSError.
@@ -167,21 +240,17 @@ class UdpSocket:
         One that the path is known to be too narrow for goes in IP fragments instead, and the path's MTU is returned.
         What a router says of it by ICMP the kernel keeps for the next one: ESP needs no error queue that could stop it.
         """
-        level, option = (socket.IPPROTO_IP, _IP_MTU_DISCOVER)
-        if ":" in address:
-            level, option = (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)
         datagram, target = NON_ESP_MARKER + octets, (address, port)
-        self._socket.setsockopt(level, option, _PMTUDISC_DO)
+        self._forbid_fragments(True)
         try:
             self._socket.sendto(datagram, target)
             return None
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
-        finally:
-            self._socket.setsockopt(level, option, _PMTUDISC_DONT)
+        self._forbid_fragments(False)
         self._socket.sendto(datagram, target)
-        return _path_mtu(self.address, address)
+        return path_mtu(self.address, address)
 
     def keep_alive(self, address: str, port: int) -> None:
         """Send a NAT keepalive (RFC 3948 section 2.3); raises OSError."""
@@ -205,15 +274,16 @@ class UdpSocket:
         arrival = Arrival(self.address, sender[0], sender[1], traffic_class)
         if not length:
             return Batch(arrival, ())
-        view = self._buffer[:length]
-        datagrams = [view[at : at + size] for at in range(0, length, size)]
+        # One copy of all, since slices of bytes are quicker to take and to decrypt than views are.
+        octets = bytes(self._buffer[:length])
+        datagrams = [octets[at : at + size] for at in range(0, length, size)]
         # The first octet of every datagram, in one slice: none of them zero means that no marker is among them.
-        if size > 3 and length % size != 1 and 0 not in bytes(view[::size]):
+        if size > 3 and length % size != 1 and 0 not in octets[::size]:
             return Batch(arrival, datagrams)
         return _sorted(arrival, datagrams)
 
 
-def _path_mtu(local_address: str, remote_address: str) -> int:
+def path_mtu(local_address: str, remote_address: str) -> int:
     """Return what the kernel knows of the path's MTU; raises OSError."""
     v6 = ":" in remote_address
     with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -232,46 +302,37 @@ def _run_length(lengths: list[int]) -> int:
     return count
 
 
-def _sorted(arrival: Arrival, datagrams: Sequence[memoryview]) -> Batch:
+def _sorted(arrival: Arrival, datagrams: Sequence[bytes]) -> Batch:
     """Tell ESP from IKE and keepalives (RFC 3948 sections 2.2, 2.3)."""
     esp, ike = [], []
     for datagram in datagrams:
         if datagram == _KEEPALIVE:
             continue
         if datagram[:4] == NON_ESP_MARKER:
-            ike.append(IkeMessage(arrival, bytes(datagram[4:])))
+            ike.append(IkeMessage(arrival, datagram[4:]))
         else:
             esp.append(datagram)
     return Batch(arrival, esp, ike)
 
 
-class RawSocket:
+class RawBase(_Socket):
+    """A protocol without ports on one local address."""
+
+    def __init__(self, address: str, protocol: int) -> None:
+        super().__init__(address, socket.SOCK_RAW, protocol, 0)
+
+    def send(self, burst: Burst) -> list[bytes]:
+        """See :class:`EspSocket`."""
+        self._forbid_fragments(burst.dont_fragment)
+        sent = self._send_each(burst.packets, self._control(burst), (burst.path.remote_address, 0))
+        return burst.packets[sent:]
+
+
+class RawSocket(RawBase):
     """Protocol 50 on one local address; raises OSError when it cannot be bound (root or CAP_NET_RAW)."""
 
     def __init__(self, address: str) -> None:
-        self.address = address
-        self.unsent = 0
-        self._version_6 = ":" in address
-        self._socket = _open(address, socket.SOCK_RAW, socket.IPPROTO_ESP, 0)
-        self._tos = _traffic_class_option(address)
-
-    def fileno(self) -> int:
-        """See :class:`EspSocket`."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """See :class:`EspSocket`."""
-        self._socket.close()
-
-    def send(self, burst: Burst) -> None:
-        """See :class:`EspSocket`."""
-        target = (burst.path.remote_address, 0)
-        control = [(*self._tos, _int.pack(burst.traffic_class))] if burst.traffic_class else []
-        for packet in burst.packets:
-            try:
-                self._socket.sendmsg((packet,), control, 0, target)
-            except OSError:
-                self.unsent += 1
+        super().__init__(address, socket.IPPROTO_ESP)
 
     def receive(self) -> Batch | None:
         """See :class:`EspSocket`. IPv4 raw sockets deliver the IP header, IPv6 ones do not."""
@@ -281,15 +342,20 @@ class RawSocket:
             return None
         except OSError:
             return Batch(Arrival(self.address, "", 0, 0), ())
-        traffic_class = 0
         if self._version_6:
-            for level, kind, value in control:
-                if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
-                    traffic_class = int.from_bytes(value, sys.byteorder)
+            traffic_class = traffic_class_of(control)
         else:
             traffic_class = octets[1]
             octets = octets[(octets[0] & 15) * 4 :]
         return Batch(Arrival(self.address, sender[0], 0, traffic_class), (octets,))
+
+
+def traffic_class_of(control: Sequence[tuple[int, int, bytes]]) -> int:
+    """Return the traffic class of an IPv6 packet that came, 0 where the kernel does not say."""
+    for level, kind, value in control:
+        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_TCLASS:
+            return int.from_bytes(value, sys.byteorder)
+    return 0
 
 
 def _traffic_class_option(address: str) -> tuple[int, int]:

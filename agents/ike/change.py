@@ -3,7 +3,8 @@
 ============================================  =====================================================================
 changed                                       consequence
 ============================================  =====================================================================
-nothing; name, mtu, add_routes                keep: labels, or the agent's business
+nothing; name, mtu, add_routes, most_peers;   keep: labels, the agent's business, or for those who come
+of carriage all but what follows
 more_addresses of either end                  keep: the peer is told; the SA moves off an address that is no more
 connection_type, and of ike all but           keep: takes effect from now on
 lifetime_s, reauth_s and proposals
@@ -12,13 +13,16 @@ ike.proposals                                 rekey the IKE SA, unless it has th
                                               that the peer, edited a moment later, does not rekey once more
 child proposals, pfs_groups, replay_window,   rekey that child
 sequence_numbers, ipcomp
+carriage: df_bit, copy_dscp                   rekey every child: its SAs write the outer headers
+order of children, or selectors of one        rekey those that another place among the rules follows for; their policies
+                                              come anew with the SA
 child lifetimes (s, bytes, packets)           keep, retimed (octet and packet limits: from the next rekey on)
 child local_ts, remote_ts, mode               delete that child and make it anew
 child added                                   make it
 child removed                                 delete it
 addresses, identities, the tunnel's PSK,      re-authenticate: delete the IKE SA and begin again
 authentication, PPK, force_udp_encapsulation,
-version
+version, kind
 enabled to disabled; tunnel removed           drop
 disabled to enabled; tunnel added             start
 ============================================  =====================================================================
@@ -32,6 +36,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from agents.contract.config import Child, Endpoint, Tunnel
+from agents.ike import rules
 
 
 class Fate(StrEnum):
@@ -73,11 +78,15 @@ _TUNNEL_FATES: dict[str, Fate] = {
     "remote": Fate.REAUTHENTICATE,
     "force_udp_encapsulation": Fate.REAUTHENTICATE,
     "version": Fate.REAUTHENTICATE,
+    "kind": Fate.REAUTHENTICATE,
+    "most_peers": Fate.KEEP,
+    "carriage": Fate.KEEP,  # what of it is in an SA is looked at below
 }
 _CHILD_REMAKE = ("local_ts", "remote_ts", "mode")
 _CHILD_REKEY = ("proposals", "pfs_groups", "replay_window", "sequence_numbers", "ipcomp")
 _CHILD_RETIME = ("lifetime_s", "lifetime_bytes", "lifetime_packets")
 _IKE_RETIME = ("lifetime_s", "reauth_s")
+_CARRIAGE_REKEY = ("df_bit", "copy_dscp")
 
 
 def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
@@ -98,6 +107,9 @@ def plan(old: Tunnel, new: Tunnel, psk_changed: bool) -> Plan:
     common = [(before[name], after[name]) for name in before if name in after]
     remake = frozenset(was.name for was, now in common if must_remake(was, now))
     rekey = frozenset(was.name for was, now in common if must_rekey(was, now))
+    if any(getattr(old.carriage, name) != getattr(new.carriage, name) for name in _CARRIAGE_REKEY):
+        rekey = frozenset(was.name for was, _now in common)
+    rekey |= {was.name for was, _now in common if _rank_changed(old, new, was.name)}
     retime = frozenset(was.name for was, now in common if _differs(was, now, _CHILD_RETIME))
     return Plan(
         fate=Fate.REKEY if old.ike.proposals != new.ike.proposals else Fate.KEEP,
@@ -117,6 +129,10 @@ def must_remake(old: Child, new: Child) -> bool:
 def must_rekey(old: Child, new: Child) -> bool:
     """Return whether a child made by ``old`` must be rekeyed."""
     return _differs(old, new, _CHILD_REKEY)
+
+
+def _rank_changed(old: Tunnel, new: Tunnel, name: str) -> bool:
+    return rules.rank(old.children, name) != rules.rank(new.children, name)
 
 
 def _main(end: Endpoint) -> Endpoint:

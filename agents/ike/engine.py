@@ -9,14 +9,16 @@ peer sends makes an input raise.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from agents.contract import algorithms
 from agents.contract.config import GatewayDocument, Tunnel
 from agents.contract.psk import PresharedKeys
 from agents.contract.secret import Secret
 from agents.contract.status import ExchangeCounters, TunnelStatus
-from agents.dataplane.base import Features
+from agents.dataplane.base import Features, PolicySpec
 from agents.ike.credentials import Credentials
+from agents.ike.crypto import dh
 from agents.ike.errors import LocalError, WireError
 from agents.ike.fallback import Turns
 from agents.ike.hub import Hub
@@ -76,7 +78,11 @@ class Engine:
             return psk or old.ppk(before.ppk) != new.ppk(after.ppk)
 
         wanted = {tunnel.id: tunnel for tunnel in document.tunnels}
-        self.hub.name_tunnels({tunnel.id: tunnel.name for tunnel in document.tunnels})
+        for slug in {each.group for tunnel in document.tunnels for each in tunnel.ike.proposals}:
+            dh.prepare(algorithms.KEY_EXCHANGE[slug])
+        manual = {tunnel.id: tunnel.name for tunnel in document.manual_tunnels}
+        self.hub.name_tunnels({tunnel.id: tunnel.name for tunnel in document.tunnels} | manual)
+        self.hub.reserved_spis = frozenset(spi for each in document.manual_tunnels for _, spi in each.inbound_spis())
         by_v1 = {tunnel_id: each for tunnel_id, each in wanted.items() if each.version.allows_v1}
         if by_v1 and self.v1 is None:
             self.v1 = self._machines["v1"] = MachineV1(self.hub, self.turns, self.limits)
@@ -230,16 +236,16 @@ class Engine:
         any(machine.peer_moved(tunnel_id, spi_in, address, port) for machine in self._machines.values())
         self.hub.settle(now)
 
-    def traffic_seen(self, tunnel_id: str, now: float) -> None:
-        """The peer sent ESP: it is there."""
+    def traffic_seen(self, tunnel_id: str, now: float, spi_in: int | None = None) -> None:
+        """The peer sent ESP: it is there. ``spi_in`` names the child; an on-demand tunnel's peers need it."""
         for machine in self._machines.values():
-            machine.traffic_seen(tunnel_id, now)
+            machine.traffic_seen(tunnel_id, now, spi_in)
         self.hub.settle(now)
 
-    def traffic_sent(self, tunnel_id: str, now: float) -> None:
-        """ESP went out: a NAT needs no keepalive (RFC 3948 section 4)."""
+    def traffic_sent(self, tunnel_id: str, now: float, spi_in: int | None = None) -> None:
+        """ESP went out: a NAT needs no keepalive (RFC 3948 section 4). ``spi_in`` as in :meth:`traffic_seen`."""
         for machine in self._machines.values():
-            machine.traffic_sent(tunnel_id, now)
+            machine.traffic_sent(tunnel_id, now, spi_in)
         self.hub.settle(now)
 
     def dataplane_lost(self, now: float) -> None:
@@ -249,8 +255,26 @@ class Engine:
             self.hub.settle(now)
         for machine in self._machines.values():
             for tunnel in machine.tunnels.values():
-                tunnel.data_plane_lost(now)
+                for each in (tunnel, *tunnel.peers):
+                    each.data_plane_lost(now)
         self.hub.settle(now)
+
+    # --- what tunnels with manual keys share with those that are negotiated
+
+    def reqid(self, tunnel_id: str, child: str) -> int:
+        """Return the reqid of a child of a tunnel of the document. Raises LocalError when all are taken."""
+        return self.hub.reqid(tunnel_id, child, 0)
+
+    def claim(self, policies: Sequence[PolicySpec]) -> str | None:
+        """Take traffic for a child with manual keys. Returns who has it where another does; then none is taken."""
+        owner = self.hub.protected_by_other(policies)
+        if owner is None:
+            self.hub.protected.add(policies)
+        return owner
+
+    def release(self, policies: Sequence[PolicySpec]) -> None:
+        """Give back what :meth:`claim` took."""
+        self.hub.protected.remove(policies)
 
     # --- inside
 
@@ -278,7 +302,9 @@ class Engine:
             del self._machines["v1"]
 
     def _having(self, tunnel_id: str) -> Iterable[MachineTunnel]:
-        return [each for machine in self._machines.values() if (each := machine.tunnels.get(tunnel_id)) is not None]
+        """Return the tunnel of each machine that has it, those of the peers of an on-demand one too."""
+        tunnels = [each for machine in self._machines.values() if (each := machine.tunnels.get(tunnel_id)) is not None]
+        return [each for tunnel in tunnels for each in (tunnel, *tunnel.peers)]
 
     def _tunnels(self, tunnel_id: str) -> list[MachineTunnel]:
         found = list(self._having(tunnel_id))

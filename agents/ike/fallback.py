@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from agents.contract.config import Retransmission
+from agents.contract.config import Retransmission, TunnelKind
 from agents.contract.status import TunnelState, TunnelStatus
 from agents.dataplane.base import PolicySpec
+from agents.ike import identity, ondemand
 from agents.ike.errors import PeerError
 from agents.ike.hub import Hub
-from agents.ike.machine import Machine
+from agents.ike.machine import Machine, MachineTunnel
 from agents.ike.outputs import Path
 
 _HURRIED_TRIES = 3
@@ -54,19 +55,15 @@ class Turns:
         hurried = len(machines) > 1 and all(tunnel_id in machine.tunnels for machine in machines)
         return replace(usual, tries=min(usual.tries, _HURRIED_TRIES)) if hurried else usual
 
-    def policies_elsewhere(self, tunnel_id: str, version: str, child: str) -> set[PolicySpec]:
+    def policies_elsewhere(self, mine: MachineTunnel, version: str, child: str) -> set[PolicySpec]:
         """Return the policies that the other version's SAs of a child need; they may be the same as this version's."""
-        other = self._machines().get(_OTHER[version])
-        tunnel = None if other is None else other.tunnels.get(tunnel_id)
+        tunnel = self._elsewhere(mine, version)
         return set() if tunnel is None else tunnel.own_policies(child)
 
-    def failed(self, tunnel_id: str, version: str, now: float) -> None:
-        """A negotiation that we began came to nothing."""
-        machines = self._machines()
-        other = machines.get(_OTHER[version])
-        waiting = None if other is None else other.tunnels.get(tunnel_id)
-        mine = machines[version].tunnels.get(tunnel_id)
-        if other is None or waiting is None or mine is None or mine.standby:
+    def failed(self, mine: MachineTunnel, version: str, now: float) -> None:
+        """A negotiation that we began came to nothing; the peers of an on-demand tunnel begin by themselves."""
+        waiting = None if mine.proven is not None else self._elsewhere(mine, version)
+        if waiting is None or mine.standby:
             return
         mine.standby, waiting.standby = True, False
         self._hub.touch(mine)
@@ -75,21 +72,27 @@ class Turns:
             self._hub.report(
                 "ike.version-fallback",
                 "The peer could not be negotiated with by IKEv2; IKEv1 is tried",
-                tunnel_id=tunnel_id,
+                tunnel_id=mine.config.id,
                 configured=str(waiting.config.version),
             )
             waiting.start(now)
 
-    def stands(self, tunnel_id: str, version: str, now: float) -> None:
+    def stands(self, mine: MachineTunnel, version: str, now: float) -> None:
         """An IKE SA of this version stands: the other version gives way."""
-        machines = self._machines()
-        other = machines.get(_OTHER[version])
-        waiting = None if other is None else other.tunnels.get(tunnel_id)
-        mine = machines[version].tunnels.get(tunnel_id)
-        if waiting is not None and mine is not None:
+        waiting = self._elsewhere(mine, version)
+        if waiting is not None:
             mine.standby, waiting.standby = False, True
             self._hub.touch(waiting)
             waiting.give_way(now)
+
+    def _elsewhere(self, mine: MachineTunnel, version: str) -> MachineTunnel | None:
+        """Return the same tunnel at the other version's machine; of a peer's, the one of the same peer."""
+        other = self._machines().get(_OTHER[version])
+        tunnel = None if other is None else other.tunnels.get(mine.config.id)
+        if tunnel is None or mine.proven is None:
+            return tunnel
+        shown = mine.proven
+        return next((each for each in tunnel.peers if each.proven and identity.same(each.proven, shown)), None)
 
     def not_served(self, path: Path, version: str) -> PeerError:
         """Return the refusal of a negotiation that no tunnel takes; it says so where one would by the other version."""
@@ -117,4 +120,6 @@ class Turns:
             if tunnel is not None and status is not None:
                 rank = _BEST_FIRST.index(status.state) if status.state in _BEST_FIRST else len(_BEST_FIRST)
                 found.append((rank, tunnel.standby, status))
+        if found[0][2].kind == TunnelKind.ON_DEMAND:
+            return ondemand.merged(status for _, _, status in found)
         return min(found, key=lambda entry: entry[:2])[2]

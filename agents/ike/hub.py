@@ -16,6 +16,7 @@ from agents.dataplane.base import REQID_BASE, Features, PolicySpec, SaId, SaSpec
 from agents.ike.credentials import Credentials
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
+from agents.ike.ondemand import SLOTS, PeerNumbers
 from agents.ike.outputs import Entropy, InstallChild, Output, Report
 from agents.ike.protected import Protected
 from agents.ike.questions import Continuation, Questions, Reactor
@@ -80,8 +81,11 @@ class Hub:
         self.agenda = Agenda()
         self.subject: Reactor | None = None
         self.esp_spis: set[int] = set()
+        self.reserved_spis: frozenset[int] = frozenset()
+        """Inbound SPIs of SAs with manual keys."""
         self.cpis: set[int] = set()
         self.installs: dict[int, tuple[Reactor, InstallContinuation]] = {}
+        self.peer_numbers = PeerNumbers()
         self.tunnel_names: Mapping[str, str] = {}
         """Names of the tunnels of the document by id."""
         self._reqids: dict[tuple[str, str, int], int] = {}
@@ -92,6 +96,11 @@ class Hub:
         self._outputs: list[Output] = []
         self._now = 0.0
         self._floods: dict[str, tuple[float, float, int]] = {}
+
+    @property
+    def now(self) -> float:
+        """The time of the present input."""
+        return self._now
 
     # --- outputs and reports
 
@@ -161,10 +170,10 @@ class Hub:
     # --- numbers
 
     def new_esp_spi(self) -> int:
-        """Return an inbound SPI above the reserved ones (RFC 4303 section 2.1) that no other child has."""
+        """Return an inbound SPI above the reserved ones (RFC 4303 section 2.1) that is nobody else's."""
         while True:
             spi = int.from_bytes(self.entropy.octets(4), "big")
-            if spi > 255 and spi not in self.esp_spis:
+            if spi > 255 and spi not in self.esp_spis and spi not in self.reserved_spis:
                 self.esp_spis.add(spi)
                 return spi
 
@@ -212,8 +221,14 @@ class Hub:
 
     # --- children in the data plane
 
-    def protected_by_other(self, policies: Sequence[PolicySpec]) -> str | None:
-        """Return the name of a tunnel one of whose children protects some of this traffic with another reqid."""
+    def protected_by_other(self, policies: Sequence[PolicySpec], slot: int = 0) -> str | None:
+        """Return the name of a tunnel one of whose children protects this traffic with another reqid.
+
+        That of a peer of an on-demand tunnel must not even overlap with another peer's. ``slot`` is the child's.
+        """
+        tunnel_id = policies[0].tunnel_id
+        if slot >= SLOTS and self._another_peers(tunnel_id, policies, slot // SLOTS):
+            return f"another peer of tunnel {self.tunnel_names.get(tunnel_id, tunnel_id)}"
         if self.features is not None and self.features.driver == _LINK_PER_TUNNEL:
             return None
         reqid = self.protected.other(policies)
@@ -222,6 +237,14 @@ class Hub:
         owner = next((key[0] for key, number in self._reqids.items() if REQID_BASE + number == reqid), None)
         name = None if owner is None else self.tunnel_names.get(owner)
         return "another tunnel" if name is None else f"tunnel {name}"
+
+    def _another_peers(self, tunnel_id: str, policies: Sequence[PolicySpec], peer: int) -> bool:
+        others = {
+            REQID_BASE + number
+            for (owner, _, slot), number in self._reqids.items()
+            if owner == tunnel_id and slot >= SLOTS and slot // SLOTS != peer
+        }
+        return bool(others) and self.protected.overlaps(policies, others)
 
     def install(
         self,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from agents.contract.config import Tunnel
-from agents.contract.status import ExchangeCounters, TunnelStatus
+from agents.contract.config import Tunnel, TunnelKind
+from agents.contract.status import ExchangeCounters, TunnelState, TunnelStatus
 from agents.dataplane.base import PolicySpec
-from agents.ike import change
+from agents.ike import change, ondemand
 from agents.ike.change import Plan
 from agents.ike.errors import WireError
+from agents.ike.identity import Shown
 from agents.ike.outputs import Path
 from agents.ike.questions import Reactor
 from agents.ike.timers import Owner
@@ -48,8 +49,19 @@ class MachineTunnel(Owner, Protocol):
     """A tunnel as the engine sees it. ``standby`` is set where the other IKE version has the turn."""
 
     config: Tunnel
+    state: TunnelState
     held: bool
     standby: bool
+
+    @property
+    def peers(self) -> Iterable[MachineTunnel]:
+        """The tunnels of the peers that came by this one, where it is an on-demand one."""
+        ...
+
+    @property
+    def proven(self) -> Shown | None:
+        """The identity of the peer that it is for, where that came by an on-demand tunnel."""
+        ...
 
     @property
     def may_initiate(self) -> bool:
@@ -133,12 +145,12 @@ class Machine(Reactor, Protocol):
         """Authenticated ESP came from elsewhere; False when the child is not this machine's."""
         ...
 
-    def traffic_seen(self, tunnel_id: str, now: float) -> None:
-        """The peer sent ESP."""
+    def traffic_seen(self, tunnel_id: str, now: float, spi_in: int | None = None) -> None:
+        """The peer sent ESP, by the child that has this SPI."""
         ...
 
-    def traffic_sent(self, tunnel_id: str, now: float) -> None:
-        """ESP went out."""
+    def traffic_sent(self, tunnel_id: str, now: float, spi_in: int | None = None) -> None:
+        """ESP went out, by the child that has this SPI."""
         ...
 
     def addresses_changed(self, now: float) -> None:
@@ -188,7 +200,10 @@ def take_over(
     new = 0
     kept = dict(tunnels)
     for tunnel_id in [each for each in tunnels if each not in wanted]:
-        kept.pop(tunnel_id).remove(now)
+        gone = kept.pop(tunnel_id)
+        gone.remove(now)
+        for peer in gone.peers:
+            peer.remove(now)
     for tunnel_id, config in wanted.items():
         runtime = kept.get(tunnel_id)
         if runtime is None:
@@ -199,8 +214,19 @@ def take_over(
             continue
         changed = secret_changed(runtime.config, config)
         if changed or runtime.config != config:
-            runtime.apply(config, change.plan(runtime.config, config, changed), now)
+            plan = change.plan(runtime.config, config, changed)
+            runtime.apply(config, plan, now)
+            _change_peers(runtime, config, plan, now)
     return {tunnel_id: kept[tunnel_id] for tunnel_id in wanted}
+
+
+def _change_peers(tunnel: MachineTunnel, config: Tunnel, plan: Plan, now: float) -> None:
+    """What changes an on-demand tunnel changes those of its peers; one that is not on demand any more has none."""
+    for peer in tunnel.peers:
+        if config.kind is TunnelKind.ON_DEMAND:
+            peer.apply(ondemand.again(config, peer.config), plan, now)
+        else:
+            peer.remove(now)
 
 
 def drop_attributes(error: WireError) -> dict[str, str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Container, Iterable
+from functools import lru_cache
 
 from agents.dataplane.base import Direction, PolicySpec, Selector
+
+_network = lru_cache(maxsize=16_384)(ipaddress.ip_network)
 
 
 class Protected:
@@ -27,6 +31,12 @@ class Protected:
                 reqid, count = self._owners.pop(policy.selector)
                 if count > 1:
                     self._owners[policy.selector] = (reqid, count - 1)
+
+    def overlaps(self, policies: Iterable[PolicySpec], reqids: Container[int]) -> bool:
+        """Return whether children with one of these reqids send to some of the networks that these would send to."""
+        wanted = [_network(policy.selector.destination) for policy in policies if policy.direction is Direction.OUT]
+        taken = [_network(each.destination) for each, (reqid, _) in self._owners.items() if reqid in reqids]
+        return any(one.version == other.version and one.overlaps(other) for one in wanted for other in taken)
 
     def other(self, policies: Iterable[PolicySpec]) -> int | None:
         """Return the reqid of another child that has one of these selectors."""

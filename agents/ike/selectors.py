@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from agents.contract.config import Mode, TrafficSelector
@@ -146,13 +146,16 @@ def policies(
     mode: Mode = Mode.TUNNEL,
     protocols: tuple[SaProtocol, ...] = (SaProtocol.ESP,),
     compressed: bool = False,
+    place: Callable[[int], int] = int,
 ) -> tuple[PolicySpec, ...]:
-    """Return the policies, both directions, of every pair of a local and a remote selector that can meet."""
+    """Return the policies, both directions, of every pair of a local and a remote selector that can meet.
+
+    ``place`` turns a policy's :func:`specificity` into its priority; by itself that is the priority.
+    """
     specs: list[PolicySpec] = []
     for local in local_ts:
         for remote in remote_ts:
-            protocol = local.protocol or remote.protocol
-            if local.ts_type != remote.ts_type or (remote.protocol and remote.protocol != protocol):
+            if not can_meet(local, remote):
                 continue
             for local_net in prefixes(local):
                 for remote_net in prefixes(remote):
@@ -160,9 +163,9 @@ def policies(
                         tunnel_id,
                         reqid,
                         (local_address, remote_address),
-                        protocol,
                         (local_net, local),
                         (remote_net, remote),
+                        place,
                     )
     plain = (mode, protocols, compressed) == (Mode.TUNNEL, (SaProtocol.ESP,), False)
     found = dict.fromkeys(specs)
@@ -171,24 +174,45 @@ def policies(
     return tuple(replace(each, mode=mode, protocols=protocols, compressed=compressed) for each in found)
 
 
+def can_meet(local: SelectorRange, remote: SelectorRange) -> bool:
+    """Return whether a packet can be from one to the other: of one IP version and one protocol."""
+    same = not local.protocol or not remote.protocol or local.protocol == remote.protocol
+    return local.ts_type == remote.ts_type and same
+
+
+def prefix_length(selector: SelectorRange, shortest: bool) -> int:
+    """Return the length in bits of the shortest or the longest of a range's prefixes."""
+    lengths = [_length(each) for each in prefixes(selector)]
+    return min(lengths) if shortest else max(lengths)
+
+
+def specificity(local_bits: int, local: SelectorRange, remote_bits: int, remote: SelectorRange) -> int:
+    """Return how specific a pair of prefixes of two selectors is, the lower the more so.
+
+    Prefix lengths count most, then the protocol, then ports.
+    """
+    every_port = (local.start_port, local.end_port) == (remote.start_port, remote.end_port) == (0, 65535)
+    protocol = local.protocol or remote.protocol
+    return _BASE_PRIORITY - 4 * (local_bits + remote_bits) - (2 if protocol else 0) - (0 if every_port else 1)
+
+
+def _length(prefix: str) -> int:
+    return int(prefix.partition("/")[2])
+
+
 def _pair(
     tunnel_id: str,
     reqid: int,
     outer: tuple[str, str],
-    protocol: int,
     local: tuple[str, SelectorRange],
     remote: tuple[str, SelectorRange],
+    place: Callable[[int], int],
 ) -> tuple[PolicySpec, PolicySpec]:
     (local_net, local_range), (remote_net, remote_range) = local, remote
+    protocol = local_range.protocol or remote_range.protocol
     local_ports = (local_range.start_port, local_range.end_port)
     remote_ports = (remote_range.start_port, remote_range.end_port)
-    # The more specific selector goes first (a lower number): prefix lengths, then protocol, then ports.
-    priority = (
-        _BASE_PRIORITY
-        - 4 * (int(local_net.partition("/")[2]) + int(remote_net.partition("/")[2]))
-        - (2 if protocol else 0)
-        - (1 if local_ports != (0, 65535) or remote_ports != (0, 65535) else 0)
-    )
+    priority = place(specificity(_length(local_net), local_range, _length(remote_net), remote_range))
     outbound = PolicySpec(
         tunnel_id=tunnel_id,
         direction=Direction.OUT,

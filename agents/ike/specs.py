@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from agents.contract.carriage import Carriage
 from agents.contract.config import Child, IpsecProposal, Mode
 from agents.contract.secret import Secret
 from agents.dataplane.base import AuthenticationHeader, Direction, Limits, PolicySpec, SaProtocol, SaSpec
 from agents.ike import selectors
 from agents.ike.outputs import Path
 from agents.ike.paths import encapsulation
+from agents.ike.rules import Rank
 from agents.ike.timers import soft_limit
 from agents.ike.wire.payloads import SelectorRange
 
@@ -53,6 +55,8 @@ class Blueprint:
     cpi_out: int | None
     local_ts: Sequence[SelectorRange]
     remote_ts: Sequence[SelectorRange]
+    carriage: Carriage
+    rank: Rank
 
 
 def limits(config: Child, *, lifetime_s: int, lifetime_bytes: int, esn: bool, uniform: float) -> Limits:
@@ -85,6 +89,8 @@ def build(plan: Blueprint) -> tuple[SaSpec, SaSpec, tuple[PolicySpec, ...]]:
         extended_sequence_numbers=plan.esn,
         replay_window=plan.replay_window,
         limits=plan.limits,
+        df_bit=plan.carriage.df_bit,
+        copy_dscp=plan.carriage.copy_dscp,
     )
     outbound = replace(
         base,
@@ -103,6 +109,7 @@ def build(plan: Blueprint) -> tuple[SaSpec, SaSpec, tuple[PolicySpec, ...]]:
         mode=plan.mode,
         protocols=protocols_of(proposal),
         compressed=plan.cpi_in is not None,
+        place=plan.rank.place,
     )
     return (
         _keyed(plan, base, plan.keys_in, plan.ah_spi_in, plan.cpi_in),

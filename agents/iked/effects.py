@@ -148,7 +148,13 @@ class Effects:
         finally:
             del self._lanes[tunnel_id]
 
-    async def _ready(self) -> Driver:
+    @property
+    def refusal(self) -> str:
+        """Why there is no driver, where there is none."""
+        return self._refusal
+
+    async def ready(self) -> Driver:
+        """Return the driver, after waiting a while for one that may come. Raises DataplaneError where none does."""
         if not self._settled.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience_s):
@@ -160,7 +166,7 @@ class Effects:
     async def _install(self, effect: InstallChild, stale: Callable[[], bool]) -> None:
         done: list[SaSpec | PolicySpec] = []
         try:
-            driver = await self._ready()
+            driver = await self.ready()
             if stale():
                 return
             for sa in (effect.inbound,) if effect.outbound_later else (effect.inbound, effect.outbound):
@@ -196,7 +202,7 @@ class Effects:
 
     async def _switch(self, effect: InstallChild) -> None:
         try:
-            driver = await self._ready()
+            driver = await self.ready()
             await driver.add_sa(effect.outbound)
         except DataplaneError as error:
             self._results.child_unusable(effect.tunnel_id, effect.inbound.spi, str(error))

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from functools import partial
 
 from agents.contract.config import GatewayDocument, Tunnel
+from agents.contract.manual import ManualTunnel
 from agents.contract.status import DataPlaneStatus
-from agents.dataplane.base import DataplaneError, Lost, TunnelLink
+from agents.dataplane.base import DataplaneError, Lost
 from agents.ike.outputs import Report
 from agents.iked.addresses import own_addresses
-from agents.iked.links import tunnel_link
+from agents.iked.links import linked, manual_link, tables, tunnel_link
 from agents.iked.planes import Plane, Planes
 from agents.iked.runtime import Runtime
 from agents.iked.userspace_driver import UserspaceDriver
@@ -42,7 +44,7 @@ class Keeper:
         self._poked = asyncio.Event()
         self._settled = asyncio.Event()
         self._applying = asyncio.Lock()
-        self._links: dict[str, TunnelLink] = {}
+        self._links = runtime.links
         self._leaving: frozenset[str] = frozenset()
         self._missing_since: float | None = None
 
@@ -84,6 +86,7 @@ class Keeper:
             await asyncio.sleep(self._poll_interval_s())
             if self._leaving:
                 await self._leave()
+            self._runtime.manual.try_again()
             if len(self._runtime.traffic):
                 began = loop.time()
                 await self._runtime.poll_traffic()
@@ -150,7 +153,6 @@ class Keeper:
         self._plane = plane
         self._links.clear()
         runtime.userspace = plane.driver if isinstance(plane.driver, UserspaceDriver) else None
-        runtime.effects.attach(plane.driver)
         self._announce(plane)
         await self._apply(plane)
         self._settled.set()
@@ -204,9 +206,9 @@ class Keeper:
                 return
             runtime = self._runtime
             problems = await self._bind(plane, document)
-            for tunnel in document.tunnels:
-                if tunnel.enabled:
-                    problems += await self._open_link(plane, tunnel)
+            for tunnel in linked(document):
+                problems += await self._open_link(plane, tunnel, tables(document.contexts))
+            runtime.effects.attach(plane.driver)  # what waited for it finds its links
             runtime.engine.set_data_plane(plane.features, not plane.features.plain_esp)
             runtime.configure(document)
             self._close_links(plane, document)
@@ -238,8 +240,8 @@ class Keeper:
                 for problem in await self._bind(self._plane, self._wanted):
                     _log.warning("%s", problem)
 
-    async def _open_link(self, plane: Plane, tunnel: Tunnel) -> list[str]:
-        link = tunnel_link(tunnel)
+    async def _open_link(self, plane: Plane, tunnel: Tunnel | ManualTunnel, contexts: Mapping[str, int]) -> list[str]:
+        link = tunnel_link(tunnel, contexts) if isinstance(tunnel, Tunnel) else manual_link(tunnel, contexts)
         if self._links.get(tunnel.id) == link:
             return []
         try:
@@ -251,7 +253,7 @@ class Keeper:
 
     def _close_links(self, plane: Plane, document: GatewayDocument) -> None:
         """Close the links of tunnels that are gone, after their SAs."""
-        kept = {tunnel.id for tunnel in document.tunnels if tunnel.enabled}
+        kept = {tunnel.id for tunnel in linked(document)}
         for tunnel_id in self._links.keys() - kept:
             del self._links[tunnel_id]
             self._runtime.effects.enqueue(tunnel_id, partial(self._close_link, plane, tunnel_id))

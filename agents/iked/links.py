@@ -1,29 +1,27 @@
-"""The link of each tunnel: its name and the largest inner packet that fits the path.
+"""The link of each tunnel: its name, what its packets go through, and the largest inner packet that fits the path.
 
-The MTU is that of the route to the peer less the worst overhead of the tunnel's ESP suites: outer IP header, UDP header
-(a NAT may appear at any time, so it is always counted), ESP header, IV, padding to the block, pad length, next header
-and ICV (RFC 4303 section 2). ``mtu`` of the document wins over it.
+The MTU is that of the route to the peer less the worst overhead of the tunnel's suites. The UDP header is always
+counted where SAs are negotiated, since a NAT may appear at any time. ``mtu`` of the document wins over it. The peers of
+an on-demand tunnel are not known before they come, so there is no route to look at: Ethernet's MTU is taken.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterable, Mapping
 
-from agents.contract import algorithms
-from agents.contract.config import IpsecProposal, Tunnel
+from agents.contract.carriage import Context
+from agents.contract.config import GatewayDocument, Tunnel
+from agents.contract.manual import ManualTunnel
 from agents.dataplane.base import TunnelLink
+from agents.dataplane.userspace.sizes import largest_payload
 
 DEFAULT_PATH_MTU = 1_500
 _LARGEST_PATH_MTU = 9_000
 _SMALLEST_MTU = {4: 576, 6: 1_280}
 _IP_MTU = 14
 _IPV6_MTU = 24
-_UDP_OCTETS = 8
-_AH_HEADER_OCTETS = 12 + 4
-"""With the most padding that IPv6's alignment asks for (RFC 4302 section 2.6)."""
-_ESP_HEADER_OCTETS = 8
-_ESP_TRAILER_OCTETS = 2
 
 
 def link_name(tunnel_id: str) -> str:
@@ -31,34 +29,84 @@ def link_name(tunnel_id: str) -> str:
     return f"vpn{tunnel_id[:8]}"
 
 
-def tunnel_link(tunnel: Tunnel) -> TunnelLink:
-    """Return the link of a tunnel; asks the routing table for the MTU towards the peer."""
-    mtu = tunnel.mtu or inner_mtu(tunnel, path_mtu(tunnel.local.address, tunnel.remote.address))
-    return TunnelLink(tunnel_id=tunnel.id, name=link_name(tunnel.id), mtu=mtu)
+def linked(document: GatewayDocument) -> tuple[Tunnel | ManualTunnel, ...]:
+    """Return the tunnels of a document that have a link: all that are enabled, however they are keyed."""
+    found: tuple[Tunnel | ManualTunnel, ...] = (*document.tunnels, *document.manual_tunnels)
+    return tuple(tunnel for tunnel in found if tunnel.enabled)
+
+
+def tables(contexts: Iterable[Context]) -> Mapping[str, int]:
+    """Return the routing table of each of a document's contexts by name; the main table's context is not among them."""
+    return {context.name: context.table for context in contexts}
+
+
+def tunnel_link(tunnel: Tunnel, contexts: Mapping[str, int]) -> TunnelLink:
+    """Return the link of a tunnel; asks the routing table for the MTU towards the peer. ``contexts`` is of tables."""
+    outer_mtu = DEFAULT_PATH_MTU
+    if not tunnel.remote.anywhere:
+        outer_mtu = path_mtu(tunnel.local.address, tunnel.remote.address)
+    remote = None if tunnel.remote.anywhere else tunnel.remote.address
+    return _link(tunnel, tunnel.mtu or inner_mtu(tunnel, outer_mtu), (tunnel.local.address, remote), contexts)
+
+
+def manual_link(tunnel: ManualTunnel, contexts: Mapping[str, int]) -> TunnelLink:
+    """The same for a tunnel with manual keys."""
+    outer = (tunnel.local_address, tunnel.remote_address)
+    return _link(tunnel, tunnel.mtu or manual_mtu(tunnel, path_mtu(*outer)), outer, contexts)
+
+
+def _link(
+    tunnel: Tunnel | ManualTunnel, mtu: int, outer: tuple[str, str | None], contexts: Mapping[str, int]
+) -> TunnelLink:
+    carriage = tunnel.carriage
+    return TunnelLink(
+        tunnel_id=tunnel.id,
+        name=link_name(tunnel.id),
+        mtu=mtu,
+        attachment=carriage.attachment,
+        queues=carriage.queues,
+        table=contexts.get(carriage.context),
+        local=outer[0],
+        remote=outer[1],
+    )
 
 
 def inner_mtu(tunnel: Tunnel, outer_mtu: int) -> int:
     """Return the largest inner packet that any suite of the tunnel carries in one outer packet of ``outer_mtu``."""
     addresses = (tunnel.remote.address, *tunnel.remote.more_addresses)
     version = max(ipaddress.ip_address(each).version for each in addresses)
-    room = outer_mtu - (20 if version == 4 else 40) - _UDP_OCTETS - _ESP_HEADER_OCTETS
-    fits = min(_fits(proposal, room) for child in tunnel.children for proposal in child.proposals)
+    fits = min(
+        largest_payload(
+            outer_mtu,
+            version,
+            encryption=proposal.encryption,
+            integrity=proposal.integrity,
+            ah_integrity=proposal.ah_integrity,
+            in_udp=proposal.ah_integrity is None,
+        )
+        for child in tunnel.children
+        for proposal in child.proposals
+    )
     inner_version = max(selector.version for child in tunnel.children for selector in child.local_ts)
     return max(fits, _SMALLEST_MTU[inner_version])
 
 
-def _fits(proposal: IpsecProposal, room: int) -> int:
-    if proposal.ah_integrity is not None:
-        room -= _AH_HEADER_OCTETS + algorithms.INTEGRITY[proposal.ah_integrity].icv_octets
-    if proposal.encryption is None:
-        return room
-    encryption = algorithms.ENCRYPTION[proposal.encryption]
-    icv_octets = encryption.icv_octets
-    if proposal.integrity is not None:
-        icv_octets = algorithms.INTEGRITY[proposal.integrity].icv_octets
-    alignment = max(4, encryption.block_octets)
-    ciphertext = (room - encryption.iv_octets - icv_octets) // alignment * alignment
-    return ciphertext - _ESP_TRAILER_OCTETS
+def manual_mtu(tunnel: ManualTunnel, outer_mtu: int) -> int:
+    """The same for a tunnel with manual keys, which is never inside UDP: what leaves here has to fit."""
+    version = ipaddress.ip_address(tunnel.remote_address).version
+    fits = min(
+        largest_payload(
+            outer_mtu,
+            version,
+            encryption=child.outbound.encryption,
+            integrity=child.outbound.integrity,
+            ah_integrity=child.outbound.ah_integrity,
+            in_udp=False,
+        )
+        for child in tunnel.children
+    )
+    inner_version = max(child.local_ts.version for child in tunnel.children)
+    return max(fits, _SMALLEST_MTU[inner_version])
 
 
 def path_mtu(local_address: str, remote_address: str) -> int:

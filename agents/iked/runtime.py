@@ -17,6 +17,7 @@ from typing import ParamSpec, assert_never
 
 from agents import __version__
 from agents.contract.actions import Verb
+from agents.contract.carriage import Attachment
 from agents.contract.config import GatewayDocument
 from agents.contract.psk import PresharedKeys
 from agents.contract.status import (
@@ -27,7 +28,7 @@ from agents.contract.status import (
     QueueStatus,
     TunnelStatus,
 )
-from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected, Repaired
+from agents.dataplane.base import Acquired, DataplaneError, Expired, Mapped, Notice, Rejected, Repaired, TunnelLink
 from agents.dataplane.plain import IkeDatagram, PathLimit
 from agents.ike.engine import Engine
 from agents.ike.errors import LocalError
@@ -52,7 +53,7 @@ from agents.iked.credentials.desk import Desk
 from agents.iked.effects import Effects
 from agents.iked.entropy import OsEntropy
 from agents.iked.events import EventRing
-from agents.iked.links import link_name
+from agents.iked.manual import ManualTunnels
 from agents.iked.parts import Parts
 from agents.iked.rejections import Refused, RejectionReports
 from agents.iked.sockets import NAT_T_PORT, IkeSockets
@@ -92,6 +93,9 @@ class Runtime:
         self.sockets = IkeSockets(self.receive, self.too_big)
         self._host_addresses: frozenset[str] | None = None
         self.effects = Effects(self.traffic, self)
+        self.manual = ManualTunnels(self, self._loop.time)
+        self.links: dict[str, TunnelLink] = {}
+        """The links that the data plane has, by tunnel."""
         self.credentials = Desk(where, self)
         self.userspace: UserspaceDriver | None = None
         self.data_plane = DataPlaneStatus(driver=None, reason="no configuration yet")
@@ -144,12 +148,15 @@ class Runtime:
         self._parts.configure(document)
         self.engine.configure(document, self._loop.time())
         self._after_input()
+        self.manual.configure(document)
         for tunnel_id in gone:
             self.traffic.forget(tunnel_id)
         self.changed()
 
     def action(self, verb: Verb, tunnel_id: str) -> None:
         """Perform a one-shot verb. Raises LocalError, for example for a tunnel that is not configured."""
+        if self.manual.action(verb, tunnel_id):
+            return
         match verb:
             case Verb.INITIATE:
                 perform = self.engine.initiate
@@ -177,27 +184,30 @@ class Runtime:
         self.effects.give_up_installs()
         self.engine.dataplane_lost(self._loop.time())
         self._after_input()
+        self.manual.lost()
         self.changed()
 
     def notice(self, notice: Notice) -> None:
         """The data plane said something other than ``Lost``."""
         now = self._loop.time()
         trace.noticed(notice)
+        if isinstance(notice, Expired) and notice.hard:
+            self.traffic.expired(notice.id)
         if isinstance(notice, Rejected):
             self._rejected(notice)
         elif isinstance(notice, Repaired):
-            tunnel_id = self.effects.tunnel_of(notice.reqid)
+            tunnel_id = self.effects.tunnel_of(notice.reqid) or self.manual.tunnel_of(notice.reqid)
             self.report(Report(code="agent.repaired", message=notice.detail, tunnel_id=tunnel_id))
         elif isinstance(notice, Acquired):
             wanted = self.effects.tunnel_of(notice.reqid)
             if wanted is not None:
                 self._give(self.engine.traffic_wanted, wanted, now)
+        elif isinstance(notice, Expired) and self.manual.expired(notice.id):
+            pass
         elif isinstance(notice, Expired | Mapped) and (child := self.traffic.child_of(notice.id)) is not None:
             tunnel_id, spi_in = child
             if isinstance(notice, Expired):
                 hard = notice.hard
-                if hard:
-                    self.traffic.expired(notice.id)
                 self._give(self.engine.sa_expired, tunnel_id, spi_in, hard, now)
             else:
                 address, port = notice.address, notice.port
@@ -244,11 +254,11 @@ class Runtime:
         self.traffic.ipsec.plane(self._data_plane_counts)
         self.tell_rejections()
         now = self._loop.time()
-        for tunnel_id in heard:
-            self._give(self.engine.traffic_seen, tunnel_id, now)
+        for tunnel_id, spi_in in heard:
+            self._give(self.engine.traffic_seen, tunnel_id, now, spi_in)
         spoke = self.traffic.take_spoke()
-        for tunnel_id in spoke:
-            self._give(self.engine.traffic_sent, tunnel_id, now)
+        for tunnel_id, spi_in in spoke:
+            self._give(self.engine.traffic_sent, tunnel_id, now, spi_in)
         if heard or spoke:
             self._after_input()
 
@@ -269,8 +279,8 @@ class Runtime:
                 queues = await driver.queues()
             except DataplaneError as error:
                 _log.warning("%s", error)
-        snapshot = self.engine.snapshot(self._loop.time())
-        return report(snapshot, self.traffic, queues, self._unix, self._interface)
+        tunnels = (*self.engine.snapshot(self._loop.time()), *self.manual.snapshot())
+        return report(tunnels, self.traffic, queues, self._unix, self._interface)
 
     def data_plane_counts(self) -> tuple[NamedCount, ...]:
         """Return the data plane's own counters as last read; nothing without a data plane."""
@@ -313,7 +323,8 @@ class Runtime:
         Whoever is told asks for the status of every tunnel, so with very many of them they are told less often.
         """
         if self._change is None:
-            tunnels = len(self.document.tunnels) if self.document is not None else 0
+            document = self.document
+            tunnels = len(document.tunnels) + len(document.manual_tunnels) if document is not None else 0
             self._change = self._loop.call_later(_CHANGE_DELAY_S + tunnels * _CHANGE_DELAY_PER_TUNNEL_S, self._tell)
 
     async def farewell(self) -> None:
@@ -409,7 +420,10 @@ class Runtime:
         self.tell_rejections()
 
     def _interface(self, tunnel_id: str) -> str | None:
-        return link_name(tunnel_id) if self.data_plane.driver == "userspace" else None
+        link = self.links.get(tunnel_id)
+        if link is None or (self.data_plane.driver != "userspace" and link.attachment is Attachment.SHARED):
+            return None
+        return link.name
 
 
 def _espd_path(told: IkeDatagram | PathLimit) -> Path:

@@ -21,6 +21,9 @@ from agents.iked.rejections import FIELDS, Refused, larger
 
 _NONE = Counters()
 
+HeardChild = tuple[str, int]
+"""A tunnel's id and the inbound SPI of one of its children."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sum:
@@ -68,10 +71,10 @@ class Traffic:
         self._sas: dict[SaId, _Counted] = {}
         self._by_spi: dict[tuple[str, Direction, int], _Counted] = {}
         self._past: dict[tuple[str, str], Sum] = {}
-        self._spoke: set[str] = set()
+        self._spoke: set[HeardChild] = set()
         self._refused: list[Refused] = []
-        self._listing: asyncio.Task[frozenset[str]] | None = None
-        self._queued: asyncio.Task[frozenset[str]] | None = None
+        self._listing: asyncio.Task[frozenset[HeardChild]] | None = None
+        self._queued: asyncio.Task[frozenset[HeardChild]] | None = None
 
     def __len__(self) -> int:
         return len(self._sas)
@@ -137,8 +140,8 @@ class Traffic:
             totals[tunnel_id] = totals.get(tunnel_id, NOTHING) + child
         return totals
 
-    def update(self, states: Iterable[SaState]) -> frozenset[str]:
-        """Take the data plane's counters; returns the tunnels that have received packets since the last time."""
+    def update(self, states: Iterable[SaState]) -> frozenset[HeardChild]:
+        """Take the data plane's counters; returns the children that have received packets since the last time."""
         heard = set()
         for state in states:
             counted = self._sas.get(state.id)
@@ -146,9 +149,9 @@ class Traffic:
                 continue
             before, now = counted.counters, state.counters
             if now.packets_in > before.packets_in:
-                heard.add(counted.spec.tunnel_id)
+                heard.add((counted.spec.tunnel_id, counted.pair_spi))
             if now.packets_out > before.packets_out:
-                self._spoke.add(counted.spec.tunnel_id)
+                self._spoke.add((counted.spec.tunnel_id, counted.pair_spi))
             if now != before:
                 self.ipsec.passed(counted.spec, before, now)
                 trace.passed(counted.spec, before, now)
@@ -183,12 +186,12 @@ class Traffic:
                 trace.refused(counted.spec, code, more)
         counted.rejected = now
 
-    def take_spoke(self) -> frozenset[str]:
-        """Return the tunnels that have sent packets since the last time this was asked."""
+    def take_spoke(self) -> frozenset[HeardChild]:
+        """Return the children that have sent packets since the last time this was asked."""
         spoke, self._spoke = frozenset(self._spoke), set()
         return spoke
 
-    async def refresh(self, driver: Driver) -> frozenset[str]:
+    async def refresh(self, driver: Driver) -> frozenset[HeardChild]:
         """List the data plane's SAs once for everybody who asks meanwhile; a listing begins after each asking.
 
         Raises DataplaneError.
@@ -201,13 +204,13 @@ class Traffic:
             self._queued = asyncio.create_task(self._list_after(self._listing, driver))
         return await asyncio.shield(self._queued)
 
-    async def _list(self, driver: Driver) -> frozenset[str]:
+    async def _list(self, driver: Driver) -> frozenset[HeardChild]:
         try:
             return self.update(await driver.list_sas())
         finally:
             self._listing = None
 
-    async def _list_after(self, before: asyncio.Task[frozenset[str]], driver: Driver) -> frozenset[str]:
+    async def _list_after(self, before: asyncio.Task[frozenset[HeardChild]], driver: Driver) -> frozenset[HeardChild]:
         await asyncio.wait([before])
         self._listing, self._queued = self._queued, None
         return await self._list(driver)

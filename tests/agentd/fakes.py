@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import errno
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from agents.agentd import identity
+from agents.agentd import identity, nft
 from agents.agentd.errors import HostError
-from agents.agentd.host import Address, HostView, Link, Route
+from agents.agentd.host import Address, HostView, Link, Route, Rule
 from agents.agentd.identity import GatewayIdentity
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.config import (
@@ -35,6 +36,7 @@ from agents.contract.config import (
 )
 from agents.contract.enrolment import CONSOLE_NAME, server_name
 from agents.contract.events import KINDS, Event
+from agents.contract.manual import ManualTunnel
 from agents.contract.secret import Secret
 from agents.contract.status import (
     ChildStatus,
@@ -90,7 +92,7 @@ def document(generation: int = 1, *tunnels: Tunnel, **changes: Any) -> GatewayDo
     return GatewayDocument(**(values | changes))
 
 
-def up_status(which: Tunnel, *, up: bool = True, interface: str | None = None) -> TunnelStatus:
+def up_status(which: Tunnel | ManualTunnel, *, up: bool = True, interface: str | None = None) -> TunnelStatus:
     """The status of a tunnel whose children are all up, or all down."""
     return TunnelStatus(
         id=which.id,
@@ -113,6 +115,7 @@ class FakeIked:
         self.documents: list[GatewayDocument] = []
         self.actions: list[tuple[str, str]] = []
         self.up: set[str] = set()
+        self.statuses: dict[str, TunnelStatus] = {}
         self.events: list[Event] = []
         self.ring = 1_000
         self.refuse_configuration = ""
@@ -168,7 +171,8 @@ class FakeIked:
 
     async def _status(self, _params: dict[str, Any], _connection: Connection) -> Any:
         current = self.documents[-1] if self.documents else None
-        tunnels = [up_status(each, up=each.id in self.up) for each in (current.tunnels if current else ())]
+        configured: list[Tunnel | ManualTunnel] = [*current.tunnels, *current.manual_tunnels] if current else []
+        tunnels = [self.statuses.get(each.id) or up_status(each, up=each.id in self.up) for each in configured]
         return {
             "tunnels": to_plain(tunnels),
             "data_plane": to_plain(DataPlaneStatus(driver=self.driver, reason="because the test says so")),
@@ -200,6 +204,38 @@ class FakeIked:
         }
 
 
+class FakeNft:
+    """Our table in memory: counters that go on, and whatever else the last transaction put there."""
+
+    def __init__(self) -> None:
+        self.there = False
+        self.counters: dict[str, int] = {}
+        self.rest: list[nft.Command] = []
+        self.transactions: list[list[nft.Command]] = []
+
+    def perform(self, commands: Sequence[nft.Command]) -> tuple[nft.Command, ...]:
+        if "list" in commands[0]:
+            if not self.there:
+                raise HostError("change", "the packet filter", errno.ENOENT, "No such file or directory")
+            counted = [{"counter": {"name": name, "packets": count}} for name, count in self.counters.items()]
+            return ({"table": {"name": "vpnconsole"}}, *counted, *self.rest)
+        self.transactions.append(list(commands))
+        self.rest = []
+        for command in commands:
+            verb, what = next(iter(command.items()))
+            kind, value = next(iter(what.items()))
+            if kind == "table":
+                self.there = verb == "add"
+                self.counters = self.counters if self.there else {}
+            elif kind == "counter" and verb == "add":
+                self.counters.setdefault(value["name"], 0)
+            elif kind == "counter":
+                del self.counters[value["name"]]
+            elif verb == "add":
+                self.rest.append(what)
+        return ()
+
+
 class FakeHost:
     """A machine in memory. ``refuse`` makes the next changes fail."""
 
@@ -221,6 +257,8 @@ class FakeHost:
             ),
         )
         self.settings = {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/rp_filter": "0"}
+        self.vrfs = False
+        self.nft = FakeNft()
         self.refuse: str | None = None
         self.writes = 0
         self._changed = asyncio.Event()
@@ -230,12 +268,57 @@ class FakeHost:
 
     async def add_route(self, route: Route) -> None:
         self._write("add route", route.network)
-        assert route.network not in {each.network for each in self.view.routes if each.priority == route.priority}
+        assert route.key not in {each.key for each in self.view.routes}
         self.view = replace(self.view, routes=(*self.view.routes, route))
+
+    async def replace_route(self, route: Route) -> None:
+        self._write("replace route", route.network)
+        kept = [each for each in self.view.routes if each.key != route.key]
+        assert len(kept) == len(self.view.routes) - 1
+        self.view = replace(self.view, routes=(*kept, route))
 
     async def remove_route(self, route: Route) -> None:
         self._write("remove route", route.network)
-        self.drop(route.network)
+        self.view = replace(self.view, routes=tuple(each for each in self.view.routes if each != route))
+        self._changed.set()
+
+    async def add_rule(self, rule: Rule) -> None:
+        self._write("add rule", str(rule.table))
+        assert rule not in self.view.rules
+        self.view = replace(self.view, rules=(*self.view.rules, rule))
+
+    async def remove_rule(self, rule: Rule) -> None:
+        self._write("remove rule", str(rule.table))
+        self.view = replace(self.view, rules=tuple(each for each in self.view.rules if each != rule))
+
+    async def has_vrfs(self) -> bool:
+        return self.vrfs
+
+    async def add_vrf(self, name: str, table: int, alias: str) -> None:
+        self._write("make VRF", name)
+        index = 1 + max(link.index for link in self.view.links)
+        link = Link(index=index, name=name, mtu=65_575, up=True, kind="vrf", alias=alias, table=table)
+        self.view = replace(self.view, links=(*self.view.links, link))
+
+    async def remove_vrf(self, name: str, table: int) -> None:
+        self._write("remove VRF", name)
+        gone = self.view.link(name)
+        links = [link for link in self.view.links if link.name != name]
+        if gone is not None:
+            links = [replace(link, master=None) if link.master == gone.index else link for link in links]
+        self.view = replace(self.view, links=tuple(links))
+
+    async def set_master(self, name: str, master: str | None) -> None:
+        self._write("set the VRF of", name)
+        vrf = self.view.link(master) if master is not None else None
+        index = vrf.index if vrf is not None else None
+        links = tuple(replace(link, master=index) if link.name == name else link for link in self.view.links)
+        self.view = replace(self.view, links=links)
+
+    async def filter(self, commands: Sequence[nft.Command]) -> tuple[nft.Command, ...]:
+        if "list" not in commands[0]:
+            self._write("change", "the packet filter")
+        return self.nft.perform(commands)
 
     def drop(self, network: str) -> None:
         """Remove a route behind the agent's back."""

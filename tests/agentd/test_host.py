@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def namespace() -> Iterator[Namespace]:
         here.create()
         there.create()
         connect(here, "wan", ["192.0.2.1/24", "2001:db8::1/64"], there, "wan", ["192.0.2.2/24", "2001:db8::2/64"])
+        connect(here, "other", [], there, "other", [])
         here.ip("route", "add", "default", "via", "192.0.2.2")
         yield here
     finally:
@@ -64,6 +66,8 @@ def test_links_addresses_and_routes_are_seen(namespace: Namespace) -> None:
         Route(network="fd02::/64", interface="wan", priority=1, gateway="2001:db8::2", source="2001:db8::1"),
         Route(network="0.0.0.0/1", interface="wan"),
         Route(network="198.51.100.7/32", interface="wan", gateway="192.0.2.2"),
+        Route(network="10.2.0.0/24", interface="wan", priority=5, table=100),
+        Route(network="fd02::/64", interface="wan", priority=6, table=100_000),
     ],
 )
 def test_a_route_is_added_as_asked_seen_as_asked_and_removed(namespace: Namespace, route: Route) -> None:
@@ -74,6 +78,12 @@ def test_a_route_is_added_as_asked_seen_as_asked_and_removed(namespace: Namespac
             assert set((await host.look()).routes) - set(before.routes) == {route}
             with pytest.raises(HostError, match="add route"):
                 await host.add_route(route)
+            other = replace(route, interface="other", gateway=None, source=None)
+            await host.replace_route(other)
+            assert set((await host.look()).routes) - set(before.routes) == {other}
+            await host.remove_route(other)
+            assert await host.look() == before
+            await host.add_route(route)
             await host.remove_route(route)
             assert await host.look() == before
             await host.remove_route(route)

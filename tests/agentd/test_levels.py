@@ -13,8 +13,8 @@ from agents.agentd.daemon import Agent, handlers
 from agents.runtime import log_levels
 from agents.runtime.log_levels import level_of
 from agents.runtime.rpc import Client, Connection, RpcError, Server
+from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import FakeHost, FakeIked
-from tests.agentd.test_reconciler import Bench, eventually
 
 pytestmark = pytest.mark.usefixtures("log_levels_as_before")
 
@@ -24,7 +24,7 @@ class Socket:
     """``agentd.sock`` of an agent without its API."""
 
     agent: Agent
-    bench: Bench
+    bench: Bench[FakeHost]
     client: Client
 
     async def log_level(self, **params: str) -> dict[str, str]:

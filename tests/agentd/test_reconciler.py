@@ -2,82 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agents.agentd.daemon import Agent
-from agents.agentd.database import Database
-from agents.agentd.identity import GatewayIdentity
 from agents.contract.codec import encode
 from agents.contract.status import TunnelState
-from agents.runtime.paths import Paths
-from tests.agentd.fakes import GATEWAY_ID, OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, FakeIked, document, tunnel
+from tests.agentd.bench import Bench, eventually, routed
+from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, FakeIked, document, tunnel
 
 ROUTE = "10.2.0.0/24"
 
 
-@dataclass
-class Bench:
-    """An agent that runs without its API."""
-
-    paths: Paths
-    host: FakeHost
-    agent: Agent
-    database: Database
-    running: asyncio.Task[None] | None = None
-
-    @classmethod
-    def make(cls, directory: Path, host: FakeHost) -> Bench:
-        paths = Paths(state=directory / "state", run=directory / "run")
-        paths.prepare()
-        gateway = GatewayIdentity(gateway_id=GATEWAY_ID, gateway_name="paris", agent_port=0, directory=directory)
-        database = Database(paths.journal)
-        return cls(paths, host, Agent(gateway, paths, host, database), database)
-
-    async def start(self) -> None:
-        self.running = asyncio.create_task(self.agent.run())
-
-    async def stop(self) -> None:
-        if self.running is not None:
-            self.running.cancel()
-            await asyncio.gather(self.running, return_exceptions=True)
-        self.database.close()
-
-    def codes(self) -> list[str]:
-        return [event.code for event in self.agent.events(0, 1_000).events]
-
-    def routed(self) -> set[str]:
-        return {route.network for route in self.host.view.routes if route.protocol == 86}
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path) -> AsyncIterator[Bench[FakeHost]]:
     made = Bench.make(tmp_path, FakeHost())
     await made.start()
     yield made
     await made.stop()
 
 
-async def test_routes_come_with_the_tunnel_and_go_with_it(bench: Bench) -> None:
+async def test_routes_come_with_the_tunnel_and_go_with_it(bench: Bench[FakeHost]) -> None:
     async with FakeIked(bench.paths.iked_socket) as iked:
         await bench.agent.offer(encode(document(1)))
         await eventually(lambda: bench.agent.reconciler.status.applied_generation == 1)
-        assert bench.routed() == set()
+        assert routed(bench) == set()
         await iked.set_up(TUNNEL_ID)
-        await eventually(lambda: bench.routed() == {ROUTE})
+        await eventually(lambda: routed(bench) == {ROUTE})
         await eventually(lambda: bench.agent.reconciler.status.routes == {TUNNEL_ID: (ROUTE,)})
         await iked.set_up()
-        await eventually(lambda: bench.routed() == set())
+        await eventually(lambda: routed(bench) == set())
         events = bench.agent.events(0, 100).events
         told = [event for event in events if event.code in ("agent.route-added", "agent.route-withdrawn")]
         assert [(event.code, event.tunnel_id, event.attributes["network"]) for event in told] == [
@@ -86,19 +42,19 @@ async def test_routes_come_with_the_tunnel_and_go_with_it(bench: Bench) -> None:
         ]
 
 
-async def test_a_route_removed_behind_its_back_is_put_back_and_told(bench: Bench) -> None:
+async def test_a_route_removed_behind_its_back_is_put_back_and_told(bench: Bench[FakeHost]) -> None:
     async with FakeIked(bench.paths.iked_socket) as iked:
         await bench.agent.offer(encode(document(1)))
         await iked.configured.wait()
         await iked.set_up(TUNNEL_ID)
-        await eventually(lambda: bench.routed() == {ROUTE})
+        await eventually(lambda: routed(bench) == {ROUTE})
         bench.host.drop(ROUTE)
-        await eventually(lambda: bench.routed() == {ROUTE})
+        await eventually(lambda: routed(bench) == {ROUTE})
         await eventually(lambda: "agent.repaired" in bench.codes())
         assert bench.codes().count("agent.route-added") == 1
 
 
-async def test_a_repair_that_fails_is_told_once_and_stands_in_the_status(bench: Bench) -> None:
+async def test_a_repair_that_fails_is_told_once_and_stands_in_the_status(bench: Bench[FakeHost]) -> None:
     async with FakeIked(bench.paths.iked_socket) as iked:
         await bench.agent.offer(encode(document(1)))
         await iked.configured.wait()
@@ -112,27 +68,27 @@ async def test_a_repair_that_fails_is_told_once_and_stands_in_the_status(bench: 
         bench.host.refuse = None
         status = await bench.agent.reconciler.reconcile()
         assert status.problems == ()
-        assert bench.routed() == {ROUTE}
+        assert routed(bench) == {ROUTE}
 
 
-async def test_a_restarted_iked_is_configured_again_and_routes_wait_for_it(bench: Bench) -> None:
+async def test_a_restarted_iked_is_configured_again_and_routes_wait_for_it(bench: Bench[FakeHost]) -> None:
     async with FakeIked(bench.paths.iked_socket) as iked:
         await bench.agent.offer(encode(document(1)))
         await iked.configured.wait()
         await iked.set_up(TUNNEL_ID)
-        await eventually(lambda: bench.routed() == {ROUTE})
+        await eventually(lambda: routed(bench) == {ROUTE})
     await eventually(lambda: "agent.component-lost" in bench.codes())
     status = await bench.agent.status()
     assert [(each.name, each.state) for each in status.tunnels] == [("paris-lyon", TunnelState.DOWN)]
     assert status.tunnels[0].reason is not None
     assert not {each.name: each.healthy for each in status.components}["iked"]
     assert not [each.name for each in status.components if each.name.startswith("iked.")]
-    assert bench.routed() == {ROUTE}
+    assert routed(bench) == {ROUTE}
     async with FakeIked(bench.paths.iked_socket, boot_id="boot-2") as again:
         await eventually(lambda: again.documents)
         assert again.documents[-1] == document(1)
         await eventually(lambda: "agent.component-back" in bench.codes())
-        await eventually(lambda: bench.routed() == set())
+        await eventually(lambda: routed(bench) == set())
         assert (await bench.agent.status()).boot_id == "boot-2"
 
 
@@ -144,10 +100,10 @@ async def test_restarting_agentd_touches_nothing(tmp_path: Path) -> None:
         await first.agent.offer(encode(document(1)))
         await iked.configured.wait()
         await iked.set_up(TUNNEL_ID)
-        await eventually(lambda: first.routed() == {ROUTE})
+        await eventually(lambda: routed(first) == {ROUTE})
         await first.stop()
         writes = host.writes
-        assert first.routed() == {ROUTE}
+        assert routed(first) == {ROUTE}
         second = Bench.make(tmp_path, host)
         await second.start()
         await eventually(lambda: second.agent.reconciler.status.routes == {TUNNEL_ID: (ROUTE,)})
@@ -160,7 +116,7 @@ async def test_restarting_agentd_touches_nothing(tmp_path: Path) -> None:
         await second.stop()
 
 
-async def test_a_configuration_iked_refuses_is_not_called_applied(bench: Bench) -> None:
+async def test_a_configuration_iked_refuses_is_not_called_applied(bench: Bench[FakeHost]) -> None:
     async with FakeIked(bench.paths.iked_socket) as iked:
         iked.refuse_configuration = "tunnels[0].ike: not today"
         await bench.agent.offer(encode(document(1)))
@@ -170,20 +126,20 @@ async def test_a_configuration_iked_refuses_is_not_called_applied(bench: Bench) 
         assert (await bench.agent.reconciler.reconcile()).applied_generation == 1
 
 
-async def test_a_removed_tunnel_takes_its_route_with_it(bench: Bench) -> None:
+async def test_a_removed_tunnel_takes_its_route_with_it(bench: Bench[FakeHost]) -> None:
     async with FakeIked(bench.paths.iked_socket) as iked:
         await bench.agent.offer(encode(document(1)))
         await iked.configured.wait()
         await iked.set_up(TUNNEL_ID)
-        await eventually(lambda: bench.routed() == {ROUTE})
+        await eventually(lambda: routed(bench) == {ROUTE})
         other = tunnel(id=OTHER_TUNNEL_ID, name="other", remote_ts=("10.7.0.0/24",))
         await bench.agent.offer(encode(document(2, other)))
-        await eventually(lambda: bench.routed() == set())
+        await eventually(lambda: routed(bench) == set())
         await eventually(lambda: bench.agent.reconciler.status.applied_generation == 2)
         assert [each.name for each in (await bench.agent.status()).tunnels] == ["other"]
 
 
-async def test_events_of_iked_reach_the_journal_once(bench: Bench) -> None:
+async def test_events_of_iked_reach_the_journal_once(bench: Bench[FakeHost]) -> None:
     async with FakeIked(bench.paths.iked_socket) as iked:
         await bench.agent.offer(encode(document(1)))
         await iked.configured.wait()
@@ -198,7 +154,7 @@ async def test_events_of_iked_reach_the_journal_once(bench: Bench) -> None:
         assert sequences == list(range(1, len(sequences) + 1))
 
 
-async def test_an_action_while_iked_is_away_performs_nothing_and_may_be_repeated(bench: Bench) -> None:
+async def test_an_action_while_iked_is_away_performs_nothing_and_may_be_repeated(bench: Bench[FakeHost]) -> None:
     from agents.contract.actions import Action, Verb
 
     action = Action(id="a1", verb=Verb.INITIATE, tunnel_id=TUNNEL_ID)
@@ -212,7 +168,7 @@ async def test_an_action_while_iked_is_away_performs_nothing_and_may_be_repeated
 
 
 async def test_a_pass_that_fails_is_a_status_and_the_next_one_works(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench[FakeHost], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with FakeIked(bench.paths.iked_socket) as iked:
         await bench.agent.offer(encode(document(1)))

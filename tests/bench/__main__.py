@@ -1,6 +1,6 @@
 """``make bench``: every figure, measured in one run; exits with 1 when a target is missed.
 
-Throughput and handshakes are measured side by side with strongSwan, on the same machine in the same minutes, and
+The data plane and handshakes are measured side by side with strongSwan, on the same machine in the same minutes, and
 printed as ratios; what strangers can make IKEv1 spend stands alone. None of it is a test, because a busy machine must
 not fail one.
 """
@@ -20,7 +20,7 @@ def main() -> int:
     if reason is not None:
         print(f"not measured: {reason}")
         return 77
-    fast = throughput.measure()["ratio"] >= throughput.TARGET_RATIO
+    fast = throughput.measure()
     quick = handshakes.run()
     bounded = strangers.run()
     return 0 if fast and quick and bounded else 1

@@ -40,7 +40,7 @@ def _filled(uuids: dict[str, str]) -> list[str]:
 
 @pytest.fixture
 def addresses(tunnel: Tunnel) -> list[str]:
-    uuids = {"tunnel_id": tunnel.pk, "key_id": tunnel.psk.pk, "gateway_id": tunnel.end_a.gateway.pk}
+    uuids = {"tunnel_id": tunnel.pk, "key_id": tunnel.preshared_key.pk, "gateway_id": tunnel.end_a.gateway.pk}
     found = _filled({name: str(value) for name, value in uuids.items()})
     assert len(found) > 30
     return found

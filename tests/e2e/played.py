@@ -31,7 +31,7 @@ def paths() -> dict[str, str]:
 
     from vpnconsole.gateways.models import Gateway
     from vpnconsole.rollout.models import Deployment
-    from vpnconsole.vpn.models import IKEPolicy, IPsecProposal, PresharedKey, Tunnel
+    from vpnconsole.vpn.models import IKEPolicy, IPsecProposal, PresharedKey, QosPolicy, Tunnel
 
     tunnels = dict(Tunnel.objects.values_list("name", "pk"))
     gateways = dict(Gateway.objects.values_list("name", "pk"))
@@ -51,6 +51,12 @@ def paths() -> dict[str, str]:
         "tunnel-ikev1": reverse("monitor:tunnel", args=[tunnels["paris-aix"]]),
         "tunnel-ikev1-down": reverse("monitor:tunnel", args=[tunnels["lyon-pbx"]]),
         "tunnel-ikev1-edit": reverse("vpn:tunnel-edit", args=[tunnels["lyon-pbx"]]),
+        "tunnel-on-demand": reverse("monitor:tunnel", args=[tunnels["paris-field"]]),
+        "tunnel-on-demand-idle": reverse("monitor:tunnel", args=[tunnels["paris-peers"]]),
+        "tunnel-on-demand-edit": reverse("vpn:tunnel-edit", args=[tunnels["paris-field"]]),
+        "tunnel-manual": reverse("monitor:tunnel", args=[tunnels["lyon-extranet-manual"]]),
+        "tunnel-manual-edit": reverse("vpn:tunnel-edit", args=[tunnels["lyon-extranet-manual"]]),
+        "tunnel-manual-keys": reverse("vpn:manual-keys", args=[tunnels["lyon-extranet-manual"]]),
         "tunnel-new": reverse("vpn:tunnel-create"),
         "tunnel-edit": reverse("vpn:tunnel-edit", args=[tunnels["paris-lyon-voice"]]),
         "tunnel-delete": reverse("vpn:tunnel-delete", args=[tunnels["paris-lyon"]]),
@@ -62,6 +68,7 @@ def paths() -> dict[str, str]:
         "gateway-make-edit": reverse("gateways:edit", args=[gateways["pbx"]]),
         "gateway-new": reverse("gateways:create"),
         "gateway-edit": reverse("gateways:edit", args=[gateways["paris"]]),
+        "gateway-contexts-edit": reverse("gateways:edit", args=[gateways["lyon"]]),
         "gateway-enrolment": reverse("gateways:enrolment", args=[gateways["berlin"]]),
         "gateway-delete": reverse("gateways:delete", args=[gateways["berlin"]]),
         "keys": reverse("vpn:keys"),
@@ -70,6 +77,7 @@ def paths() -> dict[str, str]:
         "policies": reverse("vpn:policies"),
         "policy": reverse("vpn:policy-edit", args=["ike-policy", policy]),
         "proposal": reverse("vpn:policy-edit", args=["ipsec-proposal", proposal]),
+        "qos-policy": reverse("vpn:policy-edit", args=["qos-policy", QosPolicy.objects.get(name="priority").pk]),
         "changes": reverse("rollout:changes"),
         "deployment": reverse("rollout:deployment", args=[Deployment.objects.latest("created_at").pk]),
         "events": reverse("monitor:events"),

@@ -21,6 +21,7 @@ from agents.contract import status as contract
 from agents.contract.events import KINDS, Event
 from agents.contract.status import TunnelState
 from tests.console import cast
+from tests.e2e import seed_kinds
 from vpnconsole.accounts.models import User
 from vpnconsole.accounts.services import create_api_token, create_first_user
 from vpnconsole.gateways.models import Gateway
@@ -126,6 +127,7 @@ def _tunnels(gateways: dict[str, Gateway]) -> dict[str, Tunnel]:
         _second(paris, lyon, "paris-lyon-old", ("10.1.99.0/24", "10.2.99.0/24")),
         _old(paris, gateways["aix"], "payroll"),
         _old(lyon, gateways["pbx"], "telephone exchange"),
+        *seed_kinds.tunnels(paris, lyon, extranet),
     ]
     return {row.name: row for row in made}
 
@@ -377,7 +379,10 @@ def _report(gateway: Gateway, tunnels: dict[str, Tunnel], names: Sequence[str]) 
             )
             for name, level in _PARTS
         ),
-        tunnels=tuple(_status(tunnels[name], gateway.name) for name in names),
+        tunnels=(
+            *(_status(tunnels[name], gateway.name) for name in names),
+            *seed_kinds.statuses(tunnels, gateway.name),
+        ),
         exchanges=tuple(
             contract.ExchangeCounters(
                 exchange=name,

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY
 from agents.contract.secret import Secret
@@ -125,8 +126,9 @@ def sa_specs(
     spi: int = 0x1001,
     reqid: int = REQID,
     replay_window: int = 64,
+    **changes: Any,
 ) -> tuple[SaSpec, SaSpec]:
-    """Return the SAs left to right and right to left as their senders have them, fresh keys."""
+    """Return the SAs left to right and right to left as their senders have them, fresh keys; ``changes`` are both's."""
     encryption, integrity = suite
 
     def spec(source: str, destination: str, number: int) -> SaSpec:
@@ -143,6 +145,7 @@ def sa_specs(
             integrity_key=Secret(os.urandom(INTEGRITY[integrity].key_octets)) if integrity else None,
             encapsulation=encapsulation,
             replay_window=replay_window,
+            **changes,
         )
 
     return spec(outer[0], outer[1], spi), spec(outer[1], outer[0], spi + 1)
@@ -168,6 +171,30 @@ async def key(ends: Sequence[End], specs: tuple[SaSpec, SaSpec]) -> None:
                         reqid=outbound.reqid,
                     )
                 )
+
+
+@asynccontextmanager
+async def router_between(ends: Sequence[End], mtu: int) -> AsyncIterator[Namespace]:
+    """Put a router in the place of the link between both ends; its link to the right takes packets of ``mtu``."""
+    middle = Namespace(f"{ends[0].namespace.prefix}m", "middle")
+    middle.create()
+    try:
+        ends[0].namespace.ip("link", "delete", "wan")
+        for end, role, here, there in (
+            (ends[0], "left", *OUTER_4),
+            (ends[1], "right", *OUTER_4[::-1]),
+        ):
+            via = f"192.0.2.2{here[-1]}"
+            connect(end.namespace, "uplink", [f"{here}/32"], middle, role, [f"{via}/32"])
+            middle.ip("route", "add", f"{here}/32", "dev", role)
+            end.namespace.ip("route", "add", f"{via}/32", "dev", "uplink")
+            end.namespace.ip("route", "add", f"{there}/32", "via", via, "dev", "uplink")
+        middle.ip("link", "set", "right", "mtu", str(mtu))
+        ends[1].namespace.ip("link", "set", "uplink", "mtu", str(mtu))
+        middle.forward()
+        yield middle
+    finally:
+        middle.remove()
 
 
 @contextmanager

@@ -7,10 +7,13 @@ import socket
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agents.dataplane.base import Direction, UdpEncapsulation
+from agents.contract.carriage import DfBit
+from agents.contract.secret import Secret
+from agents.dataplane.base import AuthenticationHeader, Direction, UdpEncapsulation
 from tests.espd.pair import (
     INNER_4,
     INNER_6,
@@ -21,6 +24,7 @@ from tests.espd.pair import (
     counters,
     espd_pair,
     key,
+    router_between,
     run_inside,
     sa_specs,
     udp_at,
@@ -30,6 +34,7 @@ from tests.kernel.guest.harness import Wire
 pytestmark = pytest.mark.lab
 
 MEBIBYTE = 1 << 20
+AH = AuthenticationHeader(spi=0x3003, integrity="hmac-sha2-256-128", key=Secret(bytes(32)))
 UDP_SEGMENT = 103
 GCM, CBC = ("aes-128-gcm-16", None), ("aes-256-cbc", "hmac-sha2-256-128")
 
@@ -97,11 +102,89 @@ async def test_a_large_transfer_arrives_as_sent(
 
 @pytest.mark.parametrize("encapsulation", [NAT, None], ids=["udp", "proto50"])
 async def test_an_outer_path_below_the_tunnels_mtu_works_by_fragments(encapsulation: UdpEncapsulation | None) -> None:
-    """Segmentation offload is refused there, and packets go one by one."""
+    """Where DF is not to be set; segmentation offload is refused there, and packets go one by one."""
     async with espd_pair(mtu=1300) as ends:
-        await key(ends, sa_specs(encapsulation=encapsulation))
+        await key(ends, sa_specs(encapsulation=encapsulation, df_bit=DfBit.CLEAR))
         await run_inside(ends[0], "ping", "-c", "1", "-W", "2", "-s", "1372", INNER_4[1])
         assert await transfer(ends[0], ends[1], INNER_4[1], 4 * MEBIBYTE) == "same\n"
+        assert "out.too-big" not in await counters(ends[0])
+
+
+NARROW: dict[str, tuple[tuple[str, str], UdpEncapsulation | None, dict[str, Any]]] = {
+    "UDP": (OUTER_4, NAT, {}),
+    "protocol 50": (OUTER_4, None, {}),
+    "protocol 50 over IPv6": (OUTER_6, None, {}),
+    "UDP over IPv6": (OUTER_6, NAT, {}),
+    "AH": (OUTER_4, None, {"ah": AH}),
+    "AH over IPv6": (OUTER_6, None, {"ah": AH}),
+}
+
+
+@pytest.mark.parametrize(("outer", "encapsulation", "changes"), NARROW.values(), ids=NARROW)
+async def test_senders_hear_that_a_path_is_narrow(
+    outer: tuple[str, str], encapsulation: UdpEncapsulation | None, changes: dict[str, Any]
+) -> None:
+    """DF goes outwards: who may not be cut is told how much fits, and TCP lives by it."""
+    async with espd_pair(mtu=1400) as ends:
+        await key(ends, sa_specs(outer=outer, encapsulation=encapsulation, **changes))
+        refused = await ping_output(ends[0], "-M", "do", "-s", "1372", INNER_4[1])
+        assert "Frag needed and DF set" in refused
+        assert "Packet too big" in await ping_output(ends[0], "-M", "do", "-s", "1352", INNER_6[1])
+        assert "1 received" in await ping_output(ends[0], "-M", "dont", "-s", "1372", INNER_4[1])
+        for inner in (INNER_4, INNER_6):
+            assert await transfer(ends[0], ends[1], inner[1], 2 * MEBIBYTE) == "same\n"
+        assert (await counters(ends[0]))["out.too-big"] == 2
+
+
+@pytest.mark.parametrize("encapsulation", [NAT, None], ids=["udp", "proto50"])
+async def test_with_df_always_on_fragments_are_inside(encapsulation: UdpEncapsulation | None) -> None:
+    async with espd_pair(mtu=1300) as ends:
+        await key(ends, sa_specs(encapsulation=encapsulation, df_bit=DfBit.SET))
+        wire = Wire(ends[0].namespace, "wan")
+        try:
+            assert "1 received" in await ping_output(ends[0], "-M", "dont", "-s", "1372", INNER_4[1])
+            frames = wire.frames()
+        finally:
+            wire.close()
+        # UDP leaves as one super-packet, which is cut behind the capture.
+        assert len(frames) == (2 if encapsulation is None else 1)
+        assert {frame[20] for frame in frames} == {0x40}
+
+
+async def test_a_narrow_place_further_on_is_learned_from_its_router() -> None:
+    """The path's own end is wide: a router in the middle says that it is not (RFC 1191)."""
+    async with espd_pair() as ends, router_between(ends, 1300):
+        await key(ends, sa_specs())
+        assert await transfer(ends[0], ends[1], INNER_4[1], 2 * MEBIBYTE) == "same\n"
+        assert (await counters(ends[0]))["out.too-big"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("df_bit", "df"), [(DfBit.PROPAGATE, (0x40, 0)), (DfBit.SET, (0x40, 0x40)), (DfBit.CLEAR, (0, 0))]
+)
+@pytest.mark.parametrize("changes", [{"encapsulation": NAT}, {}, {"ah": AH}], ids=["udp", "proto50", "ah"])
+async def test_the_outer_header_is_as_the_sa_says(df_bit: DfBit, df: tuple[int, int], changes: dict[str, Any]) -> None:
+    async with espd_pair() as ends:
+        await key(ends, sa_specs(**{"encapsulation": None, **changes}, df_bit=df_bit, copy_dscp=False))
+        wire = Wire(ends[0].namespace, "wan")
+        try:
+            assert "1 received" in await ping_output(ends[0], "-M", "do", "-Q", "0xba", INNER_4[1])
+            assert "1 received" in await ping_output(ends[0], "-M", "dont", "-Q", "0xba", INNER_4[1])
+            frames = wire.frames()
+        finally:
+            wire.close()
+        assert tuple(frame[20] & 0x40 for frame in frames) == df
+        # Without its DSCP the inner traffic class is ECN alone, here ECT(0).
+        assert {frame[15] for frame in frames} == {2}
+
+
+async def ping_output(end: End, *arguments: str) -> str:
+    command = ["ping", "-n", "-c", "1", "-W", "2", *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *end.namespace.command(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _none = await process.communicate()
+    return output.decode()
 
 
 async def test_transfers_of_both_directions_and_families_at_once() -> None:

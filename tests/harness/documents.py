@@ -110,16 +110,16 @@ def tunnel(
     connection_type: ConnectionType = ConnectionType.BOTH,
     **changes: object,
 ) -> Tunnel:
-    base = Tunnel(
-        id=str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
-        name=name,
-        local=local,
-        remote=remote,
-        ike=ike or IkePolicy(proposals=(FAST_IKE,)),
-        children=children or (child(),),
-        connection_type=connection_type,
-    )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    values: dict[str, object] = {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_DNS, name)),
+        "name": name,
+        "local": local,
+        "remote": remote,
+        "ike": ike or IkePolicy(proposals=(FAST_IKE,)),
+        "children": children or (child(),),
+        "connection_type": connection_type,
+    }
+    return Tunnel(**values | changes)  # type: ignore[arg-type]
 
 
 def pair(

@@ -106,6 +106,11 @@ def runtime(host: Host, index: int = 0) -> TunnelRuntime:
     return list(machine(host).tunnels.values())[index]
 
 
+def runtimes(v1: Machine) -> list[TunnelRuntime]:
+    """Return the tunnels of the document and those of the peers of on-demand ones."""
+    return [each for tunnel in v1.tunnels.values() for each in (tunnel, *tunnel.peers)]
+
+
 def sa_of(host: Host) -> IsakmpSa:
     """Return the ISAKMP SA that stands, the only one."""
     (sa,) = [sa for sa in machine(host).sas.values() if sa.standing]
@@ -133,7 +138,7 @@ def left_behind(host: Host) -> str | None:
         return None
     if v1.door.half_open:
         return f"counts half-open SAs {v1.door.half_open}"
-    known = {sa for tunnel in v1.tunnels.values() for sa in tunnel.sas}
+    known = {sa for tunnel in runtimes(v1) for sa in tunnel.sas}
     unknown = [str(sa) for sa in v1.sas.values() if sa not in known and sa.state != "closed"]
     if unknown:
         return f"SAs of no tunnel {unknown}"
@@ -142,9 +147,9 @@ def left_behind(host: Host) -> str | None:
 
 def _numbers_left(host: Host, v1: Machine) -> str | None:
     hub = host.engine.hub
-    children = [child for tunnel in v1.tunnels.values() for child in tunnel.children]
+    children = [child for tunnel in runtimes(v1) for child in tunnel.children]
     others = [child for sa in host.engine.v2.sas.values() for child in sa.children]
-    quick = [each for tunnel in v1.tunnels.values() for each in tunnel.children.quick if not each.done]
+    quick = [each for tunnel in runtimes(v1) for each in tunnel.children.quick if not each.done]
     if quick:
         return f"{len(quick)} Quick Modes under way"
     agreed = [child.agreement for child in children]

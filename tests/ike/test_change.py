@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
+from agents.contract.carriage import Attachment, Carriage, DfBit
 from agents.contract.config import (
     Child,
     Childless,
@@ -96,6 +97,11 @@ def test_every_field_has_its_row() -> None:
             {"children": (replace(_MAIN, mode=Mode.TRANSPORT, ipcomp=True),)},
             Plan(fate=Fate.KEEP, remake_children=frozenset({"main"})),
         ),
+        (
+            {"carriage": Carriage(df_bit=DfBit.SET)},
+            Plan(fate=Fate.KEEP, rekey_children=frozenset({"main"})),
+        ),
+        ({"carriage": Carriage(queues=4, route_cost=5, attachment=Attachment.INTERFACE)}, Plan(fate=Fate.KEEP)),
         ({"local": endpoint("192.0.2.9")}, Plan(fate=Fate.REAUTHENTICATE)),
         (
             {"local_auth": LocalAuthentication(signatures=("ed25519",))},

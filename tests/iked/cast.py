@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agents.contract.config import (
     ConnectionType,
@@ -14,8 +15,10 @@ from agents.contract.config import (
     IpsecProposal,
     PresharedKey,
     Retransmission,
+    TrafficSelector,
     Tunnel,
 )
+from agents.contract.manual import ManualChild, ManualSa, ManualTunnel
 from agents.contract.secret import Secret
 from agents.dataplane.base import REQID_BASE, Direction, PolicySpec, SaSpec, Selector
 from tests.harness import documents
@@ -74,6 +77,7 @@ def document(
     generation: int = 1,
     data_plane: DataPlane = DataPlane.USERSPACE,
     allow_legacy: bool = False,
+    manual_tunnels: Sequence[ManualTunnel] = (),
 ) -> GatewayDocument:
     return GatewayDocument(
         gateway_id=uid(name),
@@ -85,6 +89,50 @@ def document(
         retransmission=Retransmission(initial_ms=200, tries=4),
         preshared_keys=tuple(keys),
         tunnels=tuple(tunnels),
+        manual_tunnels=tuple(manual_tunnels),
+    )
+
+
+CBC_SHA1 = ManualSa(
+    esp_spi=0x1001,
+    encryption="aes-128-cbc",
+    encryption_key=Secret(bytes(range(16))),
+    integrity="hmac-sha1-96",
+    integrity_key=Secret(bytes(range(20))),
+)
+AH_SHA1 = ManualSa(ah_spi=0x2001, ah_integrity="hmac-sha1-96", ah_key=Secret(bytes(range(1, 21))))
+
+
+def manual_child(
+    name: str = "net",
+    local_ts: str = "10.1.0.0/24",
+    remote_ts: str = "10.2.0.0/24",
+    *,
+    sa: ManualSa = CBC_SHA1,
+    outbound: ManualSa | None = None,
+    **more: object,
+) -> ManualChild:
+    """Return a child whose directions have the same attributes unless ``outbound`` is given."""
+    made = ManualChild(
+        name=name,
+        local_ts=TrafficSelector(network=local_ts),
+        remote_ts=TrafficSelector(network=remote_ts),
+        inbound=sa,
+        outbound=outbound or sa,
+    )
+    return replace(made, **more)  # type: ignore[arg-type]
+
+
+def manual(
+    name: str, local: str, remote: str, *, children: Sequence[ManualChild] = (), enabled: bool = True
+) -> ManualTunnel:
+    return ManualTunnel(
+        id=uid(name),
+        name=name,
+        local_address=local,
+        remote_address=remote,
+        children=tuple(children) or (manual_child(),),
+        enabled=enabled,
     )
 
 

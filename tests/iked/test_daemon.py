@@ -520,7 +520,11 @@ async def test_traffic_that_came_in_is_told_to_the_engine(tmp_path: Path) -> Non
     runtime, driver = Runtime(Paths(state=tmp_path, run=tmp_path)), FakeDriver()
     await driver.open()
     heard: list[str] = []
-    runtime.engine.traffic_seen = lambda tunnel_id, now: heard.append(tunnel_id)  # type: ignore[method-assign]
+
+    def seen(tunnel_id: str, now: float, spi_in: int | None = None) -> None:
+        heard.append(f"{tunnel_id} {spi_in}")
+
+    runtime.engine.traffic_seen = seen  # type: ignore[method-assign]
     runtime.effects.attach(driver)
     inbound = sa(Direction.IN, 0x100)
     await driver.add_sa(inbound)
@@ -530,6 +534,6 @@ async def test_traffic_that_came_in_is_told_to_the_engine(tmp_path: Path) -> Non
     driver.count(inbound.id, packets=1, octets=1)
     await runtime.poll_traffic()
     await runtime.poll_traffic()
-    assert heard == ["t"]
+    assert heard == ["t 256"]
     driver.fail("list_sas")
     await runtime.poll_traffic()  # a data plane that refuses is no reason to end

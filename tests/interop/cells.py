@@ -29,6 +29,7 @@ from agents.contract.config import (
     Retransmission,
     TrafficSelector,
     Tunnel,
+    TunnelKind,
 )
 from agents.contract.secret import Secret
 from deploy.lab.vici import Message
@@ -147,6 +148,14 @@ class Cell:
         return self.lab.partition("-")[0], self.settings
 
 
+ON_DEMAND: Mapping[str, Any] = {
+    "kind": TunnelKind.ON_DEMAND,
+    "remote": Endpoint(address="0.0.0.0", identity=Identity(type=IdentityType.FQDN, value="*.example.net")),
+    "connection_type": ConnectionType.RESPONDER_ONLY,
+}
+"""What makes our end's tunnel one that takes peers from anywhere, by a partial identity."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Outer addresses of one run: what each end speaks from, and where it finds the other."""
@@ -189,7 +198,6 @@ def our_document(cell: Cell, role: str, place: Place, number: int) -> GatewayDoc
     tunnel = Tunnel(
         id=tunnel_id(number),
         name="cell",
-        remote=remote,
         version=cell.version,
         ike=IkePolicy(proposals=cell.ike, exchange_mode=cell.mode, **{"dpd_interval_s": 0, **cell.policy}),
         children=tuple(
@@ -205,6 +213,7 @@ def our_document(cell: Cell, role: str, place: Place, number: int) -> GatewayDoc
         ),
         **{
             "local": Endpoint(address=place.ours, identity=cell.our_identity),
+            "remote": remote,
             "connection_type": begins if role == INITIATOR else ConnectionType.RESPONDER_ONLY,
             **cell.tunnel,
         },

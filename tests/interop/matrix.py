@@ -19,7 +19,7 @@ from agents.contract.config import (
     SequenceNumbers,
 )
 from tests.interop import matrix_certificates, steps, steps_path, words
-from tests.interop.cells import ESP_GCM, GCM, INITIATOR, OUR_IDENTITY, RESPONDER, Cell, Net
+from tests.interop.cells import ESP_GCM, GCM, INITIATOR, ON_DEMAND, OUR_IDENTITY, RESPONDER, Cell, Net
 from tests.interop.lab import OUR_SECOND, THEIR_SECOND
 from tests.interop.rig import OURS, THEIRS
 
@@ -344,4 +344,22 @@ def cells() -> list[Cell]:
         *_moves(),
         *_dead_peers(),
         *_further(),
+        *_on_demand(),
+    ]
+
+
+def _on_demand() -> list[Cell]:
+    axis, here = "On-demand tunnels", (RESPONDER,)
+    narrower = Net(theirs=("10.0.0.0/8",), their_theirs=("10.2.0.0/24",), pings=(("10.1.0.1", "10.2.0.1"),))
+    return [
+        Cell(
+            axis=axis,
+            name="a peer from an unknown address",
+            roles=here,
+            tunnel=ON_DEMAND,
+            script=_AFTER_REKEYS,
+            quick=True,
+        ),
+        Cell(axis=axis, name="its network is part of ours", roles=here, tunnel=ON_DEMAND, nets=(narrower,)),
+        Cell(axis=axis, name="behind a NAT", roles=here, lab="nat-theirs", tunnel=ON_DEMAND),
     ]

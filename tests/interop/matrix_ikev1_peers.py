@@ -8,7 +8,7 @@ from agents.contract import algorithms
 from agents.contract.config import Endpoint, Identity, IdentityType, IkeProposal, IkeVersion, IpsecProposal
 from deploy.lab.profiles import AIX, OMNIPCX, PROFILES, SMARTEDGE, PeerProfile
 from tests.interop import steps, steps_ikev1, words
-from tests.interop.cells import INITIATOR, RESPONDER, Cell, Net, Step
+from tests.interop.cells import INITIATOR, ON_DEMAND, RESPONDER, Cell, Net, Step
 from tests.interop.cells_ikev1 import AFTER_REKEYS, AGGRESSIVE, MAIN, SETTINGS, cell, esp, ike
 from tests.interop.lab import OUR_SECOND
 from tests.interop.proofs import Proof, Side
@@ -20,7 +20,32 @@ _NO_PROPOSAL = "NO_PROPOSAL_CHOSEN|NO_PROP"
 
 def cells() -> list[Cell]:
     """Return the cells in the order of the document."""
-    return [*_versions(), *_refusals(), *_phase_2_refusals(), *_profiles()]
+    return [*_versions(), *_on_demand(), *_refusals(), *_phase_2_refusals(), *_profiles()]
+
+
+def _on_demand() -> list[Cell]:
+    axis = "On-demand tunnels"
+    here: dict[str, Any] = {"roles": (RESPONDER,), "tunnel": ON_DEMAND, "answers": False}
+    both: dict[str, Any] = {"version": IkeVersion.V2_ELSE_V1, **here}
+    children = (steps.we_rekey_the_child, steps.they_rekey_the_child, steps.they_rekey_the_ike_sa)
+    calls = {"version": "1", "aggressive": "yes"}
+    return [
+        cell(
+            axis, "a peer from an unknown address", AGGRESSIVE, script=children, connection=calls, quick=True, **here,
+        ),
+        cell(
+            axis, "of either version, called by IKEv1", AGGRESSIVE, connection=calls,
+            script=(steps_ikev1.spoken(IkeVersion.V1, AGGRESSIVE),), **both,
+        ),
+        cell(
+            axis, "of either version, called by IKEv2", AGGRESSIVE, connection={"version": "2"},
+            script=(steps_ikev1.spoken(IkeVersion.V2),), **both,
+        ),
+        cell(
+            axis, "called by Main Mode: refused", AGGRESSIVE, up=False, connection={"version": "1", "aggressive": "no"},
+            script=(steps_ikev1.refused("ikev1.exchange-mode-mismatch", ""),), **here,
+        ),
+    ]  # fmt: skip
 
 
 def _versions() -> list[Cell]:

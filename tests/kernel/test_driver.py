@@ -1,4 +1,4 @@
-"""The kernel driver against a kernel that has ESP: ``guest/driver_checks.py`` and ``guest/mode_checks.py``."""
+"""The kernel driver against a kernel that has ESP: the ``*_checks.py`` of ``guest``, all in one boot."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from agents.contract import algorithms
-from tests.kernel.guest import driver_checks, mode_checks
+from tests.kernel.guest import driver_checks, header_checks, link_checks, mode_checks
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 Report = dict[str, dict[str, Any]]
 Guest = Callable[[str], Report]
+MODULES = (driver_checks, mode_checks, header_checks, link_checks)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def report(guest: Guest) -> Report:
     return guest("tests.kernel.guest.data_plane")
 
 
-@pytest.mark.parametrize("check", [*driver_checks.CHECKS, *mode_checks.CHECKS])
+@pytest.mark.parametrize("check", [name for each in MODULES for name in each.CHECKS])
 def test_check(report: Report, check: str) -> None:
     assert report[check]["error"] == ""
 
@@ -32,3 +33,8 @@ def test_every_algorithm_of_the_contract_works(report: Report) -> None:
     assert found["integrities"] == sorted(algorithms.INTEGRITY)
     assert found["reason"] == "the kernel accepts ESP SAs"
     assert (found["modes"], found["protocols"], found["more"]) == (["transport", "tunnel"], ["ah", "esp"], [True, True])
+
+
+def test_an_interface_of_its_own_is_a_vti_here(report: Report) -> None:
+    """User Mode Linux has no xfrm interfaces."""
+    assert report["an_interface_carries_what_is_routed_into_it"]["value"] == "vti"

@@ -19,6 +19,7 @@ def tunnel(row: TunnelRow) -> dict[str, Any]:
         "id": str(row.id),
         "name": row.name,
         "description": row.description,
+        "kind": row.kind,
         "enabled": row.enabled,
         "version": row.version,
         "exchange_mode": row.exchange_mode or None,
@@ -180,9 +181,9 @@ def _delivery(delivery: Delivery) -> dict[str, Any]:
 def _end(end: EndRow) -> dict[str, Any]:
     return {
         "side": end.side,
-        "gateway": {"id": str(end.gateway_id), "name": end.gateway_name},
+        "gateway": {"id": str(end.gateway_id), "name": end.gateway_name} if end.gateway_id else None,
         "managed": end.managed,
-        "address": end.address,
+        "address": end.address or None,
         "identity": {"type": end.identity_type, "value": end.identity_value},
         "connection_type": end.connection_type,
         "reachable": end.reachable if end.managed else None,

@@ -11,11 +11,12 @@ from django.core.exceptions import ValidationError
 from vpnconsole.gateways import profiles
 from vpnconsole.gateways.choices import DataPlaneChoice, GatewayKind
 from vpnconsole.gateways.models import Gateway, GatewayAddress
-from vpnconsole.gateways.services import AddressInput, GatewayInput, identity_text
+from vpnconsole.gateways.services import PLAIN_FIELDS, AddressInput, ContextInput, GatewayInput, identity_text
 from vpnconsole.lib.forms import place_errors
 
 _ADDRESS_LINE = re.compile(r"(?P<address>\S*)\s*(?:\[(?P<identity>[^\]]*)\])?\s*(?P<label>.*)")
-_LISTS = {"addresses": "address", "protected_networks": "prefix"}
+_CONTEXT_LINE = re.compile(r"(?P<name>\S+)\s+(?P<table>\d{1,10})")
+_LISTS = {"addresses": "address", "protected_networks": "prefix", "contexts": "name"}
 
 
 class GatewayForm(forms.Form):
@@ -70,6 +71,20 @@ class GatewayForm(forms.Form):
         "refused otherwise.",
     )
 
+    packet_filter = forms.BooleanField(
+        label="Packet filter",
+        required=False,
+        help_text="Takes IKE, ESP and AH from the peers of its tunnels only, and drops packets in clear text that "
+        "should have come through one. Other tables of the gateway's filter are not touched.",
+    )
+    contexts = forms.CharField(
+        label="Routing contexts",
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2, "class": "mono", "spellcheck": "false"}),
+        help_text="One per line: a name and the number of its routing table, like blue 100. The main table is called "
+        "local and always there. Tunnels choose one for their routes.",
+    )
+
     profile = forms.ChoiceField(
         label="Make",
         required=False,
@@ -81,8 +96,8 @@ class GatewayForm(forms.Form):
     @classmethod
     def initial_of(cls, gateway: Gateway) -> dict[str, Any]:
         """Return what the form shows of an existing gateway."""
-        names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane", "allow_legacy", "profile")
-        values: dict[str, Any] = {name: getattr(gateway, name) for name in names}
+        values: dict[str, Any] = {name: getattr(gateway, name) for name in PLAIN_FIELDS}
+        values["contexts"] = "\n".join(f"{row.name} {row.table}" for row in gateway.contexts.all())
         values["addresses"] = "\n".join(_address_line(row) for row in gateway.addresses.all())
         values["protected_networks"] = "\n".join(row.prefix for row in gateway.protected_networks.all())
         return values
@@ -91,6 +106,7 @@ class GatewayForm(forms.Form):
         """Return what the services take; only for a valid form."""
         values = self.cleaned_data
         addresses = [_address_input(line) for line in _lines(values["addresses"])]
+        managed = values["kind"] == GatewayKind.MANAGED
         return GatewayInput(
             name=values["name"],
             kind=values["kind"],
@@ -99,12 +115,12 @@ class GatewayForm(forms.Form):
             agent_port=values["agent_port"],
             data_plane=values["data_plane"],
             allow_legacy=values["allow_legacy"],
-            # What is hidden for a gateway we run is not its operator's mistake.
-            profile=(values["profile"] or profiles.GENERIC)
-            if values["kind"] == GatewayKind.EXTRANET
-            else profiles.GENERIC,
+            # What the page hides for a kind of gateway is not its operator's mistake.
+            packet_filter=managed and values["packet_filter"],
+            profile=profiles.GENERIC if managed else values["profile"] or profiles.GENERIC,
             addresses=addresses,
             protected_networks=_lines(values["protected_networks"]),
+            contexts=[_context_input(line) for line in _lines(values["contexts"])] if managed else (),
         )
 
     @property
@@ -137,6 +153,11 @@ def _address_input(line: str) -> AddressInput:
     found = _ADDRESS_LINE.fullmatch(line)
     assert found is not None, "every part of a line is optional"
     return AddressInput(address=found["address"], identity=found["identity"] or "", label=found["label"])
+
+
+def _context_input(line: str) -> ContextInput:
+    found = _CONTEXT_LINE.fullmatch(line)
+    return ContextInput(name=found["name"], table=int(found["table"])) if found else ContextInput(name=line, table=None)
 
 
 def _lines(text: str) -> list[str]:

@@ -14,6 +14,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from agents.contract.carriage import Context
 from agents.contract.config import Identity, IdentityType
 from agents.contract.errors import FieldError
 from vpnconsole.accounts.models import User
@@ -46,6 +47,7 @@ class Gateway(models.Model):
     agent_port = models.PositiveIntegerField(default=8470, validators=[MinValueValidator(1), MaxValueValidator(65_535)])
     data_plane = models.CharField(max_length=16, choices=DataPlaneChoice.choices, default=DataPlaneChoice.AUTO)
     allow_legacy = models.BooleanField("Allow legacy algorithms", default=False)
+    packet_filter = models.BooleanField("Packet filter", default=False)
     profile = models.CharField("Make", max_length=32, choices=profiles.CHOICES, default=profiles.GENERIC)
     enrolled_at = models.DateTimeField(null=True, blank=True, editable=False)
     certificate_pem = models.TextField(blank=True, editable=False)
@@ -135,6 +137,35 @@ class ProtectedNetwork(models.Model):
 
     def __str__(self) -> str:
         return self.prefix
+
+
+class GatewayContext(models.Model):
+    """A routing context of a gateway beside its main table: a VRF where the kernel has them, else a table by rules."""
+
+    gateway = models.ForeignKey(Gateway, on_delete=models.CASCADE, related_name="contexts")
+    name = models.CharField(max_length=63, validators=[SLUG_VALIDATOR])
+    table = models.PositiveBigIntegerField()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["gateway", "name"], name="gateway_context_once"),
+            models.UniqueConstraint(fields=["gateway", "table"], name="gateway_context_table_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        """Refuse what the contract refuses: the main table's name, the kernel's own tables."""
+        super().clean()
+        if not self.name or self.table is None:
+            return  # the fields say so already
+        try:
+            Context(name=self.name, table=self.table)
+        except FieldError as error:
+            subject = "The name" if error.field == "name" else "The table"
+            raise ValidationError({error.field: f"{subject}: {error.problem}."}, code="context") from None
 
 
 class EnrolmentToken(models.Model):

@@ -11,8 +11,8 @@ from vpnconsole.gateways.models import EnrolmentToken, Gateway
 
 
 def gateways() -> models.QuerySet[Gateway]:
-    """Return all gateways by name, with addresses and protected networks (3 queries in all)."""
-    return Gateway.objects.prefetch_related("addresses", "protected_networks")
+    """Return all gateways by name, with addresses, protected networks and contexts (4 queries in all)."""
+    return Gateway.objects.prefetch_related("addresses", "protected_networks", "contexts")
 
 
 def get_gateway(gateway_id: UUID) -> Gateway:

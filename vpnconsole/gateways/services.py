@@ -1,6 +1,6 @@
 """What is done to gateways: one transaction each, audited; errors are keyed by field for forms.
 
-Keys: ``name``, ``agent_host`` ..., ``addresses.0.address``, ``protected_networks.0.prefix``.
+Keys: ``name``, ``agent_host`` ..., ``addresses.0.address``, ``protected_networks.0.prefix``, ``contexts.0.table``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways import fleet
 from vpnconsole.gateways.choices import GatewayKind, IdentityTypeChoice
-from vpnconsole.gateways.models import EnrolmentToken, Gateway, GatewayAddress, ProtectedNetwork
+from vpnconsole.gateways.models import EnrolmentToken, Gateway, GatewayAddress, GatewayContext, ProtectedNetwork
 from vpnconsole.gateways.profiles import GENERIC
 from vpnconsole.gateways.signals import addresses_leaving, kind_changing, legacy_ending, profile_changing
 from vpnconsole.lib.deletion import delete_unused
 from vpnconsole.lib.errors import FieldErrors
 
+PLAIN_FIELDS = (
+    "name", "kind", "description", "agent_host", "agent_port", "data_plane", "allow_legacy", "packet_filter", "profile",
+)  # fmt: skip
+"""What of a gateway is one value; the rest are lists."""
 TOKEN_VALIDITY = timedelta(hours=1)
 # A known token's refusals are audited this often; then only counted, so that nobody fills the trail from outside.
 _AUDITED_REFUSALS = 20
@@ -48,6 +52,14 @@ class AddressInput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContextInput:
+    """One routing context; ``table`` None where what was written is no number."""
+
+    name: str
+    table: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayInput:
     """A gateway as an operator defines it, whole: what is absent from the lists goes."""
 
@@ -58,9 +70,11 @@ class GatewayInput:
     agent_port: int = 8470
     data_plane: str = "auto"
     allow_legacy: bool = False
+    packet_filter: bool = False
     profile: str = GENERIC
     addresses: Sequence[AddressInput] = ()
     protected_networks: Sequence[str] = ()
+    contexts: Sequence[ContextInput] = ()
 
 
 class EnrolmentRefusedError(Exception):
@@ -107,9 +121,9 @@ def delete_gateway(actor: User | None, gateway: Gateway) -> None:
 
 
 def _facts(gateway: Gateway) -> dict[str, object]:
-    names = ("name", "kind", "description", "agent_host", "agent_port", "data_plane", "allow_legacy", "profile")
-    facts: dict[str, object] = {name: getattr(gateway, name) for name in names}
+    facts: dict[str, object] = {name: getattr(gateway, name) for name in PLAIN_FIELDS}
     facts["addresses"] = list(gateway.addresses.values_list("address", "label", "identity_type", "identity_value"))
+    facts["contexts"] = list(gateway.contexts.values_list("name", "table"))
     facts["protected_networks"] = list(gateway.protected_networks.values_list("prefix", flat=True))
     return facts
 
@@ -122,15 +136,18 @@ def _fill(gateway: Gateway, data: GatewayInput) -> None:
     gateway.agent_port = data.agent_port
     gateway.data_plane = data.data_plane
     gateway.allow_legacy = data.allow_legacy
+    gateway.packet_filter = data.packet_filter
     gateway.profile = data.profile
     addresses = [_address(row) for row in data.addresses]
     networks = [ProtectedNetwork(prefix=prefix) for prefix in data.protected_networks]
+    contexts = [_context(row) for row in data.contexts]
     errors = FieldErrors()
     errors.clean("", gateway)
     for index, address in enumerate(addresses):
         errors.clean(f"addresses.{index}", address, without=("gateway",))
     for index, network in enumerate(networks):
         errors.clean(f"protected_networks.{index}", network, without=("gateway",))
+    _clean_contexts(errors, gateway, contexts)
     _refuse_twice(errors, "addresses.{}.address", [row.address for row in addresses])
     _refuse_twice(errors, "protected_networks.{}.prefix", [row.prefix for row in networks])
     errors.raise_any()
@@ -141,6 +158,7 @@ def _fill(gateway: Gateway, data: GatewayInput) -> None:
     gateway.save()
     _replace(gateway.addresses.all(), addresses, gateway)
     _replace(gateway.protected_networks.all(), networks, gateway)
+    _save_contexts(gateway, contexts)
 
 
 def _address(data: AddressInput) -> GatewayAddress:
@@ -184,6 +202,47 @@ def _replace(
     for row in rows:
         row.gateway = gateway
         row.save()
+
+
+def _context(data: ContextInput) -> GatewayContext:
+    return GatewayContext(name=data.name) if data.table is None else GatewayContext(name=data.name, table=data.table)
+
+
+def _clean_contexts(errors: FieldErrors, gateway: Gateway, contexts: Sequence[GatewayContext]) -> None:
+    for index, context in enumerate(contexts):
+        if context.table is None:
+            errors.add(f"contexts.{index}.table", "Write a name and the number of its table, like blue 100.", "table")
+        else:
+            errors.clean(f"contexts.{index}", context, without=("gateway",))
+    _refuse_twice(errors, "contexts.{}.name", [row.name for row in contexts])
+    _refuse_twice(errors, "contexts.{}.table", [str(row.table) for row in contexts if row.table is not None])
+    if contexts and not gateway.is_managed:
+        errors.add("contexts", "Contexts are those of a gateway we run.", "extranet")
+
+
+def _save_contexts(gateway: Gateway, contexts: Sequence[GatewayContext]) -> None:
+    """Keep a row that stays, because tunnels refer to it; raises ValidationError naming who uses one that goes."""
+    for row in gateway.contexts.exclude(name__in=[context.name for context in contexts]):
+        try:
+            row.delete()
+        except models.ProtectedError as error:
+            users = ", ".join(sorted({str(each) for each in error.protected_objects})[:5])
+            message = f"Context {row.name} is used by {users}: change the tunnel first."
+            raise ValidationError({"contexts": message}, code="in_use") from None
+    tables = {context.name: context.table for context in contexts}
+    kept = {row.name: row for row in gateway.contexts.all()}
+    # Two that change tables with each other would meet on the way.
+    moving = [row for row in kept.values() if row.table != tables[row.name]]
+    for row in moving:
+        row.table += 2**32
+        row.save(update_fields=["table"])
+    for row in moving:
+        row.table = tables[row.name]
+        row.save(update_fields=["table"])
+    for context in contexts:
+        if context.name not in kept:
+            context.gateway = gateway
+            context.save()
 
 
 # Enrolment

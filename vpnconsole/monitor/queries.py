@@ -34,6 +34,7 @@ from vpnconsole.rollout.compile import child_name
 from vpnconsole.rollout.models import Delivery
 from vpnconsole.rollout.queries import GatewayProgress, progress_by_gateway, unfinished
 from vpnconsole.vpn import queries as vpn_queries
+from vpnconsole.vpn.choices import ConnectionTypeChoice
 from vpnconsole.vpn.models import Tunnel, TunnelEnd
 
 T = TypeVar("T")
@@ -55,10 +56,13 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndRow:
-    """One end of a tunnel with what its gateway says; ``status`` is None for an extranet end or before a report."""
+    """One end of a tunnel with what its gateway says; ``status`` is None for an extranet end or before a report.
+
+    The peers of an on-demand tunnel stand as an end on no gateway, ``gateway_id`` None.
+    """
 
     side: str
-    gateway_id: UUID
+    gateway_id: UUID | None
     gateway_name: str
     managed: bool
     address: str
@@ -87,6 +91,7 @@ class TunnelRow:
     id: UUID
     name: str
     description: str
+    kind: str
     enabled: bool
     version: str
     exchange_mode: str
@@ -273,7 +278,7 @@ def tunnel_detail(tunnel_id: UUID) -> TunnelDetail:
         pairs=_pairs(tunnel, row),
         events=tuple(events(tunnel_id=tunnel_id)[:20]),
         negotiations=_negotiations(tunnel),
-        plane=tunnel_plane(tunnel, {end.gateway_id: end.status for end in row.ends}),
+        plane=tunnel_plane(tunnel, {end.gateway_id: end.status for end in row.ends if end.gateway_id}),
         jobs=tuple(tunnel.actions.select_related("gateway", "requested_by")[:5]),
     )
 
@@ -281,7 +286,7 @@ def tunnel_detail(tunnel_id: UUID) -> TunnelDetail:
 def _negotiations(tunnel: Tunnel) -> tuple[Negotiation, ...]:
     """Return the last negotiation as each managed end saw it, end A first."""
     found = []
-    for end in (tunnel.end_a, tunnel.end_b):
+    for end in tunnel.ends.all():
         if end.gateway.is_managed:
             steps = EventRecord.objects.filter(tunnel=tunnel, gateway=end.gateway, code__in=STEPS).order_by("-id")
             negotiation = last_negotiation(end.gateway.name, steps[:MOST_EVENTS])
@@ -372,13 +377,15 @@ class _World:
 
 
 def _tunnel_row(tunnel: Tunnel, world: _World) -> TunnelRow:
-    end_a, end_b = _end_row(tunnel, tunnel.end_a, world), _end_row(tunnel, tunnel.end_b, world)
+    end_a = _end_row(tunnel, tunnel.end_a, world)
+    end_b = _peers_row(tunnel) if tunnel.is_on_demand else _end_row(tunnel, tunnel.end_b, world)
     verdict = judge(
         TunnelFacts(
             enabled=tunnel.enabled,
             disabled_by=tunnel.disabled_by.get_username() if tunnel.disabled_by else "",
             disabled_at=tunnel.disabled_at,
             ends=(end_a.facts, end_b.facts),
+            on_demand=tunnel.is_on_demand,
         )
     )
     a_to_b, b_to_a = _flows(tunnel, world)
@@ -386,6 +393,7 @@ def _tunnel_row(tunnel: Tunnel, world: _World) -> TunnelRow:
         id=tunnel.pk,
         name=tunnel.name,
         description=tunnel.description,
+        kind=tunnel.kind,
         enabled=tunnel.enabled,
         version=tunnel.version,
         exchange_mode=tunnel.exchange_mode,
@@ -416,6 +424,21 @@ def _end_row(tunnel: Tunnel, end: TunnelEnd, world: _World) -> EndRow:
     )
 
 
+def _peers_row(tunnel: Tunnel) -> EndRow:
+    """Return what stands where an on-demand tunnel has no end of its own."""
+    return EndRow(
+        side="b",
+        gateway_id=None,
+        gateway_name="peers",
+        managed=False,
+        address="",
+        identity_type=tunnel.peer_identity_type,
+        identity_value=tunnel.peer_identity_value,
+        connection_type=ConnectionTypeChoice.INITIATOR_ONLY,
+        facts=EndFacts(gateway_name="peers", managed=False),
+    )
+
+
 def _end_facts(
     tunnel: Tunnel, end: TunnelEnd, world: _World, observed: TunnelObservation | None, status: TunnelStatus | None
 ) -> EndFacts:
@@ -430,6 +453,7 @@ def _end_facts(
             reason=_read(Reason, observed.reason) if observed.reason else None,
             pairs_up=sum(child.up for child in status.children),
             pairs_total=len(status.children),
+            peers=status.peers,
         )
     key = str(tunnel.pk)
     refused = progress.refused if progress else None
@@ -446,7 +470,7 @@ def _end_facts(
 
 
 def _flows(tunnel: Tunnel, world: _World) -> tuple[Flow, Flow]:
-    for end in (tunnel.end_a, tunnel.end_b):
+    for end in tunnel.ends.all():
         seen = world.tunnels.get((tunnel.pk, end.gateway_id))
         if seen is None or not end.gateway.is_managed:
             continue

@@ -26,6 +26,8 @@ def request_action(user: User | None, tunnel: Tunnel, verb: str, gateway_id: UUI
     """
     if verb not in set(Verb):
         raise ValidationError({"verb": f"{verb!r} is not an action: use one of {', '.join(Verb)}."})
+    if tunnel.is_manual and verb != Verb.CLEAR_IPSEC:
+        raise ValidationError({"verb": "Manual keys are never negotiated: the only thing to do is Clear IPsec SA."})
     end = _end_for(tunnel, Verb(verb), gateway_id)
     with transaction.atomic():
         job = ActionJob.objects.create(tunnel=tunnel, gateway=end.gateway, verb=verb, requested_by=user)
@@ -77,7 +79,8 @@ def _end_for(tunnel: Tunnel, verb: Verb, gateway_id: UUID | None) -> TunnelEnd:
     if verb is Verb.INITIATE:
         ends = [end for end in ends if end.connection_type != ConnectionType.RESPONDER_ONLY]
         if not ends:
-            raise ValidationError({"verb": "This end only answers: the other end has to start."})
+            who = "its peers have to start" if tunnel.is_on_demand else "the other end has to start"
+            raise ValidationError({"verb": f"This end only answers: {who}."})
     reachable = set(
         GatewayObservation.objects.filter(pk__in=[end.gateway_id for end in ends], reachable=True).values_list(
             "pk", flat=True

@@ -7,7 +7,7 @@ says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agents.contract.status import Reason, TunnelState
@@ -16,7 +16,7 @@ from vpnconsole.monitor.choices import PROBLEMS, ConsoleState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What one gateway last reported of the tunnel."""
+    """What one gateway last reported of the tunnel; ``peers`` is how many an on-demand tunnel has now."""
 
     state: TunnelState
     since: datetime
@@ -24,6 +24,7 @@ class Report:
     reason: Reason | None = None
     pairs_up: int = 0
     pairs_total: int = 0
+    peers: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class TunnelFacts:
     disabled_by: str = ""
     disabled_at: datetime | None = None
     ends: tuple[EndFacts, ...]
+    on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,18 @@ def judge(facts: TunnelFacts) -> Verdict:
     live = [end for end in held if end.live]
     if not live:
         return _silent(held, pending)
-    return _reported(managed, live, pending)
+    verdict = _reported(managed, live, pending)
+    return _with_peers(verdict, live) if facts.on_demand else verdict
+
+
+def _with_peers(verdict: Verdict, live: list[EndFacts]) -> Verdict:
+    """Say how many peers an on-demand tunnel has: idle is waiting for them, and each brings pairs of its own."""
+    peers = max(end.report.peers for end in live if end.report is not None)
+    if verdict.state is ConsoleState.IDLE:
+        return replace(verdict, step="waiting for peers")
+    if verdict.state in (ConsoleState.UP, ConsoleState.PARTLY_UP):
+        return replace(verdict, label=f"{verdict.state.label} ({peers} {'peer' if peers == 1 else 'peers'})")
+    return verdict
 
 
 def _disabled(facts: TunnelFacts, managed: list[EndFacts], pending: bool) -> Verdict:

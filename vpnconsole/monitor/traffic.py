@@ -72,4 +72,4 @@ def total_series(minutes: int = 60, step_s: int = 60) -> tuple[Point, ...]:
 
 def counting_end(tunnel: Tunnel) -> TunnelEnd | None:
     """Return the end whose gateway's counters stand for the tunnel: A if it is managed, else B."""
-    return next((end for end in (tunnel.end_a, tunnel.end_b) if end.gateway.is_managed), None)
+    return next((end for end in tunnel.ends.all() if end.gateway.is_managed), None)

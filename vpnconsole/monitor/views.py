@@ -77,6 +77,15 @@ OPERATIONS = (
 )
 
 
+_SET_ANEW = Operation(
+    verb=Verb.CLEAR_IPSEC,
+    label="Set the SAs anew",
+    icon="refresh",
+    says="Removes the SAs and installs them again from the manual keys at once: their counters begin anew.",
+    asks=True,
+)
+
+
 @never_cache
 @vary_on_headers("HX-Request")
 @require_safe
@@ -108,7 +117,7 @@ def tunnel(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
         "reason_kind": KINDS.get(reason.code) if reason else None,
         "reason_place": places.of(detail.tunnel, reason.field or "", detail.row.reason_side) if reason else None,
         "points": points[-_TABLE_POINTS:][::-1],
-        "operations": OPERATIONS,
+        "operations": _operations(detail.tunnel),
         "may_capture": captures.may_capture(request.user),
     }
     if request.htmx:
@@ -120,9 +129,18 @@ def tunnel(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
     return render(request, "monitor/tunnel.html", context)
 
 
+def _operations(tunnel: Tunnel) -> tuple[Operation, ...]:
+    """Return what can be asked of a tunnel: manual keys are only set anew, peers on demand are not called."""
+    if tunnel.is_manual:
+        return (_SET_ANEW,)
+    if tunnel.is_on_demand:
+        return tuple(each for each in OPERATIONS if each.verb is not Verb.INITIATE)
+    return OPERATIONS
+
+
 def _pending(row: queries.TunnelRow) -> list[tuple[str, Change]]:
     """Return what a deployment would change about one tunnel, by gateway."""
-    managed = [end.gateway_id for end in row.ends if end.managed]
+    managed = [end.gateway_id for end in row.ends if end.managed and end.gateway_id is not None]
     return [
         (preview.gateway_name, change)
         for preview in rollout_services.preview(managed)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from agents.contract.codec import to_plain
 from agents.contract.config import AuthKind, GatewayDocument, PresharedKey, Tunnel
+from agents.contract.manual import ManualTunnel
 from vpnconsole.vpn.ikev1 import key_note
 
 _WORDS = {
@@ -35,9 +36,26 @@ _WORDS = {
     "mobike": "MOBIKE",
     "ah_integrity": "AH",
     "ipcomp": "IPComp",
+    "inbound": "inbound SA",
+    "outbound": "outbound SA",
+    "esp_spi": "ESP SPI",
+    "ah_spi": "AH SPI",
+    "ah_key": "AH key",
+    "df_bit": "DF bit",
+    "copy_dscp": "copying of the DSCP",
+    "route_cost": "cost of routes",
+    "routes": "static routes",
+    "most_peers": "peers at a time",
     "start_port": "first port",
     "end_port": "last port",
 }
+
+
+_KEYS = {"encryption_key", "integrity_key", "ah_key"}
+_MANUAL = (
+    "Manual keys: deploy to both ends together. Until both have the same SPIs and keys, the packets of one are dropped "
+    "by the other."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +77,8 @@ class Change:
 
 def differences(old: GatewayDocument | None, new: GatewayDocument) -> tuple[Change, ...]:
     """List what ``new`` changes against ``old`` (None: nothing was ever delivered), tunnels by name."""
-    before = {tunnel.id: tunnel for tunnel in old.tunnels} if old else {}
-    after = {tunnel.id: tunnel for tunnel in new.tunnels}
+    before = _tunnels(old) if old else {}
+    after = _tunnels(new)
     keys_before = {key.id: key for key in old.preshared_keys} if old else {}
     keys_after = {key.id: key for key in new.preshared_keys}
     changes = []
@@ -75,14 +93,22 @@ def differences(old: GatewayDocument | None, new: GatewayDocument) -> tuple[Chan
             details = _tunnel_details(was, now, keys_before.get(tunnel_id), keys_after.get(tunnel_id))
             if details:
                 subject = f"tunnel {now.name}"
+                remark = " ".join(filter(None, (_rules_remark(was, now), _remark(now))))
                 changes.append(
-                    Change(action="changed", subject=subject, tunnel_id=tunnel_id, details=details, remark=_remark(now))
+                    Change(action="changed", subject=subject, tunnel_id=tunnel_id, details=details, remark=remark)
                 )
     return (*_gateway_changes(old, new), *changes)
 
 
-def _remark(tunnel: Tunnel) -> str:
-    """How IKEv1 finds the tunnel's pre-shared key; nothing without IKEv1."""
+def _tunnels(document: GatewayDocument) -> dict[str, Tunnel | ManualTunnel]:
+    tunnels: tuple[Tunnel | ManualTunnel, ...] = (*document.tunnels, *document.manual_tunnels)
+    return {tunnel.id: tunnel for tunnel in tunnels}
+
+
+def _remark(tunnel: Tunnel | ManualTunnel) -> str:
+    """How IKEv1 finds the tunnel's pre-shared key, or that manual keys have to change at both ends at once."""
+    if isinstance(tunnel, ManualTunnel):
+        return _MANUAL
     if not tunnel.version.allows_v1 or tunnel.local_auth.kind is not AuthKind.PSK:
         return ""
     return key_note(tunnel.ike.exchange_mode, tunnel.local.address, tunnel.remote.address)
@@ -92,25 +118,71 @@ def _gateway_changes(old: GatewayDocument | None, new: GatewayDocument) -> tuple
     if old is None:
         return ()
     details: list[str] = []
-    for field in ("gateway_name", "data_plane", "allow_legacy", "retransmission"):
+    for field in ("gateway_name", "data_plane", "allow_legacy", "retransmission", "contexts", "packet_filter"):
         _compare(field.replace("_", " "), to_plain(getattr(old, field)), to_plain(getattr(new, field)), details)
     return (Change(action="changed", subject="gateway settings", details=tuple(details)),) if details else ()
 
 
 def _tunnel_details(
-    was: Tunnel, now: Tunnel, key_was: PresharedKey | None, key_now: PresharedKey | None
+    was: Tunnel | ManualTunnel, now: Tunnel | ManualTunnel, key_was: PresharedKey | None, key_now: PresharedKey | None
 ) -> tuple[str, ...]:
     details: list[str] = []
-    _compare("", to_plain(was), to_plain(now), details)
+    if isinstance(was, ManualTunnel) != isinstance(now, ManualTunnel):
+        details.append("keys: " + ("negotiated → manual" if isinstance(now, ManualTunnel) else "manual → negotiated"))
+    else:
+        plain_was, plain_now = to_plain(was), to_plain(now)
+        _hide_keys(plain_was, plain_now)
+        _compare("", plain_was, plain_now, details)
+        details += _order(was, now)
     if (key_was and key_was.secret) != (key_now and key_now.secret):
         details.append("pre-shared key: changed")
     return tuple(details)
 
 
+def _hide_keys(was: Any, now: Any) -> None:
+    """Put what is to be said of manual keys in their place: nothing where they are equal, else that they changed."""
+    before = {child["name"]: child for child in was["children"]}
+    for child in now["children"]:
+        other = before.get(child["name"], {})
+        for direction in ("inbound", "outbound"):
+            for field in _KEYS & child.get(direction, {}).keys():
+                same = other.get(direction, {}).get(field) == child[direction][field]
+                child[direction][field] = _Key("kept" if same else "changed")
+    for child in was["children"]:
+        for direction in ("inbound", "outbound"):
+            for field in _KEYS & child.get(direction, {}).keys():
+                child[direction][field] = _Key("kept")
+
+
+class _Key(str):
+    """What is said of a key in place of its octets."""
+
+    __slots__ = ()
+
+
+def _rules_remark(was: Tunnel | ManualTunnel, now: Tunnel | ManualTunnel) -> str:
+    """What a change of the rules does to what runs: ``agents.ike.change`` keeps the children that stay."""
+    before, after = [child.name for child in was.children], [child.name for child in now.children]
+    if before == after or isinstance(now, ManualTunnel) or isinstance(was, ManualTunnel):
+        return ""
+    return "The rules take effect at once; no SA of a pair that stays is cleared."
+
+
+def _order(was: Tunnel | ManualTunnel, now: Tunnel | ManualTunnel) -> list[str]:
+    """Return the new order of the rules that stay, where it changed, and what that does to what runs."""
+    before, after = [child.name for child in was.children], [child.name for child in now.children]
+    stay = [name for name in after if name in before]
+    if stay == [name for name in before if name in after]:
+        return []
+    return [f"order of the rules: {', '.join(after)}"]
+
+
 def _compare(path: str, was: Any, now: Any, details: list[str]) -> None:
     if was == now:
         return
-    if isinstance(was, dict) and isinstance(now, dict):
+    if isinstance(now, _Key) or isinstance(was, _Key):
+        details.append(f"{path}: {now if isinstance(now, _Key) else 'removed'}")
+    elif isinstance(was, dict) and isinstance(now, dict):
         for name in sorted(was.keys() | now.keys()):
             label = _WORDS.get(name, name.replace("_", " "))
             _compare(f"{path} {label}".strip(), was.get(name), now.get(name), details)
@@ -138,7 +210,11 @@ def _compare_named(path: str, was: list[dict[str, Any]], now: list[dict[str, Any
 
 
 def _networks(child: dict[str, Any]) -> str:
-    return " ↔ ".join(_text([ts["network"] for ts in child[side]]) for side in ("local_ts", "remote_ts"))
+    def networks(side: Any) -> str:
+        # With manual keys a pair has one selector on each side, else a list of them.
+        return _text([ts["network"] for ts in (side if isinstance(side, list) else [side])])
+
+    return f"{networks(child['local_ts'])} ↔ {networks(child['remote_ts'])}"
 
 
 def _text(value: Any) -> str:

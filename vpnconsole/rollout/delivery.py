@@ -21,8 +21,9 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from agents.contract import codec
-from agents.contract.config import GatewayDocument
+from agents.contract.config import GatewayDocument, Tunnel
 from agents.contract.errors import DocumentError
+from agents.contract.manual import ManualTunnel
 from agents.contract.secret import Secret
 from agents.contract.status import GatewayStatus
 from agents.contract.upgrade import load_document
@@ -57,7 +58,8 @@ def content_digest(document: GatewayDocument) -> str:
 def tunnel_digests(document: GatewayDocument) -> dict[str, str]:
     """Return the keyed digest of each tunnel's part, its pre-shared key included, by tunnel id."""
     keys = {key.id: codec.encode(key) for key in document.preshared_keys}
-    return {tunnel.id: _keyed(codec.encode(tunnel) + keys.get(tunnel.id, b"")) for tunnel in document.tunnels}
+    tunnels: tuple[Tunnel | ManualTunnel, ...] = (*document.tunnels, *document.manual_tunnels)
+    return {tunnel.id: _keyed(codec.encode(tunnel) + keys.get(tunnel.id, b"")) for tunnel in tunnels}
 
 
 def _keyed(octets: bytes) -> str:

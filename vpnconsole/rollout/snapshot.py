@@ -7,6 +7,7 @@ compiler.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
+from agents.contract.carriage import LOCAL_CONTEXT
 from agents.contract.secret import Secret
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.vpn.queries import tunnels_of_gateway
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndSnapshot:
-    """One end of a tunnel: outer address, identity and who may start."""
+    """One end of a tunnel: outer address, identity, who may start, and how its gateway routes.
+
+    ``routes`` are networks with their costs. The peers of an on-demand tunnel stand as an end on no gateway.
+    """
 
     side: str
     gateway_id: str
@@ -33,6 +38,19 @@ class EndSnapshot:
     identity_type: str
     identity_value: str
     connection_type: str
+    context: str = LOCAL_CONTEXT
+    route_cost: int = 0
+    routes: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarriageSnapshot:
+    """How both ends carry the tunnel's packets."""
+
+    attachment: str = "shared"
+    df_bit: str = "propagate"
+    copy_dscp: bool = True
+    queues: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,17 +135,66 @@ class TunnelSnapshot:
     selectors: tuple[SelectorSnapshot, ...]
     psk: Secret
     version: str = "v2"
+    kind: str = "static"
+    most_peers: int = 50
+    carriage: CarriageSnapshot = CarriageSnapshot()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManualSaSnapshot:
+    """One written-down SA; what is absent is None."""
+
+    esp_spi: int | None = None
+    encryption: str | None = None
+    encryption_key: Secret | None = None
+    integrity: str | None = None
+    integrity_key: Secret | None = None
+    ah_spi: int | None = None
+    ah_integrity: str | None = None
+    ah_key: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManualChildSnapshot:
+    """The SAs of one pair: what goes from A to B, and what comes back."""
+
+    selector: SelectorSnapshot
+    a_to_b: ManualSaSnapshot
+    b_to_a: ManualSaSnapshot
+    mode: str
+    replay_window: int
+    ipcomp: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManualTunnelSnapshot:
+    """One tunnel with manual keys, seen from neither end."""
+
+    id: str
+    name: str
+    enabled: bool
+    mtu: int | None
+    end_a: EndSnapshot
+    end_b: EndSnapshot
+    children: tuple[ManualChildSnapshot, ...]
+    carriage: CarriageSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySnapshot:
-    """All of one gateway; tunnels sorted by id so that the same intent always compiles to the same octets."""
+    """All of one gateway; tunnels sorted by id so that the same intent always compiles to the same octets.
+
+    ``contexts`` are names with their tables, by name.
+    """
 
     id: str
     name: str
     data_plane: str
     allow_legacy: bool = False
+    packet_filter: bool = False
+    contexts: tuple[tuple[str, int], ...] = ()
     tunnels: tuple[TunnelSnapshot, ...]
+    manual_tunnels: tuple[ManualTunnelSnapshot, ...] = ()
 
 
 @contextmanager
@@ -146,17 +213,24 @@ def take(gateway_id: UUID) -> GatewaySnapshot:
     """Read one gateway's intent in one transaction; raises ``Gateway.DoesNotExist``."""
     with still():
         gateway = Gateway.objects.get(pk=gateway_id)
-        tunnels = tuple(_tunnel(tunnel) for tunnel in tunnels_of_gateway(gateway_id))
+        contexts = tuple((row.name, row.table) for row in gateway.contexts.all())
+        rows = sorted(tunnels_of_gateway(gateway_id), key=lambda row: str(row.id))
+        tunnels = tuple(_tunnel(tunnel) for tunnel in rows if not tunnel.is_manual)
+        manual_tunnels = tuple(_manual(tunnel) for tunnel in rows if tunnel.is_manual)
     return GatewaySnapshot(
         id=str(gateway.id),
         name=gateway.name,
         data_plane=gateway.data_plane,
         allow_legacy=gateway.allow_legacy,
-        tunnels=tuple(sorted(tunnels, key=lambda tunnel: tunnel.id)),
+        packet_filter=gateway.packet_filter,
+        contexts=contexts,
+        tunnels=tunnels,
+        manual_tunnels=manual_tunnels,
     )
 
 
 def _tunnel(tunnel: vpn.Tunnel) -> TunnelSnapshot:
+    policies = tunnel.policies
     return TunnelSnapshot(
         id=str(tunnel.id),
         name=tunnel.name,
@@ -165,22 +239,82 @@ def _tunnel(tunnel: vpn.Tunnel) -> TunnelSnapshot:
         add_routes=tunnel.add_routes,
         mtu=tunnel.mtu,
         end_a=_end(tunnel.end_a),
-        end_b=_end(tunnel.end_b),
-        ike=_ike(tunnel.ike_policy),
-        ipsec=_ipsec(tunnel.ipsec_policy),
-        selectors=tuple(
-            SelectorSnapshot(
-                seq=pair.seq,
-                network_a=pair.network_a,
-                network_b=pair.network_b,
-                protocol=pair.protocol,
-                ports_a=(pair.port_a_start, pair.port_a_end),
-                ports_b=(pair.port_b_start, pair.port_b_end),
-            )
-            for pair in sorted(tunnel.selectors.all(), key=lambda pair: pair.seq)
-        ),
-        psk=tunnel.psk.secret,
+        end_b=_peers(tunnel) if tunnel.is_on_demand else _end(tunnel.end_b),
+        ike=_ike(policies.ike_policy),
+        ipsec=_ipsec(policies.ipsec_policy),
+        selectors=tuple(_selector(pair) for pair in tunnel.selectors.all()),
+        psk=tunnel.preshared_key.secret,
         version=tunnel.version,
+        kind=tunnel.kind,
+        most_peers=tunnel.most_peers,
+        carriage=_carriage(tunnel),
+    )
+
+
+def _manual(tunnel: vpn.Tunnel) -> ManualTunnelSnapshot:
+    return ManualTunnelSnapshot(
+        id=str(tunnel.id),
+        name=tunnel.name,
+        enabled=tunnel.enabled,
+        mtu=tunnel.mtu,
+        end_a=_end(tunnel.end_a),
+        end_b=_end(tunnel.end_b),
+        children=tuple(
+            ManualChildSnapshot(
+                selector=_selector(pair),
+                a_to_b=_manual_sa(pair.manual.sa("out")),
+                b_to_a=_manual_sa(pair.manual.sa("in")),
+                mode=pair.manual.mode,
+                replay_window=pair.manual.replay_window,
+                ipcomp=pair.manual.ipcomp,
+            )
+            for pair in tunnel.selectors.all()
+        ),
+        carriage=_carriage(tunnel),
+    )
+
+
+def _manual_sa(row: vpn.ManualSa | None) -> ManualSaSnapshot:
+    if row is None:
+        return ManualSaSnapshot()
+    return ManualSaSnapshot(
+        esp_spi=row.esp_spi,
+        encryption=row.encryption,
+        encryption_key=row.key("encryption_key"),
+        integrity=row.integrity,
+        integrity_key=row.key("integrity_key"),
+        ah_spi=row.ah_spi,
+        ah_integrity=row.ah_integrity,
+        ah_key=row.key("ah_key"),
+    )
+
+
+def _carriage(tunnel: vpn.Tunnel) -> CarriageSnapshot:
+    return CarriageSnapshot(
+        attachment=tunnel.attachment, df_bit=tunnel.df_bit, copy_dscp=tunnel.copy_dscp, queues=tunnel.queues
+    )
+
+
+def _selector(pair: vpn.SelectorPair) -> SelectorSnapshot:
+    return SelectorSnapshot(
+        seq=pair.seq,
+        network_a=pair.network_a,
+        network_b=pair.network_b,
+        protocol=pair.protocol,
+        ports_a=(pair.port_a_start, pair.port_a_end),
+        ports_b=(pair.port_b_start, pair.port_b_end),
+    )
+
+
+def _peers(tunnel: vpn.Tunnel) -> EndSnapshot:
+    version = ipaddress.ip_address(tunnel.end_a.address).version
+    return EndSnapshot(
+        side="b",
+        gateway_id="",
+        address="0.0.0.0" if version == 4 else "::",  # noqa: S104 - nothing is bound
+        identity_type=tunnel.peer_identity_type,
+        identity_value=tunnel.peer_identity_value,
+        connection_type="initiator-only",
     )
 
 
@@ -192,6 +326,9 @@ def _end(end: vpn.TunnelEnd) -> EndSnapshot:
         identity_type=end.identity_type,
         identity_value=end.identity_value,
         connection_type=end.connection_type,
+        context=end.context.name if end.context else LOCAL_CONTEXT,
+        route_cost=end.route_cost,
+        routes=tuple((row.network, row.cost) for row in end.routes.all()),
     )
 
 

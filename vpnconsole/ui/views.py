@@ -19,6 +19,7 @@ from vpnconsole.gateways import queries as gateway_queries
 from vpnconsole.monitor import queries
 from vpnconsole.rollout import services as rollout_services
 from vpnconsole.vpn import queries as vpn_queries
+from vpnconsole.vpn.models import Tunnel
 
 _LAST_CHANGES = 8
 _MINUTE = timedelta(minutes=1)
@@ -63,12 +64,17 @@ def search(request: UserRequest) -> HttpResponse:
     return render(request, "ui/search.html", {"text": text, "found": found})
 
 
+def _ends_of(tunnel: Tunnel) -> str:
+    ends = [f"{end.gateway.name} {end.address}" for end in tunnel.ends.all()]
+    return " - ".join([*ends, f"peers {tunnel.peer_identity_value}"] if tunnel.is_on_demand else ends)
+
+
 def _find(text: str) -> list[Found]:
     found = [
         Found(
             kind="tunnel",
             name=row.name,
-            about=f"{row.end_a.gateway.name} {row.end_a.address} - {row.end_b.gateway.name} {row.end_b.address}",
+            about=_ends_of(row),
             url=reverse("monitor:tunnel", args=[row.pk]),
         )
         for row in vpn_queries.tunnels_matching(text)[:_MOST_FOUND]

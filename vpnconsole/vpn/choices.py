@@ -14,6 +14,49 @@ class Side(models.TextChoices):
     B = "b", "B"
 
 
+class TunnelKindChoice(models.TextChoices):
+    """How the ends of a tunnel come to their keys; the values are the contract's, and ``manual``."""
+
+    STATIC = "static", "Static"
+    ON_DEMAND = "on-demand", "On-demand"
+    MANUAL = "manual", "Manual keys"
+
+
+class PeerIdentityChoice(models.TextChoices):
+    """What the peers of an on-demand tunnel call themselves; the values are the contract's."""
+
+    FQDN = "fqdn", "Domain name"
+    EMAIL = "email", "E-mail address"
+    IPV4 = "ipv4", "IPv4 address"
+    IPV6 = "ipv6", "IPv6 address"
+    KEY_ID = "key-id", "Key ID"
+    DN = "dn", "Distinguished name"
+    ANY = "any", "Anything"
+
+
+class SaDirection(models.TextChoices):
+    """Which way a manual SA protects, seen from end A."""
+
+    BOTH = "both", "Both ways"
+    IN = "in", "B to A"
+    OUT = "out", "A to B"
+
+
+class AttachmentChoice(models.TextChoices):
+    """Whether a tunnel has an interface of its own; the values are the contract's."""
+
+    SHARED = "shared", "Shared (economical): policies choose what goes through"
+    INTERFACE = "interface", "An interface of its own (circuit-based): routes choose"
+
+
+class DfBitChoice(models.TextChoices):
+    """The outer header's Don't Fragment bit; the values are the contract's."""
+
+    PROPAGATE = "propagate", "As in the inner packet"
+    SET = "set", "Always set"
+    CLEAR = "clear", "Always clear"
+
+
 class SecretEncoding(models.TextChoices):
     """How the text of a pre-shared key becomes octets."""
 
@@ -92,3 +135,4 @@ ADDITIONAL_CHOICES = [
     for row in sorted(algorithms.KEY_EXCHANGE.values(), key=lambda row: not row.additional_only)
     if not row.legacy
 ]
+QUEUE_CHOICES = [(1, "1: no priority"), (4, "4: strict priority by DSCP")]

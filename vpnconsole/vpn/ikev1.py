@@ -67,7 +67,8 @@ def policy_problem(policy: IKEPolicy | IPsecPolicy, version: str) -> str:
 
 def check_policies(errors: FieldErrors, tunnel: Tunnel) -> None:
     """Note policies that the tunnel's IKE version cannot use."""
-    for field, policy in (("ike_policy", tunnel.ike_policy), ("ipsec_policy", tunnel.ipsec_policy)):
+    policies = tunnel.policies
+    for field, policy in (("ike_policy", policies.ike_policy), ("ipsec_policy", policies.ipsec_policy)):
         if problem := policy_problem(policy, tunnel.version):
             errors.add(field, f"{problem} Choose another policy, or IKEv2.", "ikev1")
 
@@ -88,8 +89,11 @@ def check_ports(errors: FieldErrors, tunnel: Tunnel, pairs: Sequence[SelectorPai
 
 
 def chooses_key_by_addresses(tunnel: Tunnel) -> bool:
-    """Whether the pair of addresses alone chooses the tunnel's key: in Main Mode the key encrypts the identities."""
-    return tunnel.exchange_mode == ExchangeModeChoice.MAIN
+    """Whether the pair of addresses alone chooses the tunnel's key: in Main Mode the key encrypts the identities.
+
+    An on-demand tunnel has no such pair and is refused with Main Mode.
+    """
+    return tunnel.exchange_mode == ExchangeModeChoice.MAIN and not tunnel.is_on_demand
 
 
 def check_keys(errors: FieldErrors, tunnel: Tunnel, ends: Sequence[TunnelEnd], others: Iterable[Tunnel]) -> None:

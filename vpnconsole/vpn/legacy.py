@@ -14,7 +14,7 @@ from agents.contract import algorithms
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.errors import FieldErrors
 from vpnconsole.vpn import queries
-from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, Tunnel, TunnelEnd
+from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, ManualSa, Tunnel, TunnelEnd
 
 
 class _Row(Protocol):
@@ -58,6 +58,42 @@ def check_tunnel(errors: FieldErrors, tunnel: Tunnel, ends: Iterable[TunnelEnd])
             errors.add(field, found, "legacy")
 
 
+def manual_labels(sas: Iterable[ManualSa]) -> list[str]:
+    """Return the legacy algorithms of manual SAs by the names people know, each once."""
+    found: dict[str, None] = {}
+    for sa in sas:
+        for row in _rows(sa).values():
+            if row is not None and row.legacy:
+                found[row.label] = None
+    return list(found)
+
+
+def _rows(sa: ManualSa) -> dict[str, _Row | None]:
+    return {
+        "encryption": algorithms.ENCRYPTION.get(sa.encryption or ""),
+        "integrity": algorithms.INTEGRITY.get(sa.integrity or ""),
+        "ah_integrity": algorithms.INTEGRITY.get(sa.ah_integrity or ""),
+    }
+
+
+def check_manual(errors: FieldErrors, pairs: Iterable[Iterable[ManualSa]], ends: Iterable[TunnelEnd]) -> None:
+    """Note algorithms of manual SAs, given by pair, that a managed gateway of the tunnel would refuse."""
+    refusing = [end.gateway.name for end in ends if _refuses(end.gateway)]
+    if not refusing:
+        return
+    for index, sas in enumerate(pairs):
+        for sa in sas:
+            for field, row in _rows(sa).items():
+                if row is not None and row.legacy:
+                    errors.add(
+                        f"selectors.{index}.{sa.direction}.{field}",
+                        f"{row.label} is a legacy algorithm, which {' and '.join(refusing)} "
+                        f"{'does' if len(refusing) == 1 else 'do'} not allow: choose another one, or allow legacy "
+                        "algorithms on the gateway.",
+                        "legacy",
+                    )
+
+
 def problem(policy: IKEPolicy | IPsecPolicy, gateways: Iterable[Gateway]) -> str:
     """Return why managed gateways among these would refuse a policy, or nothing."""
     refusing = [gateway.name for gateway in gateways if _refuses(gateway)]
@@ -90,15 +126,18 @@ def check_policies(errors: FieldErrors, field: str, policies: Iterable[IKEPolicy
 
 def refuse_end_of_legacy(gateway: Gateway, **_kwargs: object) -> None:
     """Receiver: refuse to forbid legacy algorithms on a gateway whose tunnels use them."""
-    using = [
-        tunnel.name
-        for tunnel in queries.tunnels_of_gateway(gateway.pk)
-        if labels(tunnel.ike_policy) or labels(tunnel.ipsec_policy)
-    ]
+    using = [tunnel.name for tunnel in queries.tunnels_of_gateway(gateway.pk) if _uses(tunnel)]
     if using:
         raise ValidationError(
             {"allow_legacy": f"Still in use by {', '.join(using[:5])}: give them other policies first."}, code="in_use"
         )
+
+
+def _uses(tunnel: Tunnel) -> bool:
+    if tunnel.is_manual:
+        return bool(manual_labels(sa for pair in tunnel.selectors.all() for sa in pair.manual.sas.all()))
+    policies = tunnel.policies
+    return bool(labels(policies.ike_policy) or labels(policies.ipsec_policy))
 
 
 def _refuses(gateway: Gateway) -> bool:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agents.contract import algorithms
-from vpnconsole.vpn import ikev1, keys, peers, rules
-from vpnconsole.vpn.choices import ExchangeModeChoice
+from vpnconsole.vpn import ikev1, keys, manual, peers, rules
+from vpnconsole.vpn.choices import AttachmentChoice, ExchangeModeChoice, PeerIdentityChoice, SaDirection, Side
 from vpnconsole.vpn.models import IKEPolicy, IKEProposal, IPsecPolicy, IPsecProposal, Tunnel
 
 
@@ -27,6 +27,8 @@ class Advice:
 
 
 class _Weak(Protocol):
+    @property
+    def label(self) -> str: ...
     @property
     def weakness(self) -> str: ...
 
@@ -71,25 +73,76 @@ def policy_advice(policy: IKEPolicy | IPsecPolicy, field: str) -> list[Advice]:
 
 def tunnel_advice(tunnel: Tunnel, others: Iterable[Tunnel] = ()) -> list[Advice]:
     """Return remarks on a tunnel, the weightiest first; ``others`` are those that share a gateway with it."""
-    others = list(others)
+    others = [other for other in others if other.pk != tunnel.pk]
+    advice = _manual(tunnel) if tunnel.is_manual else _negotiated(tunnel, others)
+    advice += _outer_inside(tunnel)
+    advice += _nested(tunnel, others)
+    return advice
+
+
+def _negotiated(tunnel: Tunnel, others: list[Tunnel]) -> list[Advice]:
+    policies = tunnel.policies
     advice: list[Advice] = []
-    if weakness := keys.weakness(tunnel.psk):
+    if weakness := keys.weakness(tunnel.preshared_key):
         advice.append(Advice(code="short-psk", message=weakness, field="psk"))
-    shared = [other.name for other in others if other.psk_id == tunnel.psk_id and other.pk != tunnel.pk]
+    shared = [other.name for other in others if other.psk_id == tunnel.psk_id]
     if shared:
         message = f"The key is used by {', '.join(shared[:3])} as well: a key of its own keeps a leak to one tunnel."
         advice.append(Advice(code="shared-psk", message=message, field="psk"))
+    advice += _crowd(tunnel)
     advice += _aggressive(tunnel)
-    advice += policy_advice(tunnel.ike_policy, "ike_policy")
-    advice += policy_advice(tunnel.ipsec_policy, "ipsec_policy")
+    advice += policy_advice(policies.ike_policy, "ike_policy")
+    advice += policy_advice(policies.ipsec_policy, "ipsec_policy")
     advice += _peers(tunnel)
-    advice += _outer_inside(tunnel)
-    advice += _nested(tunnel, [other for other in others if other.pk != tunnel.pk])
+    return advice
+
+
+def _crowd(tunnel: Tunnel) -> list[Advice]:
+    """What it means that every peer of an on-demand tunnel has the same key."""
+    if not tunnel.is_on_demand or tunnel.most_peers == 1:
+        return []
+    if tunnel.peer_identity_type != PeerIdentityChoice.ANY and not tunnel.peer_identity_value.startswith("*"):
+        return []
+    message = (
+        "All peers have one pre-shared key: whoever of them leaks it opens the door for strangers, and each can pass "
+        "for another. Give few peers a tunnel each with a key of its own."
+    )
+    return [Advice(code="crowd-psk", message=message, field="psk")]
+
+
+def _manual(tunnel: Tunnel) -> list[Advice]:
+    advice = [Advice(code="manual-keys", message=manual.ADVICE, field="kind")]
+    weak: dict[str, None] = {}
+    for index, pair in enumerate(tunnel.selectors.all()):
+        child = pair.manual
+        for sa in child.sas.all():
+            for table, slug in (
+                (algorithms.ENCRYPTION, sa.encryption),
+                (algorithms.INTEGRITY, sa.integrity),
+                (algorithms.INTEGRITY, sa.ah_integrity),
+            ):
+                row: _Weak | None = table.get(slug or "")
+                if row is not None and row.weakness:
+                    weak[f"{row.label}: {row.weakness}."] = None
+            if sa.direction == SaDirection.BOTH:
+                message = (
+                    f"{pair}: one key for both directions lets a recorded packet be sent back to where it came from. "
+                    "Give each direction its own."
+                )
+                advice.append(Advice(code="one-key", message=message, field=f"selectors.{index}.manual.directions"))
+    advice += [Advice(code="weak-algorithm", message=message, field="selectors") for message in weak]
+    for end in tunnel.ends.all():
+        if end.gateway.is_managed and not end.routes.all() and tunnel.attachment == AttachmentChoice.INTERFACE:
+            message = (
+                f"Nothing routes to the tunnel on {end.gateway.name}: manual keys add no routes by themselves. Give a "
+                "static route, unless a routing protocol runs on the interface."
+            )
+            advice.append(Advice(code="no-route", message=message, field=f"end_{end.side}.routes"))
     return advice
 
 
 def _aggressive(tunnel: Tunnel) -> list[Advice]:
-    guessable = ikev1.guessable(tunnel.psk.length_octets)
+    guessable = ikev1.guessable(tunnel.preshared_key.length_octets)
     if not guessable or tunnel.exchange_mode != ExchangeModeChoice.AGGRESSIVE:
         return []
     return [Advice(code="guessable-psk", message=guessable, field="psk")]
@@ -98,7 +151,7 @@ def _aggressive(tunnel: Tunnel) -> list[Advice]:
 def _peers(tunnel: Tunnel) -> list[Advice]:
     """What the make of an end makes of the tunnel, beyond what is refused."""
     advice = []
-    for end in (tunnel.end_a, tunnel.end_b):
+    for end in tunnel.ends.all():
         for code, found in (
             ("offered-in-vain", peers.proposals_in_vain(tunnel, end.gateway)),
             ("peer-habit", peers.habits(tunnel, end.gateway)),
@@ -110,7 +163,8 @@ def _peers(tunnel: Tunnel) -> list[Advice]:
 def _outer_inside(tunnel: Tunnel) -> list[Advice]:
     advice = []
     for index, pair in enumerate(tunnel.selectors.all()):
-        for end, network in ((tunnel.end_a, pair.network_a), (tunnel.end_b, pair.network_b)):
+        for end in tunnel.ends.all():
+            network = pair.network_a if end.side == Side.A else pair.network_b
             if ipaddress.ip_address(end.address) in ipaddress.ip_network(network):
                 message = (
                     f"{network} holds {end.address}, the outer address of {end.gateway.name}: encrypted packets must "
@@ -123,9 +177,10 @@ def _outer_inside(tunnel: Tunnel) -> list[Advice]:
 
 def _nested(tunnel: Tunnel, others: list[Tunnel]) -> list[Advice]:
     advice: dict[tuple[str, str], Advice] = {}
-    ends = [tunnel.end_a, tunnel.end_b]
+    ends = list(tunnel.ends.all())
     for index, side, gateway, other, pair in rules.shared_traffic(ends, list(tunnel.selectors.all()), others):
         field = f"selectors.{index}.network_{'b' if side == 'a' else 'a'}"
-        message = f"Shares packets with {other} ({pair}) on {gateway.name}: the longer prefix decides."
+        decides = "what each peer asks for" if tunnel.is_on_demand or other.is_on_demand else "the longer prefix"
+        message = f"Shares packets with {other} ({pair}) on {gateway.name}: {decides} decides."
         advice.setdefault((field, other.name), Advice(code="nested", message=message, field=field))
     return list(advice.values())

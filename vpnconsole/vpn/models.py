@@ -7,6 +7,7 @@ disagree. Rules that need more than one row are in ``rules.py`` and applied by `
 from __future__ import annotations
 
 import uuid
+from typing import NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
@@ -14,9 +15,10 @@ from django.db import models
 from django.utils import timezone
 
 from agents.contract import algorithms
+from agents.contract.secret import Secret
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways.choices import IdentityTypeChoice
-from vpnconsole.gateways.models import Gateway
+from vpnconsole.gateways.models import Gateway, GatewayContext
 from vpnconsole.lib.fields import SLUG_VALIDATOR, PrefixField
 from vpnconsole.lib.sealed import SealedField
 from vpnconsole.vpn.choices import (
@@ -26,15 +28,21 @@ from vpnconsole.vpn.choices import (
     IKE_ENCRYPTION_CHOICES,
     INTEGRITY_CHOICES,
     PRF_CHOICES,
+    QUEUE_CHOICES,
+    AttachmentChoice,
     ConnectionTypeChoice,
+    DfBitChoice,
     DpdActionChoice,
     ExchangeModeChoice,
     IkeVersionChoice,
     ModeChoice,
+    PeerIdentityChoice,
     ReauthenticationChoice,
+    SaDirection,
     SecretEncoding,
     SequenceNumbersChoice,
     Side,
+    TunnelKindChoice,
     UniquePolicyChoice,
 )
 
@@ -43,6 +51,12 @@ _SHORTEST_REAUTH_S = 60
 
 def _between(low: int, high: int) -> list[MinValueValidator | MaxValueValidator]:
     return [MinValueValidator(low), MaxValueValidator(high)]
+
+
+_SPI = [
+    MinValueValidator(256, "SPIs of 1 to 255 are reserved (RFC 4303 section 2.1): use 256 (0x100) or more."),
+    MaxValueValidator(2**32 - 1, "An SPI has 32 bits: 4294967295 (0xffffffff) is the last one."),
+]
 
 
 class PresharedKey(models.Model):
@@ -284,12 +298,43 @@ class IPsecPolicyProposal(models.Model):
         return str(self.policy)
 
 
+class QosPolicy(models.Model):
+    """How many queues a tunnel's outbound packets wait in: one, or four with strict priority by DSCP."""
+
+    name = models.CharField(max_length=100, unique=True)
+    description = models.CharField(max_length=255, blank=True)
+    queues = models.PositiveSmallIntegerField(choices=QUEUE_CHOICES, default=4)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name = "QoS policy"
+        verbose_name_plural = "QoS policies"
+
+    def __str__(self) -> str:
+        return f"QoS policy {self.name}"
+
+
+class Policies(NamedTuple):
+    """What a tunnel negotiates by."""
+
+    ike_policy: IKEPolicy
+    ipsec_policy: IPsecPolicy
+
+
 class Tunnel(models.Model):
-    """A static tunnel between two gateways; ``mtu`` empty lets the data plane compute it."""
+    """A tunnel of one of three kinds; ``mtu`` empty lets the data plane compute it.
+
+    ``static`` and ``manual`` ones have two ends. An ``on-demand`` one has end A only; whoever proves the peer identity
+    may be at the other end, ``most_peers`` at a time. Manual keys are with the selector pairs: nothing is negotiated,
+    so there are neither policies nor a pre-shared key.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=63, unique=True, validators=[SLUG_VALIDATOR])
     description = models.CharField(max_length=255, blank=True)
+    kind = models.CharField(max_length=16, choices=TunnelKindChoice.choices, default=TunnelKindChoice.STATIC)
     enabled = models.BooleanField(default=True)
     disabled_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     disabled_at = models.DateTimeField(null=True, blank=True)
@@ -297,35 +342,91 @@ class Tunnel(models.Model):
         "IKE version", max_length=16, choices=IkeVersionChoice.choices, default=IkeVersionChoice.V2
     )
     ike_policy = models.ForeignKey(
-        IKEPolicy, on_delete=models.PROTECT, related_name="tunnels", verbose_name="IKE policy"
+        IKEPolicy, null=True, blank=True, on_delete=models.PROTECT, related_name="tunnels", verbose_name="IKE policy"
     )
     ipsec_policy = models.ForeignKey(
-        IPsecPolicy, on_delete=models.PROTECT, related_name="tunnels", verbose_name="IPsec policy"
+        IPsecPolicy,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="tunnels",
+        verbose_name="IPsec policy",
     )
     psk = models.ForeignKey(
-        PresharedKey, on_delete=models.PROTECT, related_name="tunnels", verbose_name="Pre-shared key"
+        PresharedKey,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="tunnels",
+        verbose_name="Pre-shared key",
     )
+    peer_identity_type = models.CharField(max_length=8, choices=PeerIdentityChoice.choices, blank=True)
+    peer_identity_value = models.CharField(max_length=256, blank=True)
+    most_peers = models.PositiveIntegerField("Peers at a time", default=50, validators=_between(1, 8_000))
     mtu = models.PositiveIntegerField("MTU", null=True, blank=True, validators=_between(256, 65_535))
     force_udp_encapsulation = models.BooleanField("Always encapsulate in UDP", default=False)
     add_routes = models.BooleanField("Add routes to the remote networks", default=True)
+    attachment = models.CharField(max_length=16, choices=AttachmentChoice.choices, default=AttachmentChoice.SHARED)
+    df_bit = models.CharField("DF bit", max_length=16, choices=DfBitChoice.choices, default=DfBitChoice.PROPAGATE)
+    copy_dscp = models.BooleanField("Copy the DSCP to the outer header", default=True)
+    qos_policy = models.ForeignKey(
+        QosPolicy, null=True, blank=True, on_delete=models.PROTECT, related_name="tunnels", verbose_name="QoS policy"
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
         ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                name="tunnel_negotiates_or_manual",
+                condition=models.Q(kind="manual", ike_policy=None, ipsec_policy=None, psk=None)
+                | models.Q(ike_policy__isnull=False, ipsec_policy__isnull=False, psk__isnull=False),
+                violation_error_message="A tunnel has policies and a key, or manual keys.",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"tunnel {self.name}"
 
     @property
+    def is_manual(self) -> bool:
+        """Whether its keys are written down rather than negotiated."""
+        return self.kind == TunnelKindChoice.MANUAL
+
+    @property
+    def is_on_demand(self) -> bool:
+        """Whether its peers come from anywhere."""
+        return self.kind == TunnelKindChoice.ON_DEMAND
+
+    @property
     def allows_v1(self) -> bool:
         """Whether IKEv1 may be spoken."""
-        return self.version != IkeVersionChoice.V2
+        return self.version != IkeVersionChoice.V2 and not self.is_manual
 
     @property
     def exchange_mode(self) -> str:
         """The mode of phase 1 where IKEv1 may be spoken, else an empty text."""
-        return self.ike_policy.exchange_mode if self.allows_v1 else ""
+        return self.policies.ike_policy.exchange_mode if self.allows_v1 else ""
+
+    @property
+    def policies(self) -> Policies:
+        """What it negotiates by; raises ValueError for one with manual keys."""
+        if self.ike_policy is None or self.ipsec_policy is None:
+            raise ValueError(f"{self} negotiates nothing")
+        return Policies(self.ike_policy, self.ipsec_policy)
+
+    @property
+    def preshared_key(self) -> PresharedKey:
+        """What its ends prove themselves by; raises ValueError for one with manual keys."""
+        if self.psk is None:
+            raise ValueError(f"{self} has manual keys")
+        return self.psk
+
+    @property
+    def queues(self) -> int:
+        """1, or 4 with strict priority."""
+        return self.qos_policy.queues if self.qos_policy else 1
 
     @property
     def end_a(self) -> TunnelEnd:
@@ -334,7 +435,7 @@ class Tunnel(models.Model):
 
     @property
     def end_b(self) -> TunnelEnd:
-        """The end on side B."""
+        """The end on side B; raises TunnelEnd.DoesNotExist for an on-demand tunnel."""
         return self._end(Side.B)
 
     def _end(self, side: str) -> TunnelEnd:
@@ -345,7 +446,7 @@ class Tunnel(models.Model):
 
 
 class TunnelEnd(models.Model):
-    """One end: which gateway, from which address, under which identity, and who may start."""
+    """One end: which gateway, from which address, under which identity, who may start, and how it routes."""
 
     tunnel = models.ForeignKey(Tunnel, on_delete=models.CASCADE, related_name="ends")
     side = models.CharField(max_length=1, choices=Side.choices)
@@ -356,6 +457,11 @@ class TunnelEnd(models.Model):
     connection_type = models.CharField(
         max_length=16, choices=ConnectionTypeChoice.choices, default=ConnectionTypeChoice.BOTH
     )
+    #: None is the gateway's main table, called ``local``.
+    context = models.ForeignKey(
+        GatewayContext, null=True, blank=True, on_delete=models.PROTECT, related_name="tunnel_ends"
+    )
+    route_cost = models.PositiveIntegerField(default=0, validators=_between(0, 65_535))
 
     class Meta:
         ordering = ["side"]
@@ -366,10 +472,30 @@ class TunnelEnd(models.Model):
         return str(self.tunnel)
 
 
+class TunnelRoute(models.Model):
+    """A network that one end's gateway reaches through the tunnel; of several ways to it the lowest cost is used."""
+
+    end = models.ForeignKey(TunnelEnd, on_delete=models.CASCADE, related_name="routes")
+    network = PrefixField()
+    cost = models.PositiveIntegerField(default=1, validators=_between(0, 65_535))
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["end", "network"], name="tunnel_route_once")]
+
+    def __str__(self) -> str:
+        return self.network
+
+
 class SelectorPair(models.Model):
-    """Inner traffic between two networks: one child SA pair. Port ranges are inclusive; protocol 0 is any."""
+    """Inner traffic between two networks: one child SA pair. Port ranges are inclusive; protocol 0 is any.
+
+    ``place`` orders the pairs of a tunnel as rules; ``seq`` names the child for as long as the pair stands, wherever it
+    is moved to.
+    """
 
     tunnel = models.ForeignKey(Tunnel, on_delete=models.CASCADE, related_name="selectors")
+    place = models.PositiveSmallIntegerField(default=0, validators=_between(0, 64))
     seq = models.PositiveSmallIntegerField(validators=_between(1, 64))
     network_a = PrefixField()
     network_b = PrefixField()
@@ -380,8 +506,57 @@ class SelectorPair(models.Model):
     port_b_end = models.PositiveIntegerField(default=65_535, validators=_between(0, 65_535))
 
     class Meta:
-        ordering = ["seq"]
+        ordering = ["place", "seq"]
         constraints = [models.UniqueConstraint(fields=["tunnel", "seq"], name="tunnel_selector_seq_once")]
 
     def __str__(self) -> str:
         return f"{self.network_a} - {self.network_b}"
+
+
+class ManualChild(models.Model):
+    """What the manual SAs of one selector pair have in common; both ends are made from it."""
+
+    pair = models.OneToOneField(SelectorPair, on_delete=models.CASCADE, related_name="manual")
+    mode = models.CharField(max_length=16, choices=ModeChoice.choices, default=ModeChoice.TUNNEL)
+    replay_window = models.PositiveIntegerField(default=0, validators=_between(0, 4096))
+    ipcomp = models.BooleanField("Compress (IPComp)", default=False)
+
+    def __str__(self) -> str:
+        return str(self.pair)
+
+    def sa(self, direction: str) -> ManualSa | None:
+        """Return the SA of that direction (seen from end A), the one for both where there is only that."""
+        rows = {row.direction: row for row in self.sas.all()}
+        return rows.get(direction) or rows.get(SaDirection.BOTH)
+
+
+class ManualSa(models.Model):
+    """One written-down SA: ESP where ``esp_spi`` is set, AH where ``ah_spi`` is. Its keys are write-only.
+
+    ``in`` and ``out`` are seen from end A: what goes out of A comes in at B.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    child = models.ForeignKey(ManualChild, on_delete=models.CASCADE, related_name="sas")
+    direction = models.CharField(max_length=4, choices=SaDirection.choices)
+    esp_spi = models.BigIntegerField("ESP SPI", null=True, blank=True, validators=_SPI)
+    encryption = models.CharField(max_length=32, choices=ESP_ENCRYPTION_CHOICES, null=True, blank=True)  # noqa: DJ001 - None as in the contract
+    encryption_key = SealedField(null=True)  # type: ignore[misc]  # read by key()
+    integrity = models.CharField(max_length=32, choices=INTEGRITY_CHOICES, null=True, blank=True)  # noqa: DJ001 - None as in the contract
+    integrity_key = SealedField(null=True)  # type: ignore[misc]  # read by key()
+    ah_spi = models.BigIntegerField("AH SPI", null=True, blank=True, validators=_SPI)
+    ah_integrity = models.CharField("AH", max_length=32, choices=INTEGRITY_CHOICES, null=True, blank=True)  # noqa: DJ001 - None as in the contract
+    ah_key = SealedField(null=True)  # type: ignore[misc]  # read by key()
+    updated_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-direction"]
+        constraints = [models.UniqueConstraint(fields=["child", "direction"], name="manual_sa_direction_once")]
+
+    def __str__(self) -> str:
+        return f"manual SA of {self.child}"
+
+    def key(self, name: str) -> Secret | None:
+        """Return one of its three keys by field, None where it has none."""
+        secret: Secret | None = getattr(self, name)
+        return secret

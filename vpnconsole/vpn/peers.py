@@ -14,22 +14,25 @@ from vpnconsole.gateways.choices import IdentityTypeChoice
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.gateways.profiles import Profile
 from vpnconsole.lib.errors import FieldErrors
-from vpnconsole.vpn.choices import IkeVersionChoice, ModeChoice
+from vpnconsole.vpn.choices import IkeVersionChoice, ModeChoice, TunnelKindChoice
 from vpnconsole.vpn.models import IKEPolicy, IKEProposal, IPsecPolicy, IPsecProposal, Tunnel, TunnelEnd
 
 _ADDRESSES = (IdentityTypeChoice.IPV4, IdentityTypeChoice.IPV6)
 
 
 def check(errors: FieldErrors, tunnel: Tunnel, ends: Sequence[TunnelEnd], others: Iterable[Tunnel]) -> None:
-    """Note what the makes of the tunnel's ends rule out; ``others`` share a gateway with it."""
+    """Note what the makes of a negotiated tunnel's ends rule out; ``others`` share a gateway with it.
+
+    Of an on-demand tunnel only our end is known, which has no make.
+    """
     others = list(others)
-    for end, far in (ends, ends[::-1]):
+    for end, far in (ends, ends[::-1]) if len(ends) == 2 else ():
         if problem := version_problem(end.gateway, tunnel.version):
             errors.add("version", problem, "peer")
             continue
-        if problem := ike_policy_problem(end.gateway, tunnel.ike_policy, tunnel.version):
+        if problem := ike_policy_problem(end.gateway, tunnel.policies.ike_policy, tunnel.version):
             errors.add("ike_policy", problem, "peer")
-        if problem := ipsec_policy_problem(end.gateway, tunnel.ipsec_policy):
+        if problem := ipsec_policy_problem(end.gateway, tunnel.policies.ipsec_policy):
             errors.add("ipsec_policy", problem, "peer")
         _check_identities(errors, tunnel, end, far)
         _check_key(errors, tunnel, end, far, others)
@@ -127,6 +130,8 @@ def _check_key(errors: FieldErrors, tunnel: Tunnel, end: TunnelEnd, far: TunnelE
     if not end.gateway.peer.one_key_per_address or "psk" in errors:
         return
     for other in others:
+        if other.kind != TunnelKindChoice.STATIC:
+            continue
         its_end = next((row for row in other.ends.all() if row.gateway_id == end.gateway_id), None)
         if its_end is None or not other.enabled or other.psk_id == tunnel.psk_id:
             continue
@@ -137,7 +142,7 @@ def _check_key(errors: FieldErrors, tunnel: Tunnel, end: TunnelEnd, far: TunnelE
                 f"{end.gateway.name} is {end.gateway.peer.named}, where a pre-shared key is found by the IP address of "
                 f"the remote system, here {far.address}, and tunnel {other.name} has a key under it already: a second "
                 'one is refused there with "PSK remote id already exists". Use another address of '
-                f"{far.gateway.name}, or the key {other.psk.name} for both.",
+                f"{far.gateway.name}, or the key {other.preshared_key.name} for both.",
                 "peer",
             )
             return
@@ -145,12 +150,13 @@ def _check_key(errors: FieldErrors, tunnel: Tunnel, end: TunnelEnd, far: TunnelE
 
 def proposals_in_vain(tunnel: Tunnel, gateway: Gateway) -> list[tuple[str, str]]:
     """Return field and sentence of proposals that are offered although the make of the peer has them not."""
+    policies = tunnel.policies
     found = [
-        ("ike_policy", row.name) for row in tunnel.ike_policy.ordered_proposals() if not _has_ike(gateway.peer, row)
+        ("ike_policy", row.name) for row in policies.ike_policy.ordered_proposals() if not _has_ike(gateway.peer, row)
     ]
     found += [
         ("ipsec_policy", row.name)
-        for row in tunnel.ipsec_policy.ordered_proposals()
+        for row in policies.ipsec_policy.ordered_proposals()
         if not _has_ipsec(gateway.peer, row)
     ]
     return [(field, f"{name} is offered in vain: {gateway.name} is {gateway.peer.named}.") for field, name in found]
@@ -158,7 +164,7 @@ def proposals_in_vain(tunnel: Tunnel, gateway: Gateway) -> list[tuple[str, str]]
 
 def habits(tunnel: Tunnel, gateway: Gateway) -> list[tuple[str, str]]:
     """Return field and sentence of what works with the make of the peer only under a condition."""
-    peer, policy = gateway.peer, tunnel.ike_policy
+    peer, policy = gateway.peer, tunnel.policies.ike_policy
     found = []
     if not peer.answers_liveness and policy.dpd_interval_s and tunnel.allows_v1:
         found.append(
@@ -175,7 +181,7 @@ def habits(tunnel: Tunnel, gateway: Gateway) -> list[tuple[str, str]]:
                 f"A lifetime of {row.lifetime_s} s is not whole minutes, which is what {gateway.name}, {peer.named}, "
                 "can be told.",
             )
-            for field, row in (("ike_policy", policy), ("ipsec_policy", tunnel.ipsec_policy))
+            for field, row in (("ike_policy", policy), ("ipsec_policy", tunnel.policies.ipsec_policy))
             if row.lifetime_s % 60
         ]
     return found

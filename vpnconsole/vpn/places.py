@@ -55,6 +55,12 @@ _TUNNEL: Mapping[str, tuple[str, str]] = MappingProxyType(
         "version": ("the IKE version", "version"),
         "preshared_keys": ("the pre-shared key", "psk"),
         "mtu": ("the MTU", "mtu"),
+        "most_peers": ("how many peers there may be", "peers-most_peers"),
+        "carriage.attachment": ("the attachment", "attachment"),
+        "carriage.df_bit": ("the DF bit", "df_bit"),
+        "carriage.copy_dscp": ("the DSCP", "copy_dscp"),
+        "carriage.queues": ("the QoS policy", "qos_policy"),
+        "manual_tunnels.children": ("the SAs", "selectors-0-manual-protocol"),
         "children": ("the pairs of networks", "selectors-0-network_a"),
         "children.local_ts": ("the pairs of networks", "selectors-0-network_a"),
         "children.remote_ts": ("the pairs of networks", "selectors-0-network_a"),
@@ -78,11 +84,13 @@ def of(tunnel: Tunnel, field: str, side: str) -> Place | None:
     rest = rest.partition(".")[0]
     if head in ("local", "remote") and rest in _ENDS and side:
         return _of_end(tunnel, head, rest, side)
+    if tunnel.is_manual:
+        return None
     if head == "ike" and rest in _IKE:
-        policy = tunnel.ike_policy
+        policy = tunnel.policies.ike_policy
         return _in_policy("ike-policy", policy.pk, f"IKE policy {policy.name}", *_IKE[rest])
     if head == "children" and rest in _IPSEC:
-        ipsec = tunnel.ipsec_policy
+        ipsec = tunnel.policies.ipsec_policy
         return _in_policy("ipsec-policy", ipsec.pk, f"IPsec policy {ipsec.name}", *_IPSEC[rest])
     return None
 
@@ -93,10 +101,12 @@ def _in_tunnel(tunnel: Tunnel, label: str, target: str) -> Place:
 
 
 def _of_end(tunnel: Tunnel, head: str, rest: str, side: str) -> Place:
-    here, there = (tunnel.end_a, tunnel.end_b) if side == Side.A else (tunnel.end_b, tunnel.end_a)
-    end = here if head == "local" else there
     label, target = _ENDS[rest]
     url = reverse("vpn:tunnel-edit", args=[tunnel.pk])
+    wanted = side if head == "local" else Side.B if side == Side.A else Side.A
+    end = next((each for each in tunnel.ends.all() if each.side == wanted), None)
+    if end is None:
+        return Place(label=f"{label} of the peers", url=f"{url}#id_peers-identity_value")
     return Place(label=f"{label} of {end.gateway.name}", url=f"{url}#id_end_{end.side}-{target}")
 
 

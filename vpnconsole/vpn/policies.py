@@ -15,7 +15,7 @@ from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.lib.deletion import delete_unused
 from vpnconsole.lib.errors import FieldErrors
-from vpnconsole.vpn import ikev1, legacy, peers, queries, rules
+from vpnconsole.vpn import ikev1, legacy, ondemand, peers, queries, rules
 from vpnconsole.vpn.choices import (
     DpdActionChoice,
     ExchangeModeChoice,
@@ -23,6 +23,7 @@ from vpnconsole.vpn.choices import (
     ModeChoice,
     ReauthenticationChoice,
     SequenceNumbersChoice,
+    TunnelKindChoice,
     UniquePolicyChoice,
 )
 from vpnconsole.vpn.models import (
@@ -32,11 +33,12 @@ from vpnconsole.vpn.models import (
     IPsecPolicy,
     IPsecPolicyProposal,
     IPsecProposal,
+    QosPolicy,
     Tunnel,
 )
 
 MOST_PROPOSALS = 16
-_Row = TypeVar("_Row", IKEProposal, IPsecProposal, IKEPolicy, IPsecPolicy)
+_Row = TypeVar("_Row", IKEProposal, IPsecProposal, IKEPolicy, IPsecPolicy, QosPolicy)
 
 
 @transaction.atomic
@@ -114,6 +116,7 @@ def save_ike_policy(
     for seq, proposal in enumerate(proposals, 1):
         IKEPolicyProposal.objects.create(policy=saved, proposal=proposal, seq=seq)
     _refuse_unfit("proposals", [saved])
+    _refuse_on_demand("exchange_mode", saved)
     if saved.exchange_mode == ExchangeModeChoice.MAIN:
         _refuse_indistinct_keys(saved)
     return saved
@@ -146,6 +149,7 @@ def save_ipsec_policy(
     for seq, proposal in enumerate(proposals, 1):
         IPsecPolicyProposal.objects.create(policy=saved, proposal=proposal, seq=seq)
     _refuse_unfit("proposals", [saved])
+    _refuse_on_demand("mode", saved)
     if saved.mode == ModeChoice.TRANSPORT:
         _refuse_transport(saved)
     return saved
@@ -166,15 +170,26 @@ def _refuse_unfit(field: str, changed: Iterable[IKEPolicy | IPsecPolicy]) -> Non
 
 def _unfit(tunnel: Tunnel) -> str:
     """Return why a tunnel cannot use its policies, or nothing."""
-    for policy in (tunnel.ike_policy, tunnel.ipsec_policy):
+    policies = tunnel.policies
+    for policy in (policies.ike_policy, policies.ipsec_policy):
         if problem := ikev1.policy_problem(policy, tunnel.version):
             return problem
     for end in tunnel.ends.all():
-        if problem := peers.ike_policy_problem(end.gateway, tunnel.ike_policy, tunnel.version):
+        if problem := peers.ike_policy_problem(end.gateway, policies.ike_policy, tunnel.version):
             return problem
-        if problem := peers.ipsec_policy_problem(end.gateway, tunnel.ipsec_policy):
+        if problem := peers.ipsec_policy_problem(end.gateway, policies.ipsec_policy):
             return problem
     return ""
+
+
+def _refuse_on_demand(field: str, policy: IKEPolicy | IPsecPolicy) -> None:
+    """Raise ValidationError where an on-demand tunnel could not use the policy any more."""
+    errors = FieldErrors()
+    for tunnel in policy.tunnels.filter(kind=TunnelKindChoice.ON_DEMAND):
+        if problem := ondemand.policy_problem(policy, tunnel.version):
+            errors.add(field, f"Tunnel {tunnel.name} uses it. {problem}", "on_demand")
+            break
+    errors.raise_any()
 
 
 def _refuse_indistinct_keys(policy: IKEPolicy) -> None:
@@ -188,7 +203,7 @@ def _refuse_indistinct_keys(policy: IKEPolicy) -> None:
 
 def _refuse_transport(policy: IPsecPolicy) -> None:
     errors = FieldErrors()
-    for tunnel in queries.tunnels().filter(ipsec_policy=policy):
+    for tunnel in queries.tunnels().filter(ipsec_policy=policy).exclude(kind=TunnelKindChoice.ON_DEMAND):
         found = FieldErrors()
         rules.check_mode(found, policy, list(tunnel.ends.all()), list(tunnel.selectors.all()))
         if found.any_below("selectors"):
@@ -197,7 +212,17 @@ def _refuse_transport(policy: IPsecPolicy) -> None:
 
 
 @transaction.atomic
-def delete(actor: User | None, row: IKEProposal | IPsecProposal | IKEPolicy | IPsecPolicy) -> None:
+def save_qos_policy(
+    actor: User | None, policy: QosPolicy | None = None, *, name: str, queues: int = 4, description: str = ""
+) -> QosPolicy:
+    """Make a QoS policy, or change the one given; raises ValidationError by field."""
+    row = QosPolicy.objects.get(pk=policy.pk) if policy else QosPolicy()
+    row.name, row.description, row.queues = name, description, queues
+    return _saved(actor, row)
+
+
+@transaction.atomic
+def delete(actor: User | None, row: IKEProposal | IPsecProposal | IKEPolicy | IPsecPolicy | QosPolicy) -> None:
     """Remove a proposal or policy; raises ValidationError naming what uses it."""
     audit.record(actor, f"{_word(row)}.deleted", row)
     delete_unused(row)

@@ -13,16 +13,21 @@ from vpnconsole.vpn.models import (
     IPsecPolicy,
     IPsecProposal,
     PresharedKey,
+    QosPolicy,
     Tunnel,
     TunnelEnd,
 )
 
 
 def tunnels() -> models.QuerySet[Tunnel]:
-    """Return all tunnels by name with everything below them (9 queries, however many tunnels)."""
-    return Tunnel.objects.select_related("ike_policy", "ipsec_policy", "psk", "disabled_by").prefetch_related(
+    """Return all tunnels by name with everything below them (13 queries at most, however many tunnels)."""
+    return Tunnel.objects.select_related(
+        "ike_policy", "ipsec_policy", "psk", "qos_policy", "disabled_by"
+    ).prefetch_related(
         "ends__gateway",
-        "selectors",
+        "ends__context",
+        "ends__routes",
+        "selectors__manual__sas",
         "ike_policy__proposal_links__proposal",
         "ipsec_policy__proposal_links__proposal",
     )
@@ -44,6 +49,7 @@ def tunnels_matching(text: str) -> models.QuerySet[Tunnel]:
     return tunnels().filter(
         models.Q(name__icontains=text)
         | models.Q(description__icontains=text)
+        | models.Q(peer_identity_value__icontains=text)
         | models.Q(
             pk__in=TunnelEnd.objects.filter(
                 models.Q(gateway__name__icontains=text) | models.Q(address__icontains=text)
@@ -75,3 +81,8 @@ def ike_policies() -> models.QuerySet[IKEPolicy]:
 def ipsec_policies() -> models.QuerySet[IPsecPolicy]:
     """Return all IPsec policies by name with their proposals and ``tunnel_count`` (3 queries)."""
     return IPsecPolicy.objects.annotate(tunnel_count=Count("tunnels")).prefetch_related("proposal_links__proposal")
+
+
+def qos_policies() -> models.QuerySet[QosPolicy]:
+    """Return all QoS policies by name with ``tunnel_count``."""
+    return QosPolicy.objects.annotate(tunnel_count=Count("tunnels"))

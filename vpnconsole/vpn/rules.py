@@ -6,17 +6,20 @@ Pure checks on rows given; they read nothing further. What is merely unwise is i
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from django.core.exceptions import ValidationError
+
+from agents.contract.carriage import LOCAL_CONTEXT, MOST_ROUTES
 from agents.contract.config import Endpoint, Identity, IdentityType
 from agents.contract.errors import FieldError
 from vpnconsole.gateways.choices import IdentityTypeChoice
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.errors import FieldErrors
-from vpnconsole.vpn.choices import ConnectionTypeChoice, ModeChoice, Side
+from vpnconsole.vpn.choices import AttachmentChoice, ConnectionTypeChoice, ModeChoice, Side
 from vpnconsole.vpn.inputs import EndInput
-from vpnconsole.vpn.models import IPsecPolicy, SelectorPair, Tunnel, TunnelEnd
-from vpnconsole.vpn.traffic import Traffic, ambiguous, networks_overlap, overlap
+from vpnconsole.vpn.models import IPsecPolicy, SelectorPair, Tunnel, TunnelEnd, TunnelRoute
+from vpnconsole.vpn.traffic import Traffic, ambiguous, covers, networks_overlap, overlap
 
 MOST_SELECTORS = 64
 
@@ -30,6 +33,8 @@ def build_end(errors: FieldErrors, side: str, data: EndInput) -> TunnelEnd:
         errors.add(f"{key}.gateway", "Choose a gateway.", "required")
     else:
         end.gateway = data.gateway
+        _context(errors, key, end, data.context)
+    end.route_cost = data.route_cost
     errors.clean(key, end, without=("tunnel",) if data.gateway else ("tunnel", "gateway"))
     if errors.any_below(f"{key}.address", f"{key}.identity_type", f"{key}.identity_value"):
         return end
@@ -59,14 +64,17 @@ def _identity(data: EndInput) -> tuple[str, str]:
     return kind or IdentityTypeChoice.FQDN, value
 
 
-def check_ends(errors: FieldErrors, end_a: TunnelEnd, end_b: TunnelEnd) -> None:
-    """Note what is wrong between the two ends; their gateways come with ``addresses`` fetched."""
-    for key, end in (("end_a", end_a), ("end_b", end_b)):
-        known = {row.address for row in end.gateway.addresses.all()}
-        if end.address not in known and f"{key}.address" not in errors:
-            errors.add(
-                f"{key}.address", f"{end.gateway.name} has no address {end.address}: add it to the gateway first."
-            )
+def check_address(errors: FieldErrors, key: str, end: TunnelEnd) -> None:
+    """Note an address that the end's gateway does not have."""
+    known = {row.address for row in end.gateway.addresses.all()}
+    if end.address not in known and f"{key}.address" not in errors:
+        errors.add(f"{key}.address", f"{end.gateway.name} has no address {end.address}: add it to the gateway first.")
+
+
+def check_ends(errors: FieldErrors, end_a: TunnelEnd, end_b: TunnelEnd, *, starts: bool = True) -> None:
+    """Note what is wrong between the two ends; with ``starts`` one of them has to start the negotiation."""
+    check_address(errors, "end_a", end_a)
+    check_address(errors, "end_b", end_b)
     if errors.any_below("end_a", "end_b"):
         return
     versions = [ipaddress.ip_address(end.address).version for end in (end_a, end_b)]
@@ -82,11 +90,44 @@ def check_ends(errors: FieldErrors, end_a: TunnelEnd, end_b: TunnelEnd) -> None:
         errors.add("end_b.address", "Both ends have the same address.", "same")
     if not (end_a.gateway.is_managed or end_b.gateway.is_managed):
         errors.add("end_b.gateway", "Neither gateway is managed by this console: one of them has to be.", "extranet")
-    types = {end_a.connection_type, end_b.connection_type}
+    types = {end_a.connection_type, end_b.connection_type} if starts else set()
     if types == {ConnectionTypeChoice.RESPONDER_ONLY}:
         errors.add("end_b.connection_type", "Both ends only answer, so neither would ever start.", "deadlock")
     elif types == {ConnectionTypeChoice.INITIATOR_ONLY}:
         errors.add("end_b.connection_type", "Both ends only start and neither answers.", "deadlock")
+
+
+def build_routes(errors: FieldErrors, side: str, data: EndInput) -> list[TunnelRoute]:
+    """Return the static routes of an end as rows; what is wrong with one stands beside the list."""
+    key, rows = f"end_{side}.routes", list[TunnelRoute]()
+    for route in data.routes:
+        if route.cost is None:
+            errors.add(key, f"{route.network}: write a network, or a network and its cost.", "cost")
+            continue
+        row = TunnelRoute(network=route.network, cost=route.cost)
+        try:
+            row.full_clean(exclude={"end"}, validate_constraints=False)
+        except ValidationError as error:
+            errors.add(key, f"{route.network}: {error.messages[0]}", "route")
+            continue
+        if row.network in [earlier.network for earlier in rows]:
+            errors.add(key, f"{row.network} stands there twice.", "twice")
+        rows.append(row)
+    if len(rows) > MOST_ROUTES:
+        errors.add(key, f"At most {MOST_ROUTES} routes.", "count")
+    if rows and data.gateway is not None and not data.gateway.is_managed:
+        errors.add(key, f"{data.gateway.name} is not ours: its routes are set there.", "extranet")
+    return rows
+
+
+def _context(errors: FieldErrors, key: str, end: TunnelEnd, name: str) -> None:
+    if name in ("", LOCAL_CONTEXT):
+        return
+    end.context = end.gateway.contexts.filter(name=name).first()
+    if end.context is None:
+        errors.add(
+            f"{key}.context", f"{end.gateway.name} has no context {name}: add it to the gateway first.", "context"
+        )
 
 
 def check_selectors(errors: FieldErrors, pairs: Sequence[SelectorPair], *, add_routes: bool) -> None:
@@ -102,11 +143,12 @@ def check_selectors(errors: FieldErrors, pairs: Sequence[SelectorPair], *, add_r
         for earlier in range(index):
             if errors.any_below(f"selectors.{index}", f"selectors.{earlier}"):
                 continue
-            if overlap(traffic(pair, Side.A), traffic(pairs[earlier], Side.A)):
+            if covers(traffic(pairs[earlier], Side.A), traffic(pair, Side.A)):
                 errors.add(
                     f"selectors.{index}.network_b",
-                    f"Overlaps with pair {earlier + 1} ({pairs[earlier]}): the same packets would match both.",
-                    "overlap",
+                    f"Pair {earlier + 1} ({pairs[earlier]}) comes first and takes every packet of this one: move this "
+                    "one up, or leave it out.",
+                    "covered",
                 )
 
 
@@ -146,17 +188,24 @@ def check_mode(
     errors: FieldErrors, policy: IPsecPolicy, ends: Sequence[TunnelEnd], pairs: Sequence[SelectorPair]
 ) -> None:
     """Note networks that transport mode cannot carry: it protects what the two gateways themselves say."""
-    if policy.mode != ModeChoice.TRANSPORT:
+    check_transport(errors, f"Policy {policy.name} is", policy.mode, ends, dict(enumerate(pairs)))
+
+
+def check_transport(
+    errors: FieldErrors, subject: str, mode: str, ends: Sequence[TunnelEnd], pairs: Mapping[int, SelectorPair]
+) -> None:
+    """Note networks beside their pair, by its index, that ``mode`` cannot carry; ``subject`` asks for the mode."""
+    if mode != ModeChoice.TRANSPORT:
         return
-    for index, pair in enumerate(pairs):
+    for index, pair in pairs.items():
         for end in ends:
             network = ipaddress.ip_network(getattr(pair, f"network_{end.side}"))
             own = ipaddress.ip_network(end.address)
             if network != own:
                 errors.add(
                     f"selectors.{index}.network_{end.side}",
-                    f"Policy {policy.name} is for transport mode, which carries only traffic of the gateway itself: "
-                    f"{own}. Choose a policy for tunnel mode, or this network.",
+                    f"{subject} for transport mode, which carries only traffic of the gateway itself: "
+                    f"{own}. Choose tunnel mode, or this network.",
                     "mode",
                 )
 
@@ -171,11 +220,15 @@ def traffic(pair: SelectorPair, side: str) -> Traffic:
     )
 
 
-def check_endpoints_unique(errors: FieldErrors, ends: Sequence[TunnelEnd], others: Iterable[Tunnel]) -> None:
+def check_endpoints_unique(
+    errors: FieldErrors, tunnel: Tunnel, ends: Sequence[TunnelEnd], others: Iterable[Tunnel]
+) -> None:
     """Note another tunnel between the same addresses under the same identities: IKE could not tell the two apart."""
+    if tunnel.is_on_demand:
+        return
     seen = set(_pairs_seen(ends))
     for other in others:
-        if seen & set(_pairs_seen([other.end_a, other.end_b])):
+        if not other.is_on_demand and seen & set(_pairs_seen([other.end_a, other.end_b])):
             errors.add(
                 "end_b.identity_value",
                 f"Tunnel {other.name} joins the same addresses under the same identities already, so the gateways "
@@ -195,19 +248,35 @@ def _face(end: TunnelEnd) -> tuple[str, str, str]:
 
 
 def check_traffic_unique(
-    errors: FieldErrors, ends: Sequence[TunnelEnd], pairs: Sequence[SelectorPair], others: Iterable[Tunnel]
+    errors: FieldErrors,
+    tunnel: Tunnel,
+    ends: Sequence[TunnelEnd],
+    pairs: Sequence[SelectorPair],
+    others: Iterable[Tunnel],
 ) -> None:
-    """Note enabled tunnels on the same managed gateway that claim the same packets."""
+    """Note enabled tunnels on the same managed gateway that claim the same packets, with nothing to choose by."""
     for index, side, gateway, other, other_pair in shared_traffic(ends, pairs, others):
         mine, theirs = traffic(pairs[index], side), traffic(other_pair, other_side(other, gateway))
         field = f"selectors.{index}.network_{Side.B if side == Side.A else Side.A}"
-        if ambiguous(mine, theirs) and field not in errors:
+        if ambiguous(mine, theirs) and not _chosen_otherwise(tunnel, ends, side, other) and field not in errors:
             errors.add(
                 field,
                 f"Tunnel {other.name} carries {theirs.local} to {theirs.remote} on {gateway.name} already: "
-                "the gateway could not tell which tunnel a packet belongs to.",
+                "the gateway could not tell which tunnel a packet belongs to. To have one stand in for the other, give "
+                "both an interface of their own, and their routes different costs.",
                 "overlap",
             )
+
+
+def _chosen_otherwise(tunnel: Tunnel, ends: Sequence[TunnelEnd], side: str, other: Tunnel) -> bool:
+    """Whether something else than selectors decides between two tunnels: who came, or which route costs less."""
+    if tunnel.is_on_demand or other.is_on_demand:
+        return True  # what each peer asks for decides
+    if {tunnel.attachment, other.attachment} != {AttachmentChoice.INTERFACE}:
+        return False
+    mine = next(end for end in ends if end.side == side)
+    theirs = next(end for end in other.ends.all() if end.gateway_id == mine.gateway_id)
+    return (mine.context_id, mine.route_cost) != (theirs.context_id, theirs.route_cost)
 
 
 def shared_traffic(

@@ -1,14 +1,15 @@
 """What is done to tunnels: one transaction each, checked whole, audited. Nothing reaches a gateway before a deployment.
 
 Every error of a submission comes in one ValidationError keyed as forms name fields: ``name``, ``psk``,
-``end_a.gateway``, ``end_b.identity_value``, ``selectors.0.network_b``, ``selectors`` (the list as such). Pre-shared
-keys and policies have ``keys`` and ``policies``.
+``end_a.gateway``, ``end_b.identity_value``, ``peers.identity_value``, ``carriage.qos_policy``,
+``selectors.0.network_b``, ``selectors`` (the list as such). Pre-shared keys and policies have ``keys`` and
+``policies``, manual SAs ``manual``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,10 @@ from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.errors import FieldErrors
-from vpnconsole.vpn import ikev1, legacy, peers, queries, rules
-from vpnconsole.vpn.choices import Side
+from vpnconsole.vpn import ikev1, legacy, manual, ondemand, peers, queries, rules
+from vpnconsole.vpn.choices import ConnectionTypeChoice, Side
 from vpnconsole.vpn.inputs import SelectorInput, TunnelInput
-from vpnconsole.vpn.models import SelectorPair, Tunnel, TunnelEnd
+from vpnconsole.vpn.models import ManualChild, SelectorPair, Tunnel, TunnelEnd, TunnelRoute
 
 
 @transaction.atomic
@@ -62,11 +63,12 @@ def set_enabled(actor: User | None, tunnel: Tunnel, enabled: bool) -> Tunnel:
         return tunnel
     if enabled:
         errors = FieldErrors()
-        ends = [tunnel.end_a, tunnel.end_b]
+        ends = list(tunnel.ends.all())
         others = _neighbours(tunnel, [end.gateway for end in ends])
-        rules.check_traffic_unique(errors, ends, list(tunnel.selectors.all()), others)
-        ikev1.check_keys(errors, tunnel, ends, others)
-        peers.check(errors, tunnel, ends, others)
+        rules.check_traffic_unique(errors, tunnel, ends, list(tunnel.selectors.all()), others)
+        if not tunnel.is_manual:
+            ikev1.check_keys(errors, tunnel, ends, others)
+            peers.check(errors, tunnel, ends, others)
         errors.raise_any()
     _switch(actor, tunnel, enabled)
     tunnel.save(update_fields=["enabled", "disabled_by", "disabled_at", "updated_at"])
@@ -83,39 +85,71 @@ def delete_tunnel(actor: User | None, tunnel: Tunnel) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draft:
-    """The rows of one submission, checked as far as each goes alone."""
+    """The rows of one submission, checked as far as each goes alone; an on-demand tunnel has one end."""
 
     tunnel: Tunnel
-    ends: tuple[TunnelEnd, TunnelEnd]
+    ends: tuple[TunnelEnd, ...]
+    routes: Mapping[str, Sequence[TunnelRoute]]
     pairs: list[SelectorPair]
+    manual: list[manual.Draft]
 
 
 def _store(actor: User | None, tunnel: Tunnel, data: TunnelInput) -> Tunnel:
     errors = FieldErrors()
     draft = _draft(errors, actor, tunnel, data)
     gateways = _locked(draft.ends)
-    if len(gateways) == 2 or (data.end_a.gateway and data.end_a.gateway == data.end_b.gateway):
-        rules.check_ends(errors, *draft.ends)
-    if not errors.any_below("end_a", "end_b"):
-        others = _neighbours(tunnel, gateways)
-        rules.check_endpoints_unique(errors, draft.ends, others)
-        if data.enabled and not errors.any_below("selectors"):
-            rules.check_traffic_unique(errors, draft.ends, draft.pairs, others)
-        if not errors.any_below("version", "ike_policy", "ipsec_policy"):
-            _check_policies(errors, draft, others)
+    _check_ends(errors, draft, gateways)
+    if not errors.any_below("end_a", "end_b", "kind"):
+        _check_beside(errors, draft, _neighbours(tunnel, gateways))
     errors.raise_any()
     draft.tunnel.save()
-    _save_ends(draft.tunnel, draft.ends)
-    _save_pairs(draft.tunnel, draft.pairs)
+    _save_ends(draft.tunnel, draft.ends, draft.routes)
+    _save_pairs(draft)
     return queries.get_tunnel(draft.tunnel.pk)
+
+
+def _check_ends(errors: FieldErrors, draft: _Draft, gateways: Sequence[Gateway]) -> None:
+    if draft.tunnel.is_on_demand:
+        if gateways:
+            ondemand.check_end(errors, draft.ends[0])
+        return
+    end_a, end_b = draft.ends
+    known = [end.gateway_id for end in draft.ends if end.gateway_id]
+    if len(gateways) == 2 or (len(known) == 2 and end_a.gateway_id == end_b.gateway_id):
+        rules.check_ends(errors, end_a, end_b, starts=not draft.tunnel.is_manual)
+
+
+def _check_beside(errors: FieldErrors, draft: _Draft, others: Sequence[Tunnel]) -> None:
+    """Note what the tunnel does not go with: its neighbours on the same gateways, its policies, its makes of peer."""
+    tunnel, ends = draft.tunnel, draft.ends
+    if not tunnel.is_manual and not errors.any_below("peers"):
+        negotiated = [other for other in others if not other.is_manual]
+        rules.check_endpoints_unique(errors, tunnel, ends, negotiated)
+        ondemand.check_peers_unique(errors, tunnel, ends, negotiated)
+    if tunnel.enabled and not errors.any_below("selectors"):
+        rules.check_traffic_unique(errors, tunnel, ends, draft.pairs, others)
+    if tunnel.is_manual:
+        legacy.check_manual(errors, [each.sas for each in draft.manual], ends)
+        if not errors.any_below("selectors"):
+            manual.check_spis(errors, ends, draft.manual, others)
+            _check_manual_modes(errors, draft)
+    elif not errors.any_below("version", "ike_policy", "ipsec_policy"):
+        _check_policies(errors, draft, [other for other in others if not other.is_manual])
+
+
+def _check_manual_modes(errors: FieldErrors, draft: _Draft) -> None:
+    for index, each in enumerate(draft.manual):
+        rules.check_transport(errors, "These SAs are", each.child.mode, draft.ends, {index: draft.pairs[index]})
 
 
 def _check_policies(errors: FieldErrors, draft: _Draft, others: Sequence[Tunnel]) -> None:
     """Note what ends, policies and IKE version rule out of each other."""
     legacy.check_tunnel(errors, draft.tunnel, draft.ends)
     ikev1.check_policies(errors, draft.tunnel)
+    ondemand.check_policies(errors, draft.tunnel)
     if not errors.any_below("selectors"):
-        rules.check_mode(errors, draft.tunnel.ipsec_policy, draft.ends, draft.pairs)
+        if not draft.tunnel.is_on_demand:
+            rules.check_mode(errors, draft.tunnel.policies.ipsec_policy, draft.ends, draft.pairs)
         ikev1.check_ports(errors, draft.tunnel, draft.pairs)
     has_key = "psk" not in errors
     rivals = others if has_key and draft.tunnel.enabled else ()
@@ -124,27 +158,55 @@ def _check_policies(errors: FieldErrors, draft: _Draft, others: Sequence[Tunnel]
 
 
 def _draft(errors: FieldErrors, actor: User | None, tunnel: Tunnel, data: TunnelInput) -> _Draft:
-    tunnel.name, tunnel.description = data.name, data.description
-    tunnel.mtu, tunnel.add_routes, tunnel.version = data.mtu, data.add_routes, data.version
-    tunnel.force_udp_encapsulation = data.force_udp_encapsulation
-    missing = []
-    for field, label in (("ike_policy", "an IKE policy"), ("ipsec_policy", "an IPsec policy"), ("psk", "a key")):
-        row = getattr(data, field)
-        if row is None:
-            errors.add(field, f"Choose {label}.", "required")
-            missing.append(field)
-        else:
-            setattr(tunnel, field, row)
+    tunnel.name, tunnel.description, tunnel.kind = data.name, data.description, data.kind
+    tunnel.mtu, tunnel.version = data.mtu, data.version
+    tunnel.force_udp_encapsulation = data.force_udp_encapsulation and not tunnel.is_manual
+    # With manual keys nothing narrows selectors, so nothing asks for routes by itself.
+    tunnel.add_routes = data.add_routes and not tunnel.is_manual
+    _carry(tunnel, data)
+    missing = _keying(errors, tunnel, data)
     if tunnel.enabled != data.enabled:
         _switch(actor, tunnel, data.enabled)
     _clean_tunnel(errors, tunnel, missing)
-    ends = (rules.build_end(errors, Side.A, data.end_a), rules.build_end(errors, Side.B, data.end_b))
-    pairs = [
-        SelectorPair(seq=min(index, rules.MOST_SELECTORS), **dataclasses.asdict(pair))
-        for index, pair in enumerate(data.selectors, 1)
-    ]
-    rules.check_selectors(errors, pairs, add_routes=data.add_routes)
-    return _Draft(tunnel=tunnel, ends=ends, pairs=pairs)
+    ends = _ends(errors, tunnel, data)
+    routes = {side: rules.build_routes(errors, side, end) for side, end in (("a", data.end_a), ("b", data.end_b))}
+    if tunnel.is_on_demand:
+        ondemand.fill(errors, tunnel, data.peers, routes["a"])
+    pairs = [_pair(index, pair) for index, pair in enumerate(data.selectors, 1)]
+    rules.check_selectors(errors, pairs, add_routes=tunnel.add_routes)
+    drafts = manual.build(errors, tunnel, data.selectors) if tunnel.is_manual else []
+    return _Draft(tunnel=tunnel, ends=ends, routes=routes, pairs=pairs, manual=drafts)
+
+
+def _ends(errors: FieldErrors, tunnel: Tunnel, data: TunnelInput) -> tuple[TunnelEnd, ...]:
+    if tunnel.is_on_demand:
+        answering = dataclasses.replace(data.end_a, connection_type=ConnectionTypeChoice.RESPONDER_ONLY)
+        return (rules.build_end(errors, Side.A, answering),)
+    return rules.build_end(errors, Side.A, data.end_a), rules.build_end(errors, Side.B, data.end_b)
+
+
+def _carry(tunnel: Tunnel, data: TunnelInput) -> None:
+    tunnel.attachment, tunnel.df_bit = data.carriage.attachment, data.carriage.df_bit
+    tunnel.copy_dscp, tunnel.qos_policy = data.carriage.copy_dscp, data.carriage.qos_policy
+    tunnel.peer_identity_type, tunnel.peer_identity_value, tunnel.most_peers = "", "", 50
+
+
+def _keying(errors: FieldErrors, tunnel: Tunnel, data: TunnelInput) -> list[str]:
+    """Set policies and key and return which of them are missing; a tunnel with manual keys has none."""
+    missing = []
+    for field, label in (("ike_policy", "an IKE policy"), ("ipsec_policy", "an IPsec policy"), ("psk", "a key")):
+        row = None if tunnel.is_manual else getattr(data, field)
+        if row is None and not tunnel.is_manual:
+            errors.add(field, f"Choose {label}.", "required")
+            missing.append(field)
+        setattr(tunnel, field, row)
+    return missing
+
+
+def _pair(number: int, data: SelectorInput) -> SelectorPair:
+    values = {field.name: getattr(data, field.name) for field in dataclasses.fields(data) if field.name != "manual"}
+    place = min(number, rules.MOST_SELECTORS)
+    return SelectorPair(place=place, seq=place, **values)
 
 
 def _clean_tunnel(errors: FieldErrors, tunnel: Tunnel, missing: Sequence[str]) -> None:
@@ -170,28 +232,49 @@ def _neighbours(tunnel: Tunnel, gateways: Sequence[Gateway]) -> list[Tunnel]:
     return list(queries.tunnels().filter(pk__in=ends).exclude(pk=tunnel.pk))
 
 
-def _save_ends(tunnel: Tunnel, ends: Sequence[TunnelEnd]) -> None:
+def _save_ends(tunnel: Tunnel, ends: Sequence[TunnelEnd], routes: Mapping[str, Sequence[TunnelRoute]]) -> None:
+    tunnel.ends.exclude(side__in=[end.side for end in ends]).delete()
     for end in ends:
-        values = {name: getattr(end, name) for name in ("gateway", "address", *_END_FIELDS)}
-        TunnelEnd.objects.update_or_create(tunnel=tunnel, side=end.side, defaults=values)
+        values = {name: getattr(end, name) for name in _END_FIELDS}
+        row, _made = TunnelEnd.objects.update_or_create(tunnel=tunnel, side=end.side, defaults=values)
+        row.routes.all().delete()
+        for route in routes[end.side]:
+            route.end = row
+            route.save()
 
 
-_END_FIELDS = ("identity_type", "identity_value", "connection_type")
+_END_FIELDS = (
+    "gateway", "address", "identity_type", "identity_value", "connection_type", "context", "route_cost",
+)  # fmt: skip
 
 
-def _save_pairs(tunnel: Tunnel, pairs: Sequence[SelectorPair]) -> None:
-    """Keep the number of a pair that stays: it names the child SA, and a new name would bounce it."""
-    existing = {SelectorInput.of(pair): pair for pair in tunnel.selectors.all()}
-    wanted = {SelectorInput.of(pair): pair for pair in pairs}
+def _save_pairs(draft: _Draft) -> None:
+    """Keep the number of a pair that stays: it names the child SA, and a new name would bounce it.
+
+    Its place among the rules may change all the same.
+    """
+    tunnel = draft.tunnel
+    existing = {_traffic(pair): pair for pair in tunnel.selectors.all()}
+    wanted = {_traffic(pair): pair for pair in draft.pairs}
     for key, pair in existing.items():
         if key not in wanted:
             pair.delete()
     taken = {pair.seq for key, pair in existing.items() if key in wanted}
     free = (seq for seq in range(1, rules.MOST_SELECTORS + 1) if seq not in taken)
-    for key, pair in wanted.items():
-        if key not in existing:
-            pair.tunnel, pair.seq = tunnel, next(free)
-            pair.save()
+    for place, (key, pair) in enumerate(wanted.items(), 1):
+        row = existing.get(key, pair)
+        if row is pair:
+            row.tunnel, row.seq = tunnel, next(free)
+        row.place = place
+        row.save()
+        if draft.manual:
+            manual.save(row, draft.manual[place - 1])
+        else:
+            ManualChild.objects.filter(pair=row).delete()
+
+
+def _traffic(pair: SelectorPair) -> SelectorInput:
+    return dataclasses.replace(SelectorInput.of(pair), manual=None)
 
 
 def _facts(tunnel: Tunnel) -> dict[str, object]:
@@ -202,10 +285,11 @@ def _facts(tunnel: Tunnel) -> dict[str, object]:
         for field in dataclasses.fields(data)
         if field.name not in ("end_a", "end_b", "selectors")
     }
+    facts |= manual.facts(tunnel)
     for side, end in (("end_a", data.end_a), ("end_b", data.end_b)):
         for field in dataclasses.fields(end):
             facts[f"{side}.{field.name}"] = getattr(end, field.name)
-    facts["selectors"] = sorted(map(str, data.selectors))
+    facts["selectors"] = [_traffic(pair) for pair in tunnel.selectors.all()]
     return facts
 
 
@@ -230,7 +314,8 @@ def refuse_unfit_profile(gateway: Gateway, profile: str, **_kwargs: object) -> N
                 end.gateway.profile = profile
     for tunnel in tunnels:
         errors = FieldErrors()
-        peers.check(errors, tunnel, [tunnel.end_a, tunnel.end_b], [row for row in tunnels if row.pk != tunnel.pk])
+        if not tunnel.is_manual:
+            peers.check(errors, tunnel, list(tunnel.ends.all()), [row for row in tunnels if row.pk != tunnel.pk])
         try:
             errors.raise_any()
         except ValidationError as error:

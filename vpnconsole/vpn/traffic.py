@@ -35,6 +35,25 @@ def overlap(one: Traffic, other: Traffic) -> bool:
     )
 
 
+def covers(one: Traffic, other: Traffic) -> bool:
+    """Tell whether every packet that matches ``other`` matches ``one`` as well."""
+    return (
+        _within(other.local, one.local)
+        and _within(other.remote, one.remote)
+        and one.protocol in (0, other.protocol)
+        and _range_within(other.local_ports, one.local_ports)
+        and _range_within(other.remote_ports, one.remote_ports)
+    )
+
+
+def _within(inner: Network, outer: Network) -> bool:
+    return networks_overlap(inner, outer) and outer.prefixlen <= inner.prefixlen
+
+
+def _range_within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
 def ambiguous(one: Traffic, other: Traffic) -> bool:
     """Tell whether a gateway with both could not know where a packet belongs.
 

@@ -13,6 +13,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("tunnels/<uuid:tunnel_id>/edit/", tunnels.edit, name="tunnel-edit"),
     path("tunnels/<uuid:tunnel_id>/switch/", tunnels.switch, name="tunnel-switch"),
     path("tunnels/<uuid:tunnel_id>/delete/", tunnels.delete, name="tunnel-delete"),
+    path("tunnels/<uuid:tunnel_id>/manual-keys/", tunnels.manual_keys, name="manual-keys"),
     path("keys/", keys.key_list, name="keys"),
     path("keys/new/", keys.key_create, name="key-create"),
     path("keys/<uuid:key_id>/", keys.key, name="key"),

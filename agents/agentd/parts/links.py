@@ -1,14 +1,12 @@
-"""The TUNs of userspace mode: ``espd`` makes them, this part sees that they stay up and keep a configured MTU."""
+"""Interfaces of tunnels: the data plane makes them, this part sees that they stay up and keep a configured MTU."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from agents.agentd.host import HostView
-from agents.agentd.parts.routes import interface_name
-from agents.contract.config import GatewayDocument
-from agents.contract.status import TunnelStatus
+from agents.agentd.parts.carried import Carried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,21 +26,17 @@ class LinkPlan:
     problems: tuple[str, ...] = ()
 
 
-def plan(document: GatewayDocument, tunnels: Mapping[str, TunnelStatus], driver: str, view: HostView) -> LinkPlan:
+def plan(tunnels: Iterable[Carried], view: HostView) -> LinkPlan:
     """Compare the links of tunnels that have a child up with what they should be."""
-    if driver != "userspace":
-        return LinkPlan()
     changes, problems = [], []
-    for tunnel in document.tunnels:
-        status = tunnels.get(tunnel.id)
-        if status is None or not any(child.up for child in status.children):
+    for tunnel in tunnels:
+        if tunnel.interface is None or not tunnel.up:
             continue
-        name = status.interface or interface_name(tunnel.id)
-        link = view.link(name)
+        link = view.link(tunnel.interface)
         if link is None:
-            problems.append(f"{tunnel.name}: its interface {name} is not there")
+            problems.append(f"{tunnel.name}: its interface {tunnel.interface} is not there")
             continue
         mtu = tunnel.mtu or link.mtu
         if not link.up or link.mtu != mtu:
-            changes.append(LinkChange(tunnel_id=tunnel.id, name=name, mtu=mtu))
+            changes.append(LinkChange(tunnel_id=tunnel.id, name=link.name, mtu=mtu))
     return LinkPlan(changes=tuple(changes), problems=tuple(problems))

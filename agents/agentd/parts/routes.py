@@ -1,27 +1,32 @@
-"""Routes towards the remote networks of children that are up; withdrawn when they are not.
+"""Routes of tunnels that are up, by traffic selector and by the document's static ones; withdrawn when they go.
 
-Userspace mode routes into the tunnel's TUN. Kernel mode routes out of the interface that leads to the peer: the policy
-lookup needs a route to start from. A gateway with an address inside the child's local selectors sends from it.
+A tunnel with an interface of its own gets its routes into it. One that shares (kernel mode) gets them out of the
+interface that leads to its peer: the policy lookup needs a route to start from. A gateway with an address inside the
+local selectors sends from it. Routes lie in the table of the tunnel's context.
 
-Where a remote network holds the peer's own outer address, that address gets a route of its own along its present way in
-userspace mode, or the tunnel would swallow its own packets; a default route is laid as two halves for the same reason,
-so that the machine's own default route stays below it untouched. Two tunnels with one remote network: the first in the
-document that is up gets it.
+Of the routes to one network the lowest cost is used, among equals the first of the document. The others stand by with
+the metric of their cost where their interface is another one, so that the kernel changes over by itself when the
+preferred one goes; the rest are laid then.
+
+Where a remote network holds a peer's own outer address, that address gets a route of its own along its present way, or
+the tunnel would swallow its own packets; a default route is laid as two halves for the same reason, so that the
+machine's own default route stays below it untouched.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agents.agentd.host import ROUTE_PROTOCOL, HostView, Route
-from agents.contract.config import Child, GatewayDocument, Tunnel
-from agents.contract.status import TunnelStatus
+from agents.agentd.host import ROUTE_PROTOCOL, TABLE_MAIN, HostView, Route
+from agents.agentd.parts.carried import Carried, Protected
+from agents.contract.carriage import LOCAL_CONTEXT
+from agents.contract.config import GatewayDocument
 
-_PRIORITY = {4: 0, 6: 1}
-"""IPv4's strongest, and IPv6's strongest but one: 0 there means 1024."""
+_METRIC = {4: 0, 6: 1}
+"""Of cost 0: IPv4's strongest, and IPv6's strongest but one, since 0 there means 1024."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _network = lru_cache(maxsize=16_384)(ipaddress.ip_network)
@@ -29,80 +34,127 @@ _address = lru_cache(maxsize=16_384)(ipaddress.ip_address)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WantedRoutes:
-    """Routes that should be there, by network, each with its tunnel; and what stands in the way of others."""
+class Claim:
+    """A route and for whom: ``cause`` is ``selector`` or ``static``, ``spis`` those of the SAs that ask for it.
 
-    routes: Mapping[str, tuple[str, Route]]
+    ``sources`` are the networks behind this gateway that the tunnel carries traffic of.
+    """
+
+    route: Route
+    tunnel_id: str
+    cause: str
+    cost: int
+    context: str = LOCAL_CONTEXT
+    child: str | None = None
+    spis: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedRoutes:
+    """Routes that should be there, those used before those that stand by; and what stands in the way of others.
+
+    ``unlaid`` would be used if the others were not there.
+    """
+
+    claims: tuple[Claim, ...] = ()
+    unlaid: tuple[Claim, ...] = ()
     problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutePlan:
-    """What to do, in this order. ``repairs`` are the networks whose route somebody else removed or changed."""
+    """What to do, in this order. ``repairs`` are the routes that somebody else removed or changed."""
 
-    remove: tuple[Route, ...] = ()
+    replace: tuple[Route, ...] = ()
     add: tuple[Route, ...] = ()
-    repairs: frozenset[str] = frozenset()
+    remove: tuple[Route, ...] = ()
+    repairs: frozenset[Route] = frozenset()
     problems: tuple[str, ...] = ()
 
 
-def wanted(document: GatewayDocument, tunnels: Mapping[str, TunnelStatus], driver: str, view: HostView) -> WantedRoutes:
-    """Return the routes for the children that are up now."""
-    routes: dict[str, tuple[str, Route]] = {}
+def tables(document: GatewayDocument) -> dict[str, int]:
+    """Return the routing table of each context."""
+    return {LOCAL_CONTEXT: TABLE_MAIN} | {context.name: context.table for context in document.contexts}
+
+
+def wanted(tunnels: Iterable[Carried], table_of: Mapping[str, int], view: HostView) -> WantedRoutes:
+    """Return the routes for what is up now."""
+    found: dict[tuple[int, str], list[Claim]] = {}
     problems: list[str] = []
-    for tunnel in document.tunnels:
-        status = tunnels.get(tunnel.id)
-        if not tunnel.enabled or not tunnel.add_routes or status is None:
+    for tunnel in tunnels:
+        if not tunnel.up:
             continue
-        up = {child.name for child in status.children if child.up}
-        for child in tunnel.children:
-            if child.name not in up:
-                continue
-            try:
-                found = _child_routes(tunnel, child, status, driver, view)
-            except LookupError as error:
-                problems.append(f"{tunnel.name}: {error.args[0]}")
-                continue
-            for route in found:
-                routes.setdefault(route.network, (tunnel.id, route))
-    return WantedRoutes(routes=routes, problems=tuple(dict.fromkeys(problems)))
+        try:
+            claims = _claims(tunnel, table_of[tunnel.carriage.context], view)
+        except LookupError as error:
+            problems.append(f"{tunnel.name}: {error.args[0]}")
+            continue
+        for claim in claims:
+            found.setdefault((claim.route.table, claim.route.network), []).append(claim)
+    ranked = [_rank(claims) for claims in found.values()]
+    return WantedRoutes(
+        claims=tuple(claim for laid, _ in ranked for claim in laid),
+        unlaid=tuple(claim for _, unlaid in ranked for claim in unlaid),
+        problems=tuple(dict.fromkeys(problems)),
+    )
 
 
-def plan(want: WantedRoutes, view: HostView, remembered: Mapping[str, int]) -> RoutePlan:
-    """Compare. ``remembered`` maps the networks whose route was in place at the last pass to the link index it had."""
-    ours = [route for route in view.routes if route.protocol == ROUTE_PROTOCOL]
-    foreign = {(route.network, route.priority): route for route in view.routes if route.protocol != ROUTE_PROTOCOL}
-    right = {route.network: route for _tunnel, route in want.routes.values()}
-    kept = {route.network for route in ours if right.get(route.network) == route}
-    add, problems = [], list(want.problems)
-    for network, route in right.items():
-        other = foreign.get((network, route.priority))
-        if network in kept:
+def _rank(claims: list[Claim]) -> tuple[list[Claim], list[Claim]]:
+    """Part the claims to one network into those to lay, the best first, and the others."""
+    laid: list[Claim] = []
+    unlaid: list[Claim] = []
+    for claim in sorted(claims, key=lambda each: each.cost):
+        stands_apart = all(
+            claim.route.interface != other.route.interface and claim.route.priority != other.route.priority
+            for other in laid
+        )
+        (laid if stands_apart else unlaid).append(claim)
+    return laid, unlaid
+
+
+def plan(want: WantedRoutes, view: HostView, remembered: Mapping[Route, int]) -> RoutePlan:
+    """Compare. ``remembered`` maps the routes that were in place at the last pass to the link index they had."""
+    ours = {route.key: route for route in view.routes if route.protocol == ROUTE_PROTOCOL}
+    foreign = {route.key: route for route in view.routes if route.protocol != ROUTE_PROTOCOL}
+    right = {claim.route.key: claim.route for claim in want.claims}
+    replace: list[Route] = []
+    add: list[Route] = []
+    problems = list(want.problems)
+    for key, route in right.items():
+        if ours.get(key) == route:
             continue
-        if other is not None:
-            problems.append(f"a route to {network} on {other.interface} that is not ours is in the way")
+        if key in foreign:
+            problems.append(f"a route to {route.network} on {foreign[key].interface} that is not ours is in the way")
         else:
-            add.append(route)
+            (replace if key in ours else add).append(route)
     repairs = {
-        route.network
-        for route in add
-        if (link := view.link(route.interface)) is not None and remembered.get(route.network) == link.index
+        route
+        for route in (*replace, *add)
+        if (link := view.link(route.interface)) is not None and remembered.get(route) == link.index
     }
+    replaced = {route.key for route in replace}
     return RoutePlan(
-        remove=tuple(route for route in ours if right.get(route.network) != route),
+        replace=tuple(replace),
         add=tuple(add),
+        remove=tuple(route for key, route in ours.items() if right.get(key) != route and key not in replaced),
         repairs=frozenset(repairs),
         problems=tuple(problems),
     )
 
 
 def next_hop(view: HostView, address: str) -> Route:
-    """Return the route, none of ours, that leads to ``address``; raises :class:`LookupError` with a sentence."""
+    """Return the route of the main table, none of ours, to ``address``; raises :class:`LookupError` with a sentence.
+
+    The unspecified address asks for the default route.
+    """
     target = _address(address)
     best: Route | None = None
     for route in view.routes:
         network = _network(route.network)
-        if route.protocol == ROUTE_PROTOCOL or network.version != target.version or target not in network:
+        if route.protocol == ROUTE_PROTOCOL or route.table != TABLE_MAIN:
+            continue
+        if network.version != target.version or target not in network:
             continue
         if best is None or (network.prefixlen, -route.priority) > (_length(best), -best.priority):
             best = route
@@ -111,60 +163,124 @@ def next_hop(view: HostView, address: str) -> Route:
     return best
 
 
-def interface_name(tunnel_id: str) -> str:
-    """Return the name of a tunnel's TUN in userspace mode."""
-    return f"vpn{tunnel_id[:8]}"
+def ways(tunnel: Carried, view: HostView) -> list[Route]:
+    """Return the ways to a tunnel's peers; the default route where it is not known where they are.
 
-
-def _child_routes(tunnel: Tunnel, child: Child, status: TunnelStatus, driver: str, view: HostView) -> list[Route]:
-    remotes = [_network(ts.network) for ts in child.remote_ts]
+    Raises :class:`LookupError` where there is none.
+    """
+    if not tunnel.peers:
+        return [next_hop(view, "::" if ":" in tunnel.local[0] else "0.0.0.0")]  # noqa: S104 - nothing is bound
     found: list[Route] = []
-    if driver == "kernel":
-        way = next_hop(view, tunnel.remote.address)
-        interface, version = way.interface, _address(tunnel.remote.address).version
-    else:
-        way, interface = None, status.interface or interface_name(tunnel.id)
-        if view.link(interface) is None:
-            raise LookupError(f"its interface {interface} is not there")
-    for remote in remotes:
-        if way is not None and remote == _network(way.network):
-            continue  # the way to the peer is a route to this very network already
-        gateway = way.gateway if way is not None and remote.version == version else None
-        source = _source(child, remote, view)
-        found.extend(_route(part, interface, gateway, source) for part in _halves(remote))
-    if way is None:
-        found.extend(_pin(tunnel.remote.address, remotes, view))
-    return found
+    missing: LookupError | None = None
+    for peer in tunnel.peers:
+        try:
+            found.append(next_hop(view, peer))
+        except LookupError as error:
+            missing = missing or error
+    if not found and missing is not None:
+        raise missing
+    return list(dict.fromkeys(found))
 
 
-def _pin(address: str, remotes: list[Network], view: HostView) -> list[Route]:
-    peer = _address(address)
-    if not any(remote.version == peer.version and peer in remote for remote in remotes):
-        return []
-    way = next_hop(view, address)
-    host = _network(address)
-    return [] if way.network == str(host) else [_route(host, way.interface, way.gateway, None)]
+def _claims(tunnel: Carried, table: int, view: HostView) -> list[Claim]:
+    """Return what one tunnel asks for; raises :class:`LookupError` where it cannot be had."""
+    if tunnel.interface is not None and view.link(tunnel.interface) is None:
+        raise LookupError(f"its interface {tunnel.interface} is not there")
+    way = ways(tunnel, view)[0] if tunnel.interface is None else None
+    claims: list[Claim] = []
+    for protected in tunnel.protected if tunnel.selector_routes else ():
+        if protected.up:
+            for network in dict.fromkeys(_network(ts.network) for ts in protected.remote):
+                claims += _to_network(tunnel, [protected], network, tunnel.carriage.route_cost, way, table, view)
+    for route in tunnel.carriage.routes:
+        up = [each for each in tunnel.protected if each.up]
+        claims += _to_network(tunnel, up, _network(route.network), route.cost, way, table, view, cause="static")
+    if tunnel.interface is not None:
+        claims += _pins(tunnel, claims, table, view)
+    return claims
 
 
-def _route(network: Network, interface: str, gateway: str | None, source: str | None) -> Route:
-    return Route(
-        network=str(network), interface=interface, gateway=gateway, source=source, priority=_PRIORITY[network.version]
-    )
+def _to_network(
+    tunnel: Carried,
+    protected: Sequence[Protected],
+    network: Network,
+    cost: int,
+    way: Route | None,
+    table: int,
+    view: HostView,
+    *,
+    cause: str = "selector",
+) -> list[Claim]:
+    if way is not None and way.table == table and network == _network(way.network):
+        return []  # the way to the peer is a route to this very network already
+    same_version = way is not None and _network(way.network).version == network.version
+    selectors = [ts.network for each in protected for ts in each.local if ts.version == network.version]
+    source = _source(selectors, view)
+    return [
+        Claim(
+            route=Route(
+                network=str(part),
+                interface=way.interface if way is not None else tunnel.interface or "",
+                gateway=way.gateway if way is not None and same_version else None,
+                source=source,
+                priority=_METRIC[part.version] + cost,
+                table=table,
+            ),
+            tunnel_id=tunnel.id,
+            cause=cause,
+            cost=cost,
+            context=tunnel.carriage.context,
+            child=protected[0].child if cause == "selector" else None,
+            spis=tuple(spi for each in protected for spi in each.spis),
+            sources=tuple(dict.fromkeys(selectors)),
+        )
+        for part in _halves(network)
+    ]
+
+
+def _pins(tunnel: Carried, claims: Sequence[Claim], table: int, view: HostView) -> list[Claim]:
+    """Return a route to each peer that lies in a network of the tunnel, along the way it has without us."""
+    pins = []
+    networks = [_network(claim.route.network) for claim in claims]
+    for peer in map(_address, tunnel.peers):
+        host = str(_network(str(peer)))
+        if not any(network.version == peer.version and peer in network for network in networks):
+            continue
+        if any(claim.route.network == host for claim in claims):
+            continue  # the tunnel is to carry what goes to this very address
+        try:
+            way = next_hop(view, str(peer))
+        except LookupError:
+            if str(peer) == tunnel.peers[0]:
+                raise
+            continue  # one of the addresses it does not use now
+        if way.network == host and way.table == table:
+            continue
+        route = Route(
+            network=host, interface=way.interface, gateway=way.gateway, priority=_METRIC[peer.version], table=table
+        )
+        pins.append(
+            Claim(
+                route=route, tunnel_id=tunnel.id, cause="selector", cost=0,
+                context=tunnel.carriage.context, spis=tunnel.spis,
+            )
+        )  # fmt: skip
+    return pins
 
 
 def _halves(network: Network) -> list[Network]:
     return list(network.subnets(prefixlen_diff=1)) if network.prefixlen == 0 else [network]
 
 
-def _source(child: Child, remote: Network, view: HostView) -> str | None:
-    """Return the lowest of the machine's addresses that lie in the child's local selectors."""
-    locals_ = [_network(ts.network) for ts in child.local_ts if ts.version == remote.version]
+def _source(locals_: Sequence[str], view: HostView) -> str | None:
+    """Return the lowest of the machine's addresses that lie in the local selectors."""
+    networks = [_network(each) for each in locals_]
     inside = [
         address
         for address in (_address(each.address) for each in view.addresses)
         if not address.is_link_local
         and not address.is_loopback
-        and any(address.version == local.version and address in local for local in locals_)
+        and any(address.version == network.version and address in network for network in networks)
     ]
     return str(min(inside, key=int)) if inside else None
 

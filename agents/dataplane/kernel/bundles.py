@@ -1,7 +1,8 @@
 """One SA of the seam as the kernel's states: IPComp, ESP and AH are a state each, applied in this order on the way out.
 
 Pure: what goes into NEWSA messages. The innermost state is in the SA's mode, those around it are in transport mode
-(the packet they see has its outer header already). Limits are on the SA's own state, the one its id names: the driver
+(the packet they see has its outer header already). What the SA says of the outer header is the innermost state's, which
+makes it. Limits are on the SA's own state, the one its id names: the driver
 takes the others along when that ends. Not here: the ``ipip`` state that the kernel makes beside IPComp in tunnel mode,
 for packets that did not get smaller.
 """
@@ -16,18 +17,23 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from agents.contract.carriage import DfBit
 from agents.contract.config import Mode
 from agents.dataplane.base import DataplaneError, Direction, SaSpec, UdpEncapsulation
 from agents.dataplane.kernel import messages, rows, suites
-from agents.dataplane.kernel.rows import StateId
+from agents.dataplane.kernel.rows import SHARED, StateId, Steering
 from agents.dataplane.kernel.suites import Attributes
 
 _UDP_ENCAP_ESPINUDP = 2
+_STATE_NOPMTUDISC = 4
+"""The outer IPv4 header never has the Don't Fragment bit; without this flag it has the inner header's."""
 _STATE_AF_UNSPEC = 32
 """The inner family may differ from the outer one, and one SA may carry both; only tunnel mode can."""
 _STATE_ALIGN4 = 64
 """AH over IPv4 is padded to 4 octets (RFC 4302 section 3.3.3.2.1); left to itself the kernel pads to 8, as for IPv6."""
 _STATE_ESN = 128
+_EXTRA_DONT_ENCAP_DSCP = 1
+"""In ``XFRMA_SA_EXTRA_FLAGS``: the outer header's DSCP is 0 instead of the inner one's; ECN is not touched by it."""
 _MAPPING_INTERVAL_S = 10
 """``XFRMA_MTIMER_THRESH``: say once in this time that a peer sends from elsewhere, not for every packet."""
 _REPLAY_WINDOW_MOST = 4096  # XFRMA_REPLAY_ESN_MAX
@@ -48,7 +54,7 @@ class State:
     message: messages.StateMessage
 
 
-def state_ids(spec: SaSpec) -> tuple[StateId, ...]:
+def state_ids(spec: SaSpec, steering: Steering = SHARED) -> tuple[StateId, ...]:
     """Return the names of an SA's states, innermost first."""
     found = []
     if spec.compression_cpi is not None:
@@ -57,30 +63,40 @@ def state_ids(spec: SaSpec) -> tuple[StateId, ...]:
         found.append((rows.PROTOCOL_ESP, spec.spi))
     if spec.ah is not None:
         found.append((rows.PROTOCOL_AH, spec.spi if spec.encryption is None else spec.ah.spi))
-    return tuple(StateId(protocol=protocol, spi=spi, destination=spec.destination) for protocol, spi in found)
+    return tuple(
+        StateId(protocol=protocol, spi=spi, destination=spec.destination, mark=steering.mark) for protocol, spi in found
+    )
 
 
-def states(spec: SaSpec, resume: Mapping[StateId, Attributes] = _NOTHING) -> tuple[State, ...]:
+def states(
+    spec: SaSpec, resume: Mapping[StateId, Attributes] = _NOTHING, steering: Steering = SHARED
+) -> tuple[State, ...]:
     """Return an SA's states, innermost first; ``resume`` has attributes that make a state go on where another ended.
 
     Raises :class:`DataplaneError` (EINVAL) for what the kernel cannot express.
     """
-    names = state_ids(spec)
+    names = state_ids(spec, steering)
     if StateId.of(spec.id) not in names:
         raise _refusal(spec, "an SA needs encryption or AH")
     if spec.ah is not None and spec.encapsulation is not None:
         raise _refusal(spec, "AH covers the outer addresses, so it cannot go in UDP through a NAT")
+    if steering.mark and len(names) > 1:  # a VTI takes in no state in transport mode, which those around are
+        raise _refusal(spec, "a VTI carries ESP or AH alone: give up the other and IPComp, or let the tunnel share")
     if spec.direction is Direction.IN and spec.replay_window > _REPLAY_WINDOW_MOST:
         reason = f"a replay window of {spec.replay_window} packets is more than the kernel's {_REPLAY_WINDOW_MOST}"
         raise _refusal(spec, reason)
+    if spec.df_bit is DfBit.SET and spec.direction is Direction.OUT and _makes_ipv4_headers(spec):
+        reason = "the kernel copies the outer Don't Fragment bit or clears it, but cannot always set it: "
+        raise _refusal(spec, reason + "choose propagate or clear for this tunnel, or the userspace data plane")
     found = []
     for place, name in enumerate(names):
         mode = spec.mode if place == 0 else Mode.TRANSPORT
-        found.append(State(id=name, message=_message(spec, name, mode, resume.get(name, []))))
+        more = [*resume.get(name, []), *steering.attributes()]
+        found.append(State(id=name, message=_message(spec, name, mode, more)))
     return tuple(found)
 
 
-def _message(spec: SaSpec, name: StateId, mode: Mode, resume: Attributes) -> messages.StateMessage:
+def _message(spec: SaSpec, name: StateId, mode: Mode, more: Attributes) -> messages.StateMessage:
     outer = ipaddress.ip_address(spec.destination)
     own = name == StateId.of(spec.id)
     body: dict[str, Any] = {
@@ -97,15 +113,30 @@ def _message(spec: SaSpec, name: StateId, mode: Mode, resume: Attributes) -> mes
     if name.protocol == rows.PROTOCOL_AH and outer.version == 4:
         body["flags"] |= _STATE_ALIGN4
     attributes = _keys(spec, name.protocol)
+    if mode is Mode.TUNNEL and spec.direction is Direction.OUT:
+        _outer_header(spec, body, attributes)
     if name.protocol != rows.PROTOCOL_COMPRESSION:
         if own and spec.direction is Direction.OUT and not spec.extended_sequence_numbers:
             body["lft_soft_packet"] = min(body["lft_soft_packet"], _SOFT_SEQUENCE)
-        _number(spec, body, attributes, resume)
+        _number(spec, body, attributes, more)
     if name.protocol == rows.PROTOCOL_ESP and spec.encapsulation is not None:
         attributes.append(("XFRMA_ENCAP", _encapsulation(spec.encapsulation)))
         if spec.direction is Direction.IN:
             attributes.append(("XFRMA_MTIMER_THRESH", struct.pack("I", _MAPPING_INTERVAL_S)))
-    return messages.StateMessage.of({**body, "attrs": [*attributes, *resume]})
+    return messages.StateMessage.of({**body, "attrs": [*attributes, *more]})
+
+
+def _outer_header(spec: SaSpec, body: dict[str, Any], attributes: Attributes) -> None:
+    """Add what differs from the kernel's habit, which is to copy DF (of an IPv6 packet: set), DSCP and ECN."""
+    if spec.df_bit is DfBit.CLEAR and _makes_ipv4_headers(spec):
+        body["flags"] |= _STATE_NOPMTUDISC
+    if not spec.copy_dscp:
+        attributes.append(("XFRMA_SA_EXTRA_FLAGS", struct.pack("I", _EXTRA_DONT_ENCAP_DSCP)))
+
+
+def _makes_ipv4_headers(spec: SaSpec) -> bool:
+    """Whether there is a Don't Fragment bit to speak of: IPv6 has none, and nobody on the way fragments it."""
+    return spec.mode is Mode.TUNNEL and ipaddress.ip_address(spec.destination).version == 4
 
 
 def _keys(spec: SaSpec, protocol: int) -> Attributes:

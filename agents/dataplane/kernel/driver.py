@@ -1,8 +1,9 @@
 """The kernel as a data plane: XFRM states and policies by netlink.
 
 Rows are ours by their ``reqid``; nothing is ever flushed and no row of another owner is replaced or removed. What the
-kernel says by itself (acquire, expire, mapping, deletions by others) becomes notices. Not here: routes, links (kernel
-policies need none) and UDP sockets (:mod:`agents.dataplane.kernel.sockets` prepares those of ``iked``).
+kernel says by itself (acquire, expire, mapping, deletions by others) becomes notices. Policies steer the traffic, of
+tunnels with an interface of their own together with the routes into it (:mod:`agents.dataplane.kernel.links`). Not
+here: routes and UDP sockets (:mod:`agents.dataplane.kernel.sockets` prepares those of ``iked``).
 
 Counters. The kernel counts a tunnel mode SA's octets as those of the inner packet, in both directions (it counts on the
 way out before the ESP header is pushed, on the way in after it is pulled), which is what the seam asks for. In
@@ -17,14 +18,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
-import ipaddress
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from agents.contract.config import Mode
+from agents.contract.carriage import Attachment
 from agents.contract.status import NamedCount, QueueStatus, Rejections
 from agents.dataplane.base import (
     DataplaneError,
@@ -38,27 +38,22 @@ from agents.dataplane.base import (
     SaId,
     SaSpec,
     SaState,
-    Selector,
     TunnelLink,
     UdpEncapsulation,
 )
-from agents.dataplane.kernel import bundles, messages, rows, tables
+from agents.dataplane.kernel import bundles, links, messages, rows, tables
 from agents.dataplane.kernel.channel import CREATE, Requests
 from agents.dataplane.kernel.features import probe
 from agents.dataplane.kernel.installed import Installed, Known
+from agents.dataplane.kernel.links import Links
 from agents.dataplane.kernel.notices import Ear
-from agents.dataplane.kernel.rows import StateId
+from agents.dataplane.kernel.policies import Placed, Policies, RowKey, is_of_the_host
+from agents.dataplane.kernel.rows import SHARED, StateId, Steering
+from agents.dataplane.kernel.statistics import Statistics
 from agents.dataplane.kernel.suites import Attributes
 
 _log = logging.getLogger(__name__)
 
-_DIRECTIONS = {
-    Direction.IN: (rows.POLICY_IN, rows.POLICY_FORWARD),
-    Direction.OUT: (rows.POLICY_OUT,),
-}
-"""A policy of the seam and the kernel's policies that make it up."""
-_TRANSPORT_DIRECTIONS = {Direction.IN: (rows.POLICY_IN,), Direction.OUT: (rows.POLICY_OUT,)}
-"""In transport mode the host itself is the end: nothing is forwarded."""
 _NOTHING: Mapping[StateId, Attributes] = MappingProxyType({})
 
 
@@ -72,9 +67,10 @@ class KernelDriver:
     def __init__(self) -> None:
         self._requests: Requests | None = None
         self._ear: Ear | None = None
+        self._statistics: Statistics | None = None
+        self._links = Links()
         self._sas = Installed()
-        self._policies: dict[tuple[Direction, Selector], PolicySpec] = {}
-        self._policy_of_row: dict[tuple[int, Selector], PolicySpec] = {}
+        self._policies = Policies()
         self._chores: set[asyncio.Task[None]] = set()
         self._queue: asyncio.Queue[Notice | None] = asyncio.Queue()
         # One request at a time: close() must not take the socket from under one that waits for its answer.
@@ -93,12 +89,15 @@ class KernelDriver:
         try:
             await requests.bind()
             await tables.sweep(requests)
+            self._links = Links()
+            await self._links.open()
             self._ear = Ear(self._queue, self)
             self._ear.start()
         except DataplaneError:
             requests.close()
             raise
         self._requests = requests
+        self._statistics = Statistics()
 
     async def close(self) -> None:
         """Remove every row of ours and end :meth:`notices`."""
@@ -108,28 +107,48 @@ class KernelDriver:
             requests, self._requests = self._requests, None
             self._sas.clear()
             self._policies.clear()
-            self._policy_of_row.clear()
             if self._ear is not None:
                 await self._ear.stop()
                 self._ear = None
+            if self._statistics is not None:
+                self._statistics.close()
+                self._statistics = None
             self._queue.put_nowait(None)
             try:
                 await tables.sweep(requests)
             finally:
                 requests.close()
+                await self._links.close()
 
     async def open_link(self, link: TunnelLink) -> None:
-        """Do nothing: policies steer the traffic."""
+        """Make the interface of a tunnel that has one of its own; one that shares needs none.
+
+        SAs and policies that the tunnel has already go over to its interface, or back when it no longer has one.
+        Raises EOPNOTSUPP where the kernel has no interfaces for tunnels, EEXIST where somebody else's has the name.
+        """
+        links.check(link)
+        async with self._turn:
+            requests = self._open("open_link", link.name)
+            if link.attachment is Attachment.INTERFACE:
+                await self._links.put(link)
+                await self._steer(requests, link.tunnel_id, self._links.steering(link.tunnel_id))
+            else:
+                await self._steer(requests, link.tunnel_id, SHARED)
+                await self._links.remove(link.tunnel_id)
 
     async def close_link(self, tunnel_id: str) -> None:
-        """Do nothing: there is no link."""
+        """Remove the tunnel's interface, if it has one."""
+        async with self._turn:
+            self._open("close_link", tunnel_id)
+            await self._links.remove(tunnel_id)
 
     async def add_sa(self, spec: SaSpec) -> None:
         """Install one SA with all its states or none; raises EEXIST when an SPI (CPI) of its destination is taken."""
         async with self._turn:
             requests = self._open("add_sa", _target(spec.id))
-            await self._install(requests, "add_sa", spec)
-            self._sas.add(Known(spec=spec))
+            steering = self._steering(spec)
+            await self._install(requests, "add_sa", spec, steering)
+            self._sas.add(Known(spec=spec, steering=steering))
 
     async def remove_sa(self, sa: SaId) -> None:
         """Remove one SA that this driver installed; any other is left alone."""
@@ -141,17 +160,14 @@ class KernelDriver:
     async def add_policy(self, spec: PolicySpec) -> None:
         """Install or replace one policy; raises EEXIST when one of another owner has its direction and selector."""
         async with self._turn:
-            await self._put_policy(spec)
+            requests = self._open("add_policy", rows.policy_target(spec))
+            await self._policies.put(requests, spec, self._steering(spec))
 
     async def remove_policy(self, spec: PolicySpec) -> None:
         """Remove one policy, unless another has taken its place: of another owner or tunnel, or for other protocols."""
         async with self._turn:
             requests = self._open("remove_policy", rows.policy_target(spec))
-            known = self._policies.get(_key(spec))
-            if known is not None and rows.kinds(rows.templates(known)) == rows.kinds(rows.templates(spec)):
-                self._forget_policy(known)
-            for direction, piece in _rows(spec):
-                await _remove_own(requests, piece, direction)
+            await self._policies.remove(requests, spec, self._links.steering(spec.tunnel_id))
 
     async def update_mapping(
         self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation | None
@@ -170,16 +186,10 @@ class KernelDriver:
                 raise DataplaneError("update_mapping", _target(sa), errno.ESRCH, "no such SA of ours")
             spec = dataclasses.replace(known.spec, source=source, destination=destination, encapsulation=encapsulation)
             bundles.states(spec)  # refuses what cannot be before anything is taken out
-            leaving = self._sas.pop(sa)
-            try:
-                resume = await self._take_out(requests, self._ear, leaving, destination)
-                await self._install(requests, "update_mapping", spec, resume)
-            except DataplaneError:
-                self._queue.put_nowait(Expired(id=sa, hard=True))
-                self._spawn(self._tidy(leaving))
-                raise
-            self._sas.add(Known(spec=spec, row=_without_rejections(known.row), moved_at=known.moved_at))
-            await self._move_policies(known.spec, spec)
+            out = spec.direction is Direction.OUT
+            await self._links.follow(spec.tunnel_id, *((source, destination) if out else (destination, source)))
+            await self._replace(requests, "update_mapping", (known,), lambda _known: (spec, known.steering))
+            await self._policies.move(requests, known.spec, spec)
 
     async def list_sas(self) -> tuple[SaState, ...]:
         """Return the SAs in our range; ``tunnel_id`` is None for one that this driver did not install.
@@ -209,29 +219,18 @@ class KernelDriver:
         An inbound row counts only together with its forward twin, so a policy that lost one is not listed.
         """
         async with self._turn:
-            dumped = await tables.dump_policies(self._open("list_policies", "all"))
-        rest = {(row.direction, row.selector): row for row in dumped}
-        found = []
-        for spec in self._policies.values():
-            wanted = [(direction, _canonical(piece.selector)) for direction, piece in _rows(spec)]
-            if all(key in rest and _same(rest[key], spec) for key in wanted):
-                found.append(spec)
-                for key in wanted:
-                    del rest[key]
-        for (direction, selector), row in rest.items():
-            if direction == rows.POLICY_OUT:
-                found.append(rows.unknown_policy(Direction.OUT, row))
-            elif direction == rows.POLICY_IN and (rows.POLICY_FORWARD, selector) in rest:
-                found.append(rows.unknown_policy(Direction.IN, row))
-        return tuple(found)
+            return self._policies.listed(await tables.dump_policies(self._open("list_policies", "all")))
 
     async def queues(self) -> Mapping[str, tuple[QueueStatus, ...]]:
-        """Return nothing: this driver makes no links, so no tunnel has queues."""
-        return {}
+        """Return what the queues of tunnels that have four counted, by tunnel id."""
+        async with self._turn:
+            self._open("queues", "all")
+            return await self._links.queues()
 
     async def counts(self) -> tuple[NamedCount, ...]:
-        """Return nothing: this driver counts by SA only."""
-        return ()
+        """Return the kernel's counters of the whole namespace; none where it keeps none."""
+        self._open("counts", "all")
+        return () if self._statistics is None else self._statistics.read()
 
     async def notices(self) -> AsyncIterator[Notice]:
         """Yield what the kernel says of our rows, until :meth:`close`."""
@@ -270,24 +269,78 @@ class KernelDriver:
             self._forget(gone, lambda state: state in present)
             return gone
 
-    def policy_gone(self, key: tuple[int, Selector] | None) -> None:
+    def policy_gone(self, key: RowKey | None) -> None:
         """Put back what is still wanted of a policy that someone else removed, or with None of all policies."""
-        if key is None:
-            specs = tuple(self._policies.values())
-        else:
-            specs = (self._policy_of_row[key],) if key in self._policy_of_row else ()
-        if specs:
-            self._spawn(self._repair(specs))
+        if wanted := self._policies.wanted(key):
+            self._spawn(self._repair(wanted))
 
     # Inside
 
+    def _steering(self, spec: SaSpec | PolicySpec) -> Steering:
+        return SHARED if is_of_the_host(spec.mode) else self._links.require(spec.tunnel_id)
+
+    async def _steer(self, requests: Requests, tunnel_id: str, steering: Steering) -> None:
+        """Tie what a tunnel has already to another interface."""
+        moving = [
+            known
+            for known in self._sas.of_tunnel(tunnel_id)
+            if known.steering != steering and not is_of_the_host(known.spec.mode)
+        ]
+        await self._replace(requests, "open_link", moving, lambda known: (known.spec, steering))
+        await self._policies.steer(requests, tunnel_id, steering)
+
+    async def _replace(
+        self,
+        requests: Requests,
+        operation: str,
+        sas: Iterable[Known],
+        becomes: Callable[[Known], tuple[SaSpec, Steering]],
+    ) -> None:
+        """Take SAs out, all of them before any comes back, since they may share a state; they go on where they were.
+
+        Should one not come back, that is told as a hard expiry and raised.
+        """
+        leaving = [(known, self._sas.pop(known.spec.id)) for known in sas]
+        failure: DataplaneError | None = None
+        taken_out: list[tuple[Known, dict[StateId, Attributes]]] = []
+        for known, states in leaving:
+            try:
+                taken_out.append(
+                    (known, await self._take_out(requests, operation, states, becomes(known)[0].destination))
+                )
+            except DataplaneError as error:
+                failure = error
+                self._lost(known, states)
+        for known, resume in taken_out:
+            spec, steering = becomes(known)
+            try:
+                await self._install(requests, operation, spec, steering, resume)
+            except DataplaneError as error:
+                failure = error
+                self._lost(known, ())
+            else:
+                row = _without_rejections(known.row)
+                self._sas.add(Known(spec=spec, steering=steering, row=row, moved_at=known.moved_at))
+        if failure is not None:
+            raise failure
+
+    def _lost(self, known: Known, states: Iterable[StateId]) -> None:
+        """Tell that an SA did not come back, and remove what may be left of it."""
+        self._queue.put_nowait(Expired(id=known.spec.id, hard=True))
+        self._spawn(self._tidy(states))
+
     async def _install(
-        self, requests: Requests, operation: str, spec: SaSpec, resume: Mapping[StateId, Attributes] = _NOTHING
+        self,
+        requests: Requests,
+        operation: str,
+        spec: SaSpec,
+        steering: Steering,
+        resume: Mapping[StateId, Attributes] = _NOTHING,
     ) -> None:
         done: list[StateId] = []
         try:
-            for state in bundles.states(spec, resume):
-                if state.id.protocol == rows.PROTOCOL_COMPRESSION and self._sas.shared(state.id, spec):
+            for state in bundles.states(spec, resume, steering):
+                if state.id.protocol == rows.PROTOCOL_COMPRESSION and self._sas.shared(state.id, spec, steering):
                     continue
                 await requests.send(operation, str(state.id), state.message, messages.NEWSA, CREATE)
                 done.append(state.id)
@@ -297,13 +350,14 @@ class KernelDriver:
             raise
 
     async def _take_out(
-        self, requests: Requests, ear: Ear, leaving: Iterable[StateId], destination: str
+        self, requests: Requests, operation: str, leaving: Iterable[StateId], destination: str
     ) -> dict[StateId, Attributes]:
         """Remove states; returns where each ended, under the name of its successor at ``destination``."""
-        ended = {}
+        ended: dict[StateId, Attributes] = {}
         for state in leaving:
-            with ear.expect_deletion(state) as deletion:
-                await requests.send("update_mapping", str(state), rows.state_id_message(state), messages.DELSA)
+            assert self._ear is not None
+            with self._ear.expect_deletion(state) as deletion:
+                await requests.send(operation, str(state), rows.state_id_message(state), messages.DELSA)
                 ended[dataclasses.replace(state, destination=destination)] = await deletion.wait()
         return ended
 
@@ -329,48 +383,19 @@ class KernelDriver:
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
 
-    async def _repair(self, specs: tuple[PolicySpec, ...]) -> None:
+    async def _repair(self, wanted: tuple[Placed, ...]) -> None:
         async with self._turn:
-            for spec in specs:
-                if self._requests is None or self._policies.get(_key(spec)) is not spec:
-                    continue  # removed or replaced by ourselves meanwhile
+            for placed in wanted:
+                if self._requests is None:
+                    continue
                 try:
-                    if await _in_place(self._requests, spec):
-                        continue  # removed and added again by ourselves
-                    await self._put_policy(spec)
+                    if not await self._policies.put_back(self._requests, placed):
+                        continue  # removed or replaced by ourselves
                 except DataplaneError as error:
                     _log.error("a policy that someone removed could not be put back: %s", error)
                 else:
-                    detail = f"The policy {rows.policy_target(spec)} was removed by someone else and is back"
-                    self._queue.put_nowait(Repaired(reqid=spec.reqid, detail=detail))
-
-    async def _put_policy(self, spec: PolicySpec) -> None:
-        requests = self._open("add_policy", rows.policy_target(spec))
-        done: list[tuple[int, PolicySpec]] = []
-        try:
-            for direction, piece in _rows(spec):
-                await tables.write_policy(requests, piece, direction)
-                done.append((direction, piece))
-        except DataplaneError:
-            for direction, piece in done:
-                await _remove_own(requests, piece, direction)
-            raise
-        self._policies[_key(spec)] = spec
-        for direction, piece in _rows(spec):
-            self._policy_of_row[direction, _canonical(piece.selector)] = spec
-
-    def _forget_policy(self, spec: PolicySpec) -> None:
-        del self._policies[_key(spec)]
-        for direction, piece in _rows(spec):
-            key = direction, _canonical(piece.selector)
-            if self._policy_of_row.get(key) is spec:
-                del self._policy_of_row[key]
-
-    async def _move_policies(self, old: SaSpec, new: SaSpec) -> None:
-        for policy in tuple(self._policies.values()):
-            same = (policy.direction, policy.reqid, policy.source, policy.destination)
-            if same == (old.direction, old.reqid, old.source, old.destination):
-                await self._put_policy(dataclasses.replace(policy, source=new.source, destination=new.destination))
+                    detail = f"The policy {rows.policy_target(placed.spec)} was removed by someone else and is back"
+                    self._queue.put_nowait(Repaired(reqid=placed.spec.reqid, detail=detail))
 
     def _note(self, known: Known, row: rows.StateRow, now: float) -> None:
         """Compare a listing with the one before: announce newly rejected packets, date the last use."""
@@ -385,45 +410,6 @@ class KernelDriver:
             if count > was:
                 self._queue.put_nowait(Rejected(code=code, count=count - was, id=known.spec.id))
         known.row = row
-
-
-async def _in_place(requests: Requests, spec: PolicySpec) -> bool:
-    for direction, piece in _rows(spec):
-        row = await tables.find_policy(requests, piece, direction)
-        if row is None or not _same(row, spec):
-            return False
-    return True
-
-
-async def _remove_own(requests: Requests, piece: PolicySpec, direction: int) -> None:
-    row = await tables.find_policy(requests, piece, direction)
-    if row is not None and rows.kinds(row.templates) == rows.kinds(rows.templates(piece)):
-        await tables.remove_policy_row(requests, row)
-
-
-def _rows(spec: PolicySpec) -> Iterator[tuple[int, PolicySpec]]:
-    """Yield the kernel's policies that make up one of the seam: direction and piece."""
-    directions = _TRANSPORT_DIRECTIONS if spec.mode is Mode.TRANSPORT else _DIRECTIONS
-    for piece in rows.pieces(spec):
-        for direction in directions[spec.direction]:
-            yield direction, piece
-
-
-def _same(row: rows.PolicyRow, spec: PolicySpec) -> bool:
-    return (row.templates, row.priority) == (rows.templates(spec), spec.priority)
-
-
-def _key(spec: PolicySpec) -> tuple[Direction, Selector]:
-    return spec.direction, _canonical(spec.selector)
-
-
-def _canonical(selector: Selector) -> Selector:
-    """Return the selector as the kernel's rows read."""
-    return dataclasses.replace(
-        selector,
-        source=str(ipaddress.ip_network(selector.source)),
-        destination=str(ipaddress.ip_network(selector.destination)),
-    )
 
 
 def _with_rejections(own: rows.StateRow, parts: Iterable[rows.StateRow]) -> rows.StateRow:

@@ -7,14 +7,15 @@ from collections.abc import Collection, Iterator
 
 from agents.dataplane.base import SaId, SaSpec
 from agents.dataplane.kernel import bundles
-from agents.dataplane.kernel.rows import StateId, StateRow
+from agents.dataplane.kernel.rows import SHARED, StateId, StateRow, Steering
 
 
 @dataclasses.dataclass(slots=True)
 class Known:
-    """An SA we installed and what the last listing saw of it."""
+    """An SA we installed, the interface it is tied to, and what the last listing saw of it."""
 
     spec: SaSpec
+    steering: Steering = SHARED
     row: StateRow | None = None
     moved_at: float | None = None
 
@@ -42,7 +43,7 @@ class Installed:
     def add(self, known: Known) -> None:
         """Take note of an SA whose states are in place."""
         self._sas[known.spec.id] = known
-        for state in bundles.state_ids(known.spec):
+        for state in bundles.state_ids(known.spec, known.steering):
             self._users.setdefault(state, []).append(known.spec.id)
 
     def pop(self, sa: SaId) -> tuple[StateId, ...]:
@@ -51,7 +52,7 @@ class Installed:
         if known is None:
             return ()
         unused = []
-        for state in bundles.state_ids(known.spec):
+        for state in bundles.state_ids(known.spec, known.steering):
             users = self._users[state]
             users.remove(sa)
             if not users:
@@ -63,13 +64,20 @@ class Installed:
         """Whether a state is one of ours."""
         return state in self._users
 
-    def shared(self, state: StateId, spec: SaSpec) -> bool:
-        """Whether an SA of the same child already has this state, between the same addresses."""
+    def shared(self, state: StateId, spec: SaSpec, steering: Steering) -> bool:
+        """Whether an SA of the same child already has this state, between the same addresses and for one interface."""
         for user in self._users.get(state, ()):
-            other = self._sas[user].spec
-            if (other.reqid, other.source, other.mode) == (spec.reqid, spec.source, spec.mode):
+            known = self._sas[user]
+            other = known.spec
+            if (other.reqid, other.source, other.mode, known.steering) == (
+                spec.reqid, spec.source, spec.mode, steering
+            ):  # fmt: skip
                 return True
         return False
+
+    def of_tunnel(self, tunnel_id: str) -> tuple[Known, ...]:
+        """Return a tunnel's SAs, in the order in which they came."""
+        return tuple(known for known in self._sas.values() if known.spec.tunnel_id == tunnel_id)
 
     def users(self, state: StateId) -> tuple[SaId, ...]:
         """Return the SAs that a state is part of."""

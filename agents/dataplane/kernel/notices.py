@@ -14,9 +14,10 @@ import errno
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
-from agents.dataplane.base import Acquired, DataplaneError, Expired, Lost, Mapped, Notice, SaId, Selector
+from agents.dataplane.base import Acquired, DataplaneError, Expired, Lost, Mapped, Notice, SaId
 from agents.dataplane.kernel import messages, rows
 from agents.dataplane.kernel.channel import Listener, OverflowedError
+from agents.dataplane.kernel.policies import RowKey
 from agents.dataplane.kernel.rows import StateId
 from agents.dataplane.kernel.suites import Attributes
 
@@ -57,8 +58,8 @@ class Owner(Protocol):
         """Forget the SAs that the kernel should have whole and has not, and return them."""
         ...
 
-    def policy_gone(self, key: tuple[int, Selector] | None) -> None:
-        """A policy of this direction and selector was removed, with None any of them may have been."""
+    def policy_gone(self, key: RowKey | None) -> None:
+        """A policy of this name was removed, with None any of them may have been."""
         ...
 
 
@@ -139,7 +140,8 @@ class Ear:
                 self._flushed(message["proto"])
             case messages.DELPOLICY:
                 policy = messages.policy_of(message.get_attr("XFRMA_POLICY"))
-                self._owner.policy_gone((policy["dir"], rows.read_selector(policy, "sel")))
+                steering = rows.read_steering(message)
+                self._owner.policy_gone((policy["dir"], rows.read_selector(policy, "sel"), steering))
             case messages.FLUSHPOLICY:
                 self._owner.policy_gone(None)
 

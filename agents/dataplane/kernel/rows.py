@@ -39,15 +39,41 @@ _CURRENT_OFFSET = 56 + 24 + 16 + 64
 _NO_LIMITS = Limits()
 _TEMPLATE = struct.Struct("=16sIB3xH2x16sIBBBxIII")  # struct xfrm_user_tmpl; the SPI is always 0
 _EVERY_ALGORITHM = 0xFFFFFFFF
+_WHOLE_MARK = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """What ties states and policies to an interface: ``if_id`` to an xfrm interface, ``mark`` to a VTI; 0 is none."""
+
+    if_id: int = 0
+    mark: int = 0
+
+    def attributes(self) -> list[tuple[str, bytes]]:
+        """Return what says so in a message about a state or policy."""
+        found = []
+        if self.mark:
+            found.append(("XFRMA_MARK", struct.pack("=II", self.mark, _WHOLE_MARK)))
+        if self.if_id:
+            found.append(("XFRMA_IF_ID", struct.pack("=I", self.if_id)))
+        return found
+
+
+SHARED = Steering()
+"""No interface: policies steer by what they select alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateId:
-    """What names one of the kernel's states: an IP protocol's number, SPI (for IPComp the CPI), destination."""
+    """What names one of the kernel's states: an IP protocol's number, SPI (for IPComp the CPI), destination.
+
+    The kernel finds a state that has a mark by that mark only, so the name carries it.
+    """
 
     protocol: int
     spi: int
     destination: str
+    mark: int = dataclasses.field(default=0, compare=False)
 
     @classmethod
     def of(cls, sa: SaId) -> StateId:
@@ -108,6 +134,7 @@ class PolicyRow:
     selector: Selector
     priority: int
     templates: tuple[Template, ...]
+    steering: Steering = SHARED
 
     @property
     def reqid(self) -> int:
@@ -129,7 +156,13 @@ def state_id_message(state: StateId) -> messages.StateIdMessage:
     """Return the body that names one state (DELSA, GETSA)."""
     outer = ipaddress.ip_address(state.destination)
     return messages.StateIdMessage.of(
-        {"daddr": outer.packed, "spi": state.spi, "family": family_of(outer.version), "proto": state.protocol}
+        {
+            "daddr": outer.packed,
+            "spi": state.spi,
+            "family": family_of(outer.version),
+            "proto": state.protocol,
+            "attrs": Steering(mark=state.mark).attributes(),
+        }
     )
 
 
@@ -164,7 +197,7 @@ def kinds(of: tuple[Template, ...]) -> tuple[tuple[int, int, int], ...]:
     return tuple((each.reqid, each.protocol, each.mode) for each in of)
 
 
-def policy_message(spec: PolicySpec, direction: int) -> messages.PolicyMessage:
+def policy_message(spec: PolicySpec, direction: int, steering: Steering = SHARED) -> messages.PolicyMessage:
     """Return the NEWPOLICY body of a piece for one of the kernel's three directions; raises as its selector does."""
     return messages.PolicyMessage.of(
         {
@@ -172,7 +205,10 @@ def policy_message(spec: PolicySpec, direction: int) -> messages.PolicyMessage:
             **limit_fields(),
             "priority": spec.priority,
             "dir": direction,
-            "attrs": [("XFRMA_TMPL", b"".join(map(_template_octets, templates(spec))))],
+            "attrs": [
+                ("XFRMA_TMPL", b"".join(map(_template_octets, templates(spec)))),
+                *steering.attributes(),
+            ],
         }
     )
 
@@ -189,10 +225,13 @@ def _address_octets(address: str) -> bytes:
     return ipaddress.ip_address(address).packed.ljust(16, b"\0") if address else bytes(16)
 
 
-def policy_id_message(*, direction: int, spec: PolicySpec | None = None, index: int = 0) -> messages.PolicyIdMessage:
-    """Return the body that names one policy, by selector or by the kernel's own index."""
+def policy_id_message(
+    *, direction: int, spec: PolicySpec | None = None, index: int = 0, steering: Steering = SHARED
+) -> messages.PolicyIdMessage:
+    """Return the body that names one policy, by selector or by the kernel's own index; in both its steering counts."""
     fields = selector_fields(spec) if spec is not None else {}
-    return messages.PolicyIdMessage.of({**fields, "index": index, "dir": direction})
+    attributes = steering.attributes()
+    return messages.PolicyIdMessage.of({**fields, "index": index, "dir": direction, "attrs": attributes})
 
 
 def pieces(spec: PolicySpec) -> tuple[PolicySpec, ...]:
@@ -239,7 +278,17 @@ def current_values(state: bytes) -> bytes:
 def read_state_id(message: Any) -> StateId:
     """Read the name of the state that a message is about."""
     destination = read_address(message["daddr"], message["family"])
-    return StateId(protocol=message["proto"], spi=message["spi"], destination=destination)
+    mark = read_steering(message).mark
+    return StateId(protocol=message["proto"], spi=message["spi"], destination=destination, mark=mark)
+
+
+def read_steering(message: Any) -> Steering:
+    """Read which interface a state or policy is tied to, in a dump or a notice."""
+    mark, if_id = message.get_attr("XFRMA_MARK"), message.get_attr("XFRMA_IF_ID")
+    return Steering(
+        if_id=0 if if_id is None else struct.unpack("=I", if_id)[0],
+        mark=0 if mark is None else struct.unpack_from("=I", mark)[0],
+    )
 
 
 def read_state(message: Any) -> StateRow | None:
@@ -273,6 +322,7 @@ def read_policy(message: Any) -> PolicyRow | None:
         selector=read_selector(message, "sel"),
         priority=message["priority"],
         templates=tuple(_read_template(fields) for fields in _TEMPLATE.iter_unpack(octets)),
+        steering=read_steering(message),
     )
 
 

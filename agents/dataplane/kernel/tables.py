@@ -41,9 +41,11 @@ async def remove_state(requests: Requests, state: rows.StateId) -> None:
             raise
 
 
-async def find_policy(requests: Requests, spec: PolicySpec, direction: int) -> rows.PolicyRow | None:
+async def find_policy(
+    requests: Requests, spec: PolicySpec, direction: int, steering: rows.Steering
+) -> rows.PolicyRow | None:
     """Return our policy of this selector in one of the kernel's directions; None if there is none or it is not ours."""
-    body = rows.policy_id_message(direction=direction, spec=spec)
+    body = rows.policy_id_message(direction=direction, spec=spec, steering=steering)
     try:
         answer = await requests.send("policy", rows.policy_target(spec), body, messages.GETPOLICY, REQUEST)
     except DataplaneError as error:
@@ -54,9 +56,9 @@ async def find_policy(requests: Requests, spec: PolicySpec, direction: int) -> r
     return row if row is not None and rows.is_ours(row.reqid) else None
 
 
-async def write_policy(requests: Requests, spec: PolicySpec, direction: int) -> None:
+async def write_policy(requests: Requests, spec: PolicySpec, direction: int, steering: rows.Steering) -> None:
     """Install a policy or replace ours of the same selector; raises EEXIST when another owner has it."""
-    body = rows.policy_message(spec, direction)
+    body = rows.policy_message(spec, direction, steering)
     target = rows.policy_target(spec)
     try:
         await requests.send("add_policy", target, body, messages.NEWPOLICY, CREATE)
@@ -64,16 +66,17 @@ async def write_policy(requests: Requests, spec: PolicySpec, direction: int) -> 
     except DataplaneError as error:
         if error.errno != errno.EEXIST:
             raise
-    if await find_policy(requests, spec, direction) is None:
+    if await find_policy(requests, spec, direction, steering) is None:
         reason = "a policy that is not ours has this direction and selector"
         raise DataplaneError("add_policy", target, errno.EEXIST, reason)
-    await requests.send("add_policy", target, rows.policy_message(spec, direction), messages.UPDPOLICY, ACK)
+    again = rows.policy_message(spec, direction, steering)
+    await requests.send("add_policy", target, again, messages.UPDPOLICY, ACK)
 
 
 async def remove_policy_row(requests: Requests, row: rows.PolicyRow) -> None:
     """Remove a policy by the kernel's index, which cannot hit another's; it need not be there."""
     target = f"{row.selector.source} to {row.selector.destination}"
-    body = rows.policy_id_message(direction=row.direction, index=row.index)
+    body = rows.policy_id_message(direction=row.direction, index=row.index, steering=row.steering)
     try:
         await requests.send("remove_policy", target, body, messages.DELPOLICY)
     except DataplaneError as error:

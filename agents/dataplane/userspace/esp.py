@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import struct
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -29,16 +30,22 @@ HEADER_OCTETS = 8
 
 NEXT_IPV4 = 4
 NEXT_IPV6 = 41
+NEXT_ESP = 50
+NEXT_AH = 51
 NEXT_DUMMY = 59
+NEXT_COMPRESSED = 108
 
 _head = struct.Struct("!II").pack
 _long_head = struct.Struct("!IQ").pack
 _high = struct.Struct("!I").pack
 _iv64 = struct.Struct("!Q").pack
 
+_ZEROS = bytes(4)
+
 PADDING = bytes(range(1, 256))
 
 
+@cache
 def _trailers(block: int, next_header: int) -> tuple[bytes, ...]:
     """Padding, pad length and next header by inner length modulo ``block`` (section 2.4: pad octets 1, 2, 3...)."""
     rows = []
@@ -54,13 +61,23 @@ TRAILERS_6 = {block: _trailers(block, NEXT_IPV6) for block in _BLOCKS}
 """By block length, then by inner length modulo it: what ends a packet of which no octet is more than needed."""
 
 
+def _trailers_of(packet: bytes, block: int, next_header: int | None) -> tuple[bytes, ...]:
+    """What ends packets like this one: those of a whole IP packet, unless ``next_header`` says what it is."""
+    if next_header is not None:
+        return _trailers(block, next_header)
+    return TRAILERS_6[block] if packet[0] >> 4 == 6 else TRAILERS_4[block]
+
+
 class Transform(Protocol):
     """What an SA does to its packets. ``block`` is the length plaintexts are padded to a multiple of."""
 
     block: int
 
-    def seal(self, sequence: int, packets: Sequence[bytes]) -> list[bytes]:
-        """Return ESP packets for inner IP ``packets`` of one version, numbered from ``sequence``."""
+    def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
+        """Return ESP packets for inner IP ``packets`` of one version, numbered from ``sequence``.
+
+        With ``next_header`` they are what that protocol's number says, and not IP packets.
+        """
         ...
 
     def open(self, packet: bytes | memoryview, high: int = 0) -> bytes:
@@ -86,15 +103,19 @@ class AeadTransform:
         self._encrypt = cipher.encrypt
         self._decrypt = cipher.decrypt
 
-    def seal(self, sequence: int, packets: Sequence[bytes]) -> list[bytes]:
-        """See :class:`Transform`."""
-        spi, salt, encrypt = self._spi, self._salt, self._encrypt
-        trailers = TRAILERS_6[4] if packets[0][0] >> 4 == 6 else TRAILERS_4[4]
+    def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
+        """See :class:`Transform`. The IV is the sequence number, and its first half is always 0."""
+        encrypt, spi, nonce, join = self._encrypt, _high(self._spi), self._salt + _ZEROS, b"".join
+        trailers = _trailers_of(packets[0], 4, next_header)
+        numbers = struct.pack(f"!{len(packets)}I", *range(sequence, sequence + len(packets)))
         sealed = []
-        for number, packet in enumerate(packets, sequence):
-            aad = _head(spi, number)
-            iv = _iv64(number)
-            sealed.append(aad + iv + encrypt(salt + iv, packet + trailers[len(packet) & 3], aad))
+        at = 0
+        for packet in packets:
+            number = numbers[at : at + 4]
+            at += 4
+            aad = spi + number
+            text = encrypt(nonce + number, packet + trailers[len(packet) & 3], aad)
+            sealed.append(join((aad, _ZEROS, number, text)))
         return sealed
 
     def open(self, packet: bytes | memoryview, high: int = 0) -> bytes:
@@ -112,10 +133,10 @@ class ExtendedAeadTransform(AeadTransform):
 
     __slots__ = ()
 
-    def seal(self, sequence: int, packets: Sequence[bytes]) -> list[bytes]:
+    def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
         """See :class:`Transform`."""
         spi, salt, encrypt = self._spi, self._salt, self._encrypt
-        trailers = TRAILERS_6[4] if packets[0][0] >> 4 == 6 else TRAILERS_4[4]
+        trailers = _trailers_of(packets[0], 4, next_header)
         sealed = []
         for number, packet in enumerate(packets, sequence):
             iv = _iv64(number)
@@ -149,9 +170,9 @@ class GmacTransform:
         self._encrypt = cipher.encrypt
         self._decrypt = cipher.decrypt
 
-    def seal(self, sequence: int, packets: Sequence[bytes]) -> list[bytes]:
+    def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
         """See :class:`Transform`."""
-        trailers = TRAILERS_6[4] if packets[0][0] >> 4 == 6 else TRAILERS_4[4]
+        trailers = _trailers_of(packets[0], 4, next_header)
         sealed = []
         for number, packet in enumerate(packets, sequence):
             iv = _iv64(number)
@@ -226,10 +247,10 @@ class CbcTransform(_Authenticated):
         self._decrypt = cipher.decryptor().update
         self._entropy = entropy
 
-    def seal(self, sequence: int, packets: Sequence[bytes]) -> list[bytes]:
+    def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
         """See :class:`Transform`."""
         spi, size, encrypt = self._spi, self.block, self._encrypt
-        trailers = TRAILERS_6[size] if packets[0][0] >> 4 == 6 else TRAILERS_4[size]
+        trailers = _trailers_of(packets[0], size, next_header)
         fresh = self._entropy(size * len(packets))
         sealed = []
         for index, packet in enumerate(packets):
@@ -259,9 +280,9 @@ class CounterTransform(_Authenticated):
         self._nonce = octets[-4:]
         self._stream = Cipher(algorithms.AES(octets[:-4]), modes.CTR(bytes(16))).encryptor()
 
-    def seal(self, sequence: int, packets: Sequence[bytes]) -> list[bytes]:
+    def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
         """See :class:`Transform`."""
-        trailers = TRAILERS_6[4] if packets[0][0] >> 4 == 6 else TRAILERS_4[4]
+        trailers = _trailers_of(packets[0], 4, next_header)
         sealed = []
         for number, packet in enumerate(packets, sequence):
             iv = _iv64(number)
@@ -288,9 +309,9 @@ class NullTransform(_Authenticated):
     def __init__(self, spi: int, integrity: str, integrity_key: Secret, extended: bool = False) -> None:
         super().__init__(spi, INTEGRITY[integrity], integrity_key, extended, 4)
 
-    def seal(self, sequence: int, packets: Sequence[bytes]) -> list[bytes]:
+    def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
         """See :class:`Transform`."""
-        trailers = TRAILERS_6[4] if packets[0][0] >> 4 == 6 else TRAILERS_4[4]
+        trailers = _trailers_of(packets[0], 4, next_header)
         return [
             self._finish(number, _head(self._spi, number & MAX_SEQUENCE) + packet + trailers[len(packet) & 3])
             for number, packet in enumerate(packets, sequence)

@@ -1,4 +1,4 @@
-"""What the engine needs of inner IP packets: length, flow, traffic class and checksum.
+"""What the engine needs of IP packets: length, flow, traffic class, checksum, and a header to put before a payload.
 
 Here: RFC 791 and RFC 8200 headers as far as selectors (RFC 4301 section 4.4.1.1) and RFC 6040 look at them.
 Deliberately not here: fragments are not put together; what is behind the first one has no ports.
@@ -17,8 +17,14 @@ _EXTENSIONS = frozenset({0, 43, 60, 135, 139, 140})
 _FRAGMENT = 44
 _AUTHENTICATION = 51
 
-ECN_CE = 3
+MOST_OCTETS = 65_535
+"""Of an IPv4 packet."""
+ECN_ECT_1, ECN_CE = 1, 3
+HOP_LIMIT = 64
+"""Of the headers made here."""
 _words = struct.Struct("!HH").unpack_from
+_head_4 = struct.Struct("!BBHHHBBH").pack
+_head_6 = struct.Struct("!IHBB").pack
 
 
 class MalformedPacket(Exception):  # noqa: N818 - an outcome of one packet, not a fault of ours
@@ -122,22 +128,43 @@ def traffic_class(packet: bytes) -> int:
     return (packet[0] << 4 | packet[1] >> 4) & 0xFF
 
 
-def with_congestion(packet: bytes) -> bytes | None:
-    """Return the packet with CE set, or None when it is not ECN-capable (RFC 6040 section 4.2, outer CE)."""
-    octet = traffic_class(packet)
-    if octet & 3 == 0:
-        return None
-    if octet & 3 == ECN_CE:
+def with_congestion(packet: bytes, outer: int) -> bytes | None:
+    """Return the packet with the ECN field that it has inwards (RFC 6040 section 4.2, figure 4); None means drop.
+
+    ``outer`` is the field outside, CE or ECT(1); the others change nothing.
+    """
+    inner = traffic_class(packet) & 3
+    if inner == 0:
+        return None if outer == ECN_CE else packet
+    if inner in (ECN_CE, outer):
         return packet
     changed = bytearray(packet)
     if packet[0] >> 4 == 4:
-        changed[1] |= ECN_CE
+        changed[1] = changed[1] & ~3 | outer
         header = (packet[0] & 15) * 4
         changed[10:12] = b"\0\0"
         changed[10:12] = checksum(bytes(changed[:header])).to_bytes(2, "big")
     else:
-        changed[1] |= ECN_CE << 4
+        changed[1] = changed[1] & ~0x30 | outer << 4
     return bytes(changed)
+
+
+def may_not_be_fragmented(packet: bytes) -> bool:
+    """Whether routers may not cut the packet: DF is set, or it is IPv6."""
+    return packet[0] >> 4 == 6 or packet[6] & 0x40 != 0
+
+
+def header(
+    source: bytes, destination: bytes, protocol: int, octets: int, *, traffic_class: int = 0, identification: int = 0,
+    dont_fragment: bool = True,
+) -> bytes:  # fmt: skip
+    """Return an IP header before ``octets`` of payload; the addresses' length says which version."""
+    if len(source) == 16:
+        return _head_6(6 << 28 | traffic_class << 20, octets, protocol, HOP_LIMIT) + source + destination
+    flags = 0x4000 if dont_fragment else 0
+    fixed = (0x45, traffic_class, 20 + octets, identification, flags, HOP_LIMIT, protocol)
+    total = checksum(_head_4(*fixed, 0) + source + destination)
+    return _head_4(*fixed, total) + source + destination
 
 
 def checksum(octets: bytes) -> int:

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Sequence
 from functools import cache
 
+from agents.dataplane.userspace import vector
 from agents.dataplane.userspace.ip import MalformedPacket
 
 VNET_OCTETS = 10
@@ -84,10 +85,32 @@ def _segment_tcp(packet: bytes, start: int, size: int) -> list[bytes]:
     # TCP's own length is part of the sum, so this is for segments of full size.
     constant = (lengths.addresses + _TCP + _octets_to_int(head[start:], "big") + header - start + size) % _MODULUS
     half, odd = size // 4 * 2, size & 1
-    packets = []
+    packets: list[bytes] = []
     lengths.set(head, header + size)
     last = header + (len(packet) - header - 1) // size * size
-    for at in range(header, last, size):
+    begin = header
+    if last - header >= vector.WORTH * size and not odd:
+        run = vector.Run(
+            head=bytes(head),
+            start=start,
+            header=header,
+            size=size,
+            count=(last - header) // size,
+            sequence=sequence,
+            constant=constant,
+            ip_sum=lengths.base + header + size if lengths.counting else None,
+            identification=lengths.identification - 1,
+            once=once,
+        )
+        packets = vector.cut(packet, run)
+        sequence = (sequence + last - header) & 0xFFFFFFFF
+        head[start + 13] ^= once
+        constant -= once
+        if lengths.counting:
+            lengths.identification = (lengths.identification + run.count - 1) & 0xFFFF
+            lengths.set(head, header + size)
+        begin = last
+    for at in range(begin, last, size):
         first, second = packet[at : at + half], packet[at + half : at + size]
         value = _octets_to_int(first, "big") + _octets_to_int(second, "big")
         if odd:
@@ -140,19 +163,19 @@ class _IpLengths:
     segments of equal length have equal headers.
     """
 
-    __slots__ = ("_identification", "_sum", "_version_4", "addresses", "counting")
+    __slots__ = ("_version_4", "addresses", "base", "counting", "identification")
 
     def __init__(self, head: bytearray, start: int) -> None:
         self._version_4 = head[0] >> 4 == 4
         if self._version_4:
-            self._identification = head[4] << 8 | head[5]
+            self.identification = head[4] << 8 | head[5]
             self.counting = not head[6] & 0x40
             _pack_two_16_into(head, 2, 0, 0)
             _pack_16_into(head, 10, 0)
-            self._sum = _octets_to_int(head[:start], "big") % _MODULUS
+            self.base = _octets_to_int(head[:start], "big") % _MODULUS
             self.addresses = _octets_to_int(head[12:20], "big")
         else:
-            self._identification = self._sum = 0
+            self.identification = self.base = 0
             self.counting = False
             self.addresses = _octets_to_int(head[8:40], "big")
 
@@ -161,10 +184,10 @@ class _IpLengths:
         if not self._version_4:
             _pack_16_into(head, 4, length - 40)
             return
-        _pack_two_16_into(head, 2, length, self._identification)
-        _pack_16_into(head, 10, -(self._sum + length + self._identification) % _MODULUS)
+        _pack_two_16_into(head, 2, length, self.identification)
+        _pack_16_into(head, 10, -(self.base + length + self.identification) % _MODULUS)
         if self.counting:
-            self._identification = (self._identification + 1) & 0xFFFF
+            self.identification = (self.identification + 1) & 0xFFFF
 
 
 def _residue(octets: bytes) -> int:
@@ -263,11 +286,14 @@ def _checksums_hold(run: Sequence[bytes], start: int, addresses: int) -> bool:
     An IPv4 header adds nothing when its own checksum is right; an IPv6 header is taken off again.
     """
     count, full, last = len(run), len(run[0]), len(run[-1])
-    total = sum(map(_octets_to_int, run[:-1]))
-    if full & 1:
-        total <<= 8
-    value = _octets_to_int(run[-1], "big")
-    total += value << 8 if last & 1 else value
+    if count >= vector.WORTH and not full & 1:
+        total = vector.total(run)
+    else:
+        total = sum(map(_octets_to_int, run[:-1]))
+        if full & 1:
+            total <<= 8
+        value = _octets_to_int(run[-1], "big")
+        total += value << 8 if last & 1 else value
     constant = addresses + _TCP
     if start == 20:
         lengths = full * (count - 1) + last - count * start

@@ -10,8 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agents.contract.config import Mode
-from agents.dataplane.base import Direction, PolicySpec, SaProtocol, Selector
+from agents.dataplane.base import Direction, PolicySpec, Selector
 from agents.dataplane.userspace.ip import Flow
 
 _ANY_PORT = (0, 65535)
@@ -88,11 +87,10 @@ class PolicyDatabase:
         self._outbound: dict[str, list[Policy]] = {}
         self._inbound: dict[int, list[Policy]] = {}
         self._added = 0
+        self._in_order = True
 
     def add(self, spec: PolicySpec) -> None:
-        """Hold or replace a policy; raises ValueError for an impossible selector, or anything but ESP in a tunnel."""
-        if spec.mode is not Mode.TUNNEL or spec.protocols != (SaProtocol.ESP,) or spec.compressed:
-            raise ValueError("the userspace data plane carries ESP in tunnel mode only, without AH and IPComp")
+        """Hold or replace a policy; raises ValueError for an impossible selector."""
         matcher = build_matcher(spec.selector)
         self._added += 1
         order = (spec.priority, -matcher.destination_mask.bit_count(), self._added)
@@ -100,9 +98,9 @@ class PolicyDatabase:
         self._sort()
 
     def remove(self, spec: PolicySpec) -> None:
-        """Let go of the policy of this direction and selector, unless another reqid has taken it over."""
+        """Let go of the policy of this direction and selector, unless one of another kind has taken it over."""
         row = self._rows.get((spec.direction, spec.selector))
-        if row is not None and row.spec.reqid == spec.reqid:
+        if row is not None and _kind(row.spec) == _kind(spec):
             del self._rows[spec.direction, spec.selector]
             self._sort()
 
@@ -112,13 +110,22 @@ class PolicyDatabase:
 
     def outbound(self, tunnel_id: str, flow: Flow) -> PolicySpec | None:
         """Return the policy that traffic entering this tunnel's link takes."""
+        self._put_in_order()
         return _first(self._outbound.get(tunnel_id, ()), flow)
 
     def inbound(self, reqid: int, flow: Flow) -> PolicySpec | None:
         """Return the policy that lets decrypted traffic of this reqid's SAs pass (section 5.2, step 4)."""
+        self._put_in_order()
         return _first(self._inbound.get(reqid, ()), flow)
 
     def _sort(self) -> None:
+        """Sort before the next look-up: thousands of tunnels come at once, and once is often enough."""
+        self._in_order = False
+
+    def _put_in_order(self) -> None:
+        if self._in_order:
+            return
+        self._in_order = True
         self._outbound.clear()
         self._inbound.clear()
         for row in sorted(self._rows.values(), key=lambda row: row.order):
@@ -126,6 +133,10 @@ class PolicyDatabase:
                 self._outbound.setdefault(row.spec.tunnel_id, []).append(row)
             else:
                 self._inbound.setdefault(row.spec.reqid, []).append(row)
+
+
+def _kind(spec: PolicySpec) -> tuple[object, ...]:
+    return spec.reqid, spec.mode, spec.protocols, spec.compressed
 
 
 def _first(rows: Iterable[Policy], flow: Flow) -> PolicySpec | None:

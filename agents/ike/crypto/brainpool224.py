@@ -2,10 +2,13 @@
 
 Here because ``cryptography`` carries the larger Brainpool curves and not this one, and there are peers that offer it.
 It is arithmetic on Python integers and therefore not constant-time: the sequence of operations does not depend on the
-scalar, but how long each takes may. Scalars are used for one exchange. Not here: signatures, other curves.
+scalar, but how long each takes may, and where a table is read does. Scalars are used for one exchange. Not here:
+signatures, other curves.
 """
 
 from __future__ import annotations
+
+import functools
 
 from agents.ike.crypto.errors import InvalidPublicValue
 
@@ -18,10 +21,14 @@ _GENERATOR = (
 )
 ORDER = 0xD7C134AA264366862A18302575D0FB98D116BC4B6DDEBCA3A5A7939F
 _OCTETS = 28
+_WINDOWS = 56
+"""Of four bits, for the 224 of a scalar."""
+_ONES = sum(16**window for window in range(_WINDOWS))
 
 _Point = tuple[int, int]
 _Jacobian = tuple[int, int, int]
 """X, Y, Z for the point (X / Z^2, Y / Z^3); Z is 0 for the point at infinity."""
+_INFINITY: _Jacobian = (1, 1, 0)
 
 
 class PrivateScalar:
@@ -31,7 +38,7 @@ class PrivateScalar:
 
     def __init__(self, scalar: int) -> None:
         self._scalar = scalar
-        x, y = _multiply(scalar, _GENERATOR)
+        x, y = _multiply_generator(scalar)
         self.public = x.to_bytes(_OCTETS, "big") + y.to_bytes(_OCTETS, "big")
 
     def shared(self, peer_public: bytes) -> bytes:
@@ -51,6 +58,43 @@ def on_curve(point: _Point) -> bool:
     return max(x, y) < _P and (y * y - (x * x + _A) * x - _B) % _P == 0
 
 
+def prepare() -> None:
+    """Make the generator's table now, not when the first peer asks."""
+    _table()
+
+
+@functools.cache
+def _table() -> tuple[tuple[_Jacobian, ...], ...]:
+    """Return for each window of the scalar the 1 to 16 times 16^window * generator."""
+    rows, base = [], (*_GENERATOR, 1)
+    for _ in range(_WINDOWS):
+        row = [base]
+        for _ in range(15):
+            row.append(_add(row[-1], base))
+        rows.append(tuple(row))
+        base = row[-1]
+    return tuple(rows)
+
+
+def _multiply_generator(scalar: int) -> _Point:
+    """Return scalar * generator by one addition for each window of four bits.
+
+    Every window adds its digit and one more, so that none adds nothing: the ones are taken off the scalar before.
+    """
+    digits = (scalar - _ONES) % ORDER
+    total = _INFINITY
+    for window, row in enumerate(_table()):
+        total = _add(total, row[digits >> (4 * window) & 15])
+    return _affine(total)
+
+
+def _affine(point: _Jacobian) -> _Point:
+    x, y, z = point
+    inverse = pow(z, -1, _P)
+    square = inverse * inverse % _P
+    return x * square % _P, y * square * inverse % _P
+
+
 def _multiply(scalar: int, point: _Point) -> _Point:
     """Return scalar * point for 0 < scalar < ORDER, by a Montgomery ladder of as many steps for every scalar."""
     # scalar + ORDER or scalar + 2 * ORDER: the same point, and always one bit longer than the order.
@@ -64,10 +108,7 @@ def _multiply(scalar: int, point: _Point) -> _Point:
             low, high = _add(low, high), _double(high)
         else:
             low, high = _double(low), _add(low, high)
-    x, y, z = low
-    inverse = pow(z, -1, _P)
-    square = inverse * inverse % _P
-    return x * square % _P, y * square * inverse % _P
+    return _affine(low)
 
 
 def _double(point: _Jacobian) -> _Jacobian:
@@ -81,7 +122,7 @@ def _double(point: _Jacobian) -> _Jacobian:
 
 
 def _add(left: _Jacobian, right: _Jacobian) -> _Jacobian:
-    """Add two points whose difference is the ladder's base point, hence never the same."""
+    """Add two points."""
     x1, y1, z1 = left
     x2, y2, z2 = right
     if not z1:
@@ -93,6 +134,8 @@ def _add(left: _Jacobian, right: _Jacobian) -> _Jacobian:
     s1 = y1 * zz2 * z2 % _P
     h = (x2 * zz1 - u1) % _P
     r = (y2 * zz1 * z1 - s1) % _P
+    if not h:
+        return _INFINITY if r else _double(left)
     hh = h * h % _P
     hhh = h * hh % _P
     v = u1 * hh % _P

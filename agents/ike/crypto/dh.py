@@ -30,6 +30,9 @@ from agents.ike.outputs import Entropy
 
 __all__ = ["InvalidPublicValue", "KeyPair", "respond"]
 
+_WEIGHTS = {
+    5: 3.0, 15: 2.5, 16: 4.0, 17: 11.0, 18: 20.0, 22: 1.0, 23: 2.0, 24: 2.0, 27: 4.0, 28: 1.5, 29: 3.0, 30: 5.0,
+}  # fmt: skip
 _CURVES: dict[int, ec.EllipticCurve] = {
     19: ec.SECP256R1(),
     20: ec.SECP384R1(),
@@ -84,6 +87,19 @@ def respond(group: KeyExchange, peer_public: bytes, entropy: Entropy) -> tuple[b
         return _encapsulate(group.number, peer_public)
     pair = KeyPair.generate(group, entropy)
     return pair.public, pair.shared(peer_public)
+
+
+def prepare(group: KeyExchange) -> None:
+    """Make what the first computation in this group would make, so that no peer waits or pays for it."""
+    if group.number == 27:
+        brainpool224.prepare()
+    elif group.number in ffdh.GROUPS:
+        ffdh.prepare(group.number)
+
+
+def weight(group: KeyExchange) -> float:
+    """Return how much a responder's computation costs, in times of group 14's (``make bench``, section strangers)."""
+    return _WEIGHTS.get(group.number, 1.0)
 
 
 def _check_length(group: KeyExchange, value: bytes, octets: int) -> None:

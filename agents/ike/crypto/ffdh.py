@@ -72,6 +72,12 @@ def draw(number: int, entropy: Entropy) -> PrivateValue:
     return private_value(number, drawn | 1 << (8 * group.exponent_octets - 1))
 
 
+def prepare(number: int) -> None:
+    """Make the group's table now, where it has one of ours."""
+    if not GROUPS[number].native:
+        _comb(number)
+
+
 def private_value(number: int, exponent: int) -> PrivateValue:
     """Return the private value of an exponent."""
     return _LibraryExponent(number, exponent) if GROUPS[number].native else _PlainExponent(number, exponent)

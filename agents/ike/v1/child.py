@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agents.contract import algorithms
 from agents.contract.config import Child, IpsecProposal, Mode
 from agents.dataplane.base import PolicySpec, SaId, SaSpec
-from agents.ike import specs
+from agents.ike import rules, specs
 from agents.ike.outputs import Path
 from agents.ike.timers import rekey_after_s
 from agents.ike.v1.keymat import derive_sa_keys
@@ -161,7 +161,7 @@ def _specs(sa: IsakmpSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, 
     return specs.build(
         specs.Blueprint(
             tunnel_id=tunnel_id,
-            reqid=sa.core.hub.reqid(tunnel_id, config.name, agreement.slot),
+            reqid=sa.core.hub.reqid(tunnel_id, config.name, sa.tunnel.slot(agreement.slot)),
             path=sa.path,
             encapsulated=sa.nat.encapsulates,
             proposal=agreement.proposal,
@@ -185,6 +185,8 @@ def _specs(sa: IsakmpSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, 
             cpi_out=agreement.cpi_out,
             local_ts=(agreement.local,),
             remote_ts=(agreement.remote,),
+            carriage=sa.tunnel.config.carriage,
+            rank=rules.rank(sa.tunnel.config.children, config.name),
         )
     )
 

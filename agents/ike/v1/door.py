@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from agents.contract.config import AuthKind, ExchangeMode
 from agents.ike import identity
+from agents.ike.crypto import dh
 from agents.ike.errors import PeerError, WireError
 from agents.ike.limits import HalfOpenLimits
 from agents.ike.outputs import Path, Transmit
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _MODES = {Exchange.MAIN: ExchangeMode.MAIN, Exchange.AGGRESSIVE: ExchangeMode.AGGRESSIVE}
 _EXCHANGES = {mode: exchange for exchange, mode in _MODES.items()}
 _MOST_REFUSED = 256
+_MOST_ADDRESSES = 1_024
 _UNPROVEN = frozenset({SaState.SA_ANSWERED, SaState.AGGRESSIVE_ANSWERED})
 
 
@@ -52,13 +54,13 @@ class Budget:
         self._at_once, self._per_s = at_once, per_s
         self._credit, self._at = at_once, 0.0
 
-    def take(self, now: float) -> bool:
-        """Return whether it may happen once more."""
+    def take(self, now: float, weight: float = 1.0) -> bool:
+        """Return whether it may happen once more; what has a weight counts as so many."""
         self._credit = min(self._at_once, self._credit + (now - self._at) * self._per_s)
         self._at = now
-        if self._credit < 1.0:
+        if self._credit < weight:
             return False
-        self._credit -= 1.0
+        self._credit -= weight
         return True
 
 
@@ -71,9 +73,9 @@ class Door:
         self.requests: dict[tuple[str, int, bytes], IsakmpSa] = {}
         self.half_open: Counter[str] = Counter()
         self._computations = Budget(100, 50.0)
-        """Key exchanges for addresses that nobody has proven: Aggressive Mode's."""
-        self._answers: dict[str, Budget] = {}
-        """Aggressive Mode's answers, repetitions too, to each address of a tunnel."""
+        """Key exchanges for addresses that nobody has proven, Aggressive Mode's, each by what its group costs."""
+        self._answers: OrderedDict[str, Budget] = OrderedDict()
+        """Aggressive Mode's answers, repetitions too, to each address; those asked by last are remembered."""
         self._notifies = Budget(10, 5.0)
         self._refused: OrderedDict[tuple[str, int, bytes], tuple[float, int]] = OrderedDict()
         """First messages that were refused: until when they are known, and the notify."""
@@ -167,7 +169,7 @@ class Door:
             raise peer_identity.mismatch(sa, tuple(each.config for each in candidates), shown, 1, by_psk)
         choice = self._choose_for(tunnel, sa, offer, len(common.need(message, KeyExchangeData).data))
         self._take_answer(sa.path.remote_address, now)
-        if not self._computations.take(now):
+        if not self._computations.take(now, dh.weight(choice.suite.group)):
             raise WireError("drop.half-open-limit", f"too many first messages of Aggressive Mode, last for {tunnel}")
         self._open(sa, now)
         sa.adopt(tunnel)
@@ -175,7 +177,11 @@ class Door:
 
     def _take_answer(self, address: str, now: float) -> None:
         """Count an answer of Aggressive Mode, which is longer than its question. Raises WireError for one too many."""
-        if not self._answers.setdefault(address, Budget(20, 5.0)).take(now):
+        budget = self._answers.setdefault(address, Budget(20, 5.0))
+        self._answers.move_to_end(address)
+        if len(self._answers) > _MOST_ADDRESSES:
+            self._answers.popitem(last=False)
+        if not budget.take(now):
             raise WireError("drop.half-open-limit", f"too many first messages of Aggressive Mode from {address}")
 
     def _choose(

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from agents.contract.config import Tunnel
+from agents.contract.config import Tunnel, TunnelKind
 from agents.contract.status import ExchangeCounters, TunnelStatus
+from agents.ike import ondemand
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.limits import HalfOpenLimits
 from agents.ike.machine import Load, SecretChanged, drop_attributes, take_over
+from agents.ike.ondemand import Membership
 from agents.ike.outputs import Path
 from agents.ike.tally import ExchangeTally
 from agents.ike.v1 import place, status, steps
@@ -27,6 +29,7 @@ from agents.ike.v1.tunnel import TunnelRuntime
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.isakmp import rules
 from agents.ike.wire.isakmp.families import BY_CODE
+from agents.ike.wire.isakmp.payloads import Identification
 from agents.ike.wire.isakmp.registry import Exchange, exchange_name
 
 if TYPE_CHECKING:
@@ -87,7 +90,7 @@ class Machine:
 
     def sa_expired(self, tunnel_id: str, spi_in: int, hard: bool, now: float) -> bool:
         """A limit in octets or packets (or the backstop in seconds) was reached; False when no child has this SPI."""
-        tunnel = self.tunnels.get(tunnel_id)
+        tunnel = self._holder(tunnel_id, spi_in)
         child = None if tunnel is None else tunnel.children.by_spi_in(spi_in)
         if tunnel is None or child is None:
             return False
@@ -100,33 +103,35 @@ class Machine:
 
     def peer_moved(self, tunnel_id: str, spi_in: int, address: str, port: int) -> bool:
         """Authenticated ESP of this SA came from another address or port; False when no child has this SPI."""
-        tunnel = self.tunnels.get(tunnel_id)
-        if tunnel is None or tunnel.children.by_spi_in(spi_in) is None:
+        tunnel = self._holder(tunnel_id, spi_in)
+        if tunnel is None:
             return False
         sa = tunnel.primary()
         if sa is not None:
             sa.move_peer(address, port)
         return True
 
-    def traffic_seen(self, tunnel_id: str, now: float) -> None:
+    def traffic_seen(self, tunnel_id: str, now: float, spi_in: int | None = None) -> None:
         """The peer sent ESP: no liveness check is needed (RFC 3706 section 5.4)."""
-        tunnel = self.tunnels.get(tunnel_id)
-        if tunnel is not None:
-            tunnel.traffic_seen(now)
-        for sa in self._established(tunnel_id):
+        tunnel = self._heard(tunnel_id, spi_in)
+        if tunnel is None:
+            return
+        tunnel.traffic_seen(now)
+        for sa in tunnel.established():
             sa.last_heard = now
             sa.dpd.heard()
             self.hub.touch(sa)
 
-    def traffic_sent(self, tunnel_id: str, now: float) -> None:
+    def traffic_sent(self, tunnel_id: str, now: float, spi_in: int | None = None) -> None:
         """ESP went out: a NAT needs no keepalive (RFC 3948 section 4)."""
-        for sa in self._established(tunnel_id):
+        tunnel = self._heard(tunnel_id, spi_in)
+        for sa in () if tunnel is None else tunnel.established():
             sa.last_sent = now
             self.hub.touch(sa)
 
     def addresses_changed(self, now: float) -> None:
         """The host has other addresses now: what speaks from one that is gone begins again when it is back."""
-        for tunnel in self.tunnels.values():
+        for tunnel in self._runtimes():
             self.hub.guarded(lambda tunnel=tunnel: tunnel.addresses_changed(now), now, tunnel)  # type: ignore[misc]
 
     def datagram_too_big(self, path: Path, packet_octets: int) -> None:
@@ -153,7 +158,7 @@ class Machine:
             tunnels=len(self.tunnels),
             ike_sas=sum(sa.standing for sa in self.sas.values()),
             half_open=sum(sa.progressing for sa in self.sas.values()),
-            children=sum(child.state in UP_CHILD for tunnel in self.tunnels.values() for child in tunnel.children),
+            children=sum(child.state in UP_CHILD for tunnel in self._runtimes() for child in tunnel.children),
             bugs=self.hub.bugs[self.version],
         )
 
@@ -188,8 +193,24 @@ class Machine:
 
     def candidates(self, local_address: str, remote_address: str) -> tuple[TunnelRuntime, ...]:
         """Return the tunnels between these addresses that take an initiation by the peer, in document order."""
-        found = self._by_addresses.get((local_address, remote_address), ())
-        return tuple(tunnel for tunnel in found if tunnel.accepts_peer)
+        return tuple(tunnel for tunnel in self._between(local_address, remote_address) if tunnel.accepts_peer)
+
+    def admit(self, sa: IsakmpSa, shown: Identification) -> TunnelRuntime:
+        """Return the tunnel of a peer that has proven this identity: its own where it came on demand.
+
+        Raises PeerError where the on-demand tunnel has too many peers.
+        """
+        assert sa.tunnel is not None
+        template = sa.tunnel
+        if template.config.kind is not TunnelKind.ON_DEMAND:
+            return template
+
+        def make(config: Tunnel, membership: Membership[TunnelRuntime]) -> TunnelRuntime:
+            return TunnelRuntime(self, config, self.hub.now, self.hub.now, membership)
+
+        peer = template.peers.admit(template, shown, sa.path.remote_address, make)
+        sa.adopt(peer)
+        return peer
 
     # --- a peer's fault
 
@@ -266,6 +287,15 @@ class Machine:
 
     # --- inside
 
+    def _runtimes(self) -> list[TunnelRuntime]:
+        """Return every tunnel: those of the document, and those of the peers of on-demand ones."""
+        return [each for tunnel in self.tunnels.values() for each in (tunnel, *tunnel.peers)]
+
+    def _between(self, local_address: str, remote_address: str) -> tuple[TunnelRuntime, ...]:
+        """Return the document's tunnels between these addresses, then those whose peers come from anywhere."""
+        known = self._by_addresses.get((local_address, remote_address), ())
+        return known + self._by_addresses.get((local_address, ondemand.anywhere(local_address)), ())
+
     def _route(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
         named = self.sas.get(header.spi_i) or self.sas.get(header.spi_r)
         sa = self._sa_of(header)
@@ -295,7 +325,7 @@ class Machine:
 
     def _only_tunnel(self, path: Path) -> TunnelRuntime | None:
         """Return the tunnel that a message between these addresses is about, where it can be no other."""
-        found = self._by_addresses.get((path.local_address, path.remote_address), ())
+        found = self._between(path.local_address, path.remote_address)
         return found[0] if len(found) == 1 else None
 
     @staticmethod
@@ -305,6 +335,15 @@ class Machine:
             return header.spi_i == sa.cookie_own
         return (header.spi_i, header.spi_r) == (sa.cookie_i, sa.cookie_r)
 
-    def _established(self, tunnel_id: str) -> list[IsakmpSa]:
+    def _holder(self, tunnel_id: str, spi_in: int) -> TunnelRuntime | None:
+        """Return the tunnel, or the peer's one, that has the child with this SPI."""
         tunnel = self.tunnels.get(tunnel_id)
-        return [] if tunnel is None else tunnel.established()
+        everyone = () if tunnel is None else (tunnel, *tunnel.peers)
+        return next((each for each in everyone if each.children.by_spi_in(spi_in) is not None), None)
+
+    def _heard(self, tunnel_id: str, spi_in: int | None) -> TunnelRuntime | None:
+        """Return whose traffic it was: the tunnel, or the peer that has the child with this SPI."""
+        tunnel = self.tunnels.get(tunnel_id)
+        if tunnel is None or tunnel.config.kind is not TunnelKind.ON_DEMAND:
+            return tunnel
+        return None if spi_in is None else self._holder(tunnel_id, spi_in)

@@ -159,12 +159,13 @@ def check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
     owner = hub.protected_by_other(
         ranges.policies(
             tunnel_id=tunnel_id,
-            reqid=hub.reqid(tunnel_id, config.name, slot),
+            reqid=hub.reqid(tunnel_id, config.name, sa.tunnel.slot(slot)),
             local_address=sa.path.local_address,
             remote_address=sa.path.remote_address,
             local_ts=pair[:1],
             remote_ts=pair[1:],
-        )
+        ),
+        sa.tunnel.slot(slot),
     )
     if owner is not None:
         raise PeerError(

@@ -171,6 +171,8 @@ class IsakmpSa:
 
     def adopt(self, tunnel: TunnelRuntime) -> None:
         """Belong to this tunnel from now on."""
+        if self.tunnel not in (None, tunnel):
+            self.tunnel.drop_sa(self)
         self.tunnel = tunnel
         tunnel.add_sa(self)
 

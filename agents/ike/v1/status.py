@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agents.contract.status import ChildSaStatus, ChildStatus, Counters, IkeSaStatus, TunnelState, TunnelStatus
 from agents.ike import identity, selectors
 from agents.ike.paths import endpoint
@@ -14,6 +16,7 @@ from agents.ike.wire.isakmp.payloads import Identification
 
 def tunnel_status(tunnel: TunnelRuntime) -> TunnelStatus:
     """Return the status of one configured tunnel, up or not."""
+    everyone = (tunnel, *tunnel.peers)
     down = tunnel.state in (TunnelState.DOWN, TunnelState.NEGOTIATING, TunnelState.PARTLY_UP)
     return TunnelStatus(
         id=tunnel.config.id,
@@ -22,8 +25,10 @@ def tunnel_status(tunnel: TunnelRuntime) -> TunnelStatus:
         since=tunnel.since,
         step=None if tunnel.state is TunnelState.UP else tunnel.step(),
         reason=tunnel.reason if down else None,
-        ike_sas=tuple(_ike_sa(sa) for sa in tunnel.sas if sa.keyed),
-        children=tuple(_child(tunnel, child.name) for child in tunnel.config.children),
+        ike_sas=tuple(_ike_sa(sa) for each in everyone for sa in each.sas if sa.keyed),
+        children=tuple(_child(everyone, child.name) for child in tunnel.config.children),
+        kind=str(tunnel.config.kind),
+        peers=len(tunnel.peers),
     )
 
 
@@ -53,9 +58,11 @@ def _ike_sa(sa: IsakmpSa) -> IkeSaStatus:
     )
 
 
-def _child(tunnel: TunnelRuntime, name: str) -> ChildStatus:
-    found = [child for child in tunnel.children if child.name == name and child.state in UP_CHILD]
-    return ChildStatus(name=name, up=tunnel.children.is_up(name), sas=tuple(_child_sa(child) for child in found))
+def _child(tunnels: Sequence[TunnelRuntime], name: str) -> ChildStatus:
+    children = [child for tunnel in tunnels for child in tunnel.children]
+    found = [child for child in children if child.name == name and child.state in UP_CHILD]
+    up = any(tunnel.children.is_up(name) for tunnel in tunnels)
+    return ChildStatus(name=name, up=up, sas=tuple(_child_sa(child) for child in found))
 
 
 def _child_sa(child: ChildSa) -> ChildSaStatus:

@@ -18,13 +18,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agents.contract.config import Child, ConnectionType, DpdAction, ExchangeMode, Tunnel
+from agents.contract.config import Child, ConnectionType, DpdAction, ExchangeMode, Tunnel, TunnelKind
 from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
+from agents.ike import ondemand
 from agents.ike.change import Fate, Plan
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
+from agents.ike.identity import Shown
 from agents.ike.loss import Loss
+from agents.ike.ondemand import Membership, Peers
 from agents.ike.outputs import Path
 from agents.ike.paths import IKE_PORT
 from agents.ike.timers import gives_up_after_s, retry_after_s
@@ -47,9 +50,18 @@ class TunnelRuntime:
 
     version = "v1"
 
-    def __init__(self, core: Machine, config: Tunnel, now: float, start_at: float) -> None:
+    def __init__(
+        self,
+        core: Machine,
+        config: Tunnel,
+        now: float,
+        start_at: float,
+        membership: Membership[TunnelRuntime] | None = None,
+    ) -> None:
         self.core = core
-        self.config = config
+        self.membership = membership
+        self.peers: Peers[TunnelRuntime] = Peers()
+        self.config: Tunnel = config
         self.sas: list[IsakmpSa] = []
         self.children = Children(self)
         self.held = False
@@ -96,12 +108,31 @@ class TunnelRuntime:
         """Return the configured child of this name."""
         return next((child for child in self.config.children if child.name == name), None)
 
+    def slot(self, slot: int) -> int:
+        """Return the slot of a child's reqid: a peer of an on-demand tunnel has a range of its own."""
+        return ondemand.slot_of(self.membership, slot)
+
+    @property
+    def proven(self) -> Shown | None:
+        """The identity of the peer that this is for, where that came by an on-demand tunnel."""
+        return None if self.membership is None else self.membership.shown
+
+    def forget_if_gone(self) -> None:
+        """Forget a peer of an on-demand tunnel that has nothing left here."""
+        if self.membership is not None and not (self.sas or self.children):
+            self.membership.template.peers.forget(self, self.membership)
+
     # --- what there is
 
     def add_sa(self, sa: IsakmpSa) -> None:
         """Count this SA as one of ours."""
         if sa not in self.sas:
             self.sas.append(sa)
+        self.hub.touch(self)
+
+    def drop_sa(self, sa: IsakmpSa) -> None:
+        """This SA is another tunnel's now."""
+        self.sas.remove(sa)
         self.hub.touch(self)
 
     def starts_anew(self, sa: IsakmpSa) -> bool:
@@ -127,7 +158,7 @@ class TunnelRuntime:
 
     def needed_policies(self, name: str) -> set[PolicySpec]:
         """Return the policies of this child that are to stay, whichever IKE version needs them."""
-        elsewhere = self.core.turns.policies_elsewhere(self.config.id, self.version, name)
+        elsewhere = self.core.turns.policies_elsewhere(self, self.version, name)
         return self.own_policies(name) | elsewhere
 
     def _has_sa(self) -> bool:
@@ -142,7 +173,7 @@ class TunnelRuntime:
         self.loss.over()
         if not sa.peer.dpd and self.config.ike.dpd_interval_s:
             sa.report("ikev1.dpd-unsupported", "The peer answers no liveness checks (RFC 3706)")
-        self.core.turns.stands(self.config.id, self.core.version, now)
+        self.core.turns.stands(self, self.core.version, now)
         for other in tuple(self.sas):
             if other is sa:
                 continue
@@ -236,7 +267,7 @@ class TunnelRuntime:
         """A negotiation came to nothing: wait, longer each time."""
         self.retry_at = now + retry_after_s(self._failures, self.hub.entropy.uniform())
         self._failures += 1
-        self.core.turns.failed(self.config.id, self.core.version, now)
+        self.core.turns.failed(self, self.core.version, now)
 
     # --- why it is not up
 
@@ -473,14 +504,19 @@ class TunnelRuntime:
             if self.may_initiate:
                 self.children.ask(sa, now)
         self._note_state(now)
+        self.forget_if_gone()
 
     def _note_state(self, now: float) -> None:
         state = self._find_state()
+        if self.config.kind is TunnelKind.ON_DEMAND:
+            state = self.peers.state(self.config, state)
         if state is TunnelState.UP:
             self.reason = None
         if state is not self.state:
             self.state = state
             self.since = now
+            if self.membership is not None:
+                self.hub.touch(self.membership.template)
 
     def _find_state(self) -> TunnelState:
         if not self.config.enabled:

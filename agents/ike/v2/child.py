@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agents.contract import algorithms
 from agents.contract.config import Child, IpsecProposal, Mode
 from agents.dataplane.base import PolicySpec, SaId, SaSpec
-from agents.ike import specs
+from agents.ike import rules, specs
 from agents.ike.outputs import Path
 from agents.ike.timers import rekey_after_s
 from agents.ike.v2.keymat import derive_child_keys
@@ -158,7 +158,7 @@ def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaS
     return specs.build(
         specs.Blueprint(
             tunnel_id=tunnel_id,
-            reqid=sa.core.hub.reqid(tunnel_id, config.name, agreement.slot),
+            reqid=sa.core.hub.reqid(tunnel_id, config.name, sa.tunnel.slot(agreement.slot)),
             path=sa.esp_path,
             encapsulated=sa.encapsulated,
             proposal=proposal,
@@ -182,5 +182,7 @@ def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaS
             cpi_out=agreement.cpi_out,
             local_ts=agreement.local_ts,
             remote_ts=agreement.remote_ts,
+            carriage=sa.tunnel.config.carriage,
+            rank=rules.rank(sa.tunnel.config.children, config.name),
         )
     )

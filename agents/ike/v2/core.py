@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agents.ike.hub import Hub
     from agents.ike.v2.sa import IkeSa
     from agents.ike.v2.tunnel import TunnelRuntime
+    from agents.ike.wire.payloads import Identification
 
 
 class Core(Protocol):
@@ -53,6 +54,10 @@ class Core(Protocol):
 
     def authenticated(self, sa: IkeSa) -> None:
         """Note that a responder's SA is no longer half open."""
+        ...
+
+    def admit(self, sa: IkeSa, shown: Identification) -> TunnelRuntime:
+        """Return the tunnel of a peer that has proven this identity: a new one where it comes on demand."""
         ...
 
     def candidates(self, local_address: str, remote_address: str) -> tuple[TunnelRuntime, ...]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from agents.contract.config import Tunnel
+from agents.contract.config import Tunnel, TunnelKind
 from agents.contract.status import ExchangeCounters, TunnelStatus
+from agents.ike import ondemand
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import PeerError, WireError
 from agents.ike.limits import HalfOpenLimits
 from agents.ike.machine import Load, SecretChanged, drop_attributes, take_over
+from agents.ike.ondemand import Membership
 from agents.ike.outputs import Path
 from agents.ike.paths import pairs_of
 from agents.ike.tally import Count, ExchangeTally
@@ -27,6 +29,7 @@ from agents.ike.v2.tasks.delete import DeleteChildren
 from agents.ike.v2.tunnel import TunnelRuntime
 from agents.ike.wire.header import NO_SPI, Header
 from agents.ike.wire.message import parse_clear
+from agents.ike.wire.payloads import Identification
 from agents.ike.wire.registry import Exchange, exchange_name
 
 if TYPE_CHECKING:
@@ -98,21 +101,21 @@ class Machine:
             found[0].move_peer(address, port)
         return found is not None
 
-    def traffic_seen(self, tunnel_id: str, now: float) -> None:
+    def traffic_seen(self, tunnel_id: str, now: float, spi_in: int | None = None) -> None:
         """The peer sent ESP: no liveness check is needed (RFC 7296 section 2.4)."""
-        for sa in self._established(tunnel_id):
+        for sa in self._established(tunnel_id, spi_in):
             sa.last_heard = now
             self.hub.touch(sa)
 
-    def traffic_sent(self, tunnel_id: str, now: float) -> None:
+    def traffic_sent(self, tunnel_id: str, now: float, spi_in: int | None = None) -> None:
         """ESP went out: a NAT needs no keepalive (RFC 3948 section 4)."""
-        for sa in self._established(tunnel_id):
+        for sa in self._established(tunnel_id, spi_in):
             sa.last_sent = now
             self.hub.touch(sa)
 
     def addresses_changed(self, now: float) -> None:
         """The host has other addresses now (RFC 4555 section 3.5)."""
-        for tunnel in self.tunnels.values():
+        for tunnel in self._runtimes():
             self.hub.guarded(lambda tunnel=tunnel: own_addresses_changed(tunnel, now), now, tunnel)  # type: ignore[misc]
             self.hub.touch(tunnel)
 
@@ -180,14 +183,29 @@ class Machine:
 
     def candidates(self, local_address: str, remote_address: str) -> tuple[TunnelRuntime, ...]:
         """Return the tunnels between these addresses that take an initiation by the peer."""
-        found = self._by_addresses.get((local_address, remote_address), ())
-        return tuple(tunnel for tunnel in found if tunnel.accepts_peer)
+        return tuple(tunnel for tunnel in self._between(local_address, remote_address) if tunnel.accepts_peer)
+
+    def admit(self, sa: IkeSa, shown: Identification) -> TunnelRuntime:
+        """Return the tunnel of a peer that has proven this identity: its own where it came on demand.
+
+        Raises PeerError where the on-demand tunnel has too many peers.
+        """
+        assert sa.tunnel is not None
+        template = sa.tunnel
+        if template.config.kind is not TunnelKind.ON_DEMAND:
+            return template
+
+        def make(config: Tunnel, membership: Membership[TunnelRuntime]) -> TunnelRuntime:
+            return TunnelRuntime(self, config, self.hub.now, self.hub.now, membership)
+
+        peer = template.peers.admit(template, shown, sa.path.remote_address, make)
+        sa.adopt(peer)
+        return peer
 
     def pretends_nat(self, path: Path) -> bool:
         """Return whether a responder on this path asks for UDP encapsulation without a NAT."""
         return self.hub.require_udp_encapsulation or any(
-            tunnel.config.force_udp_encapsulation
-            for tunnel in self._by_addresses.get((path.local_address, path.remote_address), ())
+            tunnel.config.force_udp_encapsulation for tunnel in self._between(path.local_address, path.remote_address)
         )
 
     # --- a peer's fault
@@ -229,6 +247,15 @@ class Machine:
 
     # --- inside
 
+    def _runtimes(self) -> list[TunnelRuntime]:
+        """Return every tunnel: those of the document, and those of the peers of on-demand ones."""
+        return [each for tunnel in self.tunnels.values() for each in (tunnel, *tunnel.peers)]
+
+    def _between(self, local_address: str, remote_address: str) -> tuple[TunnelRuntime, ...]:
+        """Return the document's tunnels between these addresses, then those whose peers come from anywhere."""
+        known = self._by_addresses.get((local_address, remote_address), ())
+        return known + self._by_addresses.get((local_address, ondemand.anywhere(local_address)), ())
+
     def _route(self, datagram: bytes, header: Header, path: Path, now: float) -> None:
         if header.exchange == Exchange.IKE_SA_INIT:
             if header.response:
@@ -265,14 +292,19 @@ class Machine:
         sa.init_response = datagram
         sa.finish_request(message, now)
 
-    def _established(self, tunnel_id: str) -> list[IkeSa]:
+    def _established(self, tunnel_id: str, spi_in: int | None) -> list[IkeSa]:
+        """Return the SAs that stand of the peer that has the child with this SPI, of a tunnel's only one without."""
         tunnel = self.tunnels.get(tunnel_id)
+        if tunnel is not None and tunnel.config.kind is TunnelKind.ON_DEMAND:
+            found = None if spi_in is None else self._find_child(tunnel_id, spi_in)
+            tunnel = None if found is None else found[0].tunnel
         return [] if tunnel is None else tunnel.established()
 
     def _find_child(self, tunnel_id: str, spi_in: int) -> tuple[IkeSa, ChildSa] | None:
         tunnel = self.tunnels.get(tunnel_id)
-        for sa in () if tunnel is None else tunnel.sas:
-            child = sa.child_by_spi_in(spi_in)
-            if child is not None:
-                return sa, child
+        for each in () if tunnel is None else (tunnel, *tunnel.peers):
+            for sa in each.sas:
+                child = sa.child_by_spi_in(spi_in)
+                if child is not None:
+                    return sa, child
         return None

@@ -177,6 +177,8 @@ class IkeSa:
 
     def adopt(self, tunnel: TunnelRuntime) -> None:
         """Belong to this tunnel from now on."""
+        if self.tunnel not in (None, tunnel):
+            self.tunnel.drop_sa(self)
         self.tunnel = tunnel
         tunnel.add_sa(self)
 

@@ -84,12 +84,13 @@ def check_free(sa: IkeSa, accepted: Accepted, slot: int) -> None:
     owner = sa.core.hub.protected_by_other(
         selectors.policies(
             tunnel_id=config.id,
-            reqid=sa.core.hub.reqid(config.id, accepted.config.name, slot),
+            reqid=sa.core.hub.reqid(config.id, accepted.config.name, sa.tunnel.slot(slot)),
             local_address=sa.path.local_address,
             remote_address=sa.path.remote_address,
             local_ts=accepted.local_ts,
             remote_ts=accepted.remote_ts,
-        )
+        ),
+        sa.tunnel.slot(slot),
     )
     if owner is None:
         return

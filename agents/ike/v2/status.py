@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from agents.contract.status import ChildSaStatus, ChildStatus, Counters, IkeSaStatus, TunnelState, TunnelStatus
 from agents.ike import identity, selectors
 from agents.ike.paths import endpoint
@@ -15,6 +17,7 @@ _SHOWN = (ChildState.INSTALLED, ChildState.REKEYING, ChildState.REPLACED, ChildS
 
 def tunnel_status(tunnel: TunnelRuntime) -> TunnelStatus:
     """Return the status of one configured tunnel, up or not."""
+    everyone = (tunnel, *tunnel.peers)
     down = tunnel.state in (TunnelState.DOWN, TunnelState.NEGOTIATING, TunnelState.PARTLY_UP)
     return TunnelStatus(
         id=tunnel.config.id,
@@ -23,8 +26,10 @@ def tunnel_status(tunnel: TunnelRuntime) -> TunnelStatus:
         since=tunnel.since,
         step=None if tunnel.state is TunnelState.UP else tunnel.step(),
         reason=tunnel.reason if down else None,
-        ike_sas=tuple(_ike_sa(sa) for sa in tunnel.sas if sa.keyed),
-        children=tuple(_child(tunnel, child.name) for child in tunnel.config.children),
+        ike_sas=tuple(_ike_sa(sa) for each in everyone for sa in each.sas if sa.keyed),
+        children=tuple(_child(everyone, child.name) for child in tunnel.config.children),
+        kind=str(tunnel.config.kind),
+        peers=len(tunnel.peers),
     )
 
 
@@ -56,9 +61,11 @@ def _ike_sa(sa: IkeSa) -> IkeSaStatus:
     )
 
 
-def _child(tunnel: TunnelRuntime, name: str) -> ChildStatus:
-    found = [child for sa in tunnel.sas for child in sa.children if child.name == name and child.state in _SHOWN]
-    return ChildStatus(name=name, up=tunnel.is_up(name), sas=tuple(_child_sa(child) for child in found))
+def _child(tunnels: Sequence[TunnelRuntime], name: str) -> ChildStatus:
+    sas = [sa for tunnel in tunnels for sa in tunnel.sas]
+    found = [child for sa in sas for child in sa.children if child.name == name and child.state in _SHOWN]
+    up = any(tunnel.is_up(name) for tunnel in tunnels)
+    return ChildStatus(name=name, up=up, sas=tuple(_child_sa(child) for child in found))
 
 
 def _child_sa(child: ChildSa) -> ChildSaStatus:

@@ -17,16 +17,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agents.contract.config import Child, ConnectionType, DpdAction, Tunnel, UniquePolicy
+from agents.contract.config import Child, ConnectionType, DpdAction, Tunnel, TunnelKind, UniquePolicy
 from agents.contract.events import KINDS
 from agents.contract.status import Reason, TunnelState
 from agents.dataplane.base import PolicySpec
-from agents.ike import change, identity, selectors
+from agents.ike import change, identity, ondemand, selectors
 from agents.ike.change import Fate, Plan
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError, WireError
+from agents.ike.identity import Shown
 from agents.ike.loss import Loss
+from agents.ike.ondemand import Membership, Peers
 from agents.ike.paths import addresses_of
 from agents.ike.timers import DUPLICATE_GRACE_S, REPLACED_GRACE_S, retry_after_s
 from agents.ike.v2 import reauth, slots
@@ -53,9 +55,18 @@ class TunnelRuntime:
 
     version = "v2"
 
-    def __init__(self, core: Core, config: Tunnel, now: float, start_at: float) -> None:
+    def __init__(
+        self,
+        core: Core,
+        config: Tunnel,
+        now: float,
+        start_at: float,
+        membership: Membership[TunnelRuntime] | None = None,
+    ) -> None:
         self.core = core
-        self.config = config
+        self.membership = membership
+        self.peers: Peers[TunnelRuntime] = Peers()
+        self.config: Tunnel = config
         self.sas: list[IkeSa] = []
         self.held = False
         self.standby = False
@@ -107,12 +118,31 @@ class TunnelRuntime:
             for child in self.config.children
         )
 
+    def slot(self, slot: int) -> int:
+        """Return the slot of a child's reqid: a peer of an on-demand tunnel has a range of its own."""
+        return ondemand.slot_of(self.membership, slot)
+
+    @property
+    def proven(self) -> Shown | None:
+        """The identity of the peer that this is for, where that came by an on-demand tunnel."""
+        return None if self.membership is None else self.membership.shown
+
+    def forget_if_gone(self) -> None:
+        """Forget a peer of an on-demand tunnel that has nothing left here."""
+        if self.membership is not None and not self.sas:
+            self.membership.template.peers.forget(self, self.membership)
+
     # --- what there is
 
     def add_sa(self, sa: IkeSa) -> None:
         """Count this SA as one of ours."""
         if sa not in self.sas:
             self.sas.append(sa)
+        self.core.hub.touch(self)
+
+    def drop_sa(self, sa: IkeSa) -> None:
+        """This SA is another tunnel's now."""
+        self.sas.remove(sa)
         self.core.hub.touch(self)
 
     def starts_anew(self, sa: IkeSa) -> bool:
@@ -154,7 +184,7 @@ class TunnelRuntime:
 
     def needed_policies(self, name: str) -> set[PolicySpec]:
         """Return the policies of this child that are to stay, whichever IKE version needs them."""
-        return self.own_policies(name) | self.core.turns.policies_elsewhere(self.config.id, self.core.version, name)
+        return self.own_policies(name) | self.core.turns.policies_elsewhere(self, self.core.version, name)
 
     def own_policies(self, name: str) -> set[PolicySpec]:
         """Return the policies that SAs of this child have now, or that wait for traffic."""
@@ -168,7 +198,7 @@ class TunnelRuntime:
         self._failures = 0
         self.retry_at = None
         self.loss.over()
-        self.core.turns.stands(self.config.id, self.core.version, now)
+        self.core.turns.stands(self, self.core.version, now)
         for other in tuple(self.sas):
             if other is sa or other.successor is not None:
                 continue
@@ -267,7 +297,7 @@ class TunnelRuntime:
         """A negotiation came to nothing: wait, longer each time."""
         self.retry_at = now + retry_after_s(self._failures, self.core.hub.entropy.uniform())
         self._failures += 1
-        self.core.turns.failed(self.config.id, self.core.version, now)
+        self.core.turns.failed(self, self.core.version, now)
 
     def negotiating(self) -> bool:
         """Return whether an IKE SA is coming up."""
@@ -515,6 +545,7 @@ class TunnelRuntime:
         self._delete_replaced(now)
         self._delete_doubled(now)
         self._note_state(now)
+        self.forget_if_gone()
 
     def _delete_doubled(self, now: float) -> None:
         """Delete our one of two children that crossing requests have made, once nothing is under way."""
@@ -547,11 +578,15 @@ class TunnelRuntime:
 
     def _note_state(self, now: float) -> None:
         state = self._find_state()
+        if self.config.kind is TunnelKind.ON_DEMAND:
+            state = self.peers.state(self.config, state)
         if state is TunnelState.UP:
             self.reason = None
         if state is not self.state:
             self.state = state
             self.since = now
+            if self.membership is not None:
+                self.core.hub.touch(self.membership.template)
 
     def _find_state(self) -> TunnelState:
         if not self.config.enabled:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from agents.contract.config import GatewayDocument
 from agents.ike import identity
@@ -87,6 +88,7 @@ class Desk:
         Raises DocumentCertificateError, and then goes on with those it had.
         """
         self._certificates = documents.parse(document)
+        self._warm_up()
         problems = self._problems()
         for each in problems:
             if each.sentence not in self._told:
@@ -124,6 +126,17 @@ class Desk:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._revocation.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _warm_up(self) -> None:
+        """Use each RSA key once: its first signature costs twice what the others do, and no peer is to pay for that."""
+        for certificate in self._certificates.own:
+            name = self._certificates.key_name(certificate)
+            try:
+                key = None if name is None else self._keys.find(name)
+            except KeyFileError:
+                continue  # told as a problem
+            if isinstance(key, rsa.RSAPrivateKey):
+                self._threads.submit(key.sign, b"", padding.PKCS1v15(), hashes.SHA256())
 
     def _problems(self) -> list[Problem]:
         return documents.problems(self._certificates, self._keys, self._moment())

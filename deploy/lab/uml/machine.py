@@ -34,7 +34,8 @@ _MODULES = (
     "drbg", "aes_ti", "ghash-generic", "gcm", "ccm", "ctr", "cbc", "ecb", "cmac", "xcbc", "seqiv", "echainiv", "hmac",
     "sha512_generic", "authenc", "authencesn", "chacha_generic", "poly1305_generic", "chacha20poly1305",
     "camellia_generic", "des_generic", "deflate", "xfrm_user", "esp4", "esp6", "ah4", "ah6", "xfrm4_tunnel",
-    "xfrm6_tunnel", "ipcomp", "ipcomp6", "veth", "tun", "sch_ingress", "cls_flower", "act_pedit", "act_csum",
+    "xfrm6_tunnel", "ipcomp", "ipcomp6", "ip_vti", "ip6_vti", "vrf", "veth", "tun", "sch_ingress", "sch_prio",
+    "sch_tbf", "cls_u32", "cls_flower", "act_pedit", "act_csum",
 )  # fmt: skip
 
 _INIT = """#!/bin/sh

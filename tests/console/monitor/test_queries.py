@@ -87,7 +87,7 @@ def test_queries_do_not_grow_with_the_number_of_tunnels(
 ) -> None:
     for index in range(8):
         data = dataclasses.replace(
-            cast.tunnel_input(paris, lyon, tunnel.psk),
+            cast.tunnel_input(paris, lyon, tunnel.preshared_key),
             name=f"more-{index}",
             end_a=EndInput(gateway=paris, address=cast.PARIS_ADDRESS, identity_type="fqdn", identity_value=f"p{index}"),
             end_b=EndInput(gateway=lyon, address=cast.LYON_ADDRESS, identity_type="fqdn", identity_value=f"l{index}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,8 @@ TUNNEL = "00000000-0000-4000-8000-0000000000aa"
 NONCE = "00112233445566778899aabbccddeeff"
 
 
-def end(side: str, gateway_id: str, address: str, **changes: str) -> EndSnapshot:
-    values = {"identity_type": "ipv4", "identity_value": address, "connection_type": "both", **changes}
+def end(side: str, gateway_id: str, address: str, **changes: Any) -> EndSnapshot:
+    values: dict[str, Any] = {"identity_type": "ipv4", "identity_value": address, "connection_type": "both", **changes}
     return EndSnapshot(side=side, gateway_id=gateway_id, address=address, **values)
 
 

@@ -169,9 +169,8 @@ def test_ikev1_selects_one_port_or_any(
     paris: Gateway, lyon: Gateway, compatible: dict[str, Any], ports: tuple[int, int, int, int], field: str
 ) -> None:
     names = ("port_a_start", "port_a_end", "port_b_start", "port_b_end")
-    pair = SelectorInput(
-        network_a="10.1.0.0/24", network_b="10.2.0.0/24", protocol=6, **dict(zip(names, ports, strict=True))
-    )
+    values: dict[str, Any] = dict(zip(names, ports, strict=True))
+    pair = SelectorInput(network_a="10.1.0.0/24", network_b="10.2.0.0/24", protocol=6, **values)
     changes = {**compatible, "selectors": [pair]}
     psk = cast.make_psk("k")
     if field:
@@ -230,7 +229,7 @@ def test_the_ways_out_are_ways_out(
     out = [
         second(paris, lyon, other, **aggressive, version="v1"),
         second(paris, lyon, other, **compatible, version="v2"),
-        second(paris, lyon, first.psk, **compatible, version="v1"),
+        second(paris, lyon, first.preshared_key, **compatible, version="v1"),
         second(paris, lyon, other, **compatible, version="v1", enabled=False),
     ]
     for data in out:

@@ -147,7 +147,7 @@ def test_the_planted_key_is_nowhere_but_in_its_envelope(
         psk = keys.create_psk(alice, name="planted", value=cast.PLANTED, encoding="ascii")
         tunnel = cast.make_tunnel(paris, lyon, psk)
         keys.replace_psk(alice, psk, value=cast.PLANTED, encoding="ascii")
-        stored = queries.get_tunnel(tunnel.pk).psk
+        stored = queries.get_tunnel(tunnel.pk).preshared_key
         shown = [repr(stored), str(vars(stored)), str(model_to_dict(stored)), repr(TunnelInput.of(tunnel))]
         shown += [repr(stored.secret), str(list(PresharedKey.objects.values())), str(list(AuditEvent.objects.values()))]
         # The Secret is read here, so that an envelope opened and kept would show.

@@ -68,9 +68,11 @@ def test_an_extranet_gateway_is_not_ours_to_judge(
 
 def test_a_policy_in_use_does_not_become_weak_behind_a_gateways_back(tunnel: Tunnel, old_ike: IKEPolicy) -> None:
     with pytest.raises(ValidationError) as caught:
-        policies.save_ike_policy(None, tunnel.ike_policy, name="default", proposals=old_ike.ordered_proposals())
+        policies.save_ike_policy(
+            None, tunnel.policies.ike_policy, name="default", proposals=old_ike.ordered_proposals()
+        )
     assert "paris-lyon on lyon, paris-lyon on paris" in caught.value.message_dict["proposals"][0]
-    proposal = tunnel.ipsec_policy.ordered_proposals()[0]
+    proposal = tunnel.policies.ipsec_policy.ordered_proposals()[0]
     with pytest.raises(ValidationError, match="allow legacy algorithms there first"):
         policies.save_ipsec_proposal(
             None, proposal, name=proposal.name, encryption="des-cbc", integrity="hmac-sha2-256-128"
@@ -91,7 +93,9 @@ def test_leave_is_not_taken_back_while_it_is_used(
 
 
 def test_what_slips_past_the_forms_is_refused_by_the_compiler(tunnel: Tunnel) -> None:
-    IPsecProposal.objects.filter(policies=tunnel.ipsec_policy).update(encryption="3des-cbc", integrity="hmac-sha1-96")
+    IPsecProposal.objects.filter(policies=tunnel.policies.ipsec_policy).update(
+        encryption="3des-cbc", integrity="hmac-sha1-96"
+    )
     with pytest.raises(DocumentError, match="only taken where the gateway allows legacy"):
         compile_document(snapshot.take(tunnel.end_a.gateway_id), generation=1, nonce="0" * 32)
 
@@ -114,7 +118,7 @@ def test_transport_mode_carries_only_the_gateways_themselves(
 
 
 def test_a_policy_whose_tunnels_carry_networks_does_not_become_transport(tunnel: Tunnel) -> None:
-    policy = tunnel.ipsec_policy
+    policy = tunnel.policies.ipsec_policy
     with pytest.raises(ValidationError) as caught:
         policies.save_ipsec_policy(
             None, policy, name=policy.name, proposals=policy.ordered_proposals(), mode="transport"

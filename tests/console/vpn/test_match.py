@@ -38,8 +38,8 @@ def test_weak_algorithms_say_which_and_why(tunnel: Tunnel) -> None:
         None, name="old", encryption="aes-128-cbc", integrity="hmac-sha1-96", prf="prf-hmac-sha1", group="group-14"
     )
     esp = policies.save_ipsec_proposal(None, name="old", encryption="aes-128-cbc", integrity="hmac-sha1-96")
-    policies.save_ike_policy(None, tunnel.ike_policy, name="default", proposals=[ike])
-    policies.save_ipsec_policy(None, tunnel.ipsec_policy, name="default", proposals=[esp], replay_window=0)
+    policies.save_ike_policy(None, tunnel.policies.ike_policy, name="default", proposals=[ike])
+    policies.save_ipsec_policy(None, tunnel.policies.ipsec_policy, name="default", proposals=[esp], replay_window=0)
     assert _codes(tunnel) == [
         ("weak-algorithm", "ike_policy"),
         ("weak-algorithm", "ipsec_policy"),

@@ -73,7 +73,7 @@ def test_the_defaults_of_a_make_suit_it_and_ikev1(old_paris: Gateway, make: str)
     assert made.version == profiles.get(make).version
     assert compile_document(snapshot.take(old_paris.pk), generation=1, nonce="0" * 32).tunnels[0].version == "v1"
     assert [each.code for each in match.tunnel_advice(made) if each.code in ("offered-in-vain", "peer-habit")] == []
-    assert ikev1.policy_problem(made.ike_policy, "v1") == ""
+    assert ikev1.policy_problem(made.policies.ike_policy, "v1") == ""
 
 
 @pytest.mark.parametrize("make", MAKES)

@@ -98,9 +98,9 @@ def test_impossible_limits_are_refused_beside_their_field(field: str, value: int
 
 def test_what_is_used_stays_and_says_by_whom(tunnel: Tunnel) -> None:
     with pytest.raises(ValidationError, match="IKE policy default is used by tunnel paris-lyon"):
-        policies.delete(None, tunnel.ike_policy)
+        policies.delete(None, tunnel.policies.ike_policy)
     with pytest.raises(ValidationError, match="is used by IKE policy default"):
-        policies.delete(None, tunnel.ike_policy.ordered_proposals()[0])
+        policies.delete(None, tunnel.policies.ike_policy.ordered_proposals()[0])
     unused = policies.save_ipsec_policy(None, name="unused", proposals=list(IPsecProposal.objects.all()[:2]))
     policies.delete(None, unused)
     assert not IPsecPolicy.objects.filter(name="unused").exists()

@@ -121,9 +121,9 @@ def test_an_impossible_tunnel_is_refused_beside_its_field(
         ([_pair("10.1.0.0/16", "10.1.2.0/24")], "selectors.0.network_b", "overlap"),
         ([_pair("10.1.0.0/24", "10.1.0.0/24")], "selectors.0.network_b", "overlap"),
         ([_pair("10.1.0.0/24", "2001:db8::/64")], "selectors.0.network_b", "is IPv4, 2001:db8::/64 is IPv6"),
-        ([_pair(), _pair("10.1.0.0/25", "10.2.0.0/16")], "selectors.1.network_b", "Overlaps with pair 1"),
-        ([_pair(), _pair()], "selectors.1.network_b", "Overlaps with pair 1"),
-        ([_pair(), _pair(protocol=6)], "selectors.1.network_b", "Overlaps with pair 1"),
+        ([_pair(), _pair("10.1.0.0/25", "10.2.0.128/25")], "selectors.1.network_b", "Pair 1 (10.1.0.0/24 - 10.2.0"),
+        ([_pair(), _pair()], "selectors.1.network_b", "comes first and takes every packet"),
+        ([_pair(), _pair(protocol=6)], "selectors.1.network_b", "comes first and takes every packet"),
         ([_pair("10.1.0.1/24")], "selectors.0.network_a", "did you mean 10.1.0.0/24?"),
         ([_pair("")], "selectors.0.network_a", "blank"),
         ([_pair("ten")], "selectors.0.network_a", "is not a network"),
@@ -149,6 +149,8 @@ def test_impossible_networks_are_refused_beside_them(
         [_pair(), _pair("10.1.1.0/24"), _pair("2001:db8:1::/64", "2001:db8:2::/64")],
         [_pair(protocol=6, port_b_start=80, port_b_end=80), _pair(protocol=6, port_b_start=443, port_b_end=443)],
         [_pair(protocol=6), _pair(protocol=17)],
+        [_pair(protocol=6), _pair()],
+        [_pair("10.1.0.0/25", "10.2.0.0/16"), _pair("10.1.0.0/24", "10.2.0.0/24")],
         [_pair("10.1.0.1/32", "10.2.0.1/32")],
     ],
 )
@@ -173,7 +175,7 @@ def test_impossible_ends_are_refused_beside_them(
     )
     twin = create_gateway(None, GatewayInput(name="twin", addresses=[AddressInput(address=cast.PARIS_ADDRESS)]))
 
-    def end(gateway: Gateway | None, address: str, **more: str) -> EndInput:
+    def end(gateway: Gateway | None, address: str, **more: Any) -> EndInput:
         return EndInput(gateway=gateway, address=address, **more)
 
     a, b = end(paris, cast.PARIS_ADDRESS), end(lyon, cast.LYON_ADDRESS)
@@ -263,7 +265,7 @@ def test_two_addresses_of_one_host_reach_the_same_peer_with_two_keys() -> None:
             psk=keys.generate_psk(None, name=f"host-{number}"),
         )
         services.create_tunnel(None, data)
-    chosen = {tunnel.end_a.address: tunnel.psk.name for tunnel in queries.tunnels_of_gateway(aix.pk)}
+    chosen = {tunnel.end_a.address: tunnel.preshared_key.name for tunnel in queries.tunnels_of_gateway(aix.pk)}
     assert chosen == {"10.1.1.1": "host-1", "10.1.1.2": "host-2"}
 
 
@@ -327,7 +329,7 @@ def test_a_copy_needs_what_tells_it_apart(alice: User, tunnel: Tunnel) -> None:
     end_b = dataclasses.replace(TunnelInput.of(tunnel).end_b, identity_type="fqdn", identity_value="two.lyon.example")
     copy = services.clone_tunnel(alice, tunnel, name="copy", end_b=end_b, selectors=[_pair("10.1.9.0/24")])
     assert copy.pk != tunnel.pk
-    assert (copy.psk, copy.ike_policy) == (tunnel.psk, tunnel.ike_policy)
+    assert (copy.preshared_key, copy.policies.ike_policy) == (tunnel.preshared_key, tunnel.policies.ike_policy)
     assert _last().details == {"copy_of": "paris-lyon"}
 
 
@@ -349,12 +351,18 @@ def test_reading_tunnels_costs_the_same_however_many(
 
     def read(tunnel: Tunnel) -> object:
         ends = [(end.gateway.name, end.address) for end in (tunnel.end_a, tunnel.end_b)]
-        proposals = [*tunnel.ike_policy.ordered_proposals(), *tunnel.ipsec_policy.ordered_proposals()]
-        return ends, [str(pair) for pair in tunnel.selectors.all()], proposals, tunnel.psk.name, tunnel.disabled_by
+        proposals = [*tunnel.policies.ike_policy.ordered_proposals(), *tunnel.policies.ipsec_policy.ordered_proposals()]
+        return (
+            ends,
+            [str(pair) for pair in tunnel.selectors.all()],
+            proposals,
+            tunnel.preshared_key.name,
+            tunnel.disabled_by,
+        )
 
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(10):
         assert len([read(tunnel) for tunnel in queries.tunnels()]) == 6
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(10):
         assert len([read(tunnel) for tunnel in queries.tunnels_of_gateway(paris.pk)]) == 6
     assert [row.name for row in queries.tunnels_of_gateway(lyon.pk)] == ["paris-lyon"]
     assert list(queries.tunnels_of_gateway(uuid4())) == []

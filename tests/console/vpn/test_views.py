@@ -174,9 +174,9 @@ def test_policy_without_proposals_is_refused(client: Client) -> None:
 
 
 def test_policy_in_use_is_not_deleted(client: Client, tunnel: Tunnel) -> None:
-    url = reverse("vpn:policy-delete", args=["ike-policy", tunnel.ike_policy_id])
+    url = reverse("vpn:policy-delete", args=["ike-policy", tunnel.policies.ike_policy.pk])
     assert "is used by" in client.post(url, follow=True).content.decode()
-    assert IKEPolicy.objects.filter(pk=tunnel.ike_policy_id).exists()
+    assert IKEPolicy.objects.filter(pk=tunnel.policies.ike_policy.pk).exists()
 
 
 def test_unknown_kind_is_not_found(client: Client) -> None:
@@ -219,7 +219,7 @@ def test_create_tunnel_with_a_key_of_its_own(client: Client, form: dict[str, str
     response = client.post(reverse("vpn:tunnel-create"), form)
     tunnel = Tunnel.objects.get()
     assert response["Location"] == reverse("monitor:tunnel", args=[tunnel.pk])
-    assert tunnel.psk.name == "paris-lyon"
+    assert tunnel.preshared_key.name == "paris-lyon"
     assert tunnel.end_a.identity_value == cast.PARIS_ADDRESS
     assert str(tunnel.selectors.get()) == f"{cast.PARIS_NETWORK} - {cast.LYON_NETWORK}"
 
@@ -227,7 +227,7 @@ def test_create_tunnel_with_a_key_of_its_own(client: Client, form: dict[str, str
 def test_create_tunnel_with_a_typed_key(client: Client, form: dict[str, str]) -> None:
     typed = {**form, "key_how": "enter", "key_value": "ab" * 32, "key_name": "agreed"}
     client.post(reverse("vpn:tunnel-create"), typed)
-    assert Tunnel.objects.get().psk.secret.reveal() == bytes.fromhex("ab" * 32)
+    assert Tunnel.objects.get().preshared_key.secret.reveal() == bytes.fromhex("ab" * 32)
 
 
 def test_ports_reach_the_selector(client: Client, form: dict[str, str]) -> None:

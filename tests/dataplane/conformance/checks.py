@@ -16,100 +16,35 @@ from agents.contract.config import Mode
 from agents.contract.secret import Secret
 from agents.contract.status import Counters
 from agents.dataplane.base import (
-    REQID_BASE,
     Acquired,
     AuthenticationHeader,
-    DataplaneError,
     Direction,
     Expired,
-    Features,
     Limits,
-    PolicySpec,
     Rejected,
     SaId,
     SaProtocol,
-    SaSpec,
-    SaState,
     Selector,
     UdpEncapsulation,
 )
+from tests.dataplane.conformance import kinds
+from tests.dataplane.conformance.parts import (
+    ECHO6_OCTETS,
+    ECHO_OCTETS,
+    GCM,
+    MUST_CARRY,
+    REQID,
+    by_spi,
+    counted,
+    key,
+    peer_of,
+    policies,
+    policy,
+    refused,
+    sa,
+    suites,
+)
 from tests.dataplane.conformance.sites import TUNNEL, Site, SitePair
-
-REQID = REQID_BASE + 77
-NO_LIMITS = Limits()
-ECHO_OCTETS, ECHO6_OCTETS = 84, 104
-"""Echoes of 56 octets of data, as inner packets."""
-
-Suite = tuple[str, str | None]
-GCM: Suite = ("aes-128-gcm-16", None)
-MUST_CARRY: tuple[Suite, ...] = (
-    GCM, ("aes-256-gcm-16", None), ("aes-128-cbc", "hmac-sha2-256-128"), ("aes-256-cbc", "hmac-sha1-96"),
-)  # fmt: skip
-"""What every driver has, whatever the machine; the rest it says in its features."""
-
-
-def suites(features: Features) -> tuple[Suite, ...]:
-    """Return each cipher that a driver says it has, and each integrity algorithm with AES-CBC."""
-    ciphers = [row for row in algorithms.ENCRYPTION.values() if row.esp and row.slug in features.encryptions]
-    return (
-        *((row.slug, None) for row in ciphers if row.aead),
-        *((row.slug, "hmac-sha2-256-128") for row in ciphers if not row.aead),
-        *(("aes-128-cbc", slug) for slug in algorithms.INTEGRITY if slug in features.integrities),
-    )
-
-
-def sa(
-    spi: int, source: str, destination: str, suite: Suite = GCM, *, direction: Direction = Direction.OUT,
-    limits: Limits = NO_LIMITS, key: int = 1,
-) -> SaSpec:  # fmt: skip
-    """Return an SA of plain ESP with keys made of ``key`` and the SPI."""
-    encryption, integrity = suite
-    seed = spi.to_bytes(4, "big") + key.to_bytes(4, "big")
-    return SaSpec(
-        tunnel_id=TUNNEL,
-        direction=direction,
-        spi=spi,
-        source=source,
-        destination=destination,
-        reqid=REQID,
-        encryption=encryption,
-        encryption_key=Secret((seed * 32)[: algorithms.ENCRYPTION[encryption].keymat_octets]),
-        integrity=integrity,
-        integrity_key=Secret((seed * 32)[: algorithms.INTEGRITY[integrity].key_octets]) if integrity else None,
-        limits=limits,
-    )
-
-
-def policy(direction: Direction, here: str, there: str, outer: tuple[str, str], **more: int) -> PolicySpec:
-    """Return a policy between two prefixes; ``here`` and ``outer[0]`` are the gateway's own."""
-    inward = direction is Direction.IN
-    return PolicySpec(
-        tunnel_id=TUNNEL,
-        direction=direction,
-        selector=Selector(source=there if inward else here, destination=here if inward else there),
-        source=outer[1] if inward else outer[0],
-        destination=outer[0] if inward else outer[1],
-        reqid=more.get("reqid", REQID),
-        priority=more.get("priority", 1000),
-    )
-
-
-def _peer(site: Site) -> tuple[str, str]:
-    """Return outer addresses for SAs whose peer need not exist."""
-    return site.outer, "192.0.2.77"
-
-
-def _by_spi(states: tuple[SaState, ...]) -> dict[int, SaState]:
-    return {state.id.spi: state for state in states}
-
-
-async def _refused(call: Awaitable[object]) -> DataplaneError:
-    try:
-        await call
-    except DataplaneError as error:
-        return error
-    raise AssertionError("nothing was raised")
-
 
 # State
 
@@ -132,12 +67,12 @@ async def an_open_driver_is_empty(site: Site) -> None:
 
 
 async def sas_are_listed_as_added(site: Site) -> None:
-    here, there = _peer(site)
+    here, there = peer_of(site)
     into = sa(0x5001, there, here, direction=Direction.IN)
     out = sa(0x5002, here, there)
     await site.driver.add_sa(into)
     await site.driver.add_sa(out)
-    states = _by_spi(await site.driver.list_sas())
+    states = by_spi(await site.driver.list_sas())
     assert set(states) == {0x5001, 0x5002}
     for spec in (into, out):
         state = states[spec.spi]
@@ -150,27 +85,27 @@ async def sas_are_listed_as_added(site: Site) -> None:
 
 
 async def an_id_is_taken_once(site: Site) -> None:
-    here, there = _peer(site)
+    here, there = peer_of(site)
     await site.driver.add_sa(sa(0x5001, there, here, direction=Direction.IN))
-    error = await _refused(site.driver.add_sa(sa(0x5001, there, here, direction=Direction.IN, key=2)))
+    error = await refused(site.driver.add_sa(sa(0x5001, there, here, direction=Direction.IN, key=2)))
     assert (error.operation, error.errno) == ("add_sa", errno.EEXIST)
     assert len(await site.driver.list_sas()) == 1
 
 
 async def removing_is_idempotent(site: Site) -> None:
-    here, there = _peer(site)
+    here, there = peer_of(site)
     spec = sa(0x5001, here, there)
     await site.driver.remove_sa(spec.id)
     await site.driver.add_sa(spec)
     await site.driver.remove_sa(spec.id)
     await site.driver.remove_sa(spec.id)
     assert await site.driver.list_sas() == ()
-    await site.driver.remove_policy(policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", _peer(site)))
+    await site.driver.remove_policy(policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", peer_of(site)))
     await site.driver.close_link("11111111-2222-4333-8444-555555555555")
 
 
 async def policies_are_listed_as_added(site: Site) -> None:
-    outer = _peer(site)
+    outer = peer_of(site)
     specs = {policy(direction, "10.66.0.0/24", "10.77.0.0/24", outer) for direction in Direction}
     specs |= {policy(direction, "fd66::/64", "fd77::/64", outer) for direction in Direction}
     ports = Selector(source="10.66.0.0/24", destination="10.77.0.0/24", protocol=6, destination_ports=(443, 443))
@@ -185,7 +120,7 @@ async def policies_are_listed_as_added(site: Site) -> None:
 
 
 async def a_policy_is_replaced_by_direction_and_selector(site: Site) -> None:
-    outer = _peer(site)
+    outer = peer_of(site)
     first = policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", outer)
     second = policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", outer, reqid=REQID + 1, priority=900)
     await site.driver.add_policy(first)
@@ -194,7 +129,7 @@ async def a_policy_is_replaced_by_direction_and_selector(site: Site) -> None:
 
 
 async def a_policy_taken_over_stays_when_its_former_owner_goes(site: Site) -> None:
-    outer = _peer(site)
+    outer = peer_of(site)
     first = policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", outer)
     second = policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", outer, reqid=REQID + 1)
     await site.driver.add_policy(first)
@@ -204,7 +139,7 @@ async def a_policy_taken_over_stays_when_its_former_owner_goes(site: Site) -> No
 
 
 async def a_mapping_moves_an_sa(site: Site) -> None:
-    here, there = _peer(site)
+    here, there = peer_of(site)
     nat = UdpEncapsulation(source_port=4500, destination_port=4500)
     out = dataclasses.replace(sa(0x5002, here, there), encapsulation=nat)
     into = dataclasses.replace(sa(0x5001, there, here, direction=Direction.IN), encapsulation=nat)
@@ -221,7 +156,7 @@ async def a_mapping_moves_an_sa(site: Site) -> None:
 
 
 async def a_move_takes_an_sa_into_udp_and_out_again(site: Site) -> None:
-    here, there = _peer(site)
+    here, there = peer_of(site)
     nat = UdpEncapsulation(source_port=4500, destination_port=4500)
     plain = sa(0x5002, here, there)
     await site.driver.add_sa(plain)
@@ -233,13 +168,13 @@ async def a_move_takes_an_sa_into_udp_and_out_again(site: Site) -> None:
 
 async def moving_what_is_not_there_is_refused(site: Site) -> None:
     nat = UdpEncapsulation(source_port=4500, destination_port=4500)
-    here, there = _peer(site)
-    error = await _refused(site.driver.update_mapping(SaId(spi=0x5009, destination=there), here, there, nat))
+    here, there = peer_of(site)
+    error = await refused(site.driver.update_mapping(SaId(spi=0x5009, destination=there), here, there, nat))
     assert (error.operation, error.errno) == ("update_mapping", errno.ESRCH)
 
 
 async def every_suite_is_taken(site: Site) -> None:
-    here, there = _peer(site)
+    here, there = peer_of(site)
     said = suites(await site.driver.features())
     for number, suite in enumerate(said):
         await site.driver.add_sa(sa(0x5100 + number, here, there, suite))
@@ -249,7 +184,7 @@ async def every_suite_is_taken(site: Site) -> None:
 
 async def what_features_leave_out_is_refused(site: Site) -> None:
     """In a sentence, and nothing is left: so that a child fails with the reason and not with silence."""
-    here, there = _peer(site)
+    here, there = peer_of(site)
     features = await site.driver.features()
     plain = sa(0x5001, here, there)
     header = AuthenticationHeader(spi=0x5002, integrity="hmac-sha2-256-128", key=Secret(bytes(32)))
@@ -260,13 +195,13 @@ async def what_features_leave_out_is_refused(site: Site) -> None:
         (features.extended_sequence_numbers, dataclasses.replace(plain, extended_sequence_numbers=True)),
     ):
         if not said:
-            error = await _refused(site.driver.add_sa(spec))
+            error = await refused(site.driver.add_sa(spec))
             assert (error.operation, bool(error.reason)) == ("add_sa", True)
     assert await site.driver.list_sas() == ()
 
 
 async def opening_again_starts_empty(site: Site) -> None:
-    here, there = _peer(site)
+    here, there = peer_of(site)
     await site.driver.add_sa(sa(0x5001, here, there))
     await site.driver.add_policy(policy(Direction.OUT, "10.66.0.0/24", "10.77.0.0/24", (here, there)))
     await site.open()
@@ -275,10 +210,10 @@ async def opening_again_starts_empty(site: Site) -> None:
 
 
 async def a_closed_driver_refuses_and_can_be_opened_again(site: Site) -> None:
-    here, there = _peer(site)
+    here, there = peer_of(site)
     await site.driver.add_sa(sa(0x5001, here, there))
     await site.close()
-    error = await _refused(site.driver.add_sa(sa(0x5002, here, there)))
+    error = await refused(site.driver.add_sa(sa(0x5002, here, there)))
     assert error.errno == errno.ENOTCONN
     await site.open()
     await an_open_driver_is_empty(site)
@@ -299,15 +234,15 @@ async def counts_have_a_name_each_and_only_grow(site: Site) -> None:
 
 
 async def an_impossible_key_is_refused_and_leaves_nothing(site: Site) -> None:
-    here, there = _peer(site)
-    error = await _refused(site.driver.add_sa(dataclasses.replace(sa(1, here, there), encryption_key=Secret(b"short"))))
+    here, there = peer_of(site)
+    error = await refused(site.driver.add_sa(dataclasses.replace(sa(1, here, there), encryption_key=Secret(b"short"))))
     assert error.operation == "add_sa"
     assert error.reason
     assert await site.driver.list_sas() == ()
 
 
 async def a_time_limit_is_told_twice_and_ends_the_sa(site: Site) -> None:
-    here, there = _peer(site)
+    here, there = peer_of(site)
     spec = sa(0x5001, here, there, limits=Limits(soft_s=1, hard_s=3))
     await site.driver.add_sa(spec)
     await site.hears(Expired, lambda notice: notice == Expired(id=spec.id, hard=False))
@@ -319,43 +254,14 @@ async def a_time_limit_is_told_twice_and_ends_the_sa(site: Site) -> None:
 # Traffic
 
 
-async def _key(
-    pair: SitePair, suite: Suite = GCM, *, spi: int = 0x6001, six: bool = False, limits: Limits = NO_LIMITS,
-    extended: bool = False,
-) -> None:  # fmt: skip
-    """Install SAs left to right (``spi``) and right to left (``spi + 1``), each inbound first."""
-    for source, target, number in ((pair.left, pair.right, spi), (pair.right, pair.left, spi + 1)):
-        outer = (source.outer6, target.outer6) if six else (source.outer, target.outer)
-        spec = dataclasses.replace(sa(number, *outer, suite, limits=limits), extended_sequence_numbers=extended)
-        await target.driver.add_sa(dataclasses.replace(spec, direction=Direction.IN))
-        await source.driver.add_sa(spec)
-
-
-async def _policies(pair: SitePair, *, six: bool = False) -> None:
-    """Install policies between the inner addresses of both families; ``six`` is about the outer ones."""
-    for here, there in ((pair.left, pair.right), (pair.right, pair.left)):
-        outer = (here.outer6, there.outer6) if six else (here.outer, there.outer)
-        for direction in Direction:
-            await here.driver.add_policy(policy(direction, f"{here.inner}/32", f"{there.inner}/32", outer))
-            await here.driver.add_policy(policy(direction, f"{here.inner6}/128", f"{there.inner6}/128", outer))
-
-
-async def _counted(pair: SitePair, spi: int, packets: int, octets: int) -> None:
-    """Assert what both ends counted on an SA."""
-    for site in (pair.left, pair.right):
-        counters = _by_spi(await site.driver.list_sas())[spi].counters
-        found = (counters.packets_in + counters.packets_out, counters.bytes_in + counters.bytes_out)
-        assert found == (packets, octets), (spi, found)
-
-
 async def pings_cross_and_are_counted(pair: SitePair) -> None:
     left, right = pair.left, pair.right
-    await _key(pair)
-    await _policies(pair)
+    await key(pair)
+    await policies(pair)
     assert await left.ping(right.inner, left.inner) == 3
     assert await right.ping(left.inner6, right.inner6) == 3
     for spi in (0x6001, 0x6002):
-        await _counted(pair, spi, 6, 3 * ECHO_OCTETS + 3 * ECHO6_OCTETS)
+        await counted(pair, spi, 6, 3 * ECHO_OCTETS + 3 * ECHO6_OCTETS)
     for state in await left.driver.list_sas():
         assert state.last_used is not None
         assert state.last_used > 1_600_000_000
@@ -363,22 +269,22 @@ async def pings_cross_and_are_counted(pair: SitePair) -> None:
 
 async def ipv6_outside(pair: SitePair) -> None:
     left, right = pair.left, pair.right
-    await _key(pair, six=True)
-    await _policies(pair, six=True)
+    await key(pair, six=True)
+    await policies(pair, six=True)
     assert await left.ping(right.inner6, left.inner6) == 3
     assert await left.ping(right.inner, left.inner) == 3
-    await _counted(pair, 0x6001, 6, 3 * ECHO_OCTETS + 3 * ECHO6_OCTETS)
+    await counted(pair, 0x6001, 6, 3 * ECHO_OCTETS + 3 * ECHO6_OCTETS)
 
 
 async def every_suite_carries_traffic(pair: SitePair) -> None:
     left, right = pair.left, pair.right
-    await _policies(pair)
+    await policies(pair)
     for number, suite in enumerate(suites(await left.driver.features())):
         spi = 0x6100 + 2 * number
-        await _key(pair, suite, spi=spi)
+        await key(pair, suite, spi=spi)
         assert await left.ping(right.inner, left.inner, 2) == 2, suite
-        await _counted(pair, spi, 2, 2 * ECHO_OCTETS)
-        await _counted(pair, spi + 1, 2, 2 * ECHO_OCTETS)
+        await counted(pair, spi, 2, 2 * ECHO_OCTETS)
+        await counted(pair, spi + 1, 2, 2 * ECHO_OCTETS)
         for site in (left, right):
             for state in await site.driver.list_sas():
                 await site.driver.remove_sa(state.id)
@@ -389,57 +295,57 @@ async def extended_sequence_numbers_carry_traffic(pair: SitePair) -> None:
     left, right = pair.left, pair.right
     if not (await left.driver.features()).extended_sequence_numbers:
         return
-    await _policies(pair)
+    await policies(pair)
     for spi, suite in ((0x6001, GCM), (0x6011, ("aes-128-cbc", "hmac-sha2-256-128"))):
-        await _key(pair, suite, spi=spi, extended=True)
+        await key(pair, suite, spi=spi, extended=True)
         assert await left.ping(right.inner, left.inner) == 3, suite
-        await _counted(pair, spi, 3, 3 * ECHO_OCTETS)
+        await counted(pair, spi, 3, 3 * ECHO_OCTETS)
     spec = sa(0x6021, left.outer, right.outer)
     await right.driver.add_sa(dataclasses.replace(spec, direction=Direction.IN))
     await left.driver.add_sa(dataclasses.replace(spec, extended_sequence_numbers=True))
     assert await left.ping(right.inner, left.inner, 2) == 0
-    assert _by_spi(await right.driver.list_sas())[0x6021].rejected.integrity == 2
+    assert by_spi(await right.driver.list_sas())[0x6021].rejected.integrity == 2
 
 
 async def packets_of_many_lengths_cross(pair: SitePair) -> None:
     left, right = pair.left, pair.right
-    await _policies(pair)
-    await _key(pair, ("aes-256-cbc", "hmac-sha2-512-256"))
+    await policies(pair)
+    await key(pair, ("aes-256-cbc", "hmac-sha2-512-256"))
     for payload in (0, 1, 2, 3, 15, 16, 17, 1300):
         assert await left.ping(right.inner, left.inner, 1, payload) == 1, payload
 
 
 async def the_newest_sa_is_used(pair: SitePair) -> None:
     left, right = pair.left, pair.right
-    await _key(pair)
-    await _policies(pair)
+    await key(pair)
+    await policies(pair)
     assert await left.ping(right.inner, left.inner) == 3
-    await _key(pair, spi=0x6011)
+    await key(pair, spi=0x6011)
     assert await left.ping(right.inner, left.inner) == 3
     for spi in (0x6001, 0x6002, 0x6011, 0x6012):
-        await _counted(pair, spi, 3, 3 * ECHO_OCTETS)
+        await counted(pair, spi, 3, 3 * ECHO_OCTETS)
     for site in (left, right):
         for state in await site.driver.list_sas():
             if state.id.spi < 0x6010:
                 await site.driver.remove_sa(state.id)
     assert await left.ping(right.inner, left.inner) == 3
-    await _counted(pair, 0x6011, 6, 6 * ECHO_OCTETS)
+    await counted(pair, 0x6011, 6, 6 * ECHO_OCTETS)
 
 
 async def no_sa_asks_for_one_and_nothing_leaves(pair: SitePair) -> None:
     left, right = pair.left, pair.right
-    await _policies(pair)
+    await policies(pair)
     assert await left.ping(right.inner, left.inner, 1) == 0
     acquired = await left.hears(Acquired)
     assert acquired.reqid == REQID
-    await _key(pair)
+    await key(pair)
     assert await left.ping(right.inner, left.inner) == 3
 
 
 async def a_packet_limit_is_told_twice_and_ends_the_sa(pair: SitePair) -> None:
     left, right = pair.left, pair.right
-    await _key(pair, limits=Limits(soft_packets=2, hard_packets=5))
-    await _policies(pair)
+    await key(pair, limits=Limits(soft_packets=2, hard_packets=5))
+    await policies(pair)
     await left.ping(right.inner, left.inner, 3)
     sa_out = SaId(spi=0x6001, destination=right.outer)
     await left.hears(Expired, lambda notice: notice == Expired(id=sa_out, hard=False))
@@ -454,7 +360,7 @@ async def another_key_is_told_as_failed_integrity(pair: SitePair) -> None:
     await left.driver.add_sa(sa(0x6001, left.outer, right.outer))
     wrong = sa(0x6001, left.outer, right.outer, direction=Direction.IN, key=2)
     await right.driver.add_sa(wrong)
-    await _policies(pair)
+    await policies(pair)
     assert await left.ping(right.inner, left.inner, 2) == 0
     (state,) = await right.driver.list_sas()
     assert state.rejected.integrity == 2
@@ -466,8 +372,8 @@ async def another_key_is_told_as_failed_integrity(pair: SitePair) -> None:
 async def traffic_outside_the_selectors_stays_out(pair: SitePair) -> None:
     """The sender's policy is wider than the receiver's: what comes out of the SA is dropped all the same."""
     left, right = pair.left, pair.right
-    await _key(pair)
-    await _policies(pair)
+    await key(pair)
+    await policies(pair)
     assert await left.ping(right.inner, left.inner, 1) == 1
     into = policy(Direction.IN, f"{right.inner}/32", f"{left.inner}/32", (right.outer, left.outer))
     await right.driver.remove_policy(into)
@@ -488,13 +394,13 @@ STATE_CHECKS: Mapping[str, StateCheck] = {
         a_move_takes_an_sa_into_udp_and_out_again,
         moving_what_is_not_there_is_refused, every_suite_is_taken, what_features_leave_out_is_refused,
         opening_again_starts_empty, a_closed_driver_refuses_and_can_be_opened_again,
-        a_tunnel_with_one_queue_has_none_to_show, counts_have_a_name_each_and_only_grow,
+        a_tunnel_with_one_queue_has_none_to_show, counts_have_a_name_each_and_only_grow, *kinds.STATE,
     )
 }  # fmt: skip
 REAL_CHECKS: Mapping[str, StateCheck] = {
     check.__name__: check
     for check in (
-        an_impossible_key_is_refused_and_leaves_nothing, a_time_limit_is_told_twice_and_ends_the_sa,
+        an_impossible_key_is_refused_and_leaves_nothing, a_time_limit_is_told_twice_and_ends_the_sa, *kinds.REAL,
     )
 }  # fmt: skip
 TRAFFIC_CHECKS: Mapping[str, TrafficCheck] = {
@@ -503,6 +409,6 @@ TRAFFIC_CHECKS: Mapping[str, TrafficCheck] = {
         pings_cross_and_are_counted, ipv6_outside, every_suite_carries_traffic,
         extended_sequence_numbers_carry_traffic, packets_of_many_lengths_cross,
         the_newest_sa_is_used, no_sa_asks_for_one_and_nothing_leaves, a_packet_limit_is_told_twice_and_ends_the_sa,
-        another_key_is_told_as_failed_integrity, traffic_outside_the_selectors_stays_out,
+        another_key_is_told_as_failed_integrity, traffic_outside_the_selectors_stays_out, *kinds.TRAFFIC,
     )
 }  # fmt: skip

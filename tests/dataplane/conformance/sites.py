@@ -11,7 +11,7 @@ from agents.dataplane.base import Driver, Notice
 from agents.dataplane.fake import FakeDriver
 from tests.espd import pair as espd
 
-TUNNEL = espd.TUNNEL
+TUNNEL, LINK = espd.TUNNEL, espd.LINK
 WAIT_S = 20.0
 
 

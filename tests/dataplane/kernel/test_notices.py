@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from agents.dataplane.base import DataplaneError, Expired, Lost, Notice, SaId, Selector
+from agents.dataplane.base import DataplaneError, Expired, Lost, Notice, SaId
 from agents.dataplane.kernel import notices
 from agents.dataplane.kernel.channel import OverflowedError
+from agents.dataplane.kernel.policies import RowKey
 from agents.dataplane.kernel.rows import StateId
 
 SA = SaId(spi=0x1001, destination="192.0.2.2")
@@ -57,7 +58,7 @@ class Owner:
         gone, self.known = tuple(self.known), set()
         return gone
 
-    def policy_gone(self, key: tuple[int, Selector] | None) -> None:
+    def policy_gone(self, key: RowKey | None) -> None:
         return
 
 

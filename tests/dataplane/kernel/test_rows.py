@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agents.contract import algorithms
+from agents.contract.carriage import DfBit
 from agents.contract.config import Mode
 from agents.contract.secret import Secret
 from agents.dataplane.base import (
@@ -360,3 +361,74 @@ def test_mixed_families_are_refused() -> None:
 )
 def test_our_range_of_reqids(reqid: int, ours: bool) -> None:
     assert rows.is_ours(reqid) is ours
+
+
+def _flags(message: Any) -> tuple[int, int]:
+    extra = message.get_attr("XFRMA_SA_EXTRA_FLAGS")
+    return message["flags"], 0 if extra is None else struct.unpack("I", extra)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (0x20, 0)),
+        ({"df_bit": DfBit.CLEAR}, (0x24, 0)),
+        ({"copy_dscp": False}, (0x20, 1)),
+        ({"df_bit": DfBit.CLEAR, "copy_dscp": False}, (0x24, 1)),
+        ({"df_bit": DfBit.CLEAR, "copy_dscp": False, "direction": Direction.IN}, (0x20, 0)),
+        ({"df_bit": DfBit.CLEAR, "copy_dscp": False, "mode": Mode.TRANSPORT}, (0, 0)),
+        ({"df_bit": DfBit.CLEAR, "source": "2001:db8::1", "destination": "2001:db8::2"}, (0x20, 0)),
+    ],
+)
+def test_the_outer_header_is_said_by_the_outbound_state_that_makes_it(
+    changes: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    assert _flags(decoded(own_message(spec(**changes)))) == expected
+
+
+def test_in_a_bundle_only_the_innermost_state_makes_a_header() -> None:
+    whole = spec(
+        compression_cpi=0x1234, ah=header(0xC0FFEE02, "hmac-sha2-256-128"), df_bit=DfBit.CLEAR, copy_dscp=False
+    )
+    flags = [_flags(decoded(state.message)) for state in bundles.states(whole)]
+    assert flags == [(0x24, 1), (0, 0), (0x40, 0)]
+
+
+def test_a_bit_that_is_always_set_is_refused_where_there_is_one() -> None:
+    with pytest.raises(DataplaneError, match="cannot always set it: choose propagate or clear"):
+        bundles.states(spec(df_bit=DfBit.SET))
+    six = {"source": "2001:db8::1", "destination": "2001:db8::2"}
+    for changes in (six, {"direction": Direction.IN}, {"mode": Mode.TRANSPORT}):
+        assert bundles.states(spec(df_bit=DfBit.SET, **changes))
+
+
+@pytest.mark.parametrize(
+    ("steering", "attributes"),
+    [
+        (rows.SHARED, {}),
+        (rows.Steering(if_id=0x56430001), {"XFRMA_IF_ID": "01004356"}),
+        (rows.Steering(mark=0x56430002), {"XFRMA_MARK": "02004356ffffffff"}),
+    ],
+)
+def test_an_interface_ties_states_and_policies_to_itself(steering: rows.Steering, attributes: dict[str, str]) -> None:
+    (state,) = bundles.states(spec(), steering=steering)
+    for message in (
+        state.message,
+        rows.policy_message(policy(), rows.POLICY_IN, steering),
+        rows.policy_id_message(direction=rows.POLICY_IN, index=8, steering=steering),
+    ):
+        said = {name: value.hex() for name, value in message["attrs"] if name in ("XFRMA_IF_ID", "XFRMA_MARK")}
+        assert said == attributes
+    row = rows.read_policy(decoded(rows.policy_message(policy(), rows.POLICY_IN, steering)))
+    assert row is not None
+    assert row.steering == steering
+    # The kernel finds a state by its mark; an if_id is not asked for.
+    said = dict(rows.state_id_message(state.id)["attrs"])
+    assert set(said) == set(attributes) - {"XFRMA_IF_ID"}
+
+
+def test_a_vti_takes_no_bundles() -> None:
+    bundle = spec(ah=header(0xC0FFEE02, "hmac-sha2-256-128"))
+    assert len(bundles.states(bundle, steering=rows.Steering(if_id=7))) == 2
+    with pytest.raises(DataplaneError, match="a VTI carries ESP or AH alone"):
+        bundles.states(bundle, steering=rows.Steering(mark=7))

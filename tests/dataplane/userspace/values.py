@@ -12,7 +12,8 @@ from typing import Any
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY
 from agents.contract.secret import Secret
 from agents.dataplane.base import Direction, PolicySpec, SaSpec, Selector, UdpEncapsulation
-from agents.dataplane.userspace.engine import Arrival, Engine
+from agents.dataplane.userspace.engine import Engine
+from agents.dataplane.userspace.inward import Arrival
 
 SUITES: tuple[tuple[str, str | None], ...] = tuple(
     (cipher.slug, integrity)
@@ -98,13 +99,14 @@ def ip_packet(
     protocol: int = 17,
     *,
     traffic_class: int = 0,
+    dont_fragment: bool = True,
 ) -> bytes:
     """Return an IPv4 or IPv6 packet, by the addresses' version, with the payload as it is."""
     a, b = ipaddress.ip_address(source), ipaddress.ip_address(destination)
     if a.version == 6:
         head = struct.pack("!IHBB", 6 << 28 | traffic_class << 20, len(payload), protocol, 63)
         return head + a.packed + b.packed + payload
-    head = struct.pack("!BBHHHBBH", 0x45, traffic_class, 20 + len(payload), 1, 0x4000, 63, protocol, 0)
+    head = struct.pack("!BBHHHBBH", 0x45, traffic_class, 20 + len(payload), 1, 0x4000 * dont_fragment, 63, protocol, 0)
     head += a.packed + b.packed
     total = sum(struct.unpack("!10H", head))
     total = (total & 0xFFFF) + (total >> 16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from tests.kernel.guest import conformance_checks, driver_checks, mode_checks
+from tests.kernel.guest import conformance_checks, driver_checks, header_checks, link_checks, mode_checks
 from tests.kernel.guest.harness import Pair, report
 
 if __name__ == "__main__":
@@ -13,5 +13,7 @@ if __name__ == "__main__":
     both.build()
     checks = {name: partial(driver_checks.run, both, name) for name in driver_checks.CHECKS}
     checks |= {name: partial(mode_checks.run, both, name) for name in mode_checks.CHECKS}
+    checks |= {name: partial(header_checks.run, both, name) for name in header_checks.CHECKS}
+    checks |= {name: partial(link_checks.run, both, name) for name in link_checks.CHECKS}
     checks |= {name: partial(conformance_checks.run, both, name) for name in conformance_checks.CHECKS}
     report({name: checks[name] for name in sys.argv[1:] or checks})

@@ -179,10 +179,8 @@ class Pair:
 
     async def policies_for(self, spec: SaSpec) -> None:
         """Install policies for SAs like ``spec``: in transport mode between the outer addresses themselves."""
-        protocols = [SaProtocol.ESP] if spec.encryption is not None else []
-        protocols += [SaProtocol.AH] if spec.ah is not None else []
         compressed = spec.compression_cpi is not None
-        await self.policies(mode=spec.mode, protocols=tuple(protocols), compressed=compressed)
+        await self.policies(mode=spec.mode, protocols=protocols_of(spec), compressed=compressed)
 
     async def policies(self, *, six_inside: bool = False, six_outside: bool = False, **more: Any) -> None:
         """Install the policies between the inner addresses on both ends; ``more`` goes into them."""
@@ -246,6 +244,12 @@ def sa(
     )
 
 
+def protocols_of(spec: SaSpec) -> tuple[SaProtocol, ...]:
+    """Return what policies for an SA ask for, the inner protocol first."""
+    protocols = [SaProtocol.ESP] if spec.encryption is not None else []
+    return (*protocols, SaProtocol.AH) if spec.ah is not None else tuple(protocols)
+
+
 def policy(
     direction: Direction, inner_source: str, inner_destination: str, source: str, destination: str
 ) -> PolicySpec:
@@ -267,6 +271,17 @@ def _key(seed: int, octets: int) -> bytes:
 def inbound(spec: SaSpec) -> SaSpec:
     """Return the receiver's side of an SA."""
     return dataclasses.replace(spec, direction=Direction.IN)
+
+
+async def readable(waiting: socket.socket) -> None:
+    """Wait until a socket has something to read."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(waiting, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(waiting)
 
 
 class Wire:

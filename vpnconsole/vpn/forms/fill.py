@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vpnconsole.gateways.choices import IdentityTypeChoice
-from vpnconsole.vpn.choices import IkeVersionChoice
+from vpnconsole.vpn.choices import IkeVersionChoice, TunnelKindChoice
 
 _MOST_FILLED = 16
 _BY_ADDRESS = ("", IdentityTypeChoice.IPV4, IdentityTypeChoice.IPV6)
@@ -54,19 +54,23 @@ def fill(
 
     ``policies`` are the ids of an IKE and an IPsec policy by ``v2``, ``v1`` or a make, for what suits each.
     """
+    on_demand = state.main.get("kind") == TunnelKindChoice.ON_DEMAND
     chosen = {side: gateways.get(str(values.get("gateway") or "")) for side, values in state.ends.items()}
     every_default = {known.identity(address) for known in gateways.values() for address in known.addresses}
     for side, known in chosen.items():
         if known is not None:
             other = next(values for name, values in state.ends.items() if name != side)
             _fill_end(state.ends[side], known, str(other.get("address") or ""), every_default)
+    if on_demand:
+        chosen["end_b"] = None
     _fill_policies(state, [known for known in chosen.values() if known is not None], policies)
     known_a, known_b = chosen["end_a"], chosen["end_b"]
     _fill_pairs(state, known_a.networks if known_a else (), known_b.networks if known_b else ())
-    if known_a is not None and known_b is not None:
+    if known_a is not None and (known_b is not None or on_demand):
         name = state.main.get("name") or ""
         if name in ("", state.auto.get("name", "")):
-            state.main["name"] = state.auto["name"] = f"{known_a.name}-{known_b.name}"[:63]
+            far = known_b.name if known_b is not None else "peers"
+            state.main["name"] = state.auto["name"] = f"{known_a.name}-{far}"[:63]
 
 
 def _fill_policies(state: State, chosen: Sequence[Known], policies: Mapping[str, tuple[str, str]]) -> None:

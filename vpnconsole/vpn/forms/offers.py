@@ -12,7 +12,7 @@ from typing import Any
 
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.gateways.profiles import Profile
-from vpnconsole.vpn import ikev1, legacy, match, peers
+from vpnconsole.vpn import ikev1, legacy, match, ondemand, peers
 from vpnconsole.vpn.choices import ExchangeModeChoice, IkeVersionChoice
 from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, PresharedKey
 
@@ -29,23 +29,32 @@ def versions(gateways: Iterable[Gateway], chosen: str) -> list[tuple[str, str]]:
     ]
 
 
-def policies(
-    rows: Iterable[IKEPolicy] | Iterable[IPsecPolicy], gateways: Sequence[Gateway], version: str, empty: str
-) -> list[Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What was chosen so far, that a policy has to go with."""
+
+    gateways: Sequence[Gateway]
+    version: str
+    on_demand: bool = False
+
+
+def policies(rows: Iterable[IKEPolicy] | Iterable[IPsecPolicy], chosen: Choice, empty: str) -> list[Any]:
     """Return the choices of a list of policies, those that do not go with ends and version in a group below."""
     fit: list[tuple[str, str]] = []
     unfit: list[tuple[str, str]] = []
     for row in rows:
-        (unfit if problem(row, gateways, version) else fit).append((str(row.pk), row.name))
+        (unfit if problem(row, chosen) else fit).append((str(row.pk), row.name))
     return [("", empty), *fit, *([(_UNFIT, unfit)] if unfit else [])]
 
 
-def problem(policy: IKEPolicy | IPsecPolicy, gateways: Iterable[Gateway], version: str) -> str:
-    """Return why a policy does not go with version and makes, or nothing."""
-    found = [ikev1.policy_problem(policy, version)]
-    for gateway in gateways:
+def problem(policy: IKEPolicy | IPsecPolicy, chosen: Choice) -> str:
+    """Return why a policy does not go with kind, version and makes, or nothing."""
+    found = [ikev1.policy_problem(policy, chosen.version)]
+    if chosen.on_demand:
+        found.append(ondemand.policy_problem(policy, chosen.version))
+    for gateway in chosen.gateways:
         if isinstance(policy, IKEPolicy):
-            found.append(peers.ike_policy_problem(gateway, policy, version))
+            found.append(peers.ike_policy_problem(gateway, policy, chosen.version))
         else:
             found.append(peers.ipsec_policy_problem(gateway, policy))
     return next(filter(None, found), "")
@@ -59,9 +68,9 @@ class Remarks:
     weak: list[str]
 
 
-def remarks(policy: IKEPolicy | IPsecPolicy, gateways: Sequence[Gateway], version: str, field: str) -> Remarks:
+def remarks(policy: IKEPolicy | IPsecPolicy, chosen: Choice, field: str) -> Remarks:
     """Return what is to be said of a policy."""
-    refused = [problem(policy, gateways, version), legacy.problem(policy, gateways)]
+    refused = [problem(policy, chosen), legacy.problem(policy, chosen.gateways)]
     weak = [each.message for each in match.policy_advice(policy, field)]
     return Remarks(refused=list(filter(None, refused)), weak=weak)
 

@@ -15,6 +15,7 @@ from vpnconsole.vpn.choices import (
     IKE_ENCRYPTION_CHOICES,
     INTEGRITY_CHOICES,
     PRF_CHOICES,
+    QUEUE_CHOICES,
     DpdActionChoice,
     ExchangeModeChoice,
     ModeChoice,
@@ -22,7 +23,7 @@ from vpnconsole.vpn.choices import (
     SequenceNumbersChoice,
     UniquePolicyChoice,
 )
-from vpnconsole.vpn.models import IKEPolicy, IKEProposal, IPsecPolicy, IPsecProposal
+from vpnconsole.vpn.models import IKEPolicy, IKEProposal, IPsecPolicy, IPsecProposal, QosPolicy
 from vpnconsole.vpn.policies import MOST_PROPOSALS
 
 _LEAST_SLOTS = 4
@@ -37,7 +38,7 @@ class _Algorithm(Protocol):
     def legacy(self) -> bool: ...
 
 
-def _marked(choices: Iterable[tuple[str, str]], table: Mapping[str, _Algorithm]) -> list[tuple[str, Any]]:
+def marked(choices: Iterable[tuple[str, str]], table: Mapping[str, _Algorithm]) -> list[tuple[str, Any]]:
     """Say beside each choice why it is weak, and put what gateways must allow first into a group of its own."""
 
     def mark(slug: str, label: str) -> tuple[str, str]:
@@ -62,7 +63,7 @@ class _SuiteForm(forms.Form):
         required=False,
         coerce=_none_or,
         empty_value=None,
-        choices=[("", "none: the cipher protects integrity itself"), *_marked(INTEGRITY_CHOICES, algorithms.INTEGRITY)],
+        choices=[("", "none: the cipher protects integrity itself"), *marked(INTEGRITY_CHOICES, algorithms.INTEGRITY)],
         help_text="Needed with CBC and CTR; GCM, CCM and ChaCha20-Poly1305 bring their own.",
     )
     field_order = ("name", "description", "encryption", "integrity")
@@ -72,14 +73,14 @@ class IKEProposalForm(_SuiteForm):
     """One suite for the IKE SA."""
 
     encryption = forms.ChoiceField(
-        choices=_marked(IKE_ENCRYPTION_CHOICES, algorithms.ENCRYPTION), initial="aes-256-gcm-16"
+        choices=marked(IKE_ENCRYPTION_CHOICES, algorithms.ENCRYPTION), initial="aes-256-gcm-16"
     )
     prf = forms.ChoiceField(
-        label="PRF", choices=_marked(PRF_CHOICES, algorithms.PSEUDO_RANDOM), initial="prf-hmac-sha2-384"
+        label="PRF", choices=marked(PRF_CHOICES, algorithms.PSEUDO_RANDOM), initial="prf-hmac-sha2-384"
     )
     group = forms.ChoiceField(
         label="Diffie-Hellman group",
-        choices=[("", "choose a group"), *_marked(GROUP_CHOICES, algorithms.KEY_EXCHANGE)],
+        choices=[("", "choose a group"), *marked(GROUP_CHOICES, algorithms.KEY_EXCHANGE)],
         initial="group-31",
         error_messages={"required": "IKE cannot agree on keys without a Diffie-Hellman group: choose one."},
     )
@@ -87,7 +88,7 @@ class IKEProposalForm(_SuiteForm):
         required=False,
         coerce=_none_or,
         empty_value=None,
-        choices=[("", "none"), *_marked(ADDITIONAL_CHOICES, algorithms.KEY_EXCHANGE)],
+        choices=[("", "none"), *marked(ADDITIONAL_CHOICES, algorithms.KEY_EXCHANGE)],
         help_text="Done beside the group (RFC 9370). ML-KEM keeps recorded traffic safe from quantum computers; the "
         "peer must know it too.",
     )
@@ -106,7 +107,7 @@ class IPsecProposalForm(_SuiteForm):
         required=False,
         coerce=_none_or,
         empty_value=None,
-        choices=[("", "none: AH only"), *_marked(ESP_ENCRYPTION_CHOICES, algorithms.ENCRYPTION)],
+        choices=[("", "none: AH only"), *marked(ESP_ENCRYPTION_CHOICES, algorithms.ENCRYPTION)],
         initial="aes-256-gcm-16",
     )
     ah_integrity = forms.TypedChoiceField(
@@ -114,7 +115,7 @@ class IPsecProposalForm(_SuiteForm):
         required=False,
         coerce=_none_or,
         empty_value=None,
-        choices=[("", "none"), *_marked(INTEGRITY_CHOICES, algorithms.INTEGRITY)],
+        choices=[("", "none"), *marked(INTEGRITY_CHOICES, algorithms.INTEGRITY)],
         help_text="Authenticates outer addresses too, so it passes no NAT, and needs the kernel's data plane.",
     )
 
@@ -251,7 +252,7 @@ class IPsecPolicyForm(_PolicyForm):
         empty_value=None,
         choices=[
             ("", "none (weak: who learns the IKE keys can read all traffic)"),
-            *_marked(GROUP_CHOICES, algorithms.KEY_EXCHANGE),
+            *marked(GROUP_CHOICES, algorithms.KEY_EXCHANGE),
         ],
         initial="group-31",
     )
@@ -286,3 +287,23 @@ class IPsecPolicyForm(_PolicyForm):
         """Return what the form shows of an existing policy."""
         names = ("name", "description", "lifetime_s", "lifetime_bytes", "lifetime_packets", "replay_window")
         return {name: getattr(row, name) for name in (*names, "pfs_group", "sequence_numbers", "mode", "ipcomp")}
+
+
+class QosPolicyForm(forms.Form):
+    """How many queues."""
+
+    optional = ("description",)
+    name = forms.CharField(max_length=100, widget=forms.TextInput(attrs={"autocomplete": "off"}))
+    description = forms.CharField(max_length=255, required=False)
+    queues = forms.TypedChoiceField(
+        coerce=int,
+        choices=QUEUE_CHOICES,
+        initial=4,
+        help_text="Strict priority: CS6 and CS7 go first (queue 0), then CS4 and CS5 (1), CS2 and CS3 (2), CS0 and CS1 "
+        "last (3). Under load what has a low priority waits for as long as there is anything above it.",
+    )
+
+    @classmethod
+    def initial_of(cls, row: QosPolicy) -> dict[str, Any]:
+        """Return what the form shows of an existing row."""
+        return {"name": row.name, "description": row.description, "queues": row.queues}

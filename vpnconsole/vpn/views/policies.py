@@ -1,4 +1,4 @@
-"""IKE and IPsec proposals and policies: four kinds of row with one sort of page."""
+"""IKE and IPsec proposals and policies, QoS policies: five kinds of row with one sort of page."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from vpnconsole.accounts.http import UserRequest
 from vpnconsole.lib.forms import place_errors
 from vpnconsole.vpn import policies, queries
-from vpnconsole.vpn.forms.policies import IKEPolicyForm, IKEProposalForm, IPsecPolicyForm, IPsecProposalForm
+from vpnconsole.vpn.forms.policies import (
+    IKEPolicyForm,
+    IKEProposalForm,
+    IPsecPolicyForm,
+    IPsecProposalForm,
+    QosPolicyForm,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One of the four kinds: its words, rows, form and the service that saves it."""
+    """One of the five kinds: its words, rows, form and the service that saves it."""
 
     slug: str
     label: str
@@ -70,18 +76,27 @@ KINDS = {
             form=IPsecProposalForm,
             save=policies.save_ipsec_proposal,
         ),
+        Kind(
+            slug="qos-policy",
+            label="QoS policy",
+            about="In how many queues a tunnel's outbound packets wait. Without one there is one queue.",
+            rows=queries.qos_policies,
+            form=QosPolicyForm,
+            save=policies.save_qos_policy,
+        ),
     )
 }
 
 
 @require_safe
 def policy_list(request: UserRequest) -> HttpResponse:
-    """Show all four kinds on one page."""
+    """Show all five kinds on one page."""
     context = {
         "ike_policies": queries.ike_policies(),
         "ipsec_policies": queries.ipsec_policies(),
         "ike_proposals": queries.ike_proposals(),
         "ipsec_proposals": queries.ipsec_proposals(),
+        "qos_policies": queries.qos_policies(),
     }
     return render(request, "vpn/policies.html", context)
 

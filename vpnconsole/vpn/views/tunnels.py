@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
@@ -18,8 +19,8 @@ from vpnconsole.accounts.http import UserRequest
 from vpnconsole.gateways import queries as gateway_queries
 from vpnconsole.gateways.profiles import PROFILES
 from vpnconsole.lib.forms import place_errors, place_errors_by_prefix
-from vpnconsole.vpn import keys, presets, queries, services
-from vpnconsole.vpn.choices import IkeVersionChoice
+from vpnconsole.vpn import keys, manual, presets, queries, services
+from vpnconsole.vpn.choices import IkeVersionChoice, TunnelKindChoice
 from vpnconsole.vpn.forms.fill import Known, State, fill
 from vpnconsole.vpn.forms.keys import GENERATE
 from vpnconsole.vpn.forms.tunnel import EXISTING, MOST_PAIRS, SIDES, TunnelForms
@@ -31,7 +32,7 @@ _DEPLOY = "It reaches the gateways when you deploy it under Changes."
 
 
 @never_cache
-@sensitive_post_parameters("key_value")
+@sensitive_post_parameters()
 @require_http_methods(["GET", "POST"])
 def create(request: UserRequest) -> HttpResponse:
     """Define a tunnel; ``?copy=`` starts from another one."""
@@ -46,7 +47,7 @@ def create(request: UserRequest) -> HttpResponse:
 
 
 @never_cache
-@sensitive_post_parameters("key_value")
+@sensitive_post_parameters()
 @require_http_methods(["GET", "POST"])
 def edit(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
     """Change a tunnel; the running one is not touched before the next deployment."""
@@ -62,7 +63,7 @@ def edit(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
 
 
 @never_cache
-@sensitive_post_parameters("key_value")
+@sensitive_post_parameters()
 @require_POST
 def refill(request: UserRequest) -> HttpResponse:
     """Return the form with what the chosen gateways tell filled in; also adds and removes selector pairs.
@@ -74,14 +75,11 @@ def refill(request: UserRequest) -> HttpResponse:
     state = State(
         main={name: bound.main[name].value() for name in bound.main.fields},
         ends={side: {name: form[name].value() for name in form.fields} for side, form in bound.ends.items()},
-        pairs=[{name: pair[name].value() for name in pair.fields} for pair in bound.pairs],
+        pairs=[pair.values() for pair in bound.pairs],
         auto=bound.auto,
     )
-    removed = request.POST.get("remove_pair", "")
-    if removed.isdecimal() and int(removed) < len(state.pairs):
-        del state.pairs[int(removed)]
-    elif "add_pair" in request.POST and len(state.pairs) < MOST_PAIRS:
-        state.pairs.append({})
+    if _arranged(request, state.pairs):
+        pass
     elif make := request.POST.get("make_defaults", ""):
         _choose_defaults(request, state, make)
     else:
@@ -104,11 +102,38 @@ def refill(request: UserRequest) -> HttpResponse:
             },
             _usual_policies(),
         )
-    forms = TunnelForms.showing(state.main, state.ends, state.pairs or [{}], state.auto)
+    peers = {name: bound.peers[name].value() for name in bound.peers.fields}
+    forms = TunnelForms.showing(state.main, state.ends, state.pairs or [{}], state.auto, peers)
     tunnel = _edited(request)
     if request.htmx:
         return render(request, "vpn/parts/tunnel_fields.html", {"forms": forms, "tunnel": tunnel})
     return _page(request, forms, tunnel)
+
+
+def _arranged(request: UserRequest, pairs: list[dict[str, Any]]) -> bool:
+    """Add, remove or move a pair where that was asked for, and return whether it was."""
+    for name, change in (("remove_pair", _remove), ("up_pair", _up), ("down_pair", _down)):
+        text = request.POST.get(name, "")
+        if text.isdecimal() and len(text) < 4 and int(text) < len(pairs):
+            change(pairs, int(text))
+            return True
+    if "add_pair" in request.POST and len(pairs) < MOST_PAIRS:
+        pairs.append({})
+        return True
+    return False
+
+
+def _remove(pairs: list[dict[str, Any]], index: int) -> None:
+    del pairs[index]
+
+
+def _up(pairs: list[dict[str, Any]], index: int) -> None:
+    if index:
+        pairs[index - 1 : index + 1] = [pairs[index], pairs[index - 1]]
+
+
+def _down(pairs: list[dict[str, Any]], index: int) -> None:
+    pairs[index : index + 2] = pairs[index : index + 2][::-1]
 
 
 def _choose_defaults(request: UserRequest, state: State, make: str) -> None:
@@ -163,6 +188,15 @@ def delete(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
     return render(request, "vpn/tunnel_delete.html", {"tunnel": tunnel})
 
 
+@never_cache
+@require_http_methods(["GET", "POST"])
+def manual_keys(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
+    """Show the manual SAs of a tunnel; POST shows their keys once, which the audit trail says."""
+    tunnel = get_object_or_404(queries.tunnels().filter(kind=TunnelKindChoice.MANUAL), pk=tunnel_id)
+    shown = manual.reveal(request.user, tunnel) if request.method == "POST" else []
+    return render(request, "vpn/manual_keys.html", {"tunnel": tunnel, "shown": shown})
+
+
 def _fresh(request: UserRequest) -> TunnelForms:
     source = request.GET.get("copy", "")
     if _UUID.fullmatch(source):
@@ -213,6 +247,8 @@ def _save(request: UserRequest, forms: TunnelForms, tunnel: Tunnel | None) -> Tu
 
 def _key(request: UserRequest, forms: TunnelForms) -> PresharedKey | None:
     values = forms.main.cleaned_data
+    if forms.manual:
+        return None
     if values["key_how"] == EXISTING:
         psk: PresharedKey | None = values["psk"]
         return psk

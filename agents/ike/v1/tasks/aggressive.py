@@ -154,6 +154,7 @@ def take_proof(sa: IsakmpSa, message: Message, now: float) -> None:
 
 
 def _proven(sa: IsakmpSa, message: Message, shown: Identification, now: float) -> None:
+    sa.core.admit(sa, shown)
     contact = common.answer_contact(sa, message)
     common.finish(sa, message, shown, now)
     if contact:

@@ -302,7 +302,7 @@ def respond(sa: IkeSa, message: Message, now: float) -> None:
             sa.auth.remote, sa.auth.identity = slug, id_i
             sa.auth.ppk = mixed is not None
             sa.protection.keys = keys
-            _admit(sa, tunnel, psk, message, at)
+            _admit(sa, psk, message, at)
 
         proof.check(sa, claim, psk, proven, then, _while(sa, SaState.INIT_RECEIVED))
 
@@ -327,15 +327,15 @@ def _while(sa: IkeSa, state: SaState) -> proof.Wrap:
     return wrap
 
 
-def _admit(sa: IkeSa, tunnel: TunnelRuntime, psk: Secret | None, message: Message, now: float) -> None:
+def _admit(sa: IkeSa, psk: Secret | None, message: Message, now: float) -> None:
     """The peer is who it says: see whether policies let it in, and make our proof. Raises PeerError."""
-    config = tunnel.config
     sa.core.authenticated(sa)
-    _check_childless(config, message)
+    assert sa.auth.identity is not None
+    tunnel = sa.core.admit(sa, sa.auth.identity)
+    _check_childless(tunnel.config, message)
     fresh = message.notify(NotifyType.INITIAL_CONTACT) is not None
     rival = tunnel.kept_beside(sa)
     if rival is not None and not fresh:
-        assert sa.auth.identity is not None
         raise PeerError(
             NotifyType.AUTHENTICATION_FAILED,
             "ike.unique-kept",

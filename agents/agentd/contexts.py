@@ -1,0 +1,86 @@
+"""Makes the routing contexts of a document and removes them again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+from agents.agentd.errors import HostError
+from agents.agentd.host import Host, HostView, Rule
+from agents.agentd.journal import Journal
+from agents.agentd.parts import contexts
+from agents.agentd.parts.carried import Carried
+from agents.agentd.parts.contexts import ALIAS, Vrf
+from agents.contract.carriage import Context
+
+
+class ContextKeeper:
+    """Applies what is wanted. ``vrfs`` tells whether contexts are VRFs, ``shown`` what there is, for people."""
+
+    def __init__(self, host: Host, journal: Journal) -> None:
+        self._host = host
+        self._journal = journal
+        self._in_place: set[Vrf | Rule] = set()
+        self.vrfs = False
+        self.shown: tuple[dict[str, Any], ...] = ()
+
+    async def apply(
+        self, wanted: Sequence[Context], tunnels: Sequence[Carried], view: HostView
+    ) -> tuple[HostView, list[str]]:
+        """Put contexts right; returns the machine as it is then and what is in the way."""
+        have = contexts.ours(view)
+        self.vrfs = bool(wanted or have) and await self._host.has_vrfs()
+        plan = contexts.plan(wanted, tunnels, view, vrfs=self.vrfs)
+        problems = list(plan.problems)
+        for vrf in plan.remove_vrfs:
+            if await self._did(self._host.remove_vrf(vrf.name, vrf.table), problems):
+                self._tell("agent.context-removed", vrf.context, f"VRF {vrf.name} removed")
+        for vrf in plan.add_vrfs:
+            if await self._did(self._host.add_vrf(vrf.name, vrf.table, ALIAS + vrf.context), problems):
+                code = "agent.repaired" if vrf in self._in_place else "agent.context-made"
+                self._tell(code, vrf.context, f"VRF {vrf.name} made for table {vrf.table}")
+        for name, master in plan.masters:
+            await self._did(self._host.set_master(name, master), problems)
+        for rule in plan.remove_rules:
+            await self._did(self._host.remove_rule(rule), problems)
+        for rule in plan.add_rules:
+            if await self._did(self._host.add_rule(rule), problems) and rule in self._in_place:
+                self._tell("agent.repaired", _name_of(wanted, rule.table), f"{describe(rule)} put back")
+        changed = plan.remove_vrfs or plan.add_vrfs or plan.masters or plan.remove_rules or plan.add_rules
+        if changed:
+            view = await self._host.look()
+        self._in_place = {*contexts.ours(view).values(), *view.rules}
+        self.shown = tuple(self._show(context, tunnels, view) for context in wanted)
+        return view, problems
+
+    async def _did(self, change: Awaitable[None], problems: list[str]) -> bool:
+        try:
+            await change
+        except HostError as error:
+            problems.append(str(error))
+            return False
+        return True
+
+    def _tell(self, code: str, context: str, message: str) -> None:
+        self._journal.append(code, message, attributes={"context": context})
+
+    def _show(self, context: Context, tunnels: Sequence[Carried], view: HostView) -> dict[str, Any]:
+        name = contexts.vrf_name(context.name) if self.vrfs else None
+        return {
+            "name": context.name,
+            "table": context.table,
+            "vrf": name if name is not None and view.link(name) is not None else None,
+            "rules": [describe(rule) for rule in view.rules if rule.table == context.table],
+            "tunnels": [tunnel.name for tunnel in tunnels if tunnel.carriage.context == context.name],
+        }
+
+
+def describe(rule: Rule) -> str:
+    """Return a rule as ``ip rule`` shows it."""
+    interface = f" iif {rule.interface}" if rule.interface is not None else ""
+    family = "" if rule.version == 4 else "IPv6 "
+    return f"{family}{rule.priority}: from {rule.source or 'all'}{interface} lookup {rule.table}"
+
+
+def _name_of(wanted: Sequence[Context], table: int) -> str:
+    return next((context.name for context in wanted if context.table == table), str(table))

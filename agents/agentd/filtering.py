@@ -1,0 +1,112 @@
+"""Keeps our table of the packet filter as the document wants it, and reads its counters.
+
+The table is replaced in one transaction, and only when it is to change or somebody changed it. Before a document goes
+to ``iked`` the table is that document's already, so that a new tunnel's first message finds it open.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Sequence
+
+from agents.agentd import nft
+from agents.agentd.errors import HostError
+from agents.agentd.host import Host, HostView
+from agents.agentd.journal import Journal
+from agents.agentd.parts import filter as parts_filter
+from agents.agentd.parts.carried import Carried
+from agents.agentd.parts.filter import FilterPlan
+
+_FACT = "filter"
+_ON, _OFF = "on", "off"
+
+
+class FilterKeeper:
+    """Applies what is wanted. Whether a table of ours is there is remembered across restarts."""
+
+    def __init__(self, host: Host, journal: Journal) -> None:
+        self._host = host
+        self._journal = journal
+        self._applied: FilterPlan | None = None
+        self._looked_like = ""
+
+    @property
+    def on(self) -> bool:
+        """Whether our table is there, as far as we know."""
+        return self._journal.recall(_FACT) == _ON
+
+    async def apply(
+        self, enabled: bool, tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool
+    ) -> list[str]:
+        """Put the table right, or away; returns what is in the way."""
+        try:
+            if not enabled:
+                await self._remove()
+                return []
+            wanted = parts_filter.plan(tunnels, view, kernel=kernel, vrfs=vrfs)
+            listed = await self._list()
+            looks_like = _look(listed)
+            changed_by_others = self._applied is not None and looks_like != self._looked_like
+            if wanted == self._applied and not changed_by_others:
+                return []
+            await self._replace(wanted, listed)
+            self._applied, self._looked_like = wanted, _look(await self._list())
+        except HostError as error:
+            return [f"the packet filter is not as it should be: {error}"]
+        if not self.on:
+            self._journal.append("agent.filter-on", "The packet filter is in force", remember={_FACT: _ON})
+        elif changed_by_others:
+            self._journal.append("agent.repaired", "The packet filter is as it should be again")
+        return []
+
+    async def counts(self) -> dict[str, int]:
+        """Return the packets of each counter now, empty where there is no table or it cannot be read."""
+        if not self.on:
+            return {}
+        try:
+            return parts_filter.packets(await self._list())
+        except HostError:
+            return {}  # the last pass has said why
+
+    async def _list(self) -> tuple[nft.Command, ...]:
+        try:
+            return await self._host.filter(parts_filter.listing())
+        except HostError as error:
+            if error.errno == errno.ENOENT:
+                return ()
+            raise
+
+    async def _replace(self, wanted: FilterPlan, listed: tuple[nft.Command, ...]) -> None:
+        try:
+            await self._host.filter(parts_filter.transaction(wanted, listed))
+        except HostError:
+            if not listed:
+                raise
+            # Somebody made objects of our names that cannot become ours: the table goes with them, and its counts.
+            await self._host.filter([*parts_filter.removal(), *parts_filter.transaction(wanted, ())])
+
+    async def _remove(self) -> None:
+        if not self.on:
+            return
+        try:
+            await self._host.filter(parts_filter.removal())
+        except HostError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        self._applied, self._looked_like = None, ""
+        self._journal.append("agent.filter-off", "The packet filter is removed", remember={_FACT: _OFF})
+
+
+def _look(listed: tuple[nft.Command, ...]) -> str:
+    """Return the table as text that is the same for the same rules, whatever was counted."""
+    rows = []
+    for each in listed:
+        kind, value = next(iter(each.items()))
+        if kind in ("metainfo", "table"):
+            continue
+        kept = {name: part for name, part in value.items() if name not in ("handle", "packets", "bytes")}
+        if isinstance(kept.get("elem"), list):
+            kept["elem"] = sorted(kept["elem"], key=json.dumps)
+        rows.append(json.dumps({kind: kept}, sort_keys=True))
+    return "\n".join(rows)

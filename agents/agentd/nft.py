@@ -1,0 +1,52 @@
+"""The program ``nft`` with JSON (libnftables-json(5)): the whole of one call is one transaction of the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from agents.agentd.errors import HostError
+
+Command = dict[str, Any]
+_TIMEOUT_S = 30.0
+_NO_SUCH_TABLE = "No such file or directory"
+
+
+async def run(commands: Sequence[Command]) -> tuple[Command, ...]:
+    """Perform commands, all or none, and return the objects they list; raises :class:`HostError` with its words.
+
+    ``errno`` is ENOENT where an object is not there, or the program is not.
+    """
+    with os.fdopen(os.memfd_create("nft"), "w+b") as text:  # nft opens its input by name, which a socket has not
+        text.write(json.dumps({"nftables": list(commands)}).encode())
+        text.flush()
+        process = await _start(text.fileno())
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            output, problem = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise HostError("run", "nft", errno.ETIMEDOUT, f"it did not end within {_TIMEOUT_S:.0f} s") from None
+    if process.returncode != 0:
+        lines = problem.decode("utf-8", errors="replace").splitlines()
+        reason = next((line.partition("Error: ")[2] for line in lines if "Error: " in line), "it says nothing")
+        raise HostError("change", "the packet filter", errno.ENOENT if _NO_SUCH_TABLE in reason else 0, reason)
+    listed: tuple[Command, ...] = tuple(json.loads(output)["nftables"]) if output.strip() else ()
+    return listed
+
+
+async def _start(text: int) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *("nft", "--json", "--file", "/proc/self/fd/0"),
+            stdin=text,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except FileNotFoundError:
+        raise HostError("run", "nft", 0, "the program is not there: install the package nftables") from None

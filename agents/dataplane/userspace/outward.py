@@ -1,0 +1,191 @@
+"""Packets on their way out: find the SA, see that they fit, encrypt, say where they go.
+
+A packet that does not fit its path comes back as an answer to its sender, or goes in fragments where it may be cut:
+each as RFC 4301 section 8.2 has it. DSCP and ECN are copied outwards (RFC 6040 section 4.1), DF as the SA says.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from agents.dataplane.base import Acquired, Selector
+from agents.dataplane.userspace import drops, ip
+from agents.dataplane.userspace.bundle import Bundle
+from agents.dataplane.userspace.drops import Dropped
+from agents.dataplane.userspace.fragments import LEAST_IPV6_MTU, fragment, too_big
+from agents.dataplane.userspace.reports import Reports
+from agents.dataplane.userspace.sadb import Path, Sa, SaDatabase
+from agents.dataplane.userspace.spd import PolicyDatabase
+
+ACQUIRE_AGAIN_S = 5.0
+"""One acquire per reqid in this time while traffic waits for an SA."""
+ANSWERS_PER_S = 100.0
+"""How many answers "too big" there are at most (RFC 4443 section 2.4 f)."""
+MAX_CACHED_FLOWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Packets for one path, as a socket of its protocol takes them: ESP, AH over IPv6, or whole IPv4 packets with AH.
+
+    ``traffic_class`` is the outer DSCP and ECN; ``dont_fragment`` forbids to cut the outer packets.
+    """
+
+    path: Path
+    traffic_class: int
+    packets: list[bytes]
+    dont_fragment: bool = False
+
+
+class Outward:
+    """``check_limits`` is asked after packets of an SA were counted, ``expire`` when an SA has no number left.
+
+    ``answers`` are packets for a tunnel's own link; whoever sends them takes them out.
+    """
+
+    def __init__(
+        self,
+        sadb: SaDatabase,
+        spd: PolicyDatabase,
+        reports: Reports,
+        check_limits: Callable[[Sa, float], None],
+        expire: Callable[[Sa], None],
+    ) -> None:
+        self._sadb = sadb
+        self._spd = spd
+        self._reports = reports
+        self._check_limits = check_limits
+        self._expire = expire
+        self._flows: dict[str, dict[bytes, Sa]] = {}
+        self._acquired_at: dict[int, float] = {}
+        self._may_answer = ANSWERS_PER_S
+        self._answered_at = 0.0
+        self.answers: defaultdict[str, list[bytes]] = defaultdict(list)
+
+    def forget_flows(self) -> None:
+        """Look every flow up again."""
+        self._flows.clear()
+
+    def forget_acquired(self, reqid: int) -> None:
+        """Ask at once when this reqid is without an SA again."""
+        self._acquired_at.pop(reqid, None)
+
+    def seal(self, tunnel_id: str, groups: Iterable[Sequence[bytes]], now: float) -> list[Burst]:
+        """Seal packets that the tunnel's link was given.
+
+        Each group is packets of one flow in order, none longer than the first (the segments of one super-packet), or
+        one packet.
+        """
+        flows = self._flows.setdefault(tunnel_id, {})
+        bursts: list[Burst] = []
+        for group in groups:
+            first = group[0]
+            key = ip.flow_key(first) if len(first) >= 20 else None
+            sa = flows.get(key) if key is not None else None
+            if sa is None:
+                sa = self._route(tunnel_id, first, len(group), now)
+                if sa is None:
+                    continue
+                if key is not None:
+                    if len(flows) >= MAX_CACHED_FLOWS:
+                        flows.clear()
+                    flows[key] = sa
+            dont_fragment = sa.sets_df or (sa.copies_df and ip.may_not_be_fragmented(first))
+            if len(first) > sa.most_octets:
+                fitting = self._fit(tunnel_id, sa, group, now)
+                if not fitting:
+                    continue
+                group, dont_fragment = fitting, sa.sets_df and len(fitting[0]) <= sa.most_octets
+            if sa.sequence + len(group) > sa.last_sequence:
+                self._expire(sa)
+                continue
+            traffic_class = ip.traffic_class(first) & sa.class_mask
+            if sa.bundle is None:
+                packets = sa.transform.seal(sa.sequence + 1, group)
+                sa.sequence += len(group)
+                sa.count(sum(map(len, group)), len(group), now)
+            else:
+                packets = self._seal_one_by_one(sa, sa.bundle, group, traffic_class, dont_fragment, now)
+            bursts.append(Burst(sa.path, traffic_class, packets, dont_fragment))
+            self._check_limits(sa, now)
+        return bursts
+
+    def _seal_one_by_one(
+        self, sa: Sa, bundle: Bundle, group: Sequence[bytes], traffic_class: int, dont_fragment: bool, now: float
+    ) -> list[bytes]:
+        sealed = []
+        for packet in group:
+            try:
+                sealed.append(bundle.seal(sa.sequence + 1, packet, traffic_class, dont_fragment=dont_fragment))
+            except Dropped as drop:
+                self._reports.totals[drop.code] += 1
+                continue
+            sa.sequence += 1
+            sa.count(len(packet), 1, now)
+        return sealed
+
+    def _fit(self, tunnel_id: str, sa: Sa, group: Sequence[bytes], now: float) -> Sequence[bytes]:
+        """Return what to send of packets longer than the path takes: fragments, or nothing and an answer instead.
+
+        An IPv6 packet of the size that every path of IPv6 takes goes as it is: then the outer one is cut, as it is
+        where an IPv4 packet may be cut and the outer one too.
+        """
+        first = group[0]
+        limit = sa.most_octets
+        if first[0] >> 4 == 6:
+            limit = max(limit, LEAST_IPV6_MTU)
+            if len(first) <= limit:
+                return group
+        elif not ip.may_not_be_fragmented(first):
+            if len(first) <= sa.most_ever and not sa.sets_df:
+                return group
+            return [piece for packet in group for piece in fragment(packet, limit)]
+        self._reports.totals[drops.LOCAL_TOO_BIG] += len(group)
+        answer = too_big(first, limit) if self._may_answer_now(now) else None
+        if answer is not None:
+            self.answers[tunnel_id].append(answer)
+        return ()
+
+    def _may_answer_now(self, now: float) -> bool:
+        self._may_answer = min(ANSWERS_PER_S, self._may_answer + (now - self._answered_at) * ANSWERS_PER_S)
+        self._answered_at = now
+        if self._may_answer < 1:
+            return False
+        self._may_answer -= 1
+        return True
+
+    def _route(self, tunnel_id: str, packet: bytes, count: int, now: float) -> Sa | None:
+        """Find the SA for an outbound packet, or count why there is none and ask for one."""
+        try:
+            flow = ip.parse_flow(packet)
+        except ip.MalformedPacket:
+            self._reports.totals[drops.LOCAL_MALFORMED] += count
+            return None
+        policy = self._spd.outbound(tunnel_id, flow)
+        if policy is None:
+            self._reports.totals[drops.LOCAL_NO_POLICY] += count
+            return None
+        sa = self._sadb.newest_outbound(policy.reqid)
+        if sa is None:
+            self._reports.totals[drops.LOCAL_NO_SA] += count
+            if now - self._acquired_at.get(policy.reqid, -ACQUIRE_AGAIN_S) >= ACQUIRE_AGAIN_S:
+                self._acquired_at[policy.reqid] = now
+                self._reports.notices.append(Acquired(reqid=policy.reqid, selector=_selector_of(flow)))
+        return sa
+
+
+def _selector_of(flow: ip.Flow) -> Selector:
+    kind: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]
+    kind, bits = (ipaddress.IPv4Address, 32) if flow.version == 4 else (ipaddress.IPv6Address, 128)
+    source_ports = (0, 65535) if flow.source_port is None else (flow.source_port, flow.source_port)
+    destination_ports = (0, 65535) if flow.destination_port is None else (flow.destination_port,) * 2
+    return Selector(
+        source=f"{kind(flow.source)}/{bits}",
+        destination=f"{kind(flow.destination)}/{bits}",
+        protocol=flow.protocol,
+        source_ports=source_ports,
+        destination_ports=destination_ports,
+    )

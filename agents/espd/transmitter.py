@@ -1,0 +1,156 @@
+"""What leaves: bursts go to their sockets, and packets wait in order of priority while a socket has no room.
+
+A socket that a tunnel with priorities sends through holds little itself: what waits there cannot be overtaken any more.
+While one is full, the tunnels that want to send through it take turns; each sends what is first among its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from agents.contract.status import QueueStatus
+from agents.dataplane.userspace.engine import Engine
+from agents.dataplane.userspace.outward import Burst
+from agents.dataplane.userspace.queues import PriorityQueues
+from agents.dataplane.userspace.sadb import Path
+from agents.espd.sockets import EspSocket
+
+PACKETS_PER_TURN = 16
+"""Of one super-packet: what a packet of a higher priority may have to wait for, beside what the socket holds."""
+
+Group = Sequence[bytes]
+
+
+class _Lane:
+    """One tunnel. ``stalled`` is sealed already and goes before everything else; while there is some, others wait."""
+
+    __slots__ = ("queues", "stalled", "tunnel_id")
+
+    def __init__(self, tunnel_id: str, queues: int) -> None:
+        self.tunnel_id = tunnel_id
+        self.queues = PriorityQueues(queues)
+        self.stalled: deque[Burst] = deque()
+
+
+class Transmitter:
+    """``socket_of`` returns a path's socket, ``when_writable`` calls :meth:`resume` once the socket has room.
+
+    ``dropped`` counts what is lost here: ``out.no-socket`` and ``out.full``.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        socket_of: Callable[[Path], EspSocket | None],
+        when_writable: Callable[[EspSocket], None],
+        dropped: Counter[str],
+    ) -> None:
+        self._engine = engine
+        self._socket_of = socket_of
+        self._when_writable = when_writable
+        self._dropped = dropped
+        self._lanes: dict[str, _Lane] = {}
+        self._waiting: dict[EspSocket, deque[_Lane]] = {}
+
+    @property
+    def bounds_sockets(self) -> bool:
+        """Whether some tunnel has priorities."""
+        return any(lane.queues.count > 1 for lane in self._lanes.values())
+
+    def open(self, tunnel_id: str, queues: int) -> None:
+        """Begin a tunnel's queues; those of the same number go on."""
+        lane = self._lanes.get(tunnel_id)
+        if lane is None or lane.queues.count != queues:
+            self.close(tunnel_id)
+            self._lanes[tunnel_id] = _Lane(tunnel_id, queues)
+
+    def close(self, tunnel_id: str) -> None:
+        """Drop what a tunnel has waiting."""
+        lane = self._lanes.pop(tunnel_id, None)
+        if lane is not None:
+            for waiting in self._waiting.values():
+                if lane in waiting:
+                    waiting.remove(lane)
+
+    def forget(self, opened: EspSocket) -> None:
+        """A socket is closed: what waits for it is lost, what waits behind that goes on with the next packet."""
+        for lane in self._waiting.pop(opened, ()):
+            self._dropped["out.full"] += sum(len(burst.packets) for burst in lane.stalled)
+            lane.stalled.clear()
+
+    def send(self, tunnel_id: str, groups: Sequence[Group], now: float) -> None:
+        """Send what the tunnel's link was given, or let it wait."""
+        lane = self._lanes[tunnel_id]
+        if lane.queues.count == 1 and not lane.stalled and not lane.queues:
+            self._send_all(lane, self._engine.outbound(tunnel_id, groups, now))
+            return
+        for group in groups:
+            lane.queues.put(group)
+        self._drain(lane, now)
+
+    def resume(self, opened: EspSocket) -> None:
+        """Go on with the tunnels that wait for a socket, in turns, until it is full again."""
+        now = time.monotonic()
+        waiting = self._waiting.pop(opened, deque())
+        while waiting:
+            lane = waiting.popleft()
+            stalled, lane.stalled = lane.stalled, deque()
+            self._send_all(lane, stalled)
+            self._drain(lane, now)
+            behind = self._waiting.get(opened)
+            if behind is not None:
+                # The socket is full again; whoever has not had a turn goes before the one that has.
+                behind.extendleft(reversed(waiting))
+                return
+
+    def statuses(self) -> dict[str, tuple[QueueStatus, ...]]:
+        """Return the queues of the tunnels that have several."""
+        return {lane.tunnel_id: lane.queues.statuses() for lane in self._lanes.values() if lane.queues.count > 1}
+
+    def _drain(self, lane: _Lane, now: float) -> None:
+        while not lane.stalled and (group := lane.queues.take(PACKETS_PER_TURN)) is not None:
+            self._send_all(lane, self._engine.outbound(lane.tunnel_id, (group,), now))
+
+    def _send_all(self, lane: _Lane, bursts: Sequence[Burst] | deque[Burst]) -> None:
+        """Send bursts, those of one path in a row together."""
+        together: Burst | None = None
+        for burst in bursts:
+            if together is not None:
+                if (
+                    burst.path is together.path
+                    and burst.traffic_class == together.traffic_class
+                    and burst.dont_fragment == together.dont_fragment
+                ):
+                    together.packets.extend(burst.packets)
+                    continue
+                self._send(lane, together)
+            together = burst
+        if together is not None:
+            self._send(lane, together)
+
+    def _send(self, lane: _Lane, burst: Burst) -> None:
+        opened = self._socket_of(burst.path)
+        if opened is None:
+            self._dropped["out.no-socket"] += len(burst.packets)
+            return
+        if lane.stalled:
+            lane.stalled.append(burst)
+            return
+        if lane.queues.count > 1:
+            opened.hold_little()
+        rest = opened.send(burst)
+        if opened.too_big_for is not None:
+            self._engine.narrow(burst.path, opened.too_big_for, time.monotonic())
+            opened.too_big_for = None
+        if not rest:
+            return
+        if not opened.holds_little:
+            self._dropped["out.full"] += len(rest)
+            return
+        lane.stalled.append(dataclasses.replace(burst, packets=rest))
+        waiting = self._waiting.setdefault(opened, deque())
+        waiting.append(lane)
+        self._when_writable(opened)
