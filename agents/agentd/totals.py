@@ -95,7 +95,7 @@ class Totals:
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._clock = clock
-        self._saved_at = float("-inf")
+        self._save_at = float("-inf")
         self._boot_id = database.fact(_BOOT) or ""
         self._gateway = _Named()
         self._rows: dict[str, _Row] = {}
@@ -111,7 +111,8 @@ class Totals:
         """Take what ``iked`` says in the run ``boot_id``."""
         if not boot_id:
             return  # it has not said yet which run this is
-        if boot_id != self._boot_id:
+        anew = boot_id != self._boot_id
+        if anew:
             self._gateway.fold()
             for row in self._rows.values():
                 row.fold()
@@ -121,7 +122,8 @@ class Totals:
             self._row(tunnel.id).take((tunnel.counters, tunnel.rejected))
             for child in tunnel.children:
                 self._row(_owner(tunnel, child)).take((child.counters, child.rejected))
-        if self._clock() - self._saved_at >= SAVE_EVERY_S:
+        # Nobody can say again what the run before counted.
+        if anew or self._clock() >= self._save_at:
             self.save()
 
     def keep(self, tunnel_ids: Collection[str]) -> None:
@@ -144,7 +146,12 @@ class Totals:
 
     def save(self) -> None:
         """Bring what moved to the disk."""
-        self._saved_at = self._clock()
+        began = self._clock()
+        self._write()
+        # Very many tunnels take their time: spend no more than a twentieth of it on that.
+        self._save_at = began + max(SAVE_EVERY_S, 20 * (self._clock() - began))
+
+    def _write(self) -> None:
         rows: dict[str, _Row | _Named] = {_GATEWAY: self._gateway, **self._rows}
         moved = [(owner, row) for owner, row in rows.items() if not row.saved]
         if not moved and not self._dropped:
