@@ -55,7 +55,6 @@ _TUNNEL: Mapping[str, tuple[str, str]] = MappingProxyType(
         "version": ("the IKE version", "version"),
         "preshared_keys": ("the pre-shared key", "psk"),
         "mtu": ("the MTU", "mtu"),
-        "manual_tunnels.children": ("the SAs", "selectors-0-network_a"),
         "most_peers": ("how many peers there may be", "peers-most_peers"),
         "carriage.attachment": ("the attachment", "attachment"),
         "carriage.df_bit": ("the DF bit", "df_bit"),
