@@ -61,6 +61,7 @@ class Agent:
         self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, self.routes, on_pass=self._moved.set)
         self.totals = Totals(database)
         self.link.on_view = self._count
+        self.link.on_end = self.totals.save
         self._actions = Actions(database, self.ledger, self.link, self.journal)
         self.levels = Levels(self.link, paths.espd_socket)
         self.traces = Traces(self.link, paths.espd_socket, self.journal)

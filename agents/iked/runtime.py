@@ -191,6 +191,8 @@ class Runtime:
         """The data plane said something other than ``Lost``."""
         now = self._loop.time()
         trace.noticed(notice)
+        if isinstance(notice, Expired) and notice.hard:
+            self.traffic.expired(notice.id)
         if isinstance(notice, Rejected):
             self._rejected(notice)
         elif isinstance(notice, Repaired):
@@ -206,8 +208,6 @@ class Runtime:
             tunnel_id, spi_in = child
             if isinstance(notice, Expired):
                 hard = notice.hard
-                if hard:
-                    self.traffic.expired(notice.id)
                 self._give(self.engine.sa_expired, tunnel_id, spi_in, hard, now)
             else:
                 address, port = notice.address, notice.port

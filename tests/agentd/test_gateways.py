@@ -212,6 +212,9 @@ def test_a_trace_is_of_all_processes_and_ends_by_itself(paris: Gateway) -> None:
     texts = [record["text"] for record in trace["records"]]
     assert [record["time"] for record in trace["records"]] == sorted(record["time"] for record in trace["records"])
     assert any("put in place" in text for text in texts)
+    told = [record["text"] for record in trace["records"] if record["process"] == "espd"]
+    assert any("packets from 192.0.2.2, " in text for text in told)
+    assert any("octets to be sealed" in text for text in told)
     for form in PSK_FORMS:
         assert form.decode() not in json.dumps(trace)
     paris.command("cli", "trace", "on", "error", "--seconds", "1")

@@ -132,4 +132,4 @@ async def _pieces(opened: Download) -> AsyncIterator[bytes]:
 
 
 def _managed(tunnel: Tunnel) -> tuple[tuple[UUID, str], ...]:
-    return tuple((end.gateway_id, end.gateway.name) for end in (tunnel.end_a, tunnel.end_b) if end.gateway.is_managed)
+    return tuple((end.gateway_id, end.gateway.name) for end in tunnel.ends.all() if end.gateway.is_managed)

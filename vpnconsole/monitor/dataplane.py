@@ -144,7 +144,7 @@ class TunnelPlane:
 
 def tunnel_plane(tunnel: Tunnel, statuses: Mapping[UUID, TunnelStatus | None]) -> TunnelPlane:
     """Return what the managed ends tell of a tunnel; ``statuses`` has what each gateway last said of it."""
-    managed = [end.gateway for end in (tunnel.end_a, tunnel.end_b) if end.gateway.is_managed]
+    managed = [end.gateway for end in sorted(tunnel.ends.all(), key=lambda end: end.side) if end.gateway.is_managed]
     seen = {row.pk: row for row in GatewayObservation.objects.filter(pk__in=[gateway.pk for gateway in managed])}
     ends = tuple(
         _end(str(tunnel.pk), gateway.pk, gateway.name, seen.get(gateway.pk), statuses.get(gateway.pk))
