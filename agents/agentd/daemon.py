@@ -27,6 +27,7 @@ from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.levels import Levels
+from agents.agentd.parts.filter import STRANGERS
 from agents.agentd.reconciler import Reconciler
 from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.status import StatusReporter
@@ -115,6 +116,12 @@ class Agent:
         """Perform an action once; raises :class:`UnknownTunnelError`."""
         return await self._actions.perform(action)
 
+    async def filtered(self) -> dict[str, Any]:
+        """Return whether the packet filter is in force and how many packets of strangers it dropped."""
+        keeper = self.reconciler.filter
+        counts = await keeper.counts()
+        return {"on": keeper.on, "strangers": {name.rpartition("-")[2]: counts.get(name) for name in STRANGERS}}
+
     async def tell(self, server: Server) -> None:
         """Notify the local socket's connections whenever status or events moved, until cancelled."""
         while True:
@@ -165,6 +172,12 @@ def handlers(agent: Agent) -> dict[str, Handler]:
     async def log_level(params: dict[str, Any], _connection: Connection) -> Any:
         return await agent.levels.answer(params)
 
+    async def filtered(_params: dict[str, Any], _connection: Connection) -> Any:
+        return await agent.filtered()
+
+    async def contexts(_params: dict[str, Any], _connection: Connection) -> Any:
+        return {"contexts": list(agent.reconciler.contexts.shown)}
+
     async def trace(params: dict[str, Any], _connection: Connection) -> Any:
         return await agent.traces.answer(params)
 
@@ -174,6 +187,8 @@ def handlers(agent: Agent) -> dict[str, Handler]:
         "action": action,
         "reconcile": reconcile,
         "log_level": log_level,
+        "filter": filtered,
+        "contexts": contexts,
         "trace": trace,
         **capture_handlers(agent.captures),
     }

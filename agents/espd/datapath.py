@@ -51,6 +51,7 @@ class Datapath:
         self._on_notice = on_notice
         self._tuns: dict[str, Tun] = {}
         self._links: dict[str, TunnelLink] = {}
+        self._missing: dict[str, TunnelLink] = {}
         self._sockets: dict[Key, EspSocket] = {}
         self._bound: frozenset[Key] = frozenset()
         self._dropped: Counter[str] = Counter()
@@ -76,11 +77,13 @@ class Datapath:
         elif tun.mtu != link.mtu:
             tun.set_mtu(link.mtu)
         self._links[link.tunnel_id] = link
+        self._missing.pop(link.tunnel_id, None)
         self._transmitter.open(link.tunnel_id, link.queues)
         self._let_sockets_hold_much()
 
     def close_link(self, tunnel_id: str) -> None:
         """Remove a tunnel's device if it is there."""
+        self._missing.pop(tunnel_id, None)
         tun = self._tuns.pop(tunnel_id, None)
         if tun is not None:
             self._dropped["in.link"] += tun.dropped
@@ -89,6 +92,24 @@ class Datapath:
             del self._links[tunnel_id]
             self._transmitter.close(tunnel_id)
             self._let_sockets_hold_much()
+
+    def _lost_link(self, tunnel_id: str) -> None:
+        """Somebody has removed a device: close it and make it again, now or as soon as that works."""
+        link = self._links[tunnel_id]
+        self.close_link(tunnel_id)
+        self._missing[tunnel_id] = link
+        self.restore_links()
+
+    def restore_links(self) -> None:
+        """Try to make the links again that somebody removed; call about once a second."""
+        for tunnel_id, link in tuple(self._missing.items()):
+            try:
+                self.open_link(link)
+            except OSError as error:
+                _log.warning("%s cannot be made again now: %s", link.name, error)
+            else:
+                self.engine.repaired(tunnel_id, f"the link {link.name} was removed by somebody else and made again")
+                self._on_notice()
 
     def _let_sockets_hold_much(self) -> None:
         """Undo what priorities asked of sockets, when no link has any."""
@@ -172,7 +193,7 @@ class Datapath:
             except OSError as error:
                 _log.warning("%s is gone: %s", tun.name, error)
                 trace.lost(tun.name, str(error))
-                self.close_link(tunnel_id)
+                self._lost_link(tunnel_id)
                 break
             if frame is None:
                 break
@@ -242,7 +263,7 @@ class Datapath:
         self.engine.clear()
         self._bound = frozenset()
         self.release_sockets()
-        for tunnel_id in tuple(self._tuns):
+        for tunnel_id in (*self._tuns, *self._missing):
             self.close_link(tunnel_id)
 
 

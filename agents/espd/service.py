@@ -131,9 +131,12 @@ class Service:
         while True:
             await asyncio.sleep(TICK_S)
             engine.handle_timer(time.monotonic())
+            self._datapath.restore_links()
             self._notices_wait()
-            for rejected in engine.take_rejected():
-                self._tell("notice", notice_to_plain(rejected))
+            # While nobody can follow, packets refused add up rather than being lost from what is told.
+            if self._outgoing.qsize() < MAX_UNTOLD // 2:
+                for rejected in engine.take_rejected():
+                    self._tell("notice", notice_to_plain(rejected))
 
     # Methods
 

@@ -116,6 +116,8 @@ class FakeAgentd:
         self.run = run
         self.actions: list[tuple[str, str]] = []
         self.accept = True
+        self.filtered: dict[str, Any] = {"on": False, "strangers": {"ike": None, "ipsec": None}}
+        self.contexts: list[dict[str, Any]] = []
         self.status = STATUS
         self.traced: list[dict[str, Any]] = []
         self.captures: dict[str, CaptureStatus] = {}
@@ -161,6 +163,12 @@ class FakeAgentd:
                 self.levels[params["component"]] = params["level"]
             return {"levels": self.levels}
 
+        async def filtered(_params: dict[str, Any], _connection: Connection) -> Any:
+            return self.filtered
+
+        async def contexts(_params: dict[str, Any], _connection: Connection) -> Any:
+            return {"contexts": self.contexts}
+
         async def capture_start(params: dict[str, Any], _connection: Connection) -> Any:
             request = from_plain(CaptureRequest, params)
             status = CaptureStatus(
@@ -181,6 +189,8 @@ class FakeAgentd:
             return {"processes": processes, "records": [record]}
 
         handlers = {
+            "filter": filtered,
+            "contexts": contexts,
             "trace": trace,
             "capture_start": capture_start,
             "capture_stop": capture_stop,

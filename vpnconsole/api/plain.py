@@ -64,6 +64,8 @@ def gateway(row: GatewayRow) -> dict[str, Any]:
         "name": row.gateway.name,
         "kind": row.gateway.kind,
         "profile": row.gateway.profile,
+        "packet_filter": row.gateway.packet_filter,
+        "contexts": [{"name": each.name, "table": each.table} for each in row.gateway.contexts.all()],
         "description": row.gateway.description,
         "state": row.state,
         "since": _time(row.since),

@@ -19,6 +19,7 @@ from agents.dataplane.base import (
     Notice,
     PolicySpec,
     Rejected,
+    Repaired,
     SaId,
     SaSpec,
     SaState,
@@ -155,6 +156,12 @@ class Engine:
         for sa in self._sadb:
             if sa.path == path:
                 sa.narrow(packet_octets)
+
+    def repaired(self, tunnel_id: str, detail: str) -> None:
+        """Say that something of a tunnel was gone and is back, in a sentence; of a tunnel without policies, nothing."""
+        reqid = next((spec.reqid for spec in self._spd.specs() if spec.tunnel_id == tunnel_id), None)
+        if reqid is not None:
+            self._reports.notices.append(Repaired(reqid=reqid, detail=detail))
 
     # Time and notices
 
