@@ -3,8 +3,8 @@
 States and policies of such a tunnel are tied to its interface by a number of ours (:class:`~.rows.Steering`): routes
 into the interface steer the traffic, and two tunnels may select the same. Interfaces are ours by that number too: what
 an earlier run left is removed, what somebody removes is told to the owner, and no interface of others is touched. A VTI
-knows packets by their outer addresses, so there is one per pair of addresses, and it follows when they change. Not here:
-addresses and routes.
+knows packets by their outer addresses, so there is one per pair of addresses, and it follows when they change. Not
+here: addresses and routes.
 """
 
 from __future__ import annotations
