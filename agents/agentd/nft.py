@@ -16,10 +16,14 @@ _TIMEOUT_S = 30.0
 _NO_SUCH_TABLE = "No such file or directory"
 
 
+class NoNftError(HostError):
+    """There is no ``nft`` on this machine."""
+
+
 async def run(commands: Sequence[Command]) -> tuple[Command, ...]:
     """Perform commands, all or none, and return the objects they list; raises :class:`HostError` with its words.
 
-    ``errno`` is ENOENT where an object is not there, or the program is not.
+    ``errno`` is ENOENT where an object is not there; without the program it is :class:`NoNftError`.
     """
     with os.fdopen(os.memfd_create("nft"), "w+b") as text:  # nft opens its input by name, which a socket has not
         text.write(json.dumps({"nftables": list(commands)}).encode())
@@ -49,4 +53,5 @@ async def _start(text: int) -> asyncio.subprocess.Process:
             stderr=asyncio.subprocess.PIPE,
         )
     except FileNotFoundError:
-        raise HostError("run", "nft", 0, "the program is not there: install the package nftables") from None
+        reason = "the program is not there: install the package nftables"
+        raise NoNftError("run", "nft", 0, reason) from None

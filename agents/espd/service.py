@@ -38,7 +38,7 @@ from agents.espd import tun
 from agents.espd.ah_socket import AhSocket
 from agents.espd.datapath import Datapath
 from agents.espd.sockets import EspSocket, IkeMessage, RawSocket
-from agents.runtime import log_levels, rpc
+from agents.runtime import log_levels, rpc, tracing
 from agents.runtime.version import VERSION
 
 LINK_GRACE_S = 30.0
@@ -81,6 +81,7 @@ class Service:
             "keep_alive": self._keep_alive,
             "health": self._health,
             "log_level": lambda params: log_levels.answer(("espd",), params),
+            "trace": tracing.answer,
         }
         self._server = rpc.Server(path, {name: _handler(name, answer) for name, answer in answers.items()})
 

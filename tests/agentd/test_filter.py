@@ -14,14 +14,17 @@ from typing import Any
 
 import pytest
 
+from agents.agentd.daemon import handlers
 from agents.agentd.errors import HostError
 from agents.agentd.host import HostView, LinuxHost, Route
 from agents.agentd.parts import filter as parts_filter
 from agents.agentd.parts.carried import carried
 from agents.agentd.parts.filter import FilterPlan
+from agents.contract.carriage import Context
 from agents.contract.codec import encode
 from agents.contract.config import Child, GatewayDocument, TrafficSelector, Tunnel
 from agents.contract.status import FilterCounters
+from agents.runtime.rpc import Client, Server
 from deploy.lab.netns import Namespace, connect
 from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, FakeIked, document, tunnel, up_status
@@ -201,6 +204,24 @@ async def test_a_filter_that_cannot_be_had_is_a_problem(bench: Bench[FakeHost]) 
         assert bench.codes().count("agent.repair-failed") == 1
         bench.host.refuse = None
         assert (await bench.agent.reconciler.reconcile()).problems == ()
+
+
+async def test_the_local_socket_tells_of_filter_and_contexts(bench: Bench[FakeHost]) -> None:
+    blue = dataclasses.replace(filtered(1), contexts=(Context(name="blue", table=100),))
+    async with (
+        Server(bench.paths.agentd_socket, handlers(bench.agent)),
+        await Client.connect(bench.paths.agentd_socket) as client,
+        FakeIked(bench.paths.iked_socket) as iked,
+    ):
+        assert await client.call("filter") == {"on": False, "strangers": {"ike": None, "ipsec": None}}
+        assert await client.call("contexts") == {"contexts": []}
+        await bench.agent.offer(encode(blue))
+        await iked.configured.wait()
+        await eventually(lambda: bench.agent.reconciler.status.applied_generation == 1)
+        bench.host.nft.counters["strangers-ike"] = 4
+        assert await client.call("filter") == {"on": True, "strangers": {"ike": 4, "ipsec": 0}}
+        shown = {"name": "blue", "table": 100, "vrf": None, "rules": [], "tunnels": []}
+        assert await client.call("contexts") == {"contexts": [shown]}
 
 
 HERE, PEER, STRANGER, INNER, REMOTE = "192.0.2.1", "192.0.2.2", "192.0.2.3", "10.1.0.9", "10.2.0.5"

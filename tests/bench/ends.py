@@ -19,6 +19,7 @@ from pathlib import Path
 from agents.dataplane.base import UdpEncapsulation
 from deploy.lab.netns import Namespace, connect
 from deploy.lab.strongswan import FastStrongSwan, StrongSwan
+from tests.bench.handshakes import cpu_s
 from tests.espd import pair
 from tests.needs import BY_MARKER, why_not
 
@@ -116,12 +117,6 @@ async def strongswan() -> AsyncIterator[Ends]:
         for space in spaces:
             space.remove()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def cpu_s(pid: int) -> float:
-    """Return the seconds of processor time, user and system, that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

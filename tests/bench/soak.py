@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from tests.iked.cast import document, psk, tunnel
 
 RESPONDER = "127.1.0.1"
 _ROOT = Path(__file__).resolve().parents[2]
-_ENDS = ("ike.dpd-failed", "ike.sa-deleted", "ike.sa-failed", "child.deleted", "child.install-failed", "ike.bug")
+ENDS = ("ike.dpd-failed", "ike.sa-deleted", "ike.sa-failed", "child.deleted", "child.install-failed", "ike.bug")
 """What must not be reported: tunnels that end, and bugs."""
 
 
@@ -45,7 +45,7 @@ def address(number: int) -> str:
 _RETRANSMISSION = Retransmission(initial_ms=200, factor=1.5, tries=10)
 """Quick enough to get through between the rekey and the end of a lifetime of 30 s."""
 
-_MOST_GROWTH = 0.10
+MOST_GROWTH = 0.10
 """Of resident memory, from the second minute to the last."""
 
 
@@ -110,7 +110,7 @@ class Gateway:
         page = asyncio.run(call(self.directory / "run", "events", {"after": self.last_event, "boot_id": self.boot_id}))
         self.boot_id, self.last_event = page["boot_id"], page["last"]
         for event in page["events"]:
-            if event["code"] in _ENDS and len(self.ends) < 20:
+            if event["code"] in ENDS and len(self.ends) < 20:
                 self.ends.append(f"{time.strftime('%H:%M:%S', time.localtime(event['time']))} {event['message']}")
 
     def status(self) -> dict[str, Any]:
@@ -118,15 +118,22 @@ class Gateway:
         return found
 
 
-def documents(count: int, lifetime_s: int) -> tuple[GatewayDocument, GatewayDocument]:
+def networks(number: int) -> tuple[str, str]:
+    """Return the initiator's and the responder's network of the tunnel with this number."""
+    return f"10.{100 + number // 250}.{number % 250}.0/24", f"172.16.{number}.0/24"
+
+
+def documents(
+    count: int, lifetime_s: int, *, here_of: Callable[[int], str] = address, there: str = RESPONDER
+) -> tuple[GatewayDocument, GatewayDocument]:
     """Return both ends' documents: as many tunnels, each between an address of its own and the one responder."""
     ours, theirs, our_keys, their_keys = [], [], [], []
     for number in range(count):
-        here, near, far = address(number), f"10.{100 + number // 250}.{number % 250}.0/24", f"172.16.{number}.0/24"
+        here, (near, far) = here_of(number), networks(number)
         roles = (ConnectionType.INITIATOR_ONLY, ConnectionType.RESPONDER_ONLY)
         pair = (
-            tunnel(f"t{number}", here, RESPONDER, connection_type=roles[0], local_ts=near, remote_ts=far),
-            tunnel(f"t{number}", RESPONDER, here, connection_type=roles[1], local_ts=far, remote_ts=near),
+            tunnel(f"t{number}", here, there, connection_type=roles[0], local_ts=near, remote_ts=far),
+            tunnel(f"t{number}", there, here, connection_type=roles[1], local_ts=far, remote_ts=near),
         )
         short = [
             replace(
@@ -138,8 +145,8 @@ def documents(count: int, lifetime_s: int) -> tuple[GatewayDocument, GatewayDocu
         ]
         ours.append(short[0])
         theirs.append(short[1])
-        our_keys.append(psk(here, RESPONDER, name=f"a{number}"))
-        their_keys.append(psk(RESPONDER, here, name=f"b{number}"))
+        our_keys.append(psk(here, there, name=f"a{number}"))
+        their_keys.append(psk(there, here, name=f"b{number}"))
     return (
         replace(document("soak-a", ours, our_keys), retransmission=_RETRANSMISSION),
         replace(document("soak-b", theirs, their_keys), retransmission=_RETRANSMISSION),
@@ -236,7 +243,7 @@ def _print_minute(gateway: Gateway, minute: int, rekeys_before: int, cpu_before_
 
 def _verdict(gateway: Gateway, before: dict[str, int], count: int) -> list[str]:
     counters, plane, problems = gateway.status()["counters"], gateway.plane(), []
-    for code in _ENDS:
+    for code in ENDS:
         more = counters.get(code, 0) - before.get(code, 0)
         if more:
             problems.append(f"{more} times {code}")
@@ -250,7 +257,7 @@ def _verdict(gateway: Gateway, before: dict[str, int], count: int) -> list[str]:
     if gateway.most_sas > 4 * count:
         problems.append(f"{gateway.most_sas} SAs of {count} tunnels")
     resident = gateway.rss
-    if len(resident) > 2 and resident[-1] > resident[1] * (1 + _MOST_GROWTH):
+    if len(resident) > 2 and resident[-1] > resident[1] * (1 + MOST_GROWTH):
         problems.append(f"memory grew from {resident[1] / 2**20:.1f} to {resident[-1] / 2**20:.1f} MiB")
     return problems
 

@@ -127,17 +127,10 @@ async def an_interface_carries_what_is_routed_into_it(pair: Pair) -> str:
 async def two_tunnels_may_select_the_same(pair: Pair) -> None:
     """Which is used is the routes' to say; one interface goes, the other works on."""
     left, right = pair.left, pair.right
-    others = [dataclasses.replace(link(SECOND, here, there), local=more[0], remote=more[1]) for here, there, more in (
-        (left, right, ("192.0.2.11", "192.0.2.12")), (right, left, ("192.0.2.12", "192.0.2.11"))
-    )]  # fmt: skip
-    for end, address in ((left, "192.0.2.11"), (right, "192.0.2.12")):
-        end.namespace.ip("address", "add", f"{address}/24", "dev", "wire")
-    try:
+    async with second_addresses(pair) as second:
         await open_links(pair)
-        await left.driver.open_link(others[0])
-        await right.driver.open_link(others[1])
+        await open_links(second, SECOND)
         await key(pair)
-        second = _Elsewhere(pair)
         await key(second, SECOND, 0x2001, REQID + 1)
         for tunnel, spi in ((FIRST, 0x1001), (SECOND, 0x2001), (FIRST, 0x1001)):
             before = left.counts(spi)[1]
@@ -153,9 +146,19 @@ async def two_tunnels_may_select_the_same(pair: Pair) -> None:
             assert {each.tunnel_id for each in await end.driver.list_policies()} == {SECOND}
         async with routed(pair, SECOND):
             assert await left.ping(right.inner, left.inner) == 3
+
+
+@asynccontextmanager
+async def second_addresses(pair: Pair) -> AsyncIterator[Pair]:
+    """Give both ends another outer address each; yields them as a pair under those: a VTI is one per pair."""
+    second = _Elsewhere(pair)
+    for end in (second.left, second.right):
+        end.namespace.ip("address", "add", f"{end.outer}/24", "dev", "wire")
+    try:
+        yield second
     finally:
-        for end, address in ((left, "192.0.2.11"), (right, "192.0.2.12")):
-            end.namespace.ip("address", "delete", f"{address}/24", "dev", "wire")
+        for end in (second.left, second.right):
+            end.namespace.ip("address", "delete", f"{end.outer}/24", "dev", "wire")
 
 
 class _Elsewhere(Pair):
