@@ -250,18 +250,31 @@ class UdpSocket(_Socket):
         datagram, target = NON_ESP_MARKER + octets, (address, port)
         self._forbid_fragments(True)
         try:
-            self._socket.sendto(datagram, target)
+            self._send_at_once(datagram, target)
             return None
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
         self._forbid_fragments(False)
-        self._socket.sendto(datagram, target)
+        self._send_at_once(datagram, target)
         return path_mtu(self.address, address)
+
+    def _send_at_once(self, datagram: bytes, target: tuple[str, int]) -> None:
+        """Send what must not be lost because tunnels fill the little that the socket holds; raises OSError."""
+        try:
+            self._socket.sendto(datagram, target)
+        except BlockingIOError:
+            if not self.holds_little:
+                raise
+            self.hold_much()
+            try:
+                self._socket.sendto(datagram, target)
+            finally:
+                self.hold_little()
 
     def keep_alive(self, address: str, port: int) -> None:
         """Send a NAT keepalive (RFC 3948 section 2.3); raises OSError."""
-        self._socket.sendto(_KEEPALIVE, (address, port))
+        self._send_at_once(_KEEPALIVE, (address, port))
 
     def receive(self) -> Batch | None:
         """See :class:`EspSocket`. The kernel joins equal datagrams of one sender, the last may be shorter."""
