@@ -438,7 +438,7 @@ async def a_queue_that_is_held_up(pair: Pair) -> dict[str, Any]:
     heard.bind((right.inner, 4000))
     heard.setblocking(False)
     left.namespace.run(
-        "tc", "qdisc", "add", "dev", NAMES[FIRST], "parent", "5643:4", "tbf", "rate", "64kbit", "burst", "1600",
+        "tc", "qdisc", "add", "dev", NAMES[FIRST], "parent", "5643:4", "tbf", "rate", "1kbit", "burst", "1600",
         "limit", "10000",
     )  # fmt: skip
     try:
