@@ -34,7 +34,7 @@ from agents.dataplane.base import (
 )
 from agents.dataplane.plain import IkeDatagram, PathLimit, features_to_plain, notice_to_plain
 from agents.dataplane.userspace.sadb import path_of
-from agents.espd import tun
+from agents.espd import memory, tun
 from agents.espd.ah_socket import AhSocket
 from agents.espd.datapath import Datapath
 from agents.espd.sockets import EspSocket, IkeMessage, RawSocket
@@ -43,6 +43,7 @@ from agents.runtime.version import VERSION
 
 LINK_GRACE_S = 30.0
 TICK_S = 1.0
+TIDY_S = 30.0
 MAX_UNTOLD = 10_000
 
 Answer = Callable[[dict[str, Any]], Any]
@@ -128,10 +129,15 @@ class Service:
 
     async def _tick(self) -> None:
         engine = self._datapath.engine
+        tidied_at = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
-            engine.handle_timer(time.monotonic())
+            now = time.monotonic()
+            engine.handle_timer(now)
             self._datapath.restore_links()
+            if now - tidied_at >= TIDY_S:
+                tidied_at = now
+                memory.give_back()
             self._notices_wait()
             # While nobody can follow, packets refused add up rather than being lost from what is told.
             if self._outgoing.qsize() < MAX_UNTOLD // 2:

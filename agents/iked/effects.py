@@ -2,6 +2,10 @@
 
 Effects of one tunnel happen in the order asked for; those of different tunnels side by side. While the data plane is
 away (``espd`` is being started again) effects wait for a while before they fail.
+
+ESP keeps no order with IKE: the Delete of a replaced SA may overtake packets that were sent on it. So the inbound SA of
+a child that another pair has taken the place of stays for :data:`LINGER_S`, within its lifetime; its outbound one goes
+at once.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ from agents.iked.traffic import Traffic
 from agents.runtime.logs import bound
 
 _log = logging.getLogger(__name__)
+
+LINGER_S = 3.0
+"""How long packets may be under way."""
 
 Effect = InstallChild | SwitchOutbound | RemoveChild | MoveChild
 Job = Callable[[], Awaitable[None]]
@@ -61,6 +68,7 @@ class Effects:
         self._epoch = 0
         self._tunnel_by_reqid: dict[int, str] = {}
         self._selectors: dict[int, set[tuple[Direction, Selector]]] = {}
+        self._lingering: dict[SaId, tuple[RemoveChild, asyncio.TimerHandle]] = {}
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -86,6 +94,7 @@ class Effects:
         """The engine is told that the data plane lost everything and gives up what it waits for: nobody wants those."""
         self._epoch += 1
         self._held_back.clear()
+        self._forget_lingering()
 
     def tunnel_of(self, reqid: int) -> str | None:
         """Return the tunnel whose policies carry a reqid."""
@@ -134,6 +143,7 @@ class Effects:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
             task.cancel()
+        self._forget_lingering()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -223,8 +233,30 @@ class Effects:
             if not left:
                 self._tunnel_by_reqid.pop(policy.reqid, None)
                 self._selectors.pop(policy.reqid, None)
+        if effect.policies:  # nothing has taken its place: what still lingers of this child goes with it
+            whose = (effect.tunnel_id, effect.child)
+            for sa in [sa for sa, (was, _) in self._lingering.items() if (was.tunnel_id, was.child) == whose]:
+                self._lingering.pop(sa)[1].cancel()
+                await self._remove_sa(effect.tunnel_id, sa)
         for sa in effect.sas:
-            await self._remove_sa(effect.tunnel_id, sa)
+            if effect.policies or LINGER_S <= 0 or not self._traffic.is_inbound(sa):
+                await self._remove_sa(effect.tunnel_id, sa)
+            else:
+                later = asyncio.get_running_loop().call_later(LINGER_S, self._end_lingering, sa)
+                self._lingering[sa] = (effect, later)
+
+    def _end_lingering(self, sa: SaId) -> None:
+        effect, _ = self._lingering.pop(sa)
+        self.enqueue(effect.tunnel_id, lambda: self._end(effect.tunnel_id, sa))
+
+    async def _end(self, tunnel_id: str, sa: SaId) -> None:
+        await self._count_last(tunnel_id)
+        await self._remove_sa(tunnel_id, sa)
+
+    def _forget_lingering(self) -> None:
+        for _, later in self._lingering.values():
+            later.cancel()
+        self._lingering.clear()
 
     async def _move(self, effect: MoveChild) -> None:
         spec = effect.spec

@@ -121,6 +121,11 @@ class Traffic:
         counted = self._sas.get(sa)
         return None if counted is None else (counted.spec.tunnel_id, counted.pair_spi)
 
+    def is_inbound(self, sa: SaId) -> bool:
+        """Return whether this is an SA that packets come in on."""
+        counted = self._sas.get(sa)
+        return counted is not None and counted.spec.direction is Direction.IN
+
     def of_sa(self, tunnel_id: str, direction: Direction, spi: int) -> Sum:
         """Return what one SA has counted so far."""
         counted = self._by_spi.get((tunnel_id, direction, spi))

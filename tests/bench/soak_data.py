@@ -46,6 +46,8 @@ _OUTSIDE_NEAR, _OUTSIDE_FAR = "172.31.0.200", "172.30.0.200"
 _LEAD = 0.73
 """Of a lifetime that has passed, on average, when a child is rekeyed (:func:`agents.ike.timers.rekey_after_s`)."""
 _QUIET_S = 60.0
+_ENDS = frozenset(ENDS) - {"child.deleted"}
+"""Of two rekeys that cross, one pair is deleted: no end of a tunnel, and what is lost is counted here."""
 
 
 def here_of(number: int) -> str:
@@ -82,7 +84,7 @@ class Side:
                 return
             self._last_event = page["events"][-1]["sequence"]
             for event in page["events"]:
-                if event["code"] in ENDS:
+                if event["code"] in _ENDS:
                     when = time.strftime("%H:%M:%S", time.localtime(event["time"]))
                     self.ends.append(f"{when} {event['code']}: {event['message']}")
 
