@@ -8,7 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from agents.contract.config import GatewayDocument
+from agents.contract.config import (
+    ConnectionType,
+    Endpoint,
+    GatewayDocument,
+    Identity,
+    IdentityType,
+    TrafficSelector,
+    TunnelKind,
+)
 from agents.contract.status import FilterCounters
 from tests.agentd.gateways import OUTER, Gateway, Pair, eventually, gateway_document
 from tests.agentd.inside import run_inside
@@ -20,13 +28,25 @@ def filtered(name: str, generation: int, *, on: bool = True) -> GatewayDocument:
     return dataclasses.replace(gateway_document(name, generation), packet_filter=on)
 
 
+def on_demand(generation: int) -> GatewayDocument:
+    """Paris for whoever calls, from anywhere."""
+    given = filtered("paris", generation)
+    child = dataclasses.replace(given.tunnels[0].children[0], remote_ts=(TrafficSelector(network="0.0.0.0/0"),))
+    tunnel = dataclasses.replace(
+        given.tunnels[0],
+        kind=TunnelKind.ON_DEMAND,
+        connection_type=ConnectionType.RESPONDER_ONLY,
+        remote=Endpoint(address="0.0.0.0", identity=Identity(type=IdentityType.ANY, value="*")),
+        children=(child,),
+    )
+    return dataclasses.replace(given, tunnels=(tunnel,))
+
+
 @pytest.fixture
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     made = Pair(tmp_path_factory.mktemp("filtered"))
     try:
         made.build()
-        for name, gateway in made.gateways.items():
-            gateway.configure(filtered(name, 1))
         yield made
     finally:
         made.remove()
@@ -40,6 +60,8 @@ def counted(gateway: Gateway) -> FilterCounters:
 
 def test_a_filtered_tunnel_comes_up_carries_packets_and_counts(pair: Pair) -> None:
     paris, lyon = pair.gateways["paris"], pair.gateways["lyon"]
+    for name, gateway in pair.gateways.items():
+        gateway.configure(filtered(name, 1))
     for gateway in (paris, lyon):
         eventually(gateway.up)
     eventually(paris.ping, 15)
@@ -56,6 +78,26 @@ def test_a_filtered_tunnel_comes_up_carries_packets_and_counts(pair: Pair) -> No
     eventually(lambda: "vpnconsole" not in paris.namespace.run("nft", "list", "tables"), 15)
     assert paris.command("cli", "filter") == "The packet filter is off.\n"
     eventually(paris.ping, 15)
+
+
+def test_who_calls_an_on_demand_tunnel_is_admitted_routed_to_and_protected(pair: Pair) -> None:
+    paris, lyon = pair.gateways["paris"], pair.gateways["lyon"]
+    paris.configure(on_demand(1))
+    lyon.configure(filtered("lyon", 1))
+    eventually(lyon.up)
+    eventually(paris.ping, 15)
+    eventually(lambda: paris.status().tunnels[0].routes == ("10.2.0.0/24",), 10)
+    status = paris.status()
+    assert (status.tunnels[0].kind, status.tunnels[0].peers) == ("on-demand", 1)
+    (line,) = status.route_ledger
+    assert line.spis == tuple(sa.spi_in for child in status.tunnels[0].children for sa in child.sas)
+    assert counted(paris).admitted_ike > 0
+    _send_clear(lyon)
+    eventually(lambda: counted(paris).dropped_clear == 1, 5)
+    lyon.configure(filtered("lyon", 2, on=False))
+    lyon.act("end", "terminate")
+    eventually(lambda: paris.routes() == "", 15)
+    eventually(lambda: "10.2.0.0" not in paris.namespace.run("nft", "list", "table", "inet", "vpnconsole"), 5)
 
 
 def _send_clear(lyon: Gateway) -> None:
