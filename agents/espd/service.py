@@ -217,9 +217,8 @@ class Service:
         sa = from_plain(SaId, params.get("sa"), "sa")
         plain = params.get("encapsulation")
         encapsulation = None if plain is None else from_plain(UdpEncapsulation, plain, "encapsulation")
-        engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
-        for path in engine.paths():
-            with_errno("update_mapping", path.local_address, self._datapath.need_path, path)
+        path = engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
+        with_errno("update_mapping", path.local_address, self._datapath.need_path, path)
         self._datapath.release_sockets()
         return {}
 

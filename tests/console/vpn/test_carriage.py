@@ -100,6 +100,12 @@ def test_one_tunnel_stands_in_for_another_by_cost(paris: Gateway, lyon: Gateway,
     )
     shared = dataclasses.replace(data, carriage=CarriageInput())
     assert "give both an interface of their own" in errors(shared)["selectors.0.network_b"][0]
+    Gateway.objects.update(data_plane="userspace")
+    near, far = Gateway.objects.get(pk=paris.pk), Gateway.objects.get(pk=lyon.pk)
+    links: dict[str, Any] = {"end_a": dataclasses.replace(second, gateway=near), "end_b": end(far, route_cost=10)}
+    assert services.create_tunnel(None, dataclasses.replace(shared, name="links", **links)).pk
+    Tunnel.objects.filter(name="links").delete()
+    Gateway.objects.update(data_plane="auto")
     same_cost = dataclasses.replace(data, end_a=dataclasses.replace(second, route_cost=5))
     assert list(errors(same_cost)) == ["selectors.0.network_b"]
     assert services.create_tunnel(None, data).pk
