@@ -128,8 +128,8 @@ def check_known(tunnel: Tunnel, gateway: Gateway, capture_id: UUID) -> None:
     """Refuse a capture that is not of this tunnel at this gateway; raises ValidationError."""
     if CaptureJob.objects.filter(pk=capture_id, tunnel=tunnel, gateway=gateway).exists():
         return
-    status = GatewayObservation.objects.filter(pk=gateway.pk).values_list("status", flat=True).first() or {}
-    mine = {each["id"] for each in status.get("captures", ()) if each["tunnel_id"] == str(tunnel.pk)}
+    told = GatewayObservation.objects.filter(pk=gateway.pk).values_list("status__captures", flat=True).first() or ()
+    mine = {each["id"] for each in told if each["tunnel_id"] == str(tunnel.pk)}
     if str(capture_id) not in mine:
         raise ValidationError({"capture": "There is no such capture of this tunnel; it may have been deleted by now."})
 

@@ -24,6 +24,8 @@ from vpnconsole.vpn.models import Tunnel
 T = TypeVar("T")
 
 MOST_PAST_ROUTES = 10
+TELLS_SINCE_SCHEMA = 4
+"""The schema of a status from which on an agent tells all of this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +147,12 @@ class TunnelPlane:
 def tunnel_plane(tunnel: Tunnel, statuses: Mapping[UUID, TunnelStatus | None]) -> TunnelPlane:
     """Return what the managed ends tell of a tunnel; ``statuses`` has what each gateway last said of it."""
     managed = [end.gateway for end in sorted(tunnel.ends.all(), key=lambda end: end.side) if end.gateway.is_managed]
-    seen = {row.pk: row for row in GatewayObservation.objects.filter(pk__in=[gateway.pk for gateway in managed])}
+    # Only these parts: the status of a gateway with very many tunnels is long.
+    parts = ("pk", "read_at", "status__schema", "status__route_ledger", "status__captures")
+    rows = GatewayObservation.objects.filter(pk__in=[gateway.pk for gateway in managed]).values(*parts)
+    seen = {row["pk"]: row for row in rows}
     ends = tuple(
-        _end(str(tunnel.pk), gateway.pk, gateway.name, seen.get(gateway.pk), statuses.get(gateway.pk))
+        _end(str(tunnel.pk), gateway.pk, gateway.name, seen.get(gateway.pk, {}), statuses.get(gateway.pk))
         for gateway in managed
     )
     return TunnelPlane(
@@ -158,18 +163,15 @@ def tunnel_plane(tunnel: Tunnel, statuses: Mapping[UUID, TunnelStatus | None]) -
     )
 
 
-def _end(
-    key: str, gateway_id: UUID, name: str, seen: GatewayObservation | None, status: TunnelStatus | None
-) -> EndPlane:
-    whole: dict[str, Any] = (seen.status if seen else None) or {}
-    tells = int(whole.get("schema", 0)) >= 4
-    routes = [record for record in _listed(RouteRecord, whole.get("route_ledger", ())) if record.tunnel_id == key]
+def _end(key: str, gateway_id: UUID, name: str, seen: Mapping[str, Any], status: TunnelStatus | None) -> EndPlane:
+    tells = (seen.get("status__schema") or 0) >= TELLS_SINCE_SCHEMA
+    routes = _listed(RouteRecord, seen.get("status__route_ledger"), key)
     standing = tuple(sorted((each for each in routes if each.until is None), key=lambda each: each.network))
     past = sorted((each for each in routes if each.until is not None), key=lambda each: -(each.until or 0.0))
     return EndPlane(
         gateway_id=gateway_id,
         gateway_name=name,
-        read_at=seen.read_at if seen else None,
+        read_at=seen.get("read_at"),
         captures_possible=tells,
         rejected=status.rejected if status is not None and tells else None,
         queues=status.queues if status is not None else (),
@@ -177,14 +179,16 @@ def _end(
         routes=standing,
         past_routes=tuple(past[:MOST_PAST_ROUTES]),
         networks=status.routes if status is not None and not standing else (),
-        captures=tuple(each for each in _listed(CaptureStatus, whole.get("captures", ())) if each.tunnel_id == key),
+        captures=tuple(_listed(CaptureStatus, seen.get("status__captures"), key)),
     )
 
 
-def _listed(kind: type[T], plain: Any) -> list[T]:
-    """Return what can be read; rows stored by another version of the console are replaced by the next poll."""
+def _listed(kind: type[T], plain: Any, tunnel_id: str) -> list[T]:
+    """Return what is of the tunnel and can be read; what another version stored is replaced by the next poll."""
     found = []
-    for each in plain:
+    for each in plain or ():
+        if each.get("tunnel_id") != tunnel_id:
+            continue
         try:
             found.append(from_plain(kind, each))
         except DocumentError:
