@@ -38,7 +38,7 @@ from agents.espd import tun
 from agents.espd.ah_socket import AhSocket
 from agents.espd.datapath import Datapath
 from agents.espd.sockets import EspSocket, IkeMessage, RawSocket
-from agents.runtime import log_levels, rpc
+from agents.runtime import log_levels, rpc, tracing
 from agents.runtime.version import VERSION
 
 LINK_GRACE_S = 30.0
@@ -81,6 +81,7 @@ class Service:
             "keep_alive": self._keep_alive,
             "health": self._health,
             "log_level": lambda params: log_levels.answer(("espd",), params),
+            "trace": tracing.answer,
         }
         self._server = rpc.Server(path, {name: _handler(name, answer) for name, answer in answers.items()})
 
@@ -216,9 +217,8 @@ class Service:
         sa = from_plain(SaId, params.get("sa"), "sa")
         plain = params.get("encapsulation")
         encapsulation = None if plain is None else from_plain(UdpEncapsulation, plain, "encapsulation")
-        engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
-        for path in engine.paths():
-            with_errno("update_mapping", path.local_address, self._datapath.need_path, path)
+        path = engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
+        with_errno("update_mapping", path.local_address, self._datapath.need_path, path)
         self._datapath.release_sockets()
         return {}
 

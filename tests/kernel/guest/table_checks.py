@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -74,34 +76,37 @@ async def manual_keys_against_ip_xfrm(pair: Pair) -> list[str]:
         assert await right.driver.list_policies() == ()
         assert right.namespace.run("ip", "xfrm", "policy") == typed
         await _clear(left)
-        for table in ("state", "policy"):
-            right.namespace.run("ip", "xfrm", table, "flush")
+        _batch(right, ["xfrm state flush", "xfrm policy flush"])
     return list(_MANUAL)
 
 
 def _type(end: End, *specs: SaSpec) -> None:
     """Type in what one end needs of SAs in both directions, as ``ip xfrm`` has it: no reqid, no limits."""
+    lines = []
     for spec in specs:
         outbound = spec.source == end.outer
-        ends = ("src", spec.source, "dst", spec.destination)
-        tunnel = spec.mode is Mode.TUNNEL
-        templates: tuple[str, ...] = ()
+        ends = f"src {spec.source} dst {spec.destination}"
+        templates = ""
         for protocol in protocols_of(spec):
             mode = spec.mode.value if not templates else "transport"
             spi = spec.spi if protocol is SaProtocol.ESP or spec.ah is None else spec.ah.spi
-            end.namespace.run(
-                "ip", "xfrm", "state", "add", *ends, "proto", protocol.value, "spi", hex(spi), "mode", mode,
-                "replay-window", "32", *_typed_keys(spec, protocol),
-            )  # fmt: skip
-            addresses = ends if mode == "tunnel" else ()
-            templates += ("tmpl", *addresses, "proto", protocol.value, "mode", mode)
+            keys = " ".join(_typed_keys(spec, protocol))
+            name = f"{ends} proto {protocol} spi {spi:#x}"
+            lines.append(f"xfrm state add {name} mode {mode} replay-window 32 {keys}")
+            templates += f" tmpl {ends if mode == 'tunnel' else ''} proto {protocol} mode {mode}"
         there = "10.1.0.1" if end.outer != "192.0.2.1" else "10.2.0.1"
         inner = (end.inner, there) if outbound else (there, end.inner)
-        selected = inner if tunnel else (spec.source, spec.destination)
-        end.namespace.run(
-            "ip", "xfrm", "policy", "add", "src", f"{selected[0]}/32", "dst", f"{selected[1]}/32",
-            "dir", "out" if outbound else "in", *templates,
-        )  # fmt: skip
+        source, target = inner if spec.mode is Mode.TUNNEL else (spec.source, spec.destination)
+        direction = "out" if outbound else "in"
+        lines.append(f"xfrm policy add src {source}/32 dst {target}/32 dir {direction}{templates}")
+    _batch(end, lines)
+
+
+def _batch(end: End, lines: Iterable[str]) -> None:
+    """Let ``ip`` read these commands."""
+    commands = Path(os.environ["TMPDIR"]) / "batch"
+    commands.write_text("\n".join([*lines, ""]))
+    end.namespace.run("ip", "-batch", str(commands))
 
 
 def _typed_keys(spec: SaSpec, protocol: SaProtocol) -> tuple[str, ...]:
@@ -111,7 +116,7 @@ def _typed_keys(spec: SaSpec, protocol: SaProtocol) -> tuple[str, ...]:
         return (*_typed_checksum(spec.ah.integrity, spec.ah.key.reveal()), "flag", "align4")
     assert spec.encryption is not None
     assert spec.encryption_key is not None
-    key = "0x" + spec.encryption_key.reveal().hex() if len(spec.encryption_key) else ""
+    key = "0x" + spec.encryption_key.reveal().hex() if len(spec.encryption_key) else '""'
     if spec.integrity is None:
         return ("aead", _KERNEL_NAMES[spec.encryption], key, "128")
     assert spec.integrity_key is not None
@@ -200,11 +205,9 @@ async def notices_that_do_not_fit(pair: Pair) -> dict[str, Any]:
         lines.append(f"xfrm state add {name} reqid 9 mode tunnel aead rfc4106(gcm(aes)) {key} 128")
     lines.append(f"xfrm state delete src {right.outer} dst {left.outer} proto esp spi 0x1009")
     lines.append(f"xfrm policy delete src {left.inner}/32 dst {right.inner}/32 dir out")
-    batch = Path("/run/tmp/noise")
-    batch.write_text("\n".join([*lines, ""]))
     assert _dropped(left) == 0
     started = time.monotonic()
-    left.namespace.run("ip", "-batch", str(batch))  # the loop stands still meanwhile, so nothing is read
+    _batch(left, lines)  # the loop stands still meanwhile, so nothing is read
     dropped = _dropped(left)
     assert dropped > 0, "the socket held it all: this proves nothing"
     lost = SaId(spi=0x1009, destination=left.outer)
