@@ -53,8 +53,8 @@ _WORDS = {
 
 _KEYS = {"encryption_key", "integrity_key", "ah_key"}
 _MANUAL = (
-    "Manual keys: deploy to both ends together. Until both have the same SPIs and keys, the packets of one are dropped "
-    "by the other."
+    "Manual keys: change both ends together. Until both have the same SPIs and keys, the packets of one are dropped by "
+    "the other."
 )
 
 
@@ -93,7 +93,8 @@ def differences(old: GatewayDocument | None, new: GatewayDocument) -> tuple[Chan
             details = _tunnel_details(was, now, keys_before.get(tunnel_id), keys_after.get(tunnel_id))
             if details:
                 subject = f"tunnel {now.name}"
-                remark = " ".join(filter(None, (_rules_remark(was, now), _remark(now))))
+                about = "" if isinstance(now, ManualTunnel) and not _touches_sas(details) else _remark(now)
+                remark = " ".join(filter(None, (_rules_remark(was, now), about)))
                 changes.append(
                     Change(action="changed", subject=subject, tunnel_id=tunnel_id, details=details, remark=remark)
                 )
@@ -160,12 +161,17 @@ class _Key(str):
     __slots__ = ()
 
 
+def _touches_sas(details: tuple[str, ...]) -> bool:
+    """Whether lines on a tunnel with manual keys say more than how its packets are carried."""
+    return any(line.startswith(("selector pairs", "keys:")) for line in details)
+
+
 def _rules_remark(was: Tunnel | ManualTunnel, now: Tunnel | ManualTunnel) -> str:
     """What a change of the rules does to what runs: see ``agents.ike.change`` and ``agents.iked.manual``."""
     if [child.name for child in was.children] == [child.name for child in now.children]:
         return ""
     if isinstance(now, ManualTunnel) or isinstance(was, ManualTunnel):
-        return "The rules take effect at once; the SAs of pairs that stay are not touched."
+        return "The rules take effect at once; the SAs of a pair whose keys stay are not touched."
     return (
         "The rules take effect at once and no SA of a pair that stays is cleared; one that has another place now is "
         "rekeyed without a gap."

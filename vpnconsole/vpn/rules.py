@@ -279,6 +279,8 @@ def _chosen_otherwise(tunnel: Tunnel, ends: Sequence[TunnelEnd], side: str, othe
     own_links = {tunnel.attachment, other.attachment} == {AttachmentChoice.INTERFACE}
     if not own_links and mine.gateway.data_plane != DataPlaneChoice.USERSPACE:
         return False
+    if tunnel.is_manual or other.is_manual:
+        return True  # all routes of manual keys are written down, costs and all
     theirs = next(end for end in other.ends.all() if end.gateway_id == mine.gateway_id)
     return (mine.context_id, mine.route_cost) != (theirs.context_id, theirs.route_cost)
 

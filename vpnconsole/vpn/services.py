@@ -186,7 +186,11 @@ def _ends(errors: FieldErrors, tunnel: Tunnel, data: TunnelInput) -> tuple[Tunne
     if tunnel.is_on_demand:
         answering = dataclasses.replace(data.end_a, connection_type=ConnectionTypeChoice.RESPONDER_ONLY)
         return (rules.build_end(errors, Side.A, answering),)
-    return rules.build_end(errors, Side.A, data.end_a), rules.build_end(errors, Side.B, data.end_b)
+    ends = rules.build_end(errors, Side.A, data.end_a), rules.build_end(errors, Side.B, data.end_b)
+    if tunnel.is_manual:
+        for end in ends:
+            end.route_cost = 0  # that of routes which selectors ask for: there are none
+    return ends
 
 
 def _carry(tunnel: Tunnel, data: TunnelInput) -> None:

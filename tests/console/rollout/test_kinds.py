@@ -152,7 +152,9 @@ def test_of_manual_keys_only_that_they_changed_is_said(paris: Gateway, lyon: Gat
     action, details, remark = changed(paris, tunnel, dataclasses.replace(data, selectors=[sas]))
     assert action == "changed"
     assert details == ("selector pairs pair-1 inbound SA encryption key: changed",)
-    assert remark.startswith("Manual keys: deploy to both ends together.")
+    assert remark.startswith("Manual keys: change both ends together.")
+    renamed = dataclasses.replace(TunnelInput.of(tunnel), mtu=1300)
+    assert changed(paris, tunnel, dataclasses.replace(renamed, selectors=[sas]))[1:] == (("MTU: none → 1300",), "")
     # The same keys again are no change.
     assert differences(compiled(paris), compiled(paris)) == ()
 
@@ -246,5 +248,5 @@ def test_the_page_shows_the_changes(client: Client, alice: User, paris: Gateway,
     client.force_login(alice)
     page = client.get(reverse("rollout:changes")).content.decode()
     assert "tunnel paris-lyon-manual" in page
-    assert "deploy to both ends together" in page
+    assert "change both ends together" in page
     assert "tunnel paris-peers" in page

@@ -16,7 +16,16 @@ from tests.console import cast
 from vpnconsole.accounts.models import AuditEvent, User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.vpn import manual, match, queries, services
-from vpnconsole.vpn.inputs import Keys, ManualInput, ManualSaInput, Protocol, SelectorInput, TunnelInput
+from vpnconsole.vpn.inputs import (
+    CarriageInput,
+    EndInput,
+    Keys,
+    ManualInput,
+    ManualSaInput,
+    Protocol,
+    SelectorInput,
+    TunnelInput,
+)
 from vpnconsole.vpn.models import ManualSa, Tunnel
 
 pytestmark = pytest.mark.django_db
@@ -214,6 +223,17 @@ def test_the_keys_of_another_tunnel_are_not_to_be_had(paris: Gateway, lyon: Gate
     other = cast.make_gateway("nice", "203.0.113.77", "10.77.0.0/24")
     data = with_sas(paris, other, *(cast.manual_sa(way, 7, keys=Keys.KEEP, stored=theirs) for way in ("in", "out")))
     assert "enter one, or let the console generate it" in errors(data)["selectors.0.in.encryption_key"][0]
+
+
+def test_with_links_of_their_own_static_routes_choose(paris: Gateway, lyon: Gateway) -> None:
+    own = CarriageInput(attachment="interface")
+    near = EndInput(gateway=paris, address=cast.PARIS_ADDRESS, route_cost=7)
+    first = cast.make_manual(paris, lyon, carriage=own, end_a=near)
+    assert first.end_a.route_cost == 0
+    other = [cast.manual_sa("out", 5), cast.manual_sa("in", 6)]
+    data = dataclasses.replace(with_sas(paris, lyon, *other), name="second")
+    assert set(errors(data)) == {"selectors.0.network_a", "selectors.0.network_b"}
+    assert services.create_tunnel(None, dataclasses.replace(data, carriage=own)).pk
 
 
 def test_a_copy_has_spis_and_keys_of_its_own(paris: Gateway, lyon: Gateway) -> None:
