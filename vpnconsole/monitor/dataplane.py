@@ -105,6 +105,8 @@ class EndPlane:
     gateway_name: str
     read_at: datetime | None
     captures_possible: bool
+    #: Whether the tunnel has an interface there on which what it carries is to be seen alone.
+    own_interface: bool
     rejected: Rejections | None
     queues: tuple[QueueStatus, ...]
     filter: FilterCounters | None
@@ -137,6 +139,11 @@ class TunnelPlane:
     def routes(self) -> bool:
         """Whether any end tells of routes."""
         return any(end.routes or end.past_routes or end.networks for end in self.ends)
+
+    @property
+    def sharing(self) -> tuple[str, ...]:
+        """The gateways where inner packets are told apart by the tunnel's networks only."""
+        return tuple(end.gateway_name for end in self.may_capture if not end.own_interface)
 
     @property
     def may_capture(self) -> tuple[EndPlane, ...]:
@@ -173,6 +180,7 @@ def _end(key: str, gateway_id: UUID, name: str, seen: Mapping[str, Any], status:
         gateway_name=name,
         read_at=seen.get("read_at"),
         captures_possible=tells,
+        own_interface=status is not None and status.interface is not None,
         rejected=status.rejected if status is not None and tells else None,
         queues=status.queues if status is not None else (),
         filter=status.filter if status is not None else None,

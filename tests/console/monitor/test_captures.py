@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from uuid import UUID, uuid4
 
 import pytest
@@ -170,7 +171,13 @@ def test_the_page_offers_what_may_be_done(
     wanted = {"gateway": str(paris.pk), "view": "outer", "seconds": "60", "octets": str(8 * MIB)}
     assert client.post(start, wanted).status_code == 403
     client.force_login(alice)
-    assert 'data-test="capture-form"' in client.get(url).content.decode()
+    page = client.get(url).content.decode()
+    assert 'data-test="capture-form"' in page
+    assert "On paris the tunnel has no interface of its own" in page
+    (told,) = deployed.status().tunnels
+    deployed.more = {"tunnels": (dataclasses.replace(told, interface="vpn12345678"),)}
+    polling.poll(paris.pk)
+    assert "no interface of its own" not in client.get(url).content.decode()
     page = client.post(start, wanted, follow=True).content.decode()
     assert "A capture of outer packets begins on paris." in page
     assert CaptureJob.objects.get().octets == 8 * MIB
