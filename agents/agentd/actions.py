@@ -64,9 +64,11 @@ class Actions:
 
     def _tunnel_name(self, tunnel_id: str) -> str:
         current = self._ledger.current
-        for tunnel in current.document.tunnels if current is not None else ():
-            if tunnel.id == tunnel_id:
-                return tunnel.name
+        if current is not None:
+            for tunnels in (current.document.tunnels, current.document.manual_tunnels):
+                for tunnel in tunnels:
+                    if tunnel.id == tunnel_id:
+                        return tunnel.name
         raise UnknownTunnelError("the configuration in force has no such tunnel")
 
     def _earlier(self, action_id: str) -> ActionResult | None:

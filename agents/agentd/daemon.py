@@ -32,6 +32,7 @@ from agents.agentd.reconciler import Reconciler
 from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.status import StatusReporter
 from agents.agentd.totals import Totals
+from agents.agentd.traces import Traces
 from agents.contract.actions import Action, ActionResult
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.config import GatewayDocument
@@ -60,8 +61,10 @@ class Agent:
         self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, self.routes, on_pass=self._moved.set)
         self.totals = Totals(database)
         self.link.on_view = self._count
+        self.link.on_end = self.totals.save
         self._actions = Actions(database, self.ledger, self.link, self.journal)
         self.levels = Levels(self.link, paths.espd_socket)
+        self.traces = Traces(self.link, paths.espd_socket, self.journal)
         captures = Captures(paths.captures, self.journal, self._moved.set)
         self.captures = CaptureDesk(captures, self.ledger, self.link, self.journal)
         self._reporter = StatusReporter(
@@ -175,6 +178,9 @@ def handlers(agent: Agent) -> dict[str, Handler]:
     async def contexts(_params: dict[str, Any], _connection: Connection) -> Any:
         return {"contexts": list(agent.reconciler.contexts.shown)}
 
+    async def trace(params: dict[str, Any], _connection: Connection) -> Any:
+        return await agent.traces.answer(params)
+
     return {
         "status": status,
         "events": events,
@@ -183,6 +189,7 @@ def handlers(agent: Agent) -> dict[str, Handler]:
         "log_level": log_level,
         "filter": filtered,
         "contexts": contexts,
+        "trace": trace,
         **capture_handlers(agent.captures),
     }
 

@@ -6,8 +6,13 @@ import asyncio
 import errno
 import json
 import os
+import socket
 from collections.abc import Sequence
 from typing import Any
+
+from pyroute2.netlink import NLM_F_REQUEST
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETGEN, AsyncNFTSocket, nft_gen_msg
 
 from agents.agentd.errors import HostError
 
@@ -42,6 +47,25 @@ async def run(commands: Sequence[Command]) -> tuple[Command, ...]:
         raise HostError("change", "the packet filter", errno.ENOENT if _NO_SUCH_TABLE in reason else 0, reason)
     listed: tuple[Command, ...] = tuple(json.loads(output)["nftables"]) if output.strip() else ()
     return listed
+
+
+async def generation() -> int:
+    """Return the number of the packet filter's rules, which every change by anybody makes another one.
+
+    Raises :class:`HostError`.
+    """
+    asking = AsyncNFTSocket()
+    try:
+        await asking.bind()
+        question = nft_gen_msg()
+        question["nfgen_family"] = socket.AF_UNSPEC
+        answers = [each async for each in await asking.request_get(question, NFT_MSG_GETGEN, NLM_F_REQUEST)]
+        return int(answers[0].get("NFTA_GEN_ID"))
+    except (NetlinkError, OSError) as error:
+        number = error.code if isinstance(error, NetlinkError) else error.errno
+        raise HostError("look at", "the packet filter", number or 0, os.strerror(number or 0)) from None
+    finally:
+        asking.close()
 
 
 async def _start(text: int) -> asyncio.subprocess.Process:

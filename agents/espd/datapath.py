@@ -21,10 +21,12 @@ from agents.dataplane.userspace.engine import Engine
 from agents.dataplane.userspace.ip import MalformedPacket
 from agents.dataplane.userspace.offload import PLAIN_FRAME, coalesce, segment
 from agents.dataplane.userspace.sadb import Path
+from agents.espd import trace
 from agents.espd.ah_socket import AhSocket
 from agents.espd.sockets import ENCAPSULATION_PORT, EspSocket, IkeMessage, RawSocket, UdpSocket, path_mtu
 from agents.espd.transmitter import Transmitter
 from agents.espd.tun import Tun
+from agents.runtime.tracing import TRACE
 
 READS_PER_WAKE_UP = 16
 """So that no device starves the others: super-packets count as one."""
@@ -190,6 +192,7 @@ class Datapath:
                 frame = tun.read()
             except OSError as error:
                 _log.warning("%s is gone: %s", tun.name, error)
+                trace.lost(tun.name, str(error))
                 self._lost_link(tunnel_id)
                 break
             if frame is None:
@@ -198,6 +201,8 @@ class Datapath:
                 groups.append(segment(frame))
             except MalformedPacket:
                 self._dropped["out.malformed"] += 1
+        if TRACE.categories:
+            trace.taken(tun.name, groups)
         if tunnel_id in self._tuns:
             self._transmitter.send(tunnel_id, groups, time.monotonic())
         if self.engine.has_answers:
@@ -225,6 +230,8 @@ class Datapath:
             deliveries = self.engine.inbound(batch.arrival, batch.esp, now)
             if batch.ah:
                 deliveries += self.engine.inbound_ah(batch.arrival, batch.ah, now)
+            if TRACE.categories:
+                trace.opened(batch.arrival, len(batch.esp) + len(batch.ah), deliveries)
             for delivery in deliveries:
                 packets = arrived.setdefault(delivery.tunnel_id, delivery.packets)
                 if packets is not delivery.packets:

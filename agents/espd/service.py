@@ -34,15 +34,16 @@ from agents.dataplane.base import (
 )
 from agents.dataplane.plain import IkeDatagram, PathLimit, features_to_plain, notice_to_plain
 from agents.dataplane.userspace.sadb import path_of
-from agents.espd import tun
+from agents.espd import memory, tun
 from agents.espd.ah_socket import AhSocket
 from agents.espd.datapath import Datapath
 from agents.espd.sockets import EspSocket, IkeMessage, RawSocket
-from agents.runtime import log_levels, rpc
+from agents.runtime import log_levels, rpc, tracing
 from agents.runtime.version import VERSION
 
 LINK_GRACE_S = 30.0
 TICK_S = 1.0
+TIDY_S = 30.0
 MAX_UNTOLD = 10_000
 
 Answer = Callable[[dict[str, Any]], Any]
@@ -81,6 +82,7 @@ class Service:
             "keep_alive": self._keep_alive,
             "health": self._health,
             "log_level": lambda params: log_levels.answer(("espd",), params),
+            "trace": tracing.answer,
         }
         self._server = rpc.Server(path, {name: _handler(name, answer) for name, answer in answers.items()})
 
@@ -127,10 +129,15 @@ class Service:
 
     async def _tick(self) -> None:
         engine = self._datapath.engine
+        tidied_at = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
-            engine.handle_timer(time.monotonic())
+            now = time.monotonic()
+            engine.handle_timer(now)
             self._datapath.restore_links()
+            if now - tidied_at >= TIDY_S:
+                tidied_at = now
+                memory.give_back()
             self._notices_wait()
             # While nobody can follow, packets refused add up rather than being lost from what is told.
             if self._outgoing.qsize() < MAX_UNTOLD // 2:
@@ -216,9 +223,8 @@ class Service:
         sa = from_plain(SaId, params.get("sa"), "sa")
         plain = params.get("encapsulation")
         encapsulation = None if plain is None else from_plain(UdpEncapsulation, plain, "encapsulation")
-        engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
-        for path in engine.paths():
-            with_errno("update_mapping", path.local_address, self._datapath.need_path, path)
+        path = engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
+        with_errno("update_mapping", path.local_address, self._datapath.need_path, path)
         self._datapath.release_sockets()
         return {}
 

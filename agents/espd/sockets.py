@@ -37,6 +37,8 @@ _LITTLE_WAITING_OCTETS = 96 << 10
 _SIOCOUTQ = 0x5411
 
 _MAX_SEGMENTS = 64
+_MOST_TOGETHER = 64
+"""Packets of a raw socket in one batch: about what one UDP receive brings."""
 _MAX_DATAGRAM_OCTETS = 65000
 _RUNS_UNTIL_GSO_RETRY = 1000
 _u16 = struct.Struct("=H").pack
@@ -148,7 +150,10 @@ class _Socket:
         """Send packets one by one; returns how many were dealt with before the kernel had no room."""
         for sent, packet in enumerate(packets):
             try:
-                self._socket.sendmsg((packet,), control, 0, target)
+                if control:
+                    self._socket.sendmsg((packet,), control, 0, target)
+                else:
+                    self._socket.sendto(packet, target)
             except BlockingIOError:
                 return sent
             except OSError as error:
@@ -245,18 +250,31 @@ class UdpSocket(_Socket):
         datagram, target = NON_ESP_MARKER + octets, (address, port)
         self._forbid_fragments(True)
         try:
-            self._socket.sendto(datagram, target)
+            self._send_at_once(datagram, target)
             return None
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
         self._forbid_fragments(False)
-        self._socket.sendto(datagram, target)
+        self._send_at_once(datagram, target)
         return path_mtu(self.address, address)
+
+    def _send_at_once(self, datagram: bytes, target: tuple[str, int]) -> None:
+        """Send what must not be lost because tunnels fill the little that the socket holds; raises OSError."""
+        try:
+            self._socket.sendto(datagram, target)
+        except BlockingIOError:
+            if not self.holds_little:
+                raise
+            self.hold_much()
+            try:
+                self._socket.sendto(datagram, target)
+            finally:
+                self.hold_little()
 
     def keep_alive(self, address: str, port: int) -> None:
         """Send a NAT keepalive (RFC 3948 section 2.3); raises OSError."""
-        self._socket.sendto(_KEEPALIVE, (address, port))
+        self._send_at_once(_KEEPALIVE, (address, port))
 
     def receive(self) -> Batch | None:
         """See :class:`EspSocket`. The kernel joins equal datagrams of one sender, the last may be shorter."""
@@ -353,20 +371,47 @@ class RawSocket(RawBase):
     def __init__(self, address: str) -> None:
         super().__init__(address, socket.IPPROTO_ESP)
 
+        self._buffer = memoryview(bytearray(65536))
+        self._kept: tuple[bytes, bytes] | None = None
+
     def receive(self) -> Batch | None:
-        """See :class:`EspSocket`. IPv4 raw sockets deliver the IP header, IPv6 ones do not."""
-        try:
-            octets, control, _flags, sender = self._socket.recvmsg(65535, 64)
-        except BlockingIOError:
+        """See :class:`EspSocket`. Packets in a row that have source and traffic class in common make one batch.
+
+        The kernel hands them over one by one, so that what is done for each counts.
+        """
+        kept, self._kept = self._kept, None
+        packets: list[bytes] = []
+        common = b""
+        while len(packets) < _MOST_TOGETHER:
+            try:
+                found = kept or self._receive_one()
+            except BlockingIOError:
+                break
+            except OSError:
+                # An ICMP error that an earlier send caused: nothing was received.
+                if not packets:
+                    return Batch(Arrival(self.address, "", 0, 0))
+                break
+            kept = None
+            if packets and found[0] != common:
+                self._kept = found
+                break
+            common = found[0]
+            packets.append(found[1])
+        if not packets:
             return None
-        except OSError:
-            return Batch(Arrival(self.address, "", 0, 0), ())
-        if self._version_6:
-            traffic_class = traffic_class_of(control)
-        else:
-            traffic_class = octets[1]
-            octets = octets[(octets[0] & 15) * 4 :]
-        return Batch(Arrival(self.address, sender[0], 0, traffic_class), (octets,))
+        remote = socket.inet_ntop(socket.AF_INET6 if self._version_6 else socket.AF_INET, common[1:])
+        return Batch(Arrival(self.address, remote, 0, common[0]), packets)
+
+    def _receive_one(self) -> tuple[bytes, bytes]:
+        """Return traffic class and source as octets, and a packet. IPv6 raw sockets take the header off themselves."""
+        view = self._buffer
+        if not self._version_6:
+            length = self._socket.recv_into(view)
+            return bytes((view[1], *view[12:16])), bytes(view[(view[0] & 15) * 4 : length])
+        length, control, _flags, sender = self._socket.recvmsg_into((view,), 64)
+        source = socket.inet_pton(socket.AF_INET6, sender[0].partition("%")[0])
+        return bytes((traffic_class_of(control),)) + source, bytes(view[:length])
 
 
 def traffic_class_of(control: Sequence[tuple[int, int, bytes]]) -> int:

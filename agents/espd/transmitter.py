@@ -20,19 +20,26 @@ from agents.espd.sockets import EspSocket
 
 PACKETS_PER_TURN = 16
 """Of one super-packet: what a packet of a higher priority may have to wait for, beside what the socket holds."""
+WHOLE = 64
+"""The same while nothing waits: a whole super-packet."""
+CALM_AFTER_S = 1.0
 
 Group = Sequence[bytes]
 
 
 class _Lane:
-    """One tunnel. ``stalled`` is sealed already and goes before everything else; while there is some, others wait."""
+    """One tunnel. ``stalled`` is sealed already and goes before everything else; while there is some, others wait.
 
-    __slots__ = ("queues", "stalled", "tunnel_id")
+    A second after ``stalled_at`` what it sends is taken to have room again.
+    """
+
+    __slots__ = ("queues", "stalled", "stalled_at", "tunnel_id")
 
     def __init__(self, tunnel_id: str, queues: int) -> None:
         self.tunnel_id = tunnel_id
         self.queues = PriorityQueues(queues)
         self.stalled: deque[Burst] = deque()
+        self.stalled_at = -CALM_AFTER_S
 
 
 class Transmitter:
@@ -88,8 +95,9 @@ class Transmitter:
             self._send_all(lane, self._engine.outbound(tunnel_id, groups, now))
             return
         for group in groups:
+            # One by one: a queue that nothing holds up is not to overflow because much was read at once.
             lane.queues.put(group)
-        self._drain(lane, now)
+            self._drain(lane, now)
 
     def resume(self, opened: EspSocket) -> None:
         """Go on with the tunnels that wait for a socket, in turns, until it is full again."""
@@ -111,7 +119,8 @@ class Transmitter:
         return {lane.tunnel_id: lane.queues.statuses() for lane in self._lanes.values() if lane.queues.count > 1}
 
     def _drain(self, lane: _Lane, now: float) -> None:
-        while not lane.stalled and (group := lane.queues.take(PACKETS_PER_TURN)) is not None:
+        most = WHOLE if now - lane.stalled_at >= CALM_AFTER_S else PACKETS_PER_TURN
+        while not lane.stalled and (group := lane.queues.take(most)) is not None:
             self._send_all(lane, self._engine.outbound(lane.tunnel_id, (group,), now))
 
     def _send_all(self, lane: _Lane, bursts: Sequence[Burst] | deque[Burst]) -> None:
@@ -151,6 +160,7 @@ class Transmitter:
             self._dropped["out.full"] += len(rest)
             return
         lane.stalled.append(dataclasses.replace(burst, packets=rest))
+        lane.stalled_at = time.monotonic()
         waiting = self._waiting.setdefault(opened, deque())
         waiting.append(lane)
         self._when_writable(opened)

@@ -2,6 +2,10 @@
 
 Effects of one tunnel happen in the order asked for; those of different tunnels side by side. While the data plane is
 away (``espd`` is being started again) effects wait for a while before they fail.
+
+ESP keeps no order with IKE: the Delete of a replaced SA may overtake packets that were sent on it. So the inbound SA of
+a child that another pair has taken the place of stays for :data:`LINGER_S`, within its lifetime; its outbound one goes
+at once.
 """
 
 from __future__ import annotations
@@ -16,10 +20,14 @@ from typing import Protocol
 
 from agents.dataplane.base import DataplaneError, Direction, Driver, PolicySpec, SaId, SaSpec, Selector
 from agents.ike.outputs import InstallChild, MoveChild, RemoveChild, SwitchOutbound
+from agents.iked import trace
 from agents.iked.traffic import Traffic
 from agents.runtime.logs import bound
 
 _log = logging.getLogger(__name__)
+
+LINGER_S = 3.0
+"""How long packets may be under way."""
 
 Effect = InstallChild | SwitchOutbound | RemoveChild | MoveChild
 Job = Callable[[], Awaitable[None]]
@@ -60,6 +68,7 @@ class Effects:
         self._epoch = 0
         self._tunnel_by_reqid: dict[int, str] = {}
         self._selectors: dict[int, set[tuple[Direction, Selector]]] = {}
+        self._lingering: dict[SaId, tuple[RemoveChild, asyncio.TimerHandle]] = {}
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -85,6 +94,7 @@ class Effects:
         """The engine is told that the data plane lost everything and gives up what it waits for: nobody wants those."""
         self._epoch += 1
         self._held_back.clear()
+        self._forget_lingering()
 
     def tunnel_of(self, reqid: int) -> str | None:
         """Return the tunnel whose policies carry a reqid."""
@@ -133,6 +143,7 @@ class Effects:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
             task.cancel()
+        self._forget_lingering()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -172,12 +183,15 @@ class Effects:
                 await driver.add_sa(sa)
                 done.append(sa)
                 self._traffic.started(sa, effect.inbound.spi, effect.child)
+                trace.installed(sa)
             for policy in effect.policies:
                 await driver.add_policy(policy)
+                trace.policy("put in place", policy)
                 done.append(policy)
                 self._tunnel_by_reqid[policy.reqid] = effect.tunnel_id
                 self._selectors.setdefault(policy.reqid, set()).add((policy.direction, policy.selector))
         except DataplaneError as error:
+            trace.failed(str(error))
             self._held_back.pop(effect.install_id, None)
             await self._undo(effect, done)
             if not stale():
@@ -204,6 +218,7 @@ class Effects:
             self._results.child_unusable(effect.tunnel_id, effect.inbound.spi, str(error))
         else:
             self._traffic.started(effect.outbound, effect.inbound.spi, effect.child)
+            trace.installed(effect.outbound)
 
     async def _remove(self, effect: RemoveChild) -> None:
         gone = set(effect.sas)
@@ -218,8 +233,30 @@ class Effects:
             if not left:
                 self._tunnel_by_reqid.pop(policy.reqid, None)
                 self._selectors.pop(policy.reqid, None)
+        if effect.policies:  # nothing has taken its place: what still lingers of this child goes with it
+            whose = (effect.tunnel_id, effect.child)
+            for sa in [sa for sa, (was, _) in self._lingering.items() if (was.tunnel_id, was.child) == whose]:
+                self._lingering.pop(sa)[1].cancel()
+                await self._remove_sa(effect.tunnel_id, sa)
         for sa in effect.sas:
-            await self._remove_sa(effect.tunnel_id, sa)
+            if effect.policies or LINGER_S <= 0 or not self._traffic.is_inbound(sa):
+                await self._remove_sa(effect.tunnel_id, sa)
+            else:
+                later = asyncio.get_running_loop().call_later(LINGER_S, self._end_lingering, sa)
+                self._lingering[sa] = (effect, later)
+
+    def _end_lingering(self, sa: SaId) -> None:
+        effect, _ = self._lingering.pop(sa)
+        self.enqueue(effect.tunnel_id, lambda: self._end(effect.tunnel_id, sa))
+
+    async def _end(self, tunnel_id: str, sa: SaId) -> None:
+        await self._count_last(tunnel_id)
+        await self._remove_sa(tunnel_id, sa)
+
+    def _forget_lingering(self) -> None:
+        for _, later in self._lingering.values():
+            later.cancel()
+        self._lingering.clear()
 
     async def _move(self, effect: MoveChild) -> None:
         spec = effect.spec
@@ -231,6 +268,7 @@ class Effects:
             self._warn(effect.tunnel_id, error)
         else:
             self._traffic.moved(effect.old, spec.id)
+            trace.moved(effect.old, spec)
 
     async def _count_last(self, tunnel_id: str) -> None:
         if self._driver is None:
@@ -242,6 +280,7 @@ class Effects:
 
     async def _remove_sa(self, tunnel_id: str, sa: SaId) -> None:
         self._traffic.ended(sa)
+        trace.removed(sa)
         if self._driver is not None:
             try:
                 await self._driver.remove_sa(sa)
@@ -249,6 +288,7 @@ class Effects:
                 self._warn(tunnel_id, error)
 
     async def _remove_policy(self, tunnel_id: str, policy: PolicySpec) -> None:
+        trace.policy("taken out", policy)
         if self._driver is not None:
             try:
                 await self._driver.remove_policy(policy)
@@ -257,3 +297,4 @@ class Effects:
 
     def _warn(self, tunnel_id: str, error: DataplaneError) -> None:
         bound(_log, tunnel=tunnel_id).warning("%s", error)
+        trace.failed(str(error))

@@ -152,6 +152,7 @@ class ManualTunnels:
         try:
             driver = await self._daemon.effects.ready()
         except DataplaneError as error:
+            tunnel.problems = {name: text for name, text in tunnel.problems.items() if name in tunnel.wanted}
             for name in tunnel.wanted:
                 self._note(tunnel, name, error.reason)
         else:

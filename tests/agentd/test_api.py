@@ -37,6 +37,7 @@ from tests.agentd.fakes import (
     make_identity,
     tunnel,
 )
+from tests.iked.cast import manual
 
 
 @dataclass
@@ -212,6 +213,11 @@ async def test_an_action_is_performed_once_per_id(door: Door) -> None:
     assert door.iked.actions == [("clear-ipsec", TUNNEL_ID)]
     unknown = json.dumps({"id": "a2", "verb": "rekey-ike", "tunnel_id": OTHER_TUNNEL_ID}).encode()
     assert (await door.request("POST", "/v1/actions", unknown))[0] == 404
+    by_hand = manual("by-hand", "127.0.0.1", "192.0.2.20")
+    await door.request("PUT", "/v1/config", encode(document(2, manual_tunnels=(by_hand,))))
+    again = json.dumps({"id": "a4", "verb": "clear-ipsec", "tunnel_id": by_hand.id}).encode()
+    assert (await door.request("POST", "/v1/actions", again))[0] == 200
+    assert door.iked.actions[-1] == ("clear-ipsec", by_hand.id)
     wrong = json.dumps({"id": "a3", "verb": "explode", "tunnel_id": TUNNEL_ID}).encode()
     code, body = await door.request("POST", "/v1/actions", wrong)
     assert (code, body["error"], body["path"]) == (400, "invalid", "verb")

@@ -154,10 +154,13 @@ async def test_the_table_comes_with_the_document_stays_the_same_and_goes(bench: 
         nft.counters[f"t-{TUNNEL_ID}-clear"] = 2
         shown = (await bench.agent.status()).tunnels[0].filter
         assert shown == FilterCounters(admitted_ike=7, dropped_clear=2)
-        transactions = len(nft.transactions)
+        before = len(nft.transactions), nft.listings
         for _ in range(3):
             await bench.agent.reconciler.reconcile()
-        assert len(nft.transactions) == transactions
+        assert (len(nft.transactions), nft.listings) == before
+        nft.generation += 1  # somebody changed another table
+        await bench.agent.reconciler.reconcile()
+        assert (len(nft.transactions), nft.listings) == (before[0], before[1] + 1)
         other = tunnel(id=OTHER_TUNNEL_ID, name="other", remote="192.0.2.10", remote_ts=("10.3.0.0/24",))
         await bench.agent.offer(encode(filtered(2, tunnel(), other)))
         await eventually(lambda: bench.agent.reconciler.status.applied_generation == 2)
@@ -178,7 +181,7 @@ async def test_a_table_changed_by_others_is_put_right_and_a_restart_remembers_it
         await iked.configured.wait()
         await eventually(lambda: bench.agent.reconciler.status.applied_generation == 1)
         right = list(nft.rest)
-        nft.rest.pop()
+        nft.meddle()
         await bench.agent.reconciler.reconcile()
         assert nft.rest == right
         assert bench.codes().count("agent.repaired") == 1

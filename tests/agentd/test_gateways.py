@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 
 from agents.contract.status import TunnelState
 from tests.agentd.gateways import PSK_FORMS, Gateway, Pair, eventually, gateway_document
+from tests.agentd.inside import run_inside
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -174,6 +177,75 @@ def test_a_capture_shows_what_goes_over_the_wire_or_what_is_inside(paris: Gatewa
     assert sum("10.2.0.2 > 10.1.0.2: ICMP echo reply" in line for line in lines) == 5
 
 
+def esp_packets(file: Path) -> list[bytes]:
+    """Return the IP packets from lyon to paris that carry ESP, out of a pcapng file."""
+    octets, found, at = file.read_bytes(), [], 0
+    while at < len(octets):
+        kind, length = struct.unpack_from("<II", octets, at)
+        if kind == 6:
+            (captured,) = struct.unpack_from("<I", octets, at + 20)
+            packet = octets[at + 28 : at + 28 + captured]
+            if packet[9] == 50 and packet[12:16] == socket.inet_aton("192.0.2.2"):
+                found.append(packet)
+        at += length
+    return found
+
+
+def send_from(gateway: Gateway, packets: list[bytes]) -> None:
+    """Put whole IP packets on the wire."""
+
+    async def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            for packet in packets:
+                raw.sendto(packet, (socket.inet_ntoa(packet[16:20]), 0))
+
+    run_inside(gateway.namespace, send)
+
+
+@pytest.mark.needs("tcpdump")
+def test_refused_packets_are_counted_told_and_kept(pair: Pair, paris: Gateway, tmp_path: Path) -> None:
+    outer = capture(paris, "outer")
+    assert paris.ping(5)
+    fetched(paris, outer, tmp_path / "outer")
+    genuine = esp_packets(tmp_path / "outer")
+    before = paris.status().tunnels[0].rejected
+    forged = genuine[-1][:-1] + bytes([genuine[-1][-1] ^ 1])
+    ahead = forged[:24] + (int.from_bytes(forged[24:28], "big") + 1).to_bytes(4, "big") + forged[28:]
+    unknown = genuine[-1][:20] + b"\0\0\x10\x01" + genuine[-1][24:]
+    send_from(pair.gateways["lyon"], [genuine[-1]] * 20 + [ahead] * 7 + [unknown] * 3)
+
+    def refused() -> tuple[int, int]:
+        now = paris.status().tunnels[0].rejected
+        return now.replayed - before.replayed, now.integrity - before.integrity
+
+    eventually(lambda: refused() == (20, 7))
+    eventually(lambda: bool(paris.events("esp.no-sa")))
+    for code, sentence in (
+        ("esp.replay", "repeated packet"),
+        ("esp.integrity", "authentication failure, possibly mismatching keys"),
+        ("esp.no-sa", "no inbound SA found"),
+    ):
+        assert paris.events(code)[-1].message.endswith(f"refused: {sentence}")
+    now = paris.status()
+    counted = {"esp.replay": now.tunnels[0].rejected.replayed, "esp.integrity": now.tunnels[0].rejected.integrity}
+
+    def told() -> dict[str, int]:
+        return {code: sum(int(event.attributes["count"]) for event in paris.events(code)) for code in counted}
+
+    eventually(lambda: told() == counted)  # events are few, but each packet is in one of them
+    assert now.tunnels[0].children[0].rejected == now.tunnels[0].rejected
+    whole = {each.name: each.count for each in now.ipsec_counts}
+    assert (whole["esp.rejected.replayed"], whole["esp.rejected.integrity"], whole["no-sa"]) == (
+        now.tunnels[0].rejected.replayed,
+        now.tunnels[0].rejected.integrity,
+        3,
+    )
+    os.kill(paris.pid("iked"), signal.SIGTERM)
+    eventually(lambda: paris.up() and paris.ping())
+    assert refused() == (20, 7)
+    assert "ESP replay violation: " in paris.command("cli.ipsecstat")
+
+
 @pytest.mark.parametrize(("process", "number"), [("iked", signal.SIGTERM), ("agentd", signal.SIGKILL)])
 def test_totals_go_on_over_a_restart(paris: Gateway, process: str, number: int) -> None:
     assert paris.ping(5)
@@ -197,3 +269,26 @@ def test_a_killed_data_plane_takes_no_count_back(paris: Gateway) -> None:
     after = paris.status().tunnels[0].counters
     assert after.packets_in > before.packets_in
     assert "Incoming ESP packets: " in paris.command("cli.ipsecstat")
+
+
+def test_a_trace_is_of_all_processes_and_ends_by_itself(paris: Gateway) -> None:
+    categories = ("tunnel", "tunnel-information", "capsulation-information", "crypto-information", "filter-information")
+    shown = paris.command("cli", "trace", "on", *categories, "--seconds", "600")
+    assert shown.startswith("Tracing tunnel, ")
+    assert "does not trace" not in shown
+    paris.act("trace-1", "rekey-child")
+    eventually(lambda: " CREATE_CHILD_SA request " in paris.command("cli", "trace", "show"))
+    assert paris.ping(3)
+    trace = json.loads(paris.command("cli", "trace", "show", "--json"))
+    assert {process for process, state in trace["processes"].items() if state["on"]} == {"agentd", "iked", "espd"}
+    texts = [record["text"] for record in trace["records"]]
+    assert [record["time"] for record in trace["records"]] == sorted(record["time"] for record in trace["records"])
+    assert any("put in place" in text for text in texts)
+    told = [record["text"] for record in trace["records"] if record["process"] == "espd"]
+    assert any("packets from 192.0.2.2, " in text for text in told)
+    assert any("octets to be sealed" in text for text in told)
+    for form in PSK_FORMS:
+        assert form.decode() not in json.dumps(trace)
+    paris.command("cli", "trace", "on", "error", "--seconds", "1")
+    eventually(lambda: paris.command("cli", "trace", "show").count("1 s are over") == 3)
+    assert [event.message for event in paris.events("agent.trace")][-1] == "Trace of error switched on"

@@ -1,8 +1,9 @@
 """UDP of mixed sizes through every tunnel, each packet numbered and its octets known beforehand.
 
-``python -m tests.bench.inner_traffic PLAN REPORT`` runs inside a gateway's namespace: it sends until its standard input
-ends, listens until nothing has come for a while, and writes the report (JSON) every second and at the end. Packets
-whose addresses a tunnel does not protect (``strays``) are sent too; nobody may get them.
+``python -m tests.bench.inner_traffic PLAN REPORT`` runs inside a gateway's namespace. It writes the report (JSON) when
+it listens, every second, and at the end; it sends from the first line of its standard input on until that ends, and
+then listens until nothing has come for a while. Packets whose addresses a tunnel does not protect (``strays``) are sent
+too; nobody may get them.
 """
 
 from __future__ import annotations
@@ -132,6 +133,8 @@ class Traffic:
 
     def run(self, report: Path) -> None:
         """Send at an even pace until the standard input ends, then listen until it is quiet."""
+        self.tell(report)
+        sys.stdin.readline()
         self._selector.register(sys.stdin, selectors.EVENT_READ, None)
         began, turn, told = time.monotonic(), 0, 0.0
         while not self.receive(0.005):

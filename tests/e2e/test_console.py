@@ -256,3 +256,27 @@ def test_a_silent_gateway_does_not_make_the_others_look_old(console: Console, pa
     expect(page.get_by_label("Agent's port")).to_be_visible()
     page.get_by_label("Somebody else").check()
     expect(page.get_by_label("Agent's port")).to_be_hidden()
+
+
+def test_a_capture_is_begun_and_what_is_counted_is_explained(console: Console, page: Page) -> None:
+    page.goto(console.page("tunnel-up"))
+    late = page.locator("[data-test=refused-late]")
+    expect(late).to_contain_text("Too late")
+    expect(late).to_contain_text("4,807")
+    expect(late).to_contain_text("A larger window lets them in.")
+    expect(page.locator("[data-test=queues]")).to_contain_text("CS6, CS7")
+    page.get_by_label("What", exact=True).select_option("inner")
+    page.get_by_label("Up to").select_option(label="1 MiB")
+    # A refresh of the live parts meanwhile must not undo the choice.
+    with page.expect_response(lambda response: response.request.headers.get("hx-request") == "true", timeout=15_000):
+        pass
+    expect(page.get_by_label("What", exact=True)).to_have_value("inner")
+    page.locator("[data-test=capture-start]").click()
+    expect(page.locator(".note", has_text="A capture of inner packets begins on paris.")).to_be_visible()
+    ordered = page.locator("[data-test=capture]").first
+    expect(ordered).to_have_attribute("data-state", "queued")
+    expect(ordered).to_contain_text("inner packets on paris")
+    expect(ordered).to_contain_text("by alice")
+    expect(page.locator("[data-test=capture-download]").first).to_be_visible()
+    page.goto(console.page("audit"))
+    expect(page.locator("body")).to_contain_text("tunnel.capture.start")

@@ -12,7 +12,8 @@ import pytest
 
 from agents.contract.status import QueueStatus
 from agents.dataplane.base import TunnelLink, UdpEncapsulation
-from tests.espd.pair import INNER_4, LINK, NAT, TUNNEL, End, espd_pair, key, run_inside, sa_specs
+from agents.dataplane.plain import IkeDatagram
+from tests.espd.pair import INNER_4, LINK, NAT, OUTER_4, TUNNEL, End, espd_pair, key, run_inside, sa_specs
 
 pytestmark = pytest.mark.lab
 
@@ -94,6 +95,27 @@ async def test_with_one_queue_everything_waits_together() -> None:
         print(f"CS6 round trip: average {seen.average_ms} ms, at most {seen.most_ms} ms")
         assert seen.average_ms > 150
         assert await left.driver.queues() == {}
+
+
+async def test_ike_is_not_lost_while_tunnels_fill_its_socket() -> None:
+    async with espd_pair() as ends:
+        left, right = ends
+        heard: asyncio.Queue[IkeDatagram] = asyncio.Queue()
+        right.driver.on_ike = heard.put_nowait
+        await slow_down(left)
+        await key(ends, sa_specs())
+        await left.driver.open_link(TunnelLink(tunnel_id=TUNNEL, name=LINK, mtu=1400, queues=4))
+        flooding = asyncio.create_task(flood(left, CS0, 60, 3.0))
+        await asyncio.sleep(1.0)
+        for number in range(100):
+            message = IkeDatagram(
+                local_address=OUTER_4[0], remote_address=OUTER_4[1], remote_port=4500, datagram=bytes((number,))
+            )
+            left.driver.send_ike(message)
+        arrived = [(await asyncio.wait_for(heard.get(), 10)).datagram[0] for _ in range(100)]
+        await flooding
+        assert arrived == list(range(100))
+        assert (await queues(left))[3].dropped_packets > 0
 
 
 async def test_classes_go_through_their_queues() -> None:

@@ -102,6 +102,14 @@ def test_what_came_later_but_matters_more_goes_first_and_is_numbered_first() -> 
     assert [len(packet) for packet in rig.socket.sent] == [68, 80, 68]
 
 
+def test_much_at_once_overflows_no_queue_while_there_is_room() -> None:
+    rig = Rig(a=4)
+    rig.socket.room = 2000
+    rig.transmitter.send("a", [[low()] * 45 for _ in range(16)], 1.0)
+    assert len(rig.socket.sent) == 720
+    assert rig.transmitter.statuses()["a"][3].dropped_packets == 0
+
+
 def test_tunnels_that_wait_take_turns() -> None:
     rig = Rig(a=4, b=4, c=1)
     for _turn in range(40):

@@ -3,9 +3,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
+import pytest
+
 from agents.dataplane.base import Direction, PolicySpec, SaSpec, UdpEncapsulation
 from agents.dataplane.fake import FakeDriver
 from agents.ike.outputs import InstallChild, MoveChild, RemoveChild, SwitchOutbound
+from agents.iked import effects as effects_module
 from agents.iked.effects import Effects
 from agents.iked.traffic import Traffic
 
@@ -39,6 +42,13 @@ async def rig(**options: float) -> tuple[FakeDriver, Effects, Heard]:
     effects = Effects(Traffic(), heard, **options)
     effects.attach(driver)
     return driver, effects, heard
+
+
+async def lanes_empty(effects: Effects) -> None:
+    """Wait until nothing is under way."""
+    async with asyncio.timeout(5):
+        while effects._tasks:
+            await asyncio.sleep(0)
 
 
 def install(
@@ -229,3 +239,52 @@ async def test_a_reqid_names_its_tunnel_while_its_policies_are_there() -> None:
     effects.perform(remove())
     await effects.settle(5)
     assert effects.tunnel_of(POLICIES[0].reqid) is None
+
+
+class TestLingering:
+    """What was sent on the old SA before the peer's Delete may come after it."""
+
+    @pytest.fixture(autouse=True)
+    def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(effects_module, "LINGER_S", 0.2)
+
+    async def replaced(self) -> tuple[FakeDriver, Effects]:
+        """Return a data plane in which a second pair has just taken the place of the first."""
+        driver, effects, _ = await rig()
+        effects.perform(install())
+        effects.perform(install(2, 0x20, replaces=(sa(IN, 0x10), sa(OUT, 0x11))))
+        effects.perform(remove(policies=False))
+        await lanes_empty(effects)
+        return driver, effects
+
+    async def test_the_inbound_sa_stays_a_while_and_the_outbound_one_does_not(self) -> None:
+        driver, _effects = await self.replaced()
+        assert {spec.spi for spec in driver.sas.values()} == {0x10, 0x20, 0x21}
+        async with asyncio.timeout(5):
+            while len(driver.sas) > 2:
+                await asyncio.sleep(0.01)
+        assert {spec.spi for spec in driver.sas.values()} == {0x20, 0x21}
+        assert len(driver.policies) == 2
+
+    async def test_it_goes_with_the_child(self) -> None:
+        driver, effects = await self.replaced()
+        effects.perform(remove(0x20))
+        await lanes_empty(effects)
+        assert (driver.sas, driver.policies) == ({}, {})
+
+    async def test_it_is_not_touched_in_the_next_data_plane(self) -> None:
+        driver, effects = await self.replaced()
+        driver.lose()
+        effects.give_up_installs()
+        driver.calls.clear()
+        await asyncio.sleep(0.3)
+        assert driver.calls == []
+
+    async def test_what_it_counts_is_the_childs(self) -> None:
+        driver, effects = await self.replaced()
+        traffic = effects._traffic
+        driver.count(sa(IN, 0x10).id, packets=2, octets=20)
+        async with asyncio.timeout(5):
+            while len(driver.sas) > 2:
+                await asyncio.sleep(0.01)
+        assert traffic.totals()["t"].counters.packets_in == 2

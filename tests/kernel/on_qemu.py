@@ -1,4 +1,4 @@
-"""What User Mode Linux has not, on Debian's own kernel: the checks of interfaces over xfrm interfaces and VRFs.
+"""What User Mode Linux has not, on Debian's own kernel: interfaces over xfrm interfaces and VRFs, nftables beside ESP.
 
 Emulated, so slow: ``make kernel-test-qemu`` runs it and ``make test`` does not, for which its name is not ``test_...``.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.lab import qemu
-from tests.kernel.guest import link_checks
+from tests.kernel.guest import filter_checks, link_checks
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(900)]
 
@@ -23,7 +23,16 @@ PATIENCE_S = 120
 @pytest.fixture(scope="module")
 def report() -> Report:
     names = [*link_checks.CHECKS, "features"]
-    outcome = qemu.run("tests.kernel.guest.data_plane", ["--patience", str(PATIENCE_S), *names], timeout_s=LIMIT_S)
+    return _run("tests.kernel.guest.data_plane", "--patience", str(PATIENCE_S), *names)
+
+
+@pytest.fixture(scope="module")
+def filtered() -> Report:
+    return _run("tests.kernel.guest.filter_checks")
+
+
+def _run(module: str, *arguments: str) -> Report:
+    outcome = qemu.run(module, arguments, timeout_s=LIMIT_S)
     assert outcome.status == 0, outcome.console
     assert isinstance(outcome.result, dict), outcome.console
     return outcome.result
@@ -32,6 +41,12 @@ def report() -> Report:
 @pytest.mark.parametrize("check", link_checks.CHECKS)
 def test_check(report: Report, check: str) -> None:
     assert report[check]["error"] == ""
+
+
+@pytest.mark.needs("nft")
+@pytest.mark.parametrize("check", filter_checks.CHECKS)
+def test_the_packet_filter(filtered: Report, check: str) -> None:
+    assert filtered[check]["error"] == ""
 
 
 def test_an_interface_of_its_own_is_an_xfrm_interface(report: Report) -> None:

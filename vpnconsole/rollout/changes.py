@@ -53,8 +53,8 @@ _WORDS = {
 
 _KEYS = {"encryption_key", "integrity_key", "ah_key"}
 _MANUAL = (
-    "Manual keys: deploy to both ends together. Until both have the same SPIs and keys, the packets of one are dropped "
-    "by the other."
+    "Manual keys: change both ends together. Until both have the same SPIs and keys, the packets of one are dropped by "
+    "the other."
 )
 
 
@@ -93,7 +93,8 @@ def differences(old: GatewayDocument | None, new: GatewayDocument) -> tuple[Chan
             details = _tunnel_details(was, now, keys_before.get(tunnel_id), keys_after.get(tunnel_id))
             if details:
                 subject = f"tunnel {now.name}"
-                remark = " ".join(filter(None, (_rules_remark(was, now), _remark(now))))
+                about = "" if isinstance(now, ManualTunnel) and not _touches_sas(details) else _remark(now)
+                remark = " ".join(filter(None, (_rules_remark(was, now), about)))
                 changes.append(
                     Change(action="changed", subject=subject, tunnel_id=tunnel_id, details=details, remark=remark)
                 )
@@ -160,12 +161,21 @@ class _Key(str):
     __slots__ = ()
 
 
+def _touches_sas(details: tuple[str, ...]) -> bool:
+    """Whether lines on a tunnel with manual keys say more than how its packets are carried."""
+    return any(line.startswith(("selector pairs", "keys:")) for line in details)
+
+
 def _rules_remark(was: Tunnel | ManualTunnel, now: Tunnel | ManualTunnel) -> str:
-    """What a change of the rules does to what runs: ``agents.ike.change`` keeps the children that stay."""
-    before, after = [child.name for child in was.children], [child.name for child in now.children]
-    if before == after or isinstance(now, ManualTunnel) or isinstance(was, ManualTunnel):
+    """What a change of the rules does to what runs: see ``agents.ike.change`` and ``agents.iked.manual``."""
+    if [child.name for child in was.children] == [child.name for child in now.children]:
         return ""
-    return "The rules take effect at once; no SA of a pair that stays is cleared."
+    if isinstance(now, ManualTunnel) or isinstance(was, ManualTunnel):
+        return "The rules take effect at once; the SAs of a pair whose keys stay are not touched."
+    return (
+        "The rules take effect at once and no SA of a pair that stays is cleared; one that has another place now is "
+        "rekeyed without a gap."
+    )
 
 
 def _order(was: Tunnel | ManualTunnel, now: Tunnel | ManualTunnel) -> list[str]:
@@ -202,11 +212,16 @@ def _compare_named(path: str, was: list[dict[str, Any]], now: list[dict[str, Any
     before, after = ({item["name"]: item for item in items} for items in (was, now))
     for name in sorted(before.keys() | after.keys()):
         if name not in before:
-            details.append(f"{path} {name}: added ({_networks(after[name])})")
+            details.append(f"{path} {name}: added ({_about(after[name])})")
         elif name not in after:
-            details.append(f"{path} {name}: removed ({_networks(before[name])})")
+            details.append(f"{path} {name}: removed ({_about(before[name])})")
         else:
             _compare(f"{path} {name}", before[name], after[name], details)
+
+
+def _about(item: dict[str, Any]) -> str:
+    """What a named thing is: a child by its networks, a context by its table."""
+    return _networks(item) if "local_ts" in item else _text({key: item[key] for key in item if key != "name"})
 
 
 def _networks(child: dict[str, Any]) -> str:
@@ -224,6 +239,10 @@ def _text(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value) or "none"
+    if isinstance(value, dict) and value.keys() == {"network", "cost"}:
+        return f"{value['network']} at cost {value['cost']}"
+    if isinstance(value, dict) and "table" in value:
+        return " ".join(filter(None, (value.get("name"), f"table {value['table']}")))
     if isinstance(value, dict):
         return "/".join(_text(item) for item in value.values() if item is not None)
     return str(value)

@@ -78,8 +78,9 @@ class Engine:
         if self._sadb.remove(sa) is not None:
             self._outward.forget_flows()
 
-    def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation | None) -> None:
-        """Move an SA to other outer addresses; raises :class:`DataplaneError` (ESRCH, EEXIST, EINVAL)."""
+    def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation | None) -> Path:
+        """Move an SA to other outer addresses; returns its path, raises :class:`DataplaneError` (ESRCH, EEXIST,
+        EINVAL)."""
         held = self._sadb.get(sa)
         if held is None:
             raise DataplaneError("update_mapping", _target(sa), errno.ESRCH, "no such SA")
@@ -94,6 +95,7 @@ class Engine:
         if held.path in self._narrow:
             held.narrow(self._narrow[held.path][0])
         self._outward.forget_flows()
+        return held.path
 
     def add_policy(self, spec: PolicySpec) -> None:
         """Install or replace a policy; raises :class:`DataplaneError` (EINVAL)."""

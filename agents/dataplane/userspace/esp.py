@@ -107,6 +107,10 @@ class AeadTransform:
         """See :class:`Transform`. The IV is the sequence number, and its first half is always 0."""
         encrypt, spi, nonce, join = self._encrypt, _high(self._spi), self._salt + _ZEROS, b"".join
         trailers = _trailers_of(packets[0], 4, next_header)
+        if len(packets) == 1:
+            (packet,), number = packets, _high(sequence)
+            aad = spi + number
+            return [join((aad, _ZEROS, number, encrypt(nonce + number, packet + trailers[len(packet) & 3], aad)))]
         numbers = struct.pack(f"!{len(packets)}I", *range(sequence, sequence + len(packets)))
         sealed = []
         at = 0

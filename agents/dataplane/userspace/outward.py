@@ -27,7 +27,7 @@ ANSWERS_PER_S = 100.0
 MAX_CACHED_FLOWS = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Burst:
     """Packets for one path, as a socket of its protocol takes them: ESP, AH over IPv6, or whole IPv4 packets with AH.
 
@@ -93,7 +93,8 @@ class Outward:
                     if len(flows) >= MAX_CACHED_FLOWS:
                         flows.clear()
                     flows[key] = sa
-            dont_fragment = sa.sets_df or (sa.copies_df and ip.may_not_be_fragmented(first))
+            four = first[0] >> 4 == 4
+            dont_fragment = (not four or first[6] & 0x40 != 0) if sa.copies_df else sa.sets_df
             if len(first) > sa.most_octets:
                 fitting = self._fit(tunnel_id, sa, group, now)
                 if not fitting:
@@ -102,7 +103,7 @@ class Outward:
             if sa.sequence + len(group) > sa.last_sequence:
                 self._expire(sa)
                 continue
-            traffic_class = ip.traffic_class(first) & sa.class_mask
+            traffic_class = (first[1] if four else ip.traffic_class(first)) & sa.class_mask
             if sa.bundle is None:
                 packets = sa.transform.seal(sa.sequence + 1, group)
                 sa.sequence += len(group)

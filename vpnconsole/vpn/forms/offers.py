@@ -76,11 +76,13 @@ def remarks(policy: IKEPolicy | IPsecPolicy, chosen: Choice, field: str) -> Rema
 
 
 def key_notes(
-    policy: IKEPolicy | None, version: str, addresses: Sequence[str], psk: PresharedKey | None
+    policy: IKEPolicy | None, choice: Choice, addresses: Sequence[str], psk: PresharedKey | None
 ) -> tuple[list[str], list[str]]:
     """Return what to know of how IKEv1 finds the key, and what is risky about the stored key that is chosen."""
-    if policy is None or version == IkeVersionChoice.V2:
+    if policy is None or choice.version == IkeVersionChoice.V2:
         return [], []
+    if choice.on_demand and ondemand.policy_problem(policy, choice.version):
+        return [], []  # what is refused needs no note on how it would work
     known = [address for address in addresses if address]
     notes = [ikev1.key_note(policy.exchange_mode, *(known if len(known) == 2 else ()))]
     risky = psk is not None and policy.exchange_mode == ExchangeModeChoice.AGGRESSIVE

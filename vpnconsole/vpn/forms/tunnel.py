@@ -356,20 +356,20 @@ class TunnelForm(forms.Form):
         widget = self.fields["version"].widget
         assert isinstance(widget, forms.Select)
         widget.choices = offers.versions(gateways, version)
+        on_demand = self.chosen_kind == TunnelKindChoice.ON_DEMAND
+        choice = offers.Choice(gateways=gateways, version=version, on_demand=on_demand)
         chosen, remarks = {}, {}
         for name in ("ike_policy", "ipsec_policy"):
             field = self.fields[name]
             assert isinstance(field, forms.ModelChoiceField)
             rows = list(field.queryset or ())
-            on_demand = self.chosen_kind == TunnelKindChoice.ON_DEMAND
-            choice = offers.Choice(gateways=gateways, version=version, on_demand=on_demand)
             field.widget.choices = offers.policies(rows, choice, str(field.empty_label))
             policy = next((row for row in rows if str(row.pk) == str(self[name].value() or "")), None)
             chosen[name] = policy
             if policy is not None:
                 remarks[name] = offers.remarks(policy, choice, name)
         addresses = [str(end["address"].value() or "") for end in ends]
-        self.notes, self.warnings = offers.key_notes(chosen["ike_policy"], version, addresses, self._stored_key())
+        self.notes, self.warnings = offers.key_notes(chosen["ike_policy"], choice, addresses, self._stored_key())
         self.remarks, self.makes = remarks, offers.makes(gateways)
 
     def _stored_key(self) -> PresharedKey | None:

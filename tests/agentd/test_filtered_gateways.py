@@ -1,0 +1,113 @@
+"""Two gateways with all their processes and the packet filter on: the tunnel works, clear text beside it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from agents.contract.config import (
+    ConnectionType,
+    Endpoint,
+    GatewayDocument,
+    Identity,
+    IdentityType,
+    TrafficSelector,
+    TunnelKind,
+)
+from agents.contract.status import FilterCounters
+from tests.agentd.gateways import OUTER, Gateway, Pair, eventually, gateway_document
+from tests.agentd.inside import run_inside
+
+pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.needs("nft")]
+
+
+def filtered(name: str, generation: int, *, on: bool = True) -> GatewayDocument:
+    return dataclasses.replace(gateway_document(name, generation), packet_filter=on)
+
+
+def on_demand(generation: int) -> GatewayDocument:
+    """Paris for whoever calls, from anywhere."""
+    given = filtered("paris", generation)
+    child = dataclasses.replace(given.tunnels[0].children[0], remote_ts=(TrafficSelector(network="0.0.0.0/0"),))
+    tunnel = dataclasses.replace(
+        given.tunnels[0],
+        kind=TunnelKind.ON_DEMAND,
+        connection_type=ConnectionType.RESPONDER_ONLY,
+        remote=Endpoint(address="0.0.0.0", identity=Identity(type=IdentityType.ANY, value="*")),
+        children=(child,),
+    )
+    return dataclasses.replace(given, tunnels=(tunnel,))
+
+
+@pytest.fixture
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    made = Pair(tmp_path_factory.mktemp("filtered"))
+    try:
+        made.build()
+        yield made
+    finally:
+        made.remove()
+
+
+def counted(gateway: Gateway) -> FilterCounters:
+    found = gateway.status().tunnels[0].filter
+    assert found is not None
+    return found
+
+
+def test_a_filtered_tunnel_comes_up_carries_packets_and_counts(pair: Pair) -> None:
+    paris, lyon = pair.gateways["paris"], pair.gateways["lyon"]
+    for name, gateway in pair.gateways.items():
+        gateway.configure(filtered(name, 1))
+    for gateway in (paris, lyon):
+        eventually(gateway.up)
+    eventually(paris.ping, 15)
+    before = counted(paris)
+    assert paris.ping(5)
+    after = counted(paris)
+    assert before.admitted_ike > 0
+    assert after.admitted_ipsec - before.admitted_ipsec == 5
+    assert after.dropped_clear == 0
+    _send_clear(lyon)
+    eventually(lambda: counted(paris).dropped_clear == 1, 5)
+    assert "paris-lyon" in paris.command("cli", "filter")
+    paris.configure(filtered("paris", 2, on=False))
+    eventually(lambda: "vpnconsole" not in paris.namespace.run("nft", "list", "tables"), 15)
+    assert paris.command("cli", "filter") == "The packet filter is off.\n"
+    eventually(paris.ping, 15)
+
+
+def test_who_calls_an_on_demand_tunnel_is_admitted_routed_to_and_protected(pair: Pair) -> None:
+    paris, lyon = pair.gateways["paris"], pair.gateways["lyon"]
+    paris.configure(on_demand(1))
+    lyon.configure(filtered("lyon", 1))
+    eventually(lyon.up)
+    eventually(paris.ping, 15)
+    eventually(lambda: paris.status().tunnels[0].routes == ("10.2.0.0/24",), 10)
+    status = paris.status()
+    assert (status.tunnels[0].kind, status.tunnels[0].peers) == ("on-demand", 1)
+    (line,) = status.route_ledger
+    assert line.spis == tuple(sa.spi_in for child in status.tunnels[0].children for sa in child.sas)
+    assert counted(paris).admitted_ike > 0
+    _send_clear(lyon)
+    eventually(lambda: counted(paris).dropped_clear == 1, 5)
+    lyon.configure(filtered("lyon", 2, on=False))
+    lyon.act("end", "terminate")
+    eventually(lambda: paris.routes() == "", 15)
+    eventually(lambda: "10.2.0.0" not in paris.namespace.run("nft", "list", "table", "inet", "vpnconsole"), 5)
+
+
+def _send_clear(lyon: Gateway) -> None:
+    """Send one packet of Lyon's inner network past the tunnel."""
+    lyon.namespace.ip("route", "add", "10.1.0.0/24", "via", OUTER["paris"], "dev", "wan", "metric", "4000")
+
+    async def work() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            sending.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"wan")
+            sending.bind(("10.2.0.1", 0))
+            sending.sendto(b"clear", ("10.1.0.2", 7))
+
+    run_inside(lyon.namespace, work)
