@@ -1,7 +1,7 @@
 """What tests need of the machine: the one place where a test may be skipped, and the sentence its reader gets.
 
-A test says ``@pytest.mark.needs("systemd-analyze")``; the markers ``lab``, ``kernel`` and ``browser`` bring needs of
-their own. ``make test`` installs everything below on Debian 12, so there only a missing right or a missing folder of
+A test says ``@pytest.mark.needs("systemd-analyze")``; markers such as ``lab`` and ``kernel`` bring needs of their
+own. ``make test`` installs everything below on Debian 12, so there only a missing right or a missing folder of
 vectors can be the reason. Nothing else skips, and nothing is expected to fail (``tests/arch/test_needs.py``).
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.lab import uml
+from deploy.lab import frr, qemu, uml
 from tests.vectors import FOLDER
 
 
@@ -47,6 +47,7 @@ NEEDS: Mapping[str, Need] = {
     "setpriv": _tool("setpriv", "util-linux", "the lab"),
     "strongswan": _tool("charon-systemd", "charon-systemd strongswan-swanctl libcharon-extra-plugins", "the peer"),
     "openssl": _tool("openssl", "openssl", "an independent judge of certificates, CRLs and OCSP"),
+    "frr": Need(lambda: not frr.OSPFD.exists(), "a router that speaks OSPF over tunnels is FRR: apt-get install frr"),
     "iperf3": _tool("iperf3", "iperf3", "measuring throughput"),
     "tcpdump": _tool("tcpdump", "tcpdump", "capturing what the internet sees"),
     "nft": _tool("nft", "nftables", "the packet filter"),
@@ -59,6 +60,11 @@ NEEDS: Mapping[str, Need] = {
         lambda: uml.missing() is not None,
         "a kernel with ESP runs as User Mode Linux here: apt-get install user-mode-linux kmod gcc",
     ),
+    "qemu": Need(
+        lambda: qemu.missing() is not None,
+        "Debian's kernel has xfrm interfaces and runs under QEMU: apt-get install qemu-system-x86 busybox-static, "
+        "then sh deploy/setup/kernel.sh",
+    ),
     "chromium": _tool("chromium", "chromium", "the browser"),
     "systemd-analyze": _tool("systemd-analyze", "systemd", "checking the service units"),
     "vectors": Need(
@@ -70,6 +76,7 @@ NEEDS: Mapping[str, Need] = {
 BY_MARKER: Mapping[str, tuple[str, ...]] = {
     "lab": ("root", "tun", "ip", "ping", "setpriv"),
     "kernel": ("root", "uml"),
+    "qemu": ("qemu",),
     "browser": ("chromium",),
 }
 

@@ -27,10 +27,12 @@ from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.levels import Levels
+from agents.agentd.parts.filter import STRANGERS
 from agents.agentd.reconciler import Reconciler
 from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.status import StatusReporter
 from agents.agentd.totals import Totals
+from agents.agentd.traces import Traces
 from agents.contract.actions import Action, ActionResult
 from agents.contract.codec import from_plain, to_plain
 from agents.contract.config import GatewayDocument
@@ -59,8 +61,10 @@ class Agent:
         self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, self.routes, on_pass=self._moved.set)
         self.totals = Totals(database)
         self.link.on_view = self._count
+        self.link.on_end = self.totals.save
         self._actions = Actions(database, self.ledger, self.link, self.journal)
         self.levels = Levels(self.link, paths.espd_socket)
+        self.traces = Traces(self.link, paths.espd_socket, self.journal)
         captures = Captures(paths.captures, self.journal, self._moved.set)
         self.captures = CaptureDesk(captures, self.ledger, self.link, self.journal)
         self._reporter = StatusReporter(
@@ -112,6 +116,12 @@ class Agent:
         """Perform an action once; raises :class:`UnknownTunnelError`."""
         return await self._actions.perform(action)
 
+    async def filtered(self) -> dict[str, Any]:
+        """Return whether the packet filter is in force and how many packets of strangers it dropped."""
+        keeper = self.reconciler.filter
+        counts = await keeper.counts()
+        return {"on": keeper.on, "strangers": {name.rpartition("-")[2]: counts.get(name) for name in STRANGERS}}
+
     async def tell(self, server: Server) -> None:
         """Notify the local socket's connections whenever status or events moved, until cancelled."""
         while True:
@@ -162,12 +172,24 @@ def handlers(agent: Agent) -> dict[str, Handler]:
     async def log_level(params: dict[str, Any], _connection: Connection) -> Any:
         return await agent.levels.answer(params)
 
+    async def filtered(_params: dict[str, Any], _connection: Connection) -> Any:
+        return await agent.filtered()
+
+    async def contexts(_params: dict[str, Any], _connection: Connection) -> Any:
+        return {"contexts": list(agent.reconciler.contexts.shown)}
+
+    async def trace(params: dict[str, Any], _connection: Connection) -> Any:
+        return await agent.traces.answer(params)
+
     return {
         "status": status,
         "events": events,
         "action": action,
         "reconcile": reconcile,
         "log_level": log_level,
+        "filter": filtered,
+        "contexts": contexts,
+        "trace": trace,
         **capture_handlers(agent.captures),
     }
 

@@ -1,6 +1,7 @@
 """Keeps our table of the packet filter as the document wants it, and reads its counters.
 
-The table is replaced in one transaction, and only when it is to change or somebody changed it. Before a document goes
+The table is replaced in one transaction, and only when it is to change or somebody changed it; it is planned and looked
+at only when what it is made of, or anything in the packet filter, is not as at the last time. Before a document goes
 to ``iked`` the table is that document's already, so that a new tunnel's first message finds it open.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 from agents.agentd import nft
 from agents.agentd.errors import HostError
-from agents.agentd.host import Host, HostView
+from agents.agentd.host import ROUTE_PROTOCOL, Host, HostView
 from agents.agentd.journal import Journal
 from agents.agentd.parts import filter as parts_filter
 from agents.agentd.parts.carried import Carried
@@ -20,6 +21,7 @@ from agents.agentd.parts.filter import FilterPlan
 
 _FACT = "filter"
 _ON, _OFF = "on", "off"
+_Made = tuple[object, ...]
 
 
 class FilterKeeper:
@@ -28,8 +30,10 @@ class FilterKeeper:
     def __init__(self, host: Host, journal: Journal) -> None:
         self._host = host
         self._journal = journal
+        self._planned: tuple[_Made, FilterPlan] | None = None
         self._applied: FilterPlan | None = None
         self._looked_like = ""
+        self._generation = 0
 
     @property
     def on(self) -> bool:
@@ -44,13 +48,18 @@ class FilterKeeper:
             if not enabled:
                 await self._remove()
                 return []
-            wanted = parts_filter.plan(tunnels, view, kernel=kernel, vrfs=vrfs)
+            wanted = self._plan(tunnels, view, kernel=kernel, vrfs=vrfs)
+            generation = await self._host.filter_generation()
+            if wanted == self._applied and generation == self._generation:
+                return []
             listed = await self._list()
             looks_like = _look(listed)
             changed_by_others = self._applied is not None and looks_like != self._looked_like
             if wanted == self._applied and not changed_by_others:
+                self._generation = generation
                 return []
             await self._replace(wanted, listed)
+            self._generation = await self._host.filter_generation()
             self._applied, self._looked_like = wanted, _look(await self._list())
         except HostError as error:
             return [f"the packet filter is not as it should be: {error}"]
@@ -65,9 +74,15 @@ class FilterKeeper:
         if not self.on:
             return {}
         try:
-            return parts_filter.packets(await self._list())
+            return parts_filter.packets(await self._host.filter(parts_filter.counters()))
         except HostError:
             return {}  # the last pass has said why
+
+    def _plan(self, tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool) -> FilterPlan:
+        made = _made(tunnels, view, kernel=kernel, vrfs=vrfs)
+        if self._planned is None or self._planned[0] != made:
+            self._planned = (made, parts_filter.plan(tunnels, view, kernel=kernel, vrfs=vrfs))
+        return self._planned[1]
 
     async def _list(self) -> tuple[nft.Command, ...]:
         try:
@@ -96,6 +111,15 @@ class FilterKeeper:
                 raise
         self._applied, self._looked_like = None, ""
         self._journal.append("agent.filter-off", "The packet filter is removed", remember={_FACT: _OFF})
+
+
+def _made(tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool) -> _Made:
+    """Return what a plan is made of: not the counters and SPIs, which change all the time."""
+    seen = tuple(
+        (each.id, each.local, each.peers, each.anywhere, each.interface, *((p.local, p.remote) for p in each.protected))
+        for each in tunnels
+    )
+    return seen, view.addresses, tuple(r for r in view.routes if r.protocol != ROUTE_PROTOCOL), kernel, vrfs
 
 
 def _look(listed: tuple[nft.Command, ...]) -> str:

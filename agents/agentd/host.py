@@ -179,6 +179,10 @@ class Host(Protocol):
         """Give ``nft`` commands that are one transaction; returns what they list."""
         ...
 
+    async def filter_generation(self) -> int:
+        """Return a number that every change of the packet filter, by anybody, makes another one."""
+        ...
+
     def changes(self) -> AsyncIterator[None]:
         """Yield whenever links, addresses, routes or rules changed."""
         ...
@@ -354,6 +358,10 @@ class LinuxHost:
     async def filter(self, commands: Sequence[nft.Command]) -> tuple[nft.Command, ...]:
         """Give ``nft`` commands that are one transaction; returns what they list."""
         return await nft.run(commands)
+
+    async def filter_generation(self) -> int:
+        """Return a number that every change of the packet filter, by anybody, makes another one."""
+        return await nft.generation()
 
     async def changes(self) -> AsyncIterator[None]:
         """Yield whenever links, addresses, routes or rules changed. It listens on a socket of its own.

@@ -47,7 +47,7 @@ class IkedLink:
     """One connection at a time. ``on_change`` is called whenever status or events may have moved.
 
     ``on_view`` is called with each view, once more with the last one when ``iked`` ends politely, and the ``boot_id``
-    that its counters are of.
+    that its counters are of; ``on_end`` when the connection has ended.
     """
 
     def __init__(self, path: Path, journal: Journal, on_change: Callable[[], None]) -> None:
@@ -58,6 +58,7 @@ class IkedLink:
         self._refreshing = asyncio.Lock()
         self._seen = False
         self.on_view: Callable[[IkedView, str], None] = lambda _view, _boot_id: None
+        self.on_end: Callable[[], None] = lambda: None
         self.view: IkedView | None = None
         self.away_since = time.time()
         self.away_reason = "iked has not started yet"
@@ -122,6 +123,11 @@ class IkedLink:
         answer: dict[str, Any] = await self._connected().call("log_level", dict(params), timeout_s=CALL_TIMEOUT_S)
         return answer
 
+    async def trace(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Switch the trace or ask for it; raises as :meth:`action`."""
+        answer: dict[str, Any] = await self._connected().call("trace", dict(params), timeout_s=CALL_TIMEOUT_S)
+        return answer
+
     def _connected(self) -> Client:
         if self._client is None:
             raise RpcUnavailable("iked is not running; it is started again by itself")
@@ -151,6 +157,7 @@ class IkedLink:
         if self._client is None:
             return
         self._client = self.view = self.configured_digest = None
+        self.on_end()
         self.away_since, self.away_reason = time.time(), "iked stopped; it is started again by itself"
         self._journal.append("agent.component-lost", "iked stopped", attributes={"component": "iked"})
         self._on_change()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from agents.agentd.database import TABLES, Database, set_fact
 from agents.contract.codec import decode, encode
 from agents.contract.events import KINDS, Event, EventPage
+from agents.runtime.tracing import TRACE, category_of
 
 MOST_EVENTS = 50_000
 MOST_PER_PAGE = 1_000
@@ -107,6 +108,8 @@ class Journal:
     def append_all(self, entries: Sequence[Entry], remember: Mapping[str, str] | None = None) -> None:
         """Store several in one transaction, which costs as much as one."""
         events = [entry.event(sequence) for sequence, entry in enumerate(entries, start=self._last + 1)]
+        for event in events:
+            TRACE.record(category_of(event.code, event.severity), f"{event.code}: {event.message}")
         if events:
             self._store(events, remember or {})
 

@@ -43,6 +43,16 @@ class Agentd:
         levels: dict[str, str] = (await self.client.call("log_level", params))["levels"]
         return levels
 
+    async def filtered(self) -> dict[str, Any]:
+        """Return whether the packet filter is ``on`` and its counts of ``strangers``."""
+        answer: dict[str, Any] = await self.client.call("filter")
+        return answer
+
+    async def contexts(self) -> list[dict[str, Any]]:
+        """Return the routing contexts and what each is made of."""
+        answer: list[dict[str, Any]] = (await self.client.call("contexts"))["contexts"]
+        return answer
+
     async def act(self, verb: Verb, tunnel_id: str) -> ActionResult:
         """Ask for a verb, under an id of its own."""
         action = Action(id=str(uuid.uuid4()), verb=verb, tunnel_id=tunnel_id)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agents.agentd.enrol import enrol
 from agents.agentd.errors import EnrolmentError
-from agents.cli import capture, counters, keys, text
+from agents.cli import capture, counters, keys, network, text, trace
 from agents.cli.ask import FAILED, Agentd, CommandError, ask, fail, find_tunnel
 from agents.contract.actions import Verb
 from agents.contract.codec import to_plain
@@ -99,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
 
     counters.add(commands, places, output)
     capture.add(commands, places, output)
+    trace.add(commands, places, output)
     keys.add(commands, places)
+    network.add(commands, places, output)
 
     version = commands.add_parser("version", help="show the version")
     version.set_defaults(command=_version)

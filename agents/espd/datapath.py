@@ -21,10 +21,12 @@ from agents.dataplane.userspace.engine import Engine
 from agents.dataplane.userspace.ip import MalformedPacket
 from agents.dataplane.userspace.offload import PLAIN_FRAME, coalesce, segment
 from agents.dataplane.userspace.sadb import Path
+from agents.espd import trace
 from agents.espd.ah_socket import AhSocket
 from agents.espd.sockets import ENCAPSULATION_PORT, EspSocket, IkeMessage, RawSocket, UdpSocket, path_mtu
 from agents.espd.transmitter import Transmitter
 from agents.espd.tun import Tun
+from agents.runtime.tracing import TRACE
 
 READS_PER_WAKE_UP = 16
 """So that no device starves the others: super-packets count as one."""
@@ -49,6 +51,7 @@ class Datapath:
         self._on_notice = on_notice
         self._tuns: dict[str, Tun] = {}
         self._links: dict[str, TunnelLink] = {}
+        self._missing: dict[str, TunnelLink] = {}
         self._sockets: dict[Key, EspSocket] = {}
         self._bound: frozenset[Key] = frozenset()
         self._dropped: Counter[str] = Counter()
@@ -74,11 +77,13 @@ class Datapath:
         elif tun.mtu != link.mtu:
             tun.set_mtu(link.mtu)
         self._links[link.tunnel_id] = link
+        self._missing.pop(link.tunnel_id, None)
         self._transmitter.open(link.tunnel_id, link.queues)
         self._let_sockets_hold_much()
 
     def close_link(self, tunnel_id: str) -> None:
         """Remove a tunnel's device if it is there."""
+        self._missing.pop(tunnel_id, None)
         tun = self._tuns.pop(tunnel_id, None)
         if tun is not None:
             self._dropped["in.link"] += tun.dropped
@@ -87,6 +92,24 @@ class Datapath:
             del self._links[tunnel_id]
             self._transmitter.close(tunnel_id)
             self._let_sockets_hold_much()
+
+    def _lost_link(self, tunnel_id: str) -> None:
+        """Somebody has removed a device: close it and make it again, now or as soon as that works."""
+        link = self._links[tunnel_id]
+        self.close_link(tunnel_id)
+        self._missing[tunnel_id] = link
+        self.restore_links()
+
+    def restore_links(self) -> None:
+        """Try to make the links again that somebody removed; call about once a second."""
+        for tunnel_id, link in tuple(self._missing.items()):
+            try:
+                self.open_link(link)
+            except OSError as error:
+                _log.warning("%s cannot be made again now: %s", link.name, error)
+            else:
+                self.engine.repaired(tunnel_id, f"the link {link.name} was removed by somebody else and made again")
+                self._on_notice()
 
     def _let_sockets_hold_much(self) -> None:
         """Undo what priorities asked of sockets, when no link has any."""
@@ -169,7 +192,8 @@ class Datapath:
                 frame = tun.read()
             except OSError as error:
                 _log.warning("%s is gone: %s", tun.name, error)
-                self.close_link(tunnel_id)
+                trace.lost(tun.name, str(error))
+                self._lost_link(tunnel_id)
                 break
             if frame is None:
                 break
@@ -177,6 +201,8 @@ class Datapath:
                 groups.append(segment(frame))
             except MalformedPacket:
                 self._dropped["out.malformed"] += 1
+        if TRACE.categories:
+            trace.taken(tun.name, groups)
         if tunnel_id in self._tuns:
             self._transmitter.send(tunnel_id, groups, time.monotonic())
         if self.engine.has_answers:
@@ -204,6 +230,8 @@ class Datapath:
             deliveries = self.engine.inbound(batch.arrival, batch.esp, now)
             if batch.ah:
                 deliveries += self.engine.inbound_ah(batch.arrival, batch.ah, now)
+            if TRACE.categories:
+                trace.opened(batch.arrival, len(batch.esp) + len(batch.ah), deliveries)
             for delivery in deliveries:
                 packets = arrived.setdefault(delivery.tunnel_id, delivery.packets)
                 if packets is not delivery.packets:
@@ -235,7 +263,7 @@ class Datapath:
         self.engine.clear()
         self._bound = frozenset()
         self.release_sockets()
-        for tunnel_id in tuple(self._tuns):
+        for tunnel_id in (*self._tuns, *self._missing):
             self.close_link(tunnel_id)
 
 

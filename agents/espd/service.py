@@ -38,7 +38,7 @@ from agents.espd import memory, tun
 from agents.espd.ah_socket import AhSocket
 from agents.espd.datapath import Datapath
 from agents.espd.sockets import EspSocket, IkeMessage, RawSocket
-from agents.runtime import log_levels, rpc
+from agents.runtime import log_levels, rpc, tracing
 from agents.runtime.version import VERSION
 
 LINK_GRACE_S = 30.0
@@ -82,6 +82,7 @@ class Service:
             "keep_alive": self._keep_alive,
             "health": self._health,
             "log_level": lambda params: log_levels.answer(("espd",), params),
+            "trace": tracing.answer,
         }
         self._server = rpc.Server(path, {name: _handler(name, answer) for name, answer in answers.items()})
 
@@ -136,9 +137,12 @@ class Service:
             if now - tidied_at >= TIDY_S:
                 tidied_at = now
                 memory.give_back()
+            self._datapath.restore_links()
             self._notices_wait()
-            for rejected in engine.take_rejected():
-                self._tell("notice", notice_to_plain(rejected))
+            # While nobody can follow, packets refused add up rather than being lost from what is told.
+            if self._outgoing.qsize() < MAX_UNTOLD // 2:
+                for rejected in engine.take_rejected():
+                    self._tell("notice", notice_to_plain(rejected))
 
     # Methods
 
@@ -219,9 +223,8 @@ class Service:
         sa = from_plain(SaId, params.get("sa"), "sa")
         plain = params.get("encapsulation")
         encapsulation = None if plain is None else from_plain(UdpEncapsulation, plain, "encapsulation")
-        engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
-        for path in engine.paths():
-            with_errno("update_mapping", path.local_address, self._datapath.need_path, path)
+        path = engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
+        with_errno("update_mapping", path.local_address, self._datapath.need_path, path)
         self._datapath.release_sockets()
         return {}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import socket
 import struct
 import sys
@@ -31,6 +32,9 @@ _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _BUFFER_OCTETS = 4 << 20
 _LITTLE_OCTETS = 64 << 10
 """As setsockopt takes it: the kernel doubles it and counts its own overhead in."""
+_LITTLE_WAITING_OCTETS = 96 << 10
+"""So counted; the kernel says that there is room again when half of the doubled buffer is left."""
+_SIOCOUTQ = 0x5411
 
 _MAX_SEGMENTS = 64
 _MAX_DATAGRAM_OCTETS = 65000
@@ -51,9 +55,7 @@ class IkeMessage:
 
 @dataclass(slots=True)
 class Batch:
-    """What one receive brought from one place: ESP packets, whole IP packets with AH,
-    and IKE messages.
-    """
+    """What one receive brought from one place: ESP packets, whole IP packets with AH, and IKE messages."""
 
     arrival: Arrival
     esp: Sequence[bytes | memoryview] = ()
@@ -322,10 +324,27 @@ class RawBase(_Socket):
         super().__init__(address, socket.SOCK_RAW, protocol, 0)
 
     def send(self, burst: Burst) -> list[bytes]:
-        """See :class:`EspSocket`."""
+        """See :class:`EspSocket`.
+
+        The kernel does not say when it has no room for a packet of a raw socket: it is lost without a word. So it is
+        asked before a burst how much waits already, and before each packet where that is to be little.
+        """
         self._forbid_fragments(burst.dont_fragment)
-        sent = self._send_each(burst.packets, self._control(burst), (burst.path.remote_address, 0))
-        return burst.packets[sent:]
+        control, target = self._control(burst), (burst.path.remote_address, 0)
+        packets, start = burst.packets, 0
+        step = 1 if self.holds_little else len(packets)
+        while start < len(packets):
+            if self._is_full():
+                return packets[start:]
+            sent = self._send_each(packets[start : start + step], control, target)
+            if sent < min(step, len(packets) - start):
+                return packets[start + sent :]
+            start += sent
+        return []
+
+    def _is_full(self) -> bool:
+        waiting: int = _int.unpack(fcntl.ioctl(self._socket, _SIOCOUTQ, bytes(4)))[0]
+        return waiting > (_LITTLE_WAITING_OCTETS if self.holds_little else 2 * _BUFFER_OCTETS)
 
 
 class RawSocket(RawBase):

@@ -15,7 +15,7 @@ from agents.iked.keeper import Keeper
 from agents.iked.runtime import Runtime
 from agents.pki.documents import DocumentCertificateError
 from agents.pki.documents import parse as parse_certificates
-from agents.runtime import log_levels
+from agents.runtime import log_levels, tracing
 from agents.runtime.rpc import Connection, Handler, RpcError
 
 
@@ -35,6 +35,7 @@ class Control:
             "action": self.action,
             "events": self.events,
             "log_level": self.log_level,
+            "trace": self.trace,
         }
 
     async def configure(self, params: dict[str, Any], _connection: Connection) -> dict[str, Any]:
@@ -86,6 +87,10 @@ class Control:
     async def log_level(self, params: dict[str, Any], _connection: Connection) -> dict[str, Any]:
         """Return what ``iked`` and its parts log from, after setting one of them where params name it."""
         return log_levels.answer(("iked", *log_levels.PARTS), params)
+
+    async def trace(self, params: dict[str, Any], _connection: Connection) -> dict[str, Any]:
+        """Switch this process's trace on or off, or return what it recorded."""
+        return tracing.answer(params)
 
     async def events(self, params: dict[str, Any], _connection: Connection) -> dict[str, Any]:
         """Return the events after ``after`` of this boot."""

@@ -20,6 +20,7 @@ from typing import Protocol
 
 from agents.dataplane.base import DataplaneError, Direction, Driver, PolicySpec, SaId, SaSpec, Selector
 from agents.ike.outputs import InstallChild, MoveChild, RemoveChild, SwitchOutbound
+from agents.iked import trace
 from agents.iked.traffic import Traffic
 from agents.runtime.logs import bound
 
@@ -182,12 +183,15 @@ class Effects:
                 await driver.add_sa(sa)
                 done.append(sa)
                 self._traffic.started(sa, effect.inbound.spi, effect.child)
+                trace.installed(sa)
             for policy in effect.policies:
                 await driver.add_policy(policy)
+                trace.policy("put in place", policy)
                 done.append(policy)
                 self._tunnel_by_reqid[policy.reqid] = effect.tunnel_id
                 self._selectors.setdefault(policy.reqid, set()).add((policy.direction, policy.selector))
         except DataplaneError as error:
+            trace.failed(str(error))
             self._held_back.pop(effect.install_id, None)
             await self._undo(effect, done)
             if not stale():
@@ -214,6 +218,7 @@ class Effects:
             self._results.child_unusable(effect.tunnel_id, effect.inbound.spi, str(error))
         else:
             self._traffic.started(effect.outbound, effect.inbound.spi, effect.child)
+            trace.installed(effect.outbound)
 
     async def _remove(self, effect: RemoveChild) -> None:
         gone = set(effect.sas)
@@ -263,6 +268,7 @@ class Effects:
             self._warn(effect.tunnel_id, error)
         else:
             self._traffic.moved(effect.old, spec.id)
+            trace.moved(effect.old, spec)
 
     async def _count_last(self, tunnel_id: str) -> None:
         if self._driver is None:
@@ -274,6 +280,7 @@ class Effects:
 
     async def _remove_sa(self, tunnel_id: str, sa: SaId) -> None:
         self._traffic.ended(sa)
+        trace.removed(sa)
         if self._driver is not None:
             try:
                 await self._driver.remove_sa(sa)
@@ -281,6 +288,7 @@ class Effects:
                 self._warn(tunnel_id, error)
 
     async def _remove_policy(self, tunnel_id: str, policy: PolicySpec) -> None:
+        trace.policy("taken out", policy)
         if self._driver is not None:
             try:
                 await self._driver.remove_policy(policy)
@@ -289,3 +297,4 @@ class Effects:
 
     def _warn(self, tunnel_id: str, error: DataplaneError) -> None:
         bound(_log, tunnel=tunnel_id).warning("%s", error)
+        trace.failed(str(error))

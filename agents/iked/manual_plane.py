@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from agents.dataplane.base import DataplaneError, Driver, PolicySpec, SaId, SaSpec
+from agents.iked import trace
 from agents.iked.manual_specs import Bundle, Key
 from agents.iked.traffic import Traffic
 from agents.runtime.logs import bound
@@ -70,6 +71,7 @@ class InPlace:
             for policy in bundle.policies:
                 if policy not in kept:
                     await driver.add_policy(policy)
+                    trace.policy("put in place", policy)
         except DataplaneError as error:
             await self._remove_policies(driver, kept.union(bundle.policies))
             await self._remove_sas(driver, there)
@@ -87,6 +89,7 @@ class InPlace:
             await self._remove_sas(driver, standing.bundle.sas)
 
     def _started(self, spec: SaSpec, bundle: Bundle, key: Key) -> None:
+        trace.installed(spec)
         if not self.lost:
             self._traffic.started(spec, bundle.inbound.spi, key[1])
 
@@ -100,6 +103,7 @@ class InPlace:
         for spec in specs:
             if not self.lost:
                 self._traffic.ended(spec.id)
+            trace.removed(spec.id)
             try:
                 await driver.remove_sa(spec.id)
             except DataplaneError as error:
@@ -107,6 +111,7 @@ class InPlace:
 
     async def _remove_policies(self, driver: Driver, policies: Iterable[PolicySpec]) -> None:
         for policy in policies:
+            trace.policy("taken out", policy)
             try:
                 await driver.remove_policy(policy)
             except DataplaneError as error:
@@ -115,3 +120,4 @@ class InPlace:
 
 def _warn(tunnel_id: str, error: DataplaneError) -> None:
     bound(_log, tunnel=tunnel_id).warning("%s", error)
+    trace.failed(str(error))

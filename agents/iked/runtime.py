@@ -190,6 +190,9 @@ class Runtime:
     def notice(self, notice: Notice) -> None:
         """The data plane said something other than ``Lost``."""
         now = self._loop.time()
+        trace.noticed(notice)
+        if isinstance(notice, Expired) and notice.hard:
+            self.traffic.expired(notice.id)
         if isinstance(notice, Rejected):
             self._rejected(notice)
         elif isinstance(notice, Repaired):
@@ -205,8 +208,6 @@ class Runtime:
             tunnel_id, spi_in = child
             if isinstance(notice, Expired):
                 hard = notice.hard
-                if hard:
-                    self.traffic.expired(notice.id)
                 self._give(self.engine.sa_expired, tunnel_id, spi_in, hard, now)
             else:
                 address, port = notice.address, notice.port
@@ -386,6 +387,7 @@ class Runtime:
                 assert_never(output)
 
     def _keep(self, event: Report) -> None:
+        trace.told(event)
         self.events.add(event)
         self.changed()
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from agents.contract.status import NO_REJECTIONS, Counters, Rejections
 from agents.dataplane.base import Direction, Driver, SaId, SaSpec, SaState
+from agents.iked import trace
 from agents.iked.ipsec_counts import IpsecCounts
 from agents.iked.rejections import FIELDS, Refused, larger
 
@@ -158,6 +159,7 @@ class Traffic:
                 self._spoke.add((counted.spec.tunnel_id, counted.pair_spi))
             if now != before:
                 self.ipsec.passed(counted.spec, before, now)
+                trace.passed(counted.spec, before, now)
                 counted.counters = now
             if state.rejected != counted.rejected:
                 self._take_rejected(state.id, counted, state.rejected)
@@ -186,6 +188,7 @@ class Traffic:
             if more:
                 self._refused.append(Refused(code=code, count=more, sa=sa, spec=counted.spec))
                 self.ipsec.refused(counted.spec, field, more)
+                trace.refused(counted.spec, code, more)
         counted.rejected = now
 
     def take_spoke(self) -> frozenset[HeardChild]:

@@ -26,7 +26,7 @@ from deploy.lab.netns import LabError, Namespace
 from deploy.lab.profiles import swanctl_conf
 from deploy.lab.relay import OutsideRelay
 from deploy.lab.strongswan import StrongSwan
-from deploy.lab.topology import EXTRANET, LYON, OFFICE, PARIS, Network, Site
+from deploy.lab.topology import EXTRANET, FIELD, LYON, OFFICE, PARIS, Network, Site
 from deploy.lab.vici import Message
 from deploy.lab.workspace import Workspace
 
@@ -85,7 +85,7 @@ class Demo:
         """Bring everything up and write ``demo.json``; raises :class:`LabError` where something does not come up."""
         self.work.open()
         self._require_free_port()
-        say("Building the lab: gateways paris, lyon, extranet and office, a host behind each, an internet between them")
+        say("Building the lab: paris, lyon, extranet, office and field around an internet, a host behind each")
         self.work.namespaces.extend(self.network.namespaces.values())
         self.network.build()
         self.work.save()
@@ -99,10 +99,13 @@ class Demo:
     def _bring_tunnels_up(self) -> None:
         keys = {site.name: secrets.token_hex(32) for site, *_ in PEERS}
         for site, _about, ike, esp in PEERS:
-            self._start_peer(site, ike, esp, keys[site.name])
+            self._start_peer(site, ike, esp, keys[site.name], site.outer_address)
+        field_key = secrets.token_hex(32)
+        field = self._start_peer(FIELD, _IKEV2, PEERS[0][3], field_key, f"team7.{seed.FIELD_DOMAIN}", calls=True)
         say("Creating keys and tunnels, and deploying them")
-        seed.create_tunnels(keys)
+        seed.create_tunnels(keys, field_key)
         say("Waiting for the tunnels to come up")
+        self.work.wait("paris takes the call from the field", lambda: _called(field), UP_WITHIN_S)
         began = time.monotonic()
         self.work.wait("tunnels up", self._tunnels_up, UP_WITHIN_S)
         say(f"All tunnels are up after {time.monotonic() - began:.1f} s")
@@ -189,22 +192,31 @@ class Demo:
     def _printed(self, log: str, line: str) -> bool:
         return line in (self.work.logs / f"{log}.log").read_text(encoding="utf-8")
 
-    def _start_peer(self, site: Site, ike: Message, esp: list[str], psk: str) -> None:
+    def _start_peer(
+        self, site: Site, ike: Message, esp: list[str], psk: str, identity: str, *, calls: bool = False
+    ) -> StrongSwan:
+        """Start a strongSwan; one that ``calls`` is the only end that can, so it does again when paris is silent."""
         say(f"Starting strongSwan as the unmanaged gateway {site.name}")
         here, paris = site.outer_address, PARIS.outer_address
         child: Message = {
-            "local_ts": site.lan_network, "remote_ts": PARIS.lan_network, "esp_proposals": esp, "dpd_action": "clear",
+            "local_ts": site.lan_network, "remote_ts": PARIS.lan_network, "esp_proposals": esp,
+            "dpd_action": "restart" if calls else "clear", "close_action": "start" if calls else "none",
         }  # fmt: skip
         connection: Message = {
             "local_addrs": here, "remote_addrs": paris, "encap": "yes", **ike,
-            "local": {"auth": "psk", "id": here}, "remote": {"auth": "psk", "id": paris}, "children": {"lan": child},
+            "local": {"auth": "psk", "id": identity}, "remote": {"auth": "psk", "id": paris},
+            "children": {"lan": child},
         }  # fmt: skip
-        secret = {"id-local": here, "id-remote": paris, "secret": f"0x{psk}"}
+        secret = {"id-local": identity, "id-remote": paris, "secret": f"0x{psk}"}
         configuration = swanctl_conf({"connections": {"paris": connection}, "secrets": {"ike-paris": secret}})
-        peer = StrongSwan(self.network.gateways[site.name], self.work.sockets / site.name, configuration)
+        impatient = {"retransmit_tries": "2", "retransmit_timeout": "1.0"} if calls else None
+        peer = StrongSwan(
+            self.network.gateways[site.name], self.work.sockets / site.name, configuration, settings=impatient
+        )
         self.peers.append(peer)
         peer.start()
         peer.wait_ready()
+        return peer
 
     def _tunnels_up(self) -> bool:
         return seed.all_up() and all(workspace.ping(here, there) for here, there, _ in self._checks())
@@ -218,6 +230,8 @@ class Demo:
             (hosts[EXTRANET.name], PARIS.host_address, "paris-extranet"),
             (hosts[PARIS.name], OFFICE.host_address, "paris-office"),
             (hosts[OFFICE.name], PARIS.host_address, "paris-office"),
+            (hosts[PARIS.name], FIELD.host_address, "paris-field"),
+            (hosts[FIELD.name], PARIS.host_address, "paris-field"),
         ]
 
     def _start_traffic(self) -> None:
@@ -248,6 +262,15 @@ class Demo:
         say(f"  password  {self.password}")
         say("")
         say(f"Also in {self.work.directory / 'demo.json'}. Ctrl-C ends the demo and removes everything it made.")
+
+
+def _called(peer: StrongSwan) -> bool:
+    """Let a peer of an on-demand tunnel call; False where nobody takes it yet."""
+    try:
+        peer.swanctl("--initiate", "--child", "lan", "--timeout", "5")
+    except LabError:
+        return False
+    return True
 
 
 class Stopped(Exception):  # noqa: N818 (not an error)

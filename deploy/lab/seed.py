@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATOR = "admin"
+FIELD_DOMAIN = "field.example.org"
+FIELD_NETWORKS = "10.64.0.0/10"
+"""Peers of the on-demand tunnel have names below this one, and a network each somewhere in these."""
 
 
 def configure(data: Path, sockets: Path) -> None:
@@ -78,8 +81,10 @@ def contacted(name: str) -> bool:
     return Gateway.objects.get(name=name).last_contact_at is not None
 
 
-def create_tunnels(extranet_psks: Mapping[str, str]) -> None:
-    """Define paris-lyon and paris's tunnels to the extranet gateways with these keys by name, and deploy them."""
+def create_tunnels(extranet_psks: Mapping[str, str], field_psk: str) -> None:
+    """Define paris-lyon, paris's tunnels to the extranet gateways with these keys by name and the one for whoever
+    calls from the field, and deploy them.
+    """
     from vpnconsole.rollout.services import deploy
     from vpnconsole.vpn import keys
     from vpnconsole.vpn.choices import IkeVersionChoice
@@ -91,6 +96,7 @@ def create_tunnels(extranet_psks: Mapping[str, str]) -> None:
     _create_tunnel("paris-lyon", PARIS, LYON, between.name)
     _create_tunnel("paris-extranet", PARIS, EXTRANET, "paris-extranet")
     _create_tunnel("paris-office", PARIS, OFFICE, "paris-office", version=IkeVersionChoice.V1, policies="compatible")
+    _create_on_demand_tunnel(field_psk)
     deploy(operator, note="First tunnels")
 
 
@@ -133,5 +139,26 @@ def _create_tunnel(
         selectors=[SelectorInput(network_a=here.lan_network, network_b=there.lan_network)],
         ike_policy=IKEPolicy.objects.get(name=policies), ipsec_policy=IPsecPolicy.objects.get(name=policies),
         psk=PresharedKey.objects.get(name=psk), version=version,
+    )  # fmt: skip
+    services.create_tunnel(_operator(), data)
+
+
+def _create_on_demand_tunnel(psk: str) -> None:
+    from vpnconsole.gateways.models import Gateway
+    from vpnconsole.vpn import keys, services
+    from vpnconsole.vpn.choices import ConnectionTypeChoice, TunnelKindChoice
+    from vpnconsole.vpn.inputs import EndInput, PeersInput, SelectorInput, TunnelInput
+    from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy
+
+    key = keys.create_psk(_operator(), name="paris-field", value=psk, description="For whoever calls from the field")
+    data = TunnelInput(
+        name="paris-field", kind=TunnelKindChoice.ON_DEMAND, psk=key,
+        end_a=EndInput(
+            gateway=Gateway.objects.get(name=PARIS.name), address=PARIS.outer_address,
+            connection_type=ConnectionTypeChoice.RESPONDER_ONLY,
+        ),
+        peers=PeersInput(identity_value=f"*.{FIELD_DOMAIN}", most_peers=20),
+        selectors=[SelectorInput(network_a=PARIS.lan_network, network_b=FIELD_NETWORKS)],
+        ike_policy=IKEPolicy.objects.get(name="default"), ipsec_policy=IPsecPolicy.objects.get(name="default"),
     )  # fmt: skip
     services.create_tunnel(_operator(), data)

@@ -1,4 +1,4 @@
-"""The demo's network: four gateways around an internet, a host behind each.
+"""The demo's network: five gateways around an internet, a host behind each.
 
 ::
 
@@ -6,6 +6,7 @@
     host-lyon  10.2.0.10 -- lyon  198.51.100.2 -- internet
     host-extranet 10.3.0.10 -- extranet 203.0.113.2 --/
     host-office 10.4.0.10 -- office 198.18.0.2 ------/
+    host-field 10.64.7.10 -- field 100.64.0.2 -------/
 
 Gateways have routes to each other's outer networks and no default route, so inner traffic that finds no tunnel goes
 nowhere. The outer links speak IPv4 only: what a capture in ``internet`` shows is IKE and ESP.
@@ -55,9 +56,13 @@ SITES = (
         name="office", outer_address="198.18.0.2", router_address="198.18.0.1", outer_network="198.18.0.0/24",
         lan_address="10.4.0.1", lan_network="10.4.0.0/24", host_address="10.4.0.10",
     ),
+    Site(
+        name="field", outer_address="100.64.0.2", router_address="100.64.0.1", outer_network="100.64.0.0/24",
+        lan_address="10.64.7.1", lan_network="10.64.7.0/24", host_address="10.64.7.10",
+    ),
 )  # fmt: skip
 
-PARIS, LYON, EXTRANET, OFFICE = SITES
+PARIS, LYON, EXTRANET, OFFICE, FIELD = SITES
 
 
 class Network:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the Debian packages of the named sets when they are missing. Sets: build demo test.
+# Install the Debian packages of the named sets when they are missing. Sets: build demo test qemu.
 #
 # As root or through sudo. Without either: say which are missing and stop. strongSwan's packages would start a daemon on
 # this machine at installation; the lab runs its own inside a namespace, so that start is prevented and the unit disabled.
@@ -12,8 +12,10 @@ for set in "$@"; do
     case "$set" in
     build) command -v node >/dev/null && command -v npm >/dev/null || wanted="$wanted nodejs npm" ;;
     demo) wanted="$wanted iproute2 iputils-ping procps util-linux strongswan-charon charon-systemd strongswan-swanctl libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins" ;;
-    # netbase: names of protocols for ip; libatomic1: the browser driver's own node; gcc: deploy/lab/uml/registers.c
-    test) wanted="$wanted netbase libatomic1 chromium fonts-dejavu-core user-mode-linux kmod gcc libc6-dev tcpdump iperf3 nftables openssl ike-scan" ;;
+    # frr: OSPF over tunnels; netbase: names of protocols for ip; libatomic1: the browser driver's own node; gcc: deploy/lab/uml/registers.c
+    test) wanted="$wanted netbase libatomic1 chromium fonts-dejavu-core user-mode-linux kmod gcc libc6-dev tcpdump iperf3 nftables openssl ike-scan frr" ;;
+    # busybox-static: virtme-ng's first program; kmod: the unpacked kernel's list of modules
+    qemu) wanted="$wanted qemu-system-x86 busybox-static kmod" ;;
     venv) wanted="$wanted python3-venv" ;;
     *) echo "packages.sh: unknown set $set" >&2; exit 2 ;;
     esac

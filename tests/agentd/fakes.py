@@ -212,14 +212,23 @@ class FakeNft:
         self.counters: dict[str, int] = {}
         self.rest: list[nft.Command] = []
         self.transactions: list[list[nft.Command]] = []
+        self.listings = 0
+        self.generation = 1
+
+    def meddle(self) -> None:
+        """Take a rule away as somebody else would."""
+        self.rest.pop()
+        self.generation += 1
 
     def perform(self, commands: Sequence[nft.Command]) -> tuple[nft.Command, ...]:
         if "list" in commands[0]:
+            self.listings += "table" in commands[0]["list"]
             if not self.there:
                 raise HostError("change", "the packet filter", errno.ENOENT, "No such file or directory")
             counted = [{"counter": {"name": name, "packets": count}} for name, count in self.counters.items()]
             return ({"table": {"name": "vpnconsole"}}, *counted, *self.rest)
         self.transactions.append(list(commands))
+        self.generation += 1
         self.rest = []
         for command in commands:
             verb, what = next(iter(command.items()))
@@ -319,6 +328,9 @@ class FakeHost:
         if "list" not in commands[0]:
             self._write("change", "the packet filter")
         return self.nft.perform(commands)
+
+    async def filter_generation(self) -> int:
+        return self.nft.generation
 
     def drop(self, network: str) -> None:
         """Remove a route behind the agent's back."""

@@ -195,7 +195,7 @@ def test_the_peers_present_address_counts_too(inside: Inside) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.bind((HERE, 4500))
             udp.sendto(b"\0" * 40, (STRANGER, 1024))
-        assert (await captured.ended(wanted.id)).ended_because == "1 packets are in it"
+        assert (await captured.ended(wanted.id)).ended_because == "the limit of 1 packets"
 
     inside(work)
 
@@ -250,9 +250,9 @@ def test_without_an_interface_the_inner_view_goes_by_selectors(inside: Inside) -
 @pytest.mark.parametrize(
     ("bounds", "because", "packets"),
     [
-        ({"packets": 3}, "3 packets are in it", 3),
-        ({"octets": 65_536}, "65536 octets are full", None),
-        ({"seconds": 1}, "1 s are over", None),
+        ({"packets": 3}, "the limit of 3 packets", 3),
+        ({"octets": 65_536}, "the size limit of 65536 octets", None),
+        ({"seconds": 1}, "the time limit of 1 s", None),
     ],
 )
 def test_a_capture_ends_by_itself(inside: Inside, bounds: dict[str, int], because: str, packets: int | None) -> None:

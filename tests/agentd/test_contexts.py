@@ -22,6 +22,7 @@ from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, FakeIked, document, tunnel, up_status
 from tests.agentd.inside import run_inside
 
+THIRD_TUNNEL_ID = "cccccccc-3333-4333-8333-333333333333"
 BLUE, RED = Context(name="blue", table=100), Context(name="red", table=101)
 VRF_BLUE = Vrf(name="vrf-blue", table=100, context="blue")
 VIEW = FakeHost().view
@@ -140,6 +141,30 @@ async def test_a_vrf_comes_and_goes_with_its_context_and_is_put_back(tmp_path: P
         assert told[0] == "agent.context-made"
         assert told[-1] == "agent.context-removed"
         assert "agent.repaired" in told
+    await bench.stop()
+
+
+async def test_traffic_moves_between_contexts_of_rules_that_want_the_same_source(tmp_path: Path) -> None:
+    links = (*VIEW.links, Link(index=4, name="vpnbbbbbbbb", mtu=1_400, up=True))
+    bench = Bench.make(tmp_path, FakeHost(replace(VIEW, links=links)))
+    await bench.start()
+    cheap = in_context("red", 5)
+    dear = in_context("blue", 10, id=OTHER_TUNNEL_ID, name="backup", remote="192.0.2.10")
+    apart = in_context("blue", 20, id=THIRD_TUNNEL_ID, name="apart", remote="192.0.2.11", local_ts=("10.99.0.0/24",))
+    async with FakeIked(bench.paths.iked_socket) as iked:
+        await bench.agent.offer(encode(document(1, apart, dear, cheap, contexts=(BLUE, RED))))
+        await iked.configured.wait()
+        await iked.set_up(TUNNEL_ID, OTHER_TUNNEL_ID)
+        await eventually(lambda: len(bench.agent.routes.standing) == 2)
+        await iked.set_up(OTHER_TUNNEL_ID)
+        await eventually(lambda: bench.codes().count("agent.route-moved") == 1)
+        await iked.set_up(TUNNEL_ID, OTHER_TUNNEL_ID)
+        await eventually(lambda: bench.codes().count("agent.route-moved") == 2)
+        moves = [each.attributes for each in bench.agent.events(0, 100).events if each.code == "agent.route-moved"]
+        assert [(each["from"], each["to"], each["context"]) for each in moves] == [
+            ("paris-lyon", "backup", "blue"),
+            ("backup", "paris-lyon", "red"),
+        ]
     await bench.stop()
 
 

@@ -14,14 +14,17 @@ from typing import Any
 
 import pytest
 
+from agents.agentd.daemon import handlers
 from agents.agentd.errors import HostError
 from agents.agentd.host import HostView, LinuxHost, Route
 from agents.agentd.parts import filter as parts_filter
 from agents.agentd.parts.carried import carried
 from agents.agentd.parts.filter import FilterPlan
+from agents.contract.carriage import Context
 from agents.contract.codec import encode
 from agents.contract.config import Child, GatewayDocument, TrafficSelector, Tunnel
 from agents.contract.status import FilterCounters
+from agents.runtime.rpc import Client, Server
 from deploy.lab.netns import Namespace, connect
 from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, FakeIked, document, tunnel, up_status
@@ -151,10 +154,13 @@ async def test_the_table_comes_with_the_document_stays_the_same_and_goes(bench: 
         nft.counters[f"t-{TUNNEL_ID}-clear"] = 2
         shown = (await bench.agent.status()).tunnels[0].filter
         assert shown == FilterCounters(admitted_ike=7, dropped_clear=2)
-        transactions = len(nft.transactions)
+        before = len(nft.transactions), nft.listings
         for _ in range(3):
             await bench.agent.reconciler.reconcile()
-        assert len(nft.transactions) == transactions
+        assert (len(nft.transactions), nft.listings) == before
+        nft.generation += 1  # somebody changed another table
+        await bench.agent.reconciler.reconcile()
+        assert (len(nft.transactions), nft.listings) == (before[0], before[1] + 1)
         other = tunnel(id=OTHER_TUNNEL_ID, name="other", remote="192.0.2.10", remote_ts=("10.3.0.0/24",))
         await bench.agent.offer(encode(filtered(2, tunnel(), other)))
         await eventually(lambda: bench.agent.reconciler.status.applied_generation == 2)
@@ -175,7 +181,7 @@ async def test_a_table_changed_by_others_is_put_right_and_a_restart_remembers_it
         await iked.configured.wait()
         await eventually(lambda: bench.agent.reconciler.status.applied_generation == 1)
         right = list(nft.rest)
-        nft.rest.pop()
+        nft.meddle()
         await bench.agent.reconciler.reconcile()
         assert nft.rest == right
         assert bench.codes().count("agent.repaired") == 1
@@ -201,6 +207,24 @@ async def test_a_filter_that_cannot_be_had_is_a_problem(bench: Bench[FakeHost]) 
         assert bench.codes().count("agent.repair-failed") == 1
         bench.host.refuse = None
         assert (await bench.agent.reconciler.reconcile()).problems == ()
+
+
+async def test_the_local_socket_tells_of_filter_and_contexts(bench: Bench[FakeHost]) -> None:
+    blue = dataclasses.replace(filtered(1), contexts=(Context(name="blue", table=100),))
+    async with (
+        Server(bench.paths.agentd_socket, handlers(bench.agent)),
+        await Client.connect(bench.paths.agentd_socket) as client,
+        FakeIked(bench.paths.iked_socket) as iked,
+    ):
+        assert await client.call("filter") == {"on": False, "strangers": {"ike": None, "ipsec": None}}
+        assert await client.call("contexts") == {"contexts": []}
+        await bench.agent.offer(encode(blue))
+        await iked.configured.wait()
+        await eventually(lambda: bench.agent.reconciler.status.applied_generation == 1)
+        bench.host.nft.counters["strangers-ike"] = 4
+        assert await client.call("filter") == {"on": True, "strangers": {"ike": 4, "ipsec": 0}}
+        shown = {"name": "blue", "table": 100, "vrf": None, "rules": [], "tunnels": []}
+        assert await client.call("contexts") == {"contexts": [shown]}
 
 
 HERE, PEER, STRANGER, INNER, REMOTE = "192.0.2.1", "192.0.2.2", "192.0.2.3", "10.1.0.9", "10.2.0.5"

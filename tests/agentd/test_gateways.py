@@ -197,3 +197,26 @@ def test_a_killed_data_plane_takes_no_count_back(paris: Gateway) -> None:
     after = paris.status().tunnels[0].counters
     assert after.packets_in > before.packets_in
     assert "Incoming ESP packets: " in paris.command("cli.ipsecstat")
+
+
+def test_a_trace_is_of_all_processes_and_ends_by_itself(paris: Gateway) -> None:
+    categories = ("tunnel", "tunnel-information", "capsulation-information", "crypto-information", "filter-information")
+    shown = paris.command("cli", "trace", "on", *categories, "--seconds", "600")
+    assert shown.startswith("Tracing tunnel, ")
+    assert "does not trace" not in shown
+    paris.act("trace-1", "rekey-child")
+    eventually(lambda: " CREATE_CHILD_SA request " in paris.command("cli", "trace", "show"))
+    assert paris.ping(3)
+    trace = json.loads(paris.command("cli", "trace", "show", "--json"))
+    assert {process for process, state in trace["processes"].items() if state["on"]} == {"agentd", "iked", "espd"}
+    texts = [record["text"] for record in trace["records"]]
+    assert [record["time"] for record in trace["records"]] == sorted(record["time"] for record in trace["records"])
+    assert any("put in place" in text for text in texts)
+    told = [record["text"] for record in trace["records"] if record["process"] == "espd"]
+    assert any("packets from 192.0.2.2, " in text for text in told)
+    assert any("octets to be sealed" in text for text in told)
+    for form in PSK_FORMS:
+        assert form.decode() not in json.dumps(trace)
+    paris.command("cli", "trace", "on", "error", "--seconds", "1")
+    eventually(lambda: paris.command("cli", "trace", "show").count("1 s are over") == 3)
+    assert [event.message for event in paris.events("agent.trace")][-1] == "Trace of error switched on"

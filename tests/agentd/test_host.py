@@ -30,6 +30,7 @@ def namespace() -> Iterator[Namespace]:
     try:
         here.create()
         there.create()
+        here.sysctl("net.ipv6.conf.default.addr_gen_mode", 1)  # no link-local addresses, which come late
         connect(here, "wan", ["192.0.2.1/24", "2001:db8::1/64"], there, "wan", ["192.0.2.2/24", "2001:db8::2/64"])
         connect(here, "other", [], there, "other", [])
         here.ip("route", "add", "default", "via", "192.0.2.2")

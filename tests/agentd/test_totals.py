@@ -85,6 +85,16 @@ def test_a_run_goes_on_over_a_restart_of_agentd_and_its_end_is_seen_after_it(dat
     assert shown(third)[0] == 9
 
 
+def test_the_end_of_a_run_is_on_the_disk_when_the_next_one_is_seen(database: Database) -> None:
+    totals = Totals(database, lambda: 0.0)
+    totals.take(view(tunnel(1)), "one")
+    totals.take(view(tunnel(5)), "one")
+    totals.take(view(tunnel(2)), "two")
+    again = Totals(database)
+    again.take(view(tunnel(3)), "two")
+    assert shown(again)[0] == 8
+
+
 def test_the_disk_follows_in_time(database: Database) -> None:
     now = 0.0
     totals = Totals(database, lambda: now)

@@ -116,7 +116,10 @@ class FakeAgentd:
         self.run = run
         self.actions: list[tuple[str, str]] = []
         self.accept = True
+        self.filtered: dict[str, Any] = {"on": False, "strangers": {"ike": None, "ipsec": None}}
+        self.contexts: list[dict[str, Any]] = []
         self.status = STATUS
+        self.traced: list[dict[str, Any]] = []
         self.captures: dict[str, CaptureStatus] = {}
         self.levels = {"agentd": "information", "iked": "information", "iked.v1": "events"}
         self._ready = threading.Event()
@@ -160,6 +163,12 @@ class FakeAgentd:
                 self.levels[params["component"]] = params["level"]
             return {"levels": self.levels}
 
+        async def filtered(_params: dict[str, Any], _connection: Connection) -> Any:
+            return self.filtered
+
+        async def contexts(_params: dict[str, Any], _connection: Connection) -> Any:
+            return {"contexts": self.contexts}
+
         async def capture_start(params: dict[str, Any], _connection: Connection) -> Any:
             request = from_plain(CaptureRequest, params)
             status = CaptureStatus(
@@ -173,7 +182,16 @@ class FakeAgentd:
                 raise RpcError("unknown-capture", "there is no such capture")
             return to_plain(dataclasses.replace(self.captures[params["id"]], running=False, ended_because="stopped"))
 
+        async def trace(params: dict[str, Any], _connection: Connection) -> Any:
+            self.traced.append(params)
+            record = {"process": "iked", "time": 1_000.25, "category": "tunnel", "text": "an SA", "version": None}
+            processes = {"iked": {"on": ["tunnel"], "ended_because": ""}, "espd": {"on": [], "ended_because": "away"}}
+            return {"processes": processes, "records": [record]}
+
         handlers = {
+            "filter": filtered,
+            "contexts": contexts,
+            "trace": trace,
             "capture_start": capture_start,
             "capture_stop": capture_stop,
             "status": status,
@@ -522,3 +540,26 @@ def test_captures_are_begun_by_name_listed_and_ended(agentd: FakeAgentd, capsys:
     assert "no such capture" in capsys.readouterr().err
     assert capture("start", "paris-lyon", "--seconds", "0") == 1
     assert "--seconds: must be between 1 and 600, not 0" in capsys.readouterr().err
+
+
+def test_a_trace_is_switched_and_shown(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:
+    def trace(*words: str) -> int:
+        return vpn_agent.main(["trace", *words, "--run", str(agentd.run)])
+
+    assert trace("on", "tunnel", "error", "tunnel", "--seconds", "5", "-6") == 0
+    shown = capsys.readouterr()
+    assert agentd.traced == [
+        {"action": "on", "categories": ["tunnel", "error"], "seconds": 5, "octets": 1_048_576, "version": 6}
+    ]
+    assert "Warning" not in shown.err
+    assert "espd does not trace: away" in shown.out
+    assert trace("on", "crypto-information") == 0
+    assert "slow the gateway down" in capsys.readouterr().err
+    assert trace("show") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith(".250000  iked    tunnel                   an SA")
+    assert lines[1:] == ["-- iked: tracing tunnel", "-- espd: away"]
+    assert trace("off") == 0
+    assert agentd.traced[-1] == {"action": "off"}
+    with pytest.raises(SystemExit):
+        trace("on", "everything")

@@ -51,6 +51,16 @@ def test_the_units_are_valid(installed: Path) -> None:
     assert len(units) == 4
 
 
+def test_what_was_installed_goes_and_the_state_stays_until_asked(installed: Path) -> None:
+    state = installed / "var/lib/vpn-agent"
+    state.mkdir(parents=True)
+    uninstall = [str(ROOT / "deploy/agent/uninstall.sh"), "--root", str(installed)]
+    subprocess.run(uninstall, check=True)
+    assert [each for each in installed.rglob("*") if each.is_file() or each.name == "vpn-agent"] == [state]
+    subprocess.run([*uninstall, "--purge"], check=True)
+    assert not state.exists()
+
+
 def test_the_commands_declared_for_packaging_exist() -> None:
     import importlib
     import tomllib

@@ -28,11 +28,13 @@ from cryptography.x509.oid import NameOID
 
 from agents.contract import codec
 from agents.contract.actions import Action, ActionResult
+from agents.contract.captures import CaptureRequest
 from agents.contract.config import GatewayDocument
 from agents.contract.errors import DocumentError
 from agents.contract.events import KINDS, Event, EventPage
 from agents.contract.status import (
     STATUS_SCHEMA_VERSION,
+    CaptureStatus,
     ChildStatus,
     ComponentHealth,
     Counters,
@@ -85,6 +87,11 @@ class FakeAgent:
         self.reason: Reason | None = None
         self.counters: Callable[[], Counters] = Counters
         self.schema = STATUS_SCHEMA_VERSION
+        self.captures: dict[str, CaptureStatus] = {}
+        self.capture_requests: list[CaptureRequest] = []
+        self.capture_file = b""
+        #: More of a status than the rest says.
+        self.more: dict[str, object] = {}
         #: False: the agent answers but cannot ask its IKE daemon.
         self.iked = True
         self.problem_status = 0
@@ -129,7 +136,7 @@ class FakeAgent:
         """Report what the ledger holds; every tunnel in one state."""
         held = self.document
         tunnels = held.tunnels if held else ()
-        return GatewayStatus(
+        status = GatewayStatus(
             gateway_id=self.gateway_id,
             agent_version="1.2.3",
             boot_id=self.boot_id,
@@ -156,7 +163,9 @@ class FakeAgent:
                 for tunnel in tunnels
             ),
             last_event=len(self.events),
+            captures=tuple(self.captures.values()),
         )
+        return dataclasses.replace(status, **self.more)  # type: ignore[arg-type]
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -169,6 +178,10 @@ class FakeAgent:
         app.router.add_get("/v1/status", self._get_status)
         app.router.add_get("/v1/events", self._get_events)
         app.router.add_post("/v1/actions", self._post_action)
+        if self.schema >= 4:
+            app.router.add_post("/v1/captures", self._post_capture)
+            app.router.add_post("/v1/captures/{id}/stop", self._stop_capture)
+            app.router.add_get("/v1/captures/{id}", self._get_capture)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self._tls).start()
@@ -226,6 +239,32 @@ class FakeAgent:
         self.actions.append(action)
         result = ActionResult(id=action.id, accepted=True, message=f"{action.verb} begun")
         return web.Response(body=codec.encode(result), content_type="application/json")
+
+    async def _post_capture(self, request: web.Request) -> web.Response:
+        wanted = codec.from_plain(CaptureRequest, json.loads(await request.read()))
+        if self.document is None or wanted.tunnel_id not in {tunnel.id for tunnel in self.document.tunnels}:
+            return web.json_response({"error": "unknown-tunnel", "message": "not here"}, status=404)
+        if any(each.running and each.id != wanted.id for each in self.captures.values()):
+            return web.json_response({"error": "busy", "message": "A capture is running already."}, status=409)
+        status = CaptureStatus(
+            id=wanted.id, tunnel_id=wanted.tunnel_id, view=str(wanted.view), running=True, started_at=time.time()
+        )
+        self.captures[wanted.id] = status
+        self.capture_requests.append(wanted)
+        return web.Response(body=codec.encode(status), content_type="application/json")
+
+    async def _stop_capture(self, request: web.Request) -> web.Response:
+        status = self.captures.get(request.match_info["id"])
+        if status is None:
+            return web.json_response({"error": "unknown-capture", "message": "no such capture"}, status=404)
+        self.captures[status.id] = dataclasses.replace(status, running=False, packets=7, ended_because="stopped")
+        return web.Response(body=codec.encode(self.captures[status.id]), content_type="application/json")
+
+    async def _get_capture(self, request: web.Request) -> web.StreamResponse:
+        status = self.captures.get(request.match_info["id"])
+        if status is None or status.running:
+            return web.json_response({"error": "running", "message": "The capture is running."}, status=409)
+        return web.Response(body=self.capture_file, content_type="application/x-pcapng")
 
 
 def hold(agent: FakeAgent, document: GatewayDocument, **changes: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -177,6 +178,7 @@ def _sa(pair: int, local: str, remote: str, since: float, group: str) -> contrac
         rekey_at=since + 3000,
         expires_at=since + 3600,
         counters=counters,
+        rejected=contract.Rejections(replayed=3, late=41) if pair == 1 else contract.NO_REJECTIONS,
     )
 
 
@@ -250,6 +252,8 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
             sas=(_sa(pair.seq, pair.network_a, pair.network_b, since, ike.group),)
             if alive and (state is TunnelState.UP or pair.seq == 1)
             else (),
+            counters=_EVER if alive else contract.Counters(),
+            rejected=_REFUSED if alive else contract.NO_REJECTIONS,
         )
         for pair in tunnel.selectors.all()
     )
@@ -286,7 +290,74 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
             bytes_in=648_213_991, bytes_out=1_391_222_118, packets_in=751_204, packets_out=1_300_112
         ),
         interface=f"vpn{str(tunnel.pk)[:8]}",
+        rejected=_REFUSED if alive else contract.NO_REJECTIONS,
+        queues=_QUEUES if tunnel.name == "paris-lyon" else (),
+        filter=_FILTER if alive else None,
     )
+
+
+_EVER = contract.Counters(
+    bytes_in=91_648_213_991, bytes_out=204_391_222_118, packets_in=104_751_204, packets_out=187_300_112
+)
+_REFUSED = contract.Rejections(integrity=2, replayed=118, late=4_807, selectors=9)
+_FILTER = contract.FilterCounters(admitted_ike=1_204, admitted_ipsec=7_512_044, dropped_clear=17)
+_QUEUES = tuple(
+    contract.QueueStatus(queue=queue, packets=packets, bytes=packets * 900, dropped_packets=dropped, depth_packets=wait)
+    for queue, (packets, dropped, wait) in enumerate(
+        ((84_112, 0, 0), (12_007, 0, 0), (901_220, 14, 2), (1_300_114, 20_481, 96))
+    )
+)
+
+
+def _routes(tunnels: dict[str, Tunnel], names: Sequence[str]) -> tuple[contract.RouteRecord, ...]:
+    """Return what a ledger holds of the first of these tunnels: by selector, static, and one that is gone."""
+    tunnel = tunnels[names[0]]
+    values: dict[str, Any] = {
+        "interface": f"vpn{str(tunnel.pk)[:8]}",
+        "gateway": None,
+        "context": "local",
+        "cost": 5,
+        "tunnel_id": str(tunnel.pk),
+    }
+    now = time.time()
+    return (
+        contract.RouteRecord(
+            network="10.2.0.0/24", child="pair-1", spis=("c0ffee01",), cause="selector", since=now - 690, **values
+        ),
+        contract.RouteRecord(network="10.20.0.0/16", child=None, spis=(), cause="static", since=now - 86_400, **values),
+        contract.RouteRecord(
+            network="10.2.0.0/24", child="pair-1", spis=("c0ffee00",), cause="selector", since=now - 9_000,
+            until=now - 700, **values,
+        ),
+    )  # fmt: skip
+
+
+def _captures(tunnels: dict[str, Tunnel], names: Sequence[str]) -> tuple[contract.CaptureStatus, ...]:
+    key = str(tunnels[names[0]].pk)
+    return (
+        contract.CaptureStatus(
+            id=str(uuid.uuid4()), tunnel_id=key, view="outer", running=False, started_at=time.time() - 1_900,
+            packets=8_812, octets=7_340_032, ended_because="the size limit of 8388608 octets",
+        ),
+        contract.CaptureStatus(
+            id=str(uuid.uuid4()), tunnel_id=key, view="inner", running=True, started_at=time.time() - 20, packets=1,
+            octets=1_204,
+        ),
+    )  # fmt: skip
+
+
+_IPSEC = {
+    "bytes.in": 91_648_213_991, "bytes.out": 204_391_222_118, "packets.in": 104_751_204, "packets.out": 187_300_112,
+    "esp.in": 104_751_204, "esp.out": 187_300_112, "dropped.in": 4_951, "dropped.out": 20_511, "no-sa": 15,
+    "out.no-policy": 16, "sa.added": 4_410, "sa.expired": 3, "sa.deleted": 4_405, "rejected.integrity": 2,
+    "rejected.replayed": 118, "rejected.late": 4_807, "rejected.selectors": 9, "esp.rejected.integrity": 2,
+    "esp.rejected.replayed": 118, "esp.rejected.late": 4_807, "esp.rejected.selectors": 9,
+}  # fmt: skip
+_PLANE = {"esp.integrity": 2, "esp.late": 4_807, "esp.no-sa": 15, "esp.policy": 9, "out.no-policy": 16}
+
+
+def _named(counts: dict[str, int]) -> tuple[contract.NamedCount, ...]:
+    return tuple(contract.NamedCount(name=name, count=count) for name, count in counts.items())
 
 
 def _report(gateway: Gateway, tunnels: dict[str, Tunnel], names: Sequence[str]) -> None:
@@ -325,6 +396,10 @@ def _report(gateway: Gateway, tunnels: dict[str, Tunnel], names: Sequence[str]) 
             for name, refused in (("ike-sa-init", 3), ("ike-auth", 1), ("create-child-sa", 0), ("informational", 0))
         ),
         last_event=30,
+        route_ledger=_routes(tunnels, names),
+        captures=_captures(tunnels, names),
+        data_plane_counts=_named(_PLANE),
+        ipsec_counts=_named(_IPSEC),
     )
     observation, _ = GatewayObservation.objects.get_or_create(gateway=gateway)
     journal = polling._Journal(epoch=0, events=tuple(_events(gateway.name, tunnels)), last=30, missed=0)
@@ -440,6 +515,7 @@ def _history(tunnel: Tunnel, gateway: Gateway) -> None:
                 bytes_out=bytes_out,
                 packets_in=bytes_in // 900,
                 packets_out=bytes_out // 1300,
+                rejected=last.rejected - min(index, 60),
             )
         )
     CounterSample.objects.bulk_create(rows)

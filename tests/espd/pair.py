@@ -84,20 +84,26 @@ async def espd_pair(*, mtu: int = 1500, prefix: str | None = None) -> AsyncItera
         connect(spaces[0], "wan", left, spaces[1], "wan", right)
         for index, space in enumerate(spaces):
             space.ip("link", "set", "wan", "mtu", str(mtu))
-            ends.append(await _start(space, directory, index))
+            ends.append(await start(space, directory, index))
         yield ends[0], ends[1]
     finally:
         for end in ends:
             await end.driver.close()
-            end.process.send_signal(signal.SIGTERM)
-            status = end.process.wait(10)
-            assert status in (0, -signal.SIGKILL), end.log
+            stop(end)
         for space in spaces:
             space.remove()
         shutil.rmtree(directory)
 
 
-async def _start(space: Namespace, directory: Path, index: int) -> End:
+def stop(end: End) -> None:
+    """End an ``espd``; one that a test has killed is let be."""
+    end.process.send_signal(signal.SIGTERM)
+    status = end.process.wait(10)
+    assert status in (0, -signal.SIGKILL), end.log
+
+
+async def start(space: Namespace, directory: Path, index: int) -> End:
+    """Start an ``espd`` and open its driver; its log and socket are in ``directory``."""
     run = directory / space.role
     with (directory / f"{space.role}.log").open("wb") as log:
         process = space.start(sys.executable, "-m", "agents.espd", "--run", str(run), log=log, cwd=REPOSITORY)

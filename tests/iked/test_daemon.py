@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
+import json
 import random
 import socket
 import time
@@ -23,6 +25,7 @@ from agents.iked.runtime import Runtime
 from agents.iked.sockets import IkeSockets
 from agents.runtime.paths import Paths
 from agents.runtime.rpc import RpcError
+from agents.runtime.tracing import Category
 
 from .cast import document, psk, sa, tunnel, uid
 from .rig import Daemon, is_up, loopback
@@ -239,6 +242,49 @@ async def test_the_last_words_of_a_daemon_hold_what_it_counted(alpha: Daemon, be
     assert alpha.last is not None
     told = from_plain(TunnelStatus, alpha.last["tunnels"][0])
     assert (told.counters.packets_out, told.children[0].counters.packets_out) == (9, 9)
+
+
+async def test_the_trace_has_the_facts_of_a_negotiation_and_no_key(alpha: Daemon, beta: Daemon) -> None:
+    wanted = {"action": "on", "categories": list(map(str, Category)), "seconds": 60, "octets": 1_000_000}
+    await alpha.client.call("trace", wanted)
+    await bring_up(alpha, beta)
+    specs = by_direction(alpha.driver)
+    inbound, outbound = specs[Direction.IN], specs[Direction.OUT]
+    alpha.driver.count(outbound.id, packets=3, octets=300)
+    alpha.driver.refuse(inbound.id, Rejections(integrity=1, selectors=2))
+    alpha.driver.fail("remove_sa", "refused by the test")
+    assert (await alpha.act("clear-ipsec", uid("beta")))["accepted"]
+    await alpha.until_event("child.deleted")
+    await alpha.status()
+    answer = await alpha.client.call("trace", {"action": "off"})
+    lines: dict[str, list[str]] = {str(category): [] for category in Category}
+    for record in answer["records"]:
+        lines[record["category"]].append(record["text"])
+    sent = f"SA esp {outbound.spi:08x} out {ALPHA} > {BETA} tunnel mode"
+    for category, beginning in (
+        ("tunnel", f"SA esp {inbound.spi:08x} in {BETA} > {ALPHA} tunnel mode put in place"),
+        ("tunnel", "child.established: "),
+        ("tunnel-information", f"IKE > {BETA}:500 "),
+        (
+            "crypto-information",
+            f"{sent}: aes-128-gcm-16 (160 bits of key)",
+        ),
+        ("filter-information", "policy out 10.1.0.0/24 > 10.2.0.0/24 protocol 0 of reqid"),
+        (
+            "capsulation-information",
+            f"{sent}: 3 packets, 300 octets",
+        ),
+        ("filter", "esp.policy: 2 on SA esp"),
+        ("crypto", "esp.integrity: 1 on SA esp"),
+        ("error", "remove_sa esp"),
+    ):
+        assert any(line.startswith(beginning) for line in lines[category]), (category, beginning, lines[category])
+    whole = json.dumps(answer)
+    for spec in specs.values():
+        assert spec.encryption_key is not None
+        key = spec.encryption_key.reveal()
+        assert not [form for form in (key.hex(), base64.b64encode(key).decode(), repr(key)[2:-1]) if form in whole]
+    assert "a shared secret" not in whole
 
 
 async def test_a_polite_end_deletes_the_peers_sas_and_everything_here(alpha: Daemon, beta: Daemon) -> None:

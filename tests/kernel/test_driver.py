@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from agents.contract import algorithms
-from tests.kernel.guest import driver_checks, header_checks, link_checks, mode_checks
+from tests.kernel.guest import driver_checks, header_checks, link_checks, mode_checks, ospf_checks, table_checks
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 Report = dict[str, dict[str, Any]]
 Guest = Callable[[str], Report]
-MODULES = (driver_checks, mode_checks, header_checks, link_checks)
+MODULES = (driver_checks, mode_checks, header_checks, link_checks, table_checks)
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,12 @@ def report(guest: Guest) -> Report:
 
 @pytest.mark.parametrize("check", [name for each in MODULES for name in each.CHECKS])
 def test_check(report: Report, check: str) -> None:
+    assert report[check]["error"] == ""
+
+
+@pytest.mark.needs("frr")
+@pytest.mark.parametrize("check", ospf_checks.CHECKS)
+def test_dynamic_routing(report: Report, check: str) -> None:
     assert report[check]["error"] == ""
 
 

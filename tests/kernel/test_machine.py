@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,3 +50,21 @@ def test_a_machine_that_cannot_be_booted_says_why(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(machine, "KERNEL", "linux.of-another-machine")
     with pytest.raises(uml.MachineError, match="is not installed"):
         uml.run("tests.kernel.guest.exits")
+
+
+def test_a_run_that_is_terminated_takes_its_machine_along() -> None:
+    """As ``python -m tests.kernel.interop`` is by whoever has no more time."""
+    before = _running()
+    program = "from deploy.lab import uml; uml.run('tests.kernel.guest.exits')"
+    run = subprocess.Popen([sys.executable, "-c", program], cwd=machine.REPOSITORY)
+    try:
+        limit = time.monotonic() + 60
+        while not _running() - before:
+            assert run.poll() is None, "it ended before its machine began"
+            assert time.monotonic() < limit
+            time.sleep(0.02)  # a process that begins has no other sign
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(30) == 128 + signal.SIGTERM
+    finally:
+        run.kill()
+    assert not _running() - before

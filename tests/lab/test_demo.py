@@ -44,7 +44,7 @@ def test_description_names_what_a_reader_needs(demo: RunningDemo) -> None:
         description["namespaces"]
     )
     assert {check["via"] for check in description["checks"]} == {
-        "paris-lyon", "paris-extranet", "paris-office",
+        "paris-lyon", "paris-extranet", "paris-office", "paris-field",
     }  # fmt: skip
     assert (demo.directory / "demo.json").stat().st_mode & 0o077 == 0
 
@@ -101,7 +101,7 @@ def test_killed_daemon_brings_its_tunnels_back_by_itself(demo: RunningDemo, modu
     os.kill(killed, signal.SIGKILL)
     # A killed iked leaves the data plane carrying: the new one is awaited first, then what it negotiates.
     demo.wait_agent_process("paris", module, other_than=killed, timeout_s=30)
-    for tunnel in ("paris-lyon", "paris-extranet", "paris-office"):
+    for tunnel in ("paris-lyon", "paris-extranet", "paris-office", "paris-field"):
         demo.wait_answered(through(demo, tunnel), 60)
     demo.wait_up(60)
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from agents.contract.codec import to_plain
+from vpnconsole.monitor.dataplane import CaptureRow, RefusedRow
 from vpnconsole.monitor.models import ActionJob, EventRecord
 from vpnconsole.monitor.queries import EndRow, Flow, GatewayRow, PairRow, Point, TunnelDetail, TunnelRow
 from vpnconsole.rollout.models import Delivery, Deployment
@@ -48,6 +49,10 @@ def tunnel_detail(detail: TunnelDetail) -> dict[str, Any]:
         "pairs": [_pair(pair) for pair in detail.pairs],
         "events": [event(record) for record in detail.events],
         "actions": [job(record) for record in detail.jobs],
+        "refused": [_refused(row, detail) for row in detail.plane.refused],
+        "refused_last_hour": detail.plane.refused_lately,
+        "routes": {end.gateway_name: to_plain((*end.routes, *end.past_routes)) for end in detail.plane.ends},
+        "captures": [_capture(row) for row in detail.plane.captures],
     }
 
 
@@ -59,6 +64,8 @@ def gateway(row: GatewayRow) -> dict[str, Any]:
         "name": row.gateway.name,
         "kind": row.gateway.kind,
         "profile": row.gateway.profile,
+        "packet_filter": row.gateway.packet_filter,
+        "contexts": [{"name": each.name, "table": each.table} for each in row.gateway.contexts.all()],
         "description": row.gateway.description,
         "state": row.state,
         "since": _time(row.since),
@@ -75,6 +82,8 @@ def gateway(row: GatewayRow) -> dict[str, Any]:
         }
         if progress
         else None,
+        "ipsecstat": dict(row.statistics) or None,
+        "data_plane_counts": {each.name: each.count for each in row.status.data_plane_counts} if row.status else None,
         "tunnels_total": row.tunnels_total,
         "tunnels_up": row.tunnels_up,
     }
@@ -132,6 +141,28 @@ def points(series: tuple[Point, ...]) -> list[dict[str, Any]]:
     return [{"at": _time(point.at), "a_to_b_bps": point.a_to_b_bps, "b_to_a_bps": point.b_to_a_bps} for point in series]
 
 
+def _refused(row: RefusedRow, detail: TunnelDetail) -> dict[str, Any]:
+    names = [end.gateway_name for end in detail.plane.ends]
+    return {
+        "reason": row.name,
+        "meaning": row.why.word,
+        "help": row.why.hint,
+        "packets": dict(zip(names, row.counts, strict=True)),
+    }
+
+
+def _capture(row: CaptureRow) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "gateway": {"id": str(row.gateway_id), "name": row.gateway_name},
+        "view": row.view,
+        "state": row.state,
+        "packets": row.status.packets if row.status else None,
+        "octets": row.status.octets if row.status else None,
+        "ended_because": (row.status.ended_because or None) if row.status else None,
+    }
+
+
 def _delivery(delivery: Delivery) -> dict[str, Any]:
     return {
         "id": str(delivery.pk),
@@ -173,6 +204,7 @@ def _pair(pair: PairRow) -> dict[str, Any]:
         "ports_b": list(pair.ports_b),
         "up": pair.up,
         "sas": to_plain(pair.sas),
+        "total": to_plain(pair.total) if pair.total else None,
         "seen_from": pair.seen_from or None,
     }
 

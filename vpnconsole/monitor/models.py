@@ -151,3 +151,27 @@ class ActionJob(models.Model):
 
     def __str__(self) -> str:
         return f"{self.verb} on {self.gateway}: {self.state}"
+
+
+class CaptureJob(models.Model):
+    """One packet capture a person asked for; its id is the capture's on the gateway, which alone has the packets."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    tunnel = models.ForeignKey(Tunnel, on_delete=models.CASCADE, related_name="captures")
+    gateway = models.ForeignKey(Gateway, on_delete=models.CASCADE, related_name="+")
+    view = models.CharField(max_length=10)
+    seconds = models.PositiveIntegerField()
+    octets = models.PositiveIntegerField()
+    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
+    state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.QUEUED)
+    message = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        permissions = [("capture_traffic", "Can capture and download the traffic of tunnels")]
+
+    def __str__(self) -> str:
+        return f"capture of {self.view} packets on {self.gateway}: {self.state}"

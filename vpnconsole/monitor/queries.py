@@ -7,7 +7,7 @@ ends; it is counted at end A's gateway where that is managed, else at end B's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -15,13 +15,15 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from agents.contract import ipsecstat
 from agents.contract.codec import from_plain
 from agents.contract.errors import DocumentError
 from agents.contract.events import STEPS
-from agents.contract.status import ChildSaStatus, GatewayStatus, Reason, TunnelState, TunnelStatus
+from agents.contract.status import ChildSaStatus, Counters, GatewayStatus, Reason, TunnelState, TunnelStatus
 from vpnconsole.gateways import queries as gateway_queries
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.monitor.choices import PROBLEMS, ConsoleState
+from vpnconsole.monitor.dataplane import REASONS, TunnelPlane, Why, tunnel_plane
 from vpnconsole.monitor.models import ActionJob, EventRecord, GatewayObservation, TunnelObservation
 from vpnconsole.monitor.negotiation import MOST_EVENTS, Negotiation, last_negotiation
 from vpnconsole.monitor.state import EndFacts, Report, TunnelFacts, Verdict, judge
@@ -153,6 +155,8 @@ class PairRow:
     up: bool
     sas: tuple[ChildSaStatus, ...]
     seen_from: str
+    #: What all SAs that the child ever had counted; None where the agent does not say.
+    total: Counters | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +168,7 @@ class TunnelDetail:
     pairs: tuple[PairRow, ...]
     events: tuple[EventRecord, ...]
     negotiations: tuple[Negotiation, ...]
+    plane: TunnelPlane
     jobs: tuple[ActionJob, ...]
 
 
@@ -191,6 +196,21 @@ class GatewayRow:
         if self.reachable:
             return "reachable"
         return "unreachable" if self.since else "never-reached"
+
+    @property
+    def statistics(self) -> tuple[tuple[str, int | None], ...]:
+        """The report ``ipsecstat``; nothing for an agent that does not count yet."""
+        if self.status is None or self.status.schema < 4:
+            return ()
+        return tuple(ipsecstat.statistics(self.status).items())
+
+    @property
+    def refused(self) -> tuple[tuple[Why, int], ...]:
+        """Refused packets of every tunnel that there ever was, by reason; only what happened."""
+        if self.status is None:
+            return ()
+        counts = asdict(ipsecstat.rejections(self.status))
+        return tuple((REASONS[name], count) for name, count in counts.items() if count)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -258,6 +278,7 @@ def tunnel_detail(tunnel_id: UUID) -> TunnelDetail:
         pairs=_pairs(tunnel, row),
         events=tuple(events(tunnel_id=tunnel_id)[:20]),
         negotiations=_negotiations(tunnel),
+        plane=tunnel_plane(tunnel, {end.gateway_id: end.status for end in row.ends if end.gateway_id is not None}),
         jobs=tuple(tunnel.actions.select_related("gateway", "requested_by")[:5]),
     )
 
@@ -477,6 +498,7 @@ def _pairs(tunnel: Tunnel, row: TunnelRow) -> tuple[PairRow, ...]:
                 up=child.up if child else False,
                 sas=child.sas if child else (),
                 seen_from=seen.gateway_name if seen else "",
+                total=child.counters if child and any(asdict(child.counters).values()) else None,
             )
         )
     return tuple(pairs)

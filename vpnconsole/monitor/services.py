@@ -1,4 +1,4 @@
-"""What a person may ask of a running tunnel: the one-shot verbs, audited."""
+"""What a person may ask of a running tunnel: the one-shot verbs and packet captures, audited."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from django.db import transaction
 
 from agents.contract.actions import Verb
 from agents.contract.config import ConnectionType
+from agents.contract.errors import FieldError
 from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
+from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.tasks import send_on_commit
-from vpnconsole.monitor import tasks
-from vpnconsole.monitor.models import ActionJob, GatewayObservation
+from vpnconsole.monitor import captures, tasks
+from vpnconsole.monitor.models import ActionJob, CaptureJob, GatewayObservation
 from vpnconsole.vpn.models import Tunnel, TunnelEnd
 
 
@@ -32,6 +34,38 @@ def request_action(user: User | None, tunnel: Tunnel, verb: str, gateway_id: UUI
         audit.record(user, f"tunnel.action.{verb}", tunnel, details={"gateway": end.gateway.name})
         send_on_commit(tasks.perform_action, str(job.pk))
     return job
+
+
+def request_capture(
+    user: User, tunnel: Tunnel, gateway_id: UUID | None, view: str, seconds: int, octets: int
+) -> CaptureJob:
+    """Order a capture at one end. Raises PermissionDenied, and ValidationError keyed by field."""
+    captures.permit(user)
+    gateway = captures.gateway_of(tunnel, gateway_id)
+    job = CaptureJob(tunnel=tunnel, gateway=gateway, view=view, seconds=seconds, octets=octets, requested_by=user)
+    try:
+        captures.request_of(job)
+    except ValueError as error:
+        field = error.field if isinstance(error, FieldError) else "view"
+        raise ValidationError({field: str(error)}) from None
+    with transaction.atomic():
+        job.save()
+        details = {"gateway": gateway.name, "view": view, "seconds": seconds, "octets": octets, "capture": str(job.pk)}
+        audit.record(user, "tunnel.capture.start", tunnel, details=details)
+        send_on_commit(tasks.start_capture, str(job.pk))
+    return job
+
+
+def request_stop(user: User, tunnel: Tunnel, gateway_id: UUID, capture_id: UUID) -> Gateway:
+    """Order the end of a capture. Raises PermissionDenied and ValidationError."""
+    captures.permit(user)
+    gateway = captures.gateway_of(tunnel, gateway_id)
+    captures.check_known(tunnel, gateway, capture_id)
+    with transaction.atomic():
+        details = {"gateway": gateway.name, "capture": str(capture_id)}
+        audit.record(user, "tunnel.capture.stop", tunnel, details=details)
+        send_on_commit(tasks.stop_capture, str(gateway.pk), str(capture_id))
+    return gateway
 
 
 def _end_for(tunnel: Tunnel, verb: Verb, gateway_id: UUID | None) -> TunnelEnd:

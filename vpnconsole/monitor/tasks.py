@@ -10,8 +10,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from vpnconsole.gateways import queries as gateways
-from vpnconsole.monitor import actions, polling
-from vpnconsole.monitor.models import ActionJob, CounterSample, EventRecord
+from vpnconsole.monitor import actions, captures, polling
+from vpnconsole.monitor.models import ActionJob, CaptureJob, CounterSample, EventRecord
 
 POLL_EVERY_S = 2
 SWEEP_EVERY_S = 30
@@ -46,6 +46,21 @@ def perform_action(job_id: str) -> None:
         poll_gateway.delay(str(gateway_id))
 
 
+@shared_task(name="monitor.start_capture")
+def start_capture(job_id: str) -> None:
+    """Have a gateway begin a capture, then look at once how it goes."""
+    gateway_id = captures.perform(UUID(job_id))
+    if gateway_id is not None:
+        poll_gateway.delay(str(gateway_id))
+
+
+@shared_task(name="monitor.stop_capture")
+def stop_capture(gateway_id: str, capture_id: str) -> None:
+    """Have a gateway end a capture, then look at once what came of it."""
+    if captures.stop(UUID(gateway_id), UUID(capture_id)):
+        poll_gateway.delay(gateway_id)
+
+
 @shared_task(name="monitor.sweep")
 def sweep() -> None:
     """Send actions on whose task got lost, fail those too old to be meant still, delete what is past its time."""
@@ -53,6 +68,10 @@ def sweep() -> None:
     actions.expire(now)
     for job_id in actions.lost(now).values_list("pk", flat=True):
         perform_action.apply_async((str(job_id),), expires=SWEEP_EVERY_S)
+    captures.expire(now)
+    for job_id in captures.lost(now).values_list("pk", flat=True):
+        start_capture.apply_async((str(job_id),), expires=SWEEP_EVERY_S)
     CounterSample.objects.filter(at__lt=now - SAMPLES_KEPT).delete()
     EventRecord.objects.filter(at__lt=now - EVENTS_KEPT).delete()
     ActionJob.objects.filter(created_at__lt=now - JOBS_KEPT).delete()
+    CaptureJob.objects.filter(created_at__lt=now - JOBS_KEPT).delete()

@@ -22,7 +22,8 @@ from agents.contract.events import KINDS
 from vpnconsole.accounts.http import UserRequest
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.listing import PER_PAGE, list_rows, page_number
-from vpnconsole.monitor import queries, services
+from vpnconsole.monitor import captures, queries, services
+from vpnconsole.monitor.capture_views import form_for
 from vpnconsole.monitor.tables import GATEWAY_COLUMNS, TUNNEL_COLUMNS, EventFilter, TunnelFilter
 from vpnconsole.rollout import queries as rollout_queries
 from vpnconsole.rollout import services as rollout_services
@@ -117,12 +118,14 @@ def tunnel(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
         "reason_place": places.of(detail.tunnel, reason.field or "", detail.row.reason_side) if reason else None,
         "points": points[-_TABLE_POINTS:][::-1],
         "operations": _operations(detail.tunnel),
+        "may_capture": captures.may_capture(request.user),
     }
     if request.htmx:
         return render(request, "monitor/parts/tunnel_live.html", context)
     others = [row for row in vpn_queries.tunnels() if row.pk != tunnel_id]
     context["advice"] = match.tunnel_advice(detail.tunnel, others)
     context["pending"] = _pending(detail.row)
+    context["capture_form"] = form_for(detail.plane.may_capture) if detail.plane.may_capture else None
     return render(request, "monitor/tunnel.html", context)
 
 

@@ -161,11 +161,15 @@ class _Key(str):
 
 
 def _rules_remark(was: Tunnel | ManualTunnel, now: Tunnel | ManualTunnel) -> str:
-    """What a change of the rules does to what runs: ``agents.ike.change`` keeps the children that stay."""
-    before, after = [child.name for child in was.children], [child.name for child in now.children]
-    if before == after or isinstance(now, ManualTunnel) or isinstance(was, ManualTunnel):
+    """What a change of the rules does to what runs: see ``agents.ike.change`` and ``agents.iked.manual``."""
+    if [child.name for child in was.children] == [child.name for child in now.children]:
         return ""
-    return "The rules take effect at once; no SA of a pair that stays is cleared."
+    if isinstance(now, ManualTunnel) or isinstance(was, ManualTunnel):
+        return "The rules take effect at once; the SAs of pairs that stay are not touched."
+    return (
+        "The rules take effect at once and no SA of a pair that stays is cleared; one that has another place now is "
+        "rekeyed without a gap."
+    )
 
 
 def _order(was: Tunnel | ManualTunnel, now: Tunnel | ManualTunnel) -> list[str]:
@@ -202,11 +206,16 @@ def _compare_named(path: str, was: list[dict[str, Any]], now: list[dict[str, Any
     before, after = ({item["name"]: item for item in items} for items in (was, now))
     for name in sorted(before.keys() | after.keys()):
         if name not in before:
-            details.append(f"{path} {name}: added ({_networks(after[name])})")
+            details.append(f"{path} {name}: added ({_about(after[name])})")
         elif name not in after:
-            details.append(f"{path} {name}: removed ({_networks(before[name])})")
+            details.append(f"{path} {name}: removed ({_about(before[name])})")
         else:
             _compare(f"{path} {name}", before[name], after[name], details)
+
+
+def _about(item: dict[str, Any]) -> str:
+    """What a named thing is: a child by its networks, a context by its table."""
+    return _networks(item) if "local_ts" in item else _text({key: item[key] for key in item if key != "name"})
 
 
 def _networks(child: dict[str, Any]) -> str:
@@ -224,6 +233,10 @@ def _text(value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value) or "none"
+    if isinstance(value, dict) and value.keys() == {"network", "cost"}:
+        return f"{value['network']} at cost {value['cost']}"
+    if isinstance(value, dict) and "table" in value:
+        return " ".join(filter(None, (value.get("name"), f"table {value['table']}")))
     if isinstance(value, dict):
         return "/".join(_text(item) for item in value.values() if item is not None)
     return str(value)

@@ -8,6 +8,7 @@ gateway's id (:func:`agents.contract.enrolment.server_name`), so an address that
   ``AgentRefused``       422: the document has a field the agent cannot apply
   ``AgentConflict``      409: the ledger holds a newer generation, or the same one with other content
   ``AgentUnknownTunnel`` 404 for an action: the tunnel is not in force there
+  ``AgentBusy``          404 or 409 for a capture: it cannot be begun, ended or given out now
   ``AgentMisbehaved``    any other answer
 """
 
@@ -16,6 +17,8 @@ from __future__ import annotations
 import json
 import os
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -25,16 +28,18 @@ import httpx
 
 from agents.contract import codec
 from agents.contract.actions import Action, ActionResult
+from agents.contract.captures import CaptureRequest
 from agents.contract.enrolment import server_name
 from agents.contract.errors import ContractError
 from agents.contract.events import EventPage
-from agents.contract.status import GatewayStatus
+from agents.contract.status import CaptureStatus, GatewayStatus
 from vpnconsole.gateways import fleet
 from vpnconsole.gateways.models import Gateway
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 10.0
 MAX_ANSWER_OCTETS = 32 * 1024 * 1024
+_PIECE_OCTETS = 64 * 1024
 
 T = TypeVar("T")
 
@@ -53,6 +58,10 @@ class AgentMisbehaved(AgentError):  # noqa: N818
 
 class AgentUnknownTunnel(AgentError):  # noqa: N818
     """The agent has no such tunnel in force."""
+
+
+class AgentBusy(AgentError):  # noqa: N818
+    """The agent cannot begin, end or give out a capture now; the text says why."""
 
 
 class AgentRefused(AgentError):  # noqa: N818
@@ -144,17 +153,55 @@ class AgentClient:
             raise AgentUnknownTunnel("the tunnel is not in force on this gateway: deploy first")
         return self._read(ActionResult, answer)
 
-    def _request(self, method: str, path: str, **arguments: Any) -> _Answer:
-        headers = {"Content-Type": "application/json"} if "content" in arguments else {}
+    def start_capture(self, request: CaptureRequest) -> CaptureStatus:
+        """Begin a packet capture; raises AgentUnknownTunnel and AgentBusy. The same id begins one capture."""
+        answer = self._request("POST", "/v1/captures", content=codec.encode(request))
+        plain = _plain(answer)
+        if answer.status_code == 404 and plain.get("error") == "unknown-tunnel":
+            raise AgentUnknownTunnel("the tunnel is not in force on this gateway: deploy first")
+        return self._read(CaptureStatus, _of_captures(answer, plain))
+
+    def stop_capture(self, capture_id: str) -> CaptureStatus:
+        """End a packet capture; one that has ended stays as it is. Raises AgentBusy for one that is gone."""
+        answer = self._request("POST", f"/v1/captures/{capture_id}/stop")
+        return self._read(CaptureStatus, _of_captures(answer, _plain(answer)))
+
+    @contextmanager
+    def fetch_capture(self, capture_id: str) -> Iterator[tuple[int | None, Iterator[bytes]]]:
+        """Give the length of a capture's file and its octets, piece by piece; raises AgentBusy."""
+        with (
+            self._carried(),
+            self._http.stream("GET", f"/v1/captures/{capture_id}", extensions=self._extensions) as answer,
+        ):
+            if answer.status_code != 200:
+                failed = _Answer(status_code=answer.status_code, content=_bounded(answer))
+                raise _unexpected(_of_captures(failed, _plain(failed)), _plain(failed))
+            length = answer.headers.get("Content-Length", "")
+            yield (int(length) if length.isdecimal() else None), self._pieces(answer)
+
+    def _pieces(self, answer: httpx.Response) -> Iterator[bytes]:
+        with self._carried():
+            yield from answer.iter_bytes(_PIECE_OCTETS)
+
+    @contextmanager
+    def _carried(self) -> Iterator[None]:
+        """Turn failures of the connection into ours."""
         try:
-            with self._http.stream(method, path, headers=headers, extensions=self._extensions, **arguments) as answer:
-                return _Answer(status_code=answer.status_code, content=_bounded(answer))
+            yield
         except httpx.TimeoutException:
             raise AgentUnreachable(f"no answer from {self._http.base_url.netloc.decode()} in time") from None
         except httpx.TransportError as error:
             raise AgentUnreachable(f"{self._http.base_url.netloc.decode()}: {error}") from None
         except httpx.RequestError as error:
             raise AgentMisbehaved(f"the answer cannot be read: {error}") from None
+
+    def _request(self, method: str, path: str, **arguments: Any) -> _Answer:
+        headers = {"Content-Type": "application/json"} if "content" in arguments else {}
+        with (
+            self._carried(),
+            self._http.stream(method, path, headers=headers, extensions=self._extensions, **arguments) as answer,
+        ):
+            return _Answer(status_code=answer.status_code, content=_bounded(answer))
 
     def _read(self, kind: type[T], answer: _Answer) -> T:
         if answer.status_code != 200:
@@ -163,6 +210,15 @@ class AgentClient:
             return codec.decode(kind, answer.content)
         except ContractError as error:
             raise AgentMisbehaved(f"the answer is not a {kind.__name__}: {error}") from None
+
+
+def _of_captures(answer: _Answer, plain: dict[str, Any]) -> _Answer:
+    """Return the answer to a request about captures unless it is a refusal."""
+    if answer.status_code == 404 and plain.get("error") != "unknown-capture":
+        raise AgentMisbehaved("this agent is too old to capture packets: install the present version")
+    if answer.status_code in (404, 409):
+        raise AgentBusy(str(plain.get("message") or "the agent refuses")[:500])
+    return answer
 
 
 def _bounded(answer: httpx.Response) -> bytes:

@@ -6,11 +6,12 @@ Sizes are IEC (1 KiB is 1,024 octets), rates are SI (1 kbit/s is 1,000 bits per 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from agents.contract.algorithms import SIGNATURE
+from agents.contract.status import Rejections, RouteRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,10 @@ _STATES = (
     ("failed", "failed", "bad", "alert-circle"),
     ("superseded", "superseded", "off", "history"),
     ("taken-on", "accepted", "good", "circle-check"),
+    # captures
+    ("running", "running", "busy", "loader"),
+    ("done", "done", "good", "circle-check"),
+    ("deleted", "deleted", "off", "trash"),
     ("queued", "queued", "busy", "clock"),
     ("sent", "sent", "busy", "loader"),
     # events, health
@@ -144,3 +149,23 @@ def proof(how: str | None) -> str:
         return "pre-shared key"
     row = SIGNATURE.get(how)
     return how if row is None else row.label
+
+
+_CLASSES = {0: "CS6, CS7", 1: "CS4, CS5", 2: "CS2, CS3", 3: "CS0, CS1"}
+
+
+def classes(queue: int) -> str:
+    """Return the DSCP classes of one of four priority queues; a dash for another number."""
+    return _CLASSES.get(queue, NOTHING)
+
+
+def refused(rejected: Rejections | None) -> int:
+    """Return how many packets were refused, whatever the reason."""
+    return sum(asdict(rejected).values()) if rejected is not None else 0
+
+
+def cause(route: RouteRecord) -> str:
+    """Return why a route is or was there, in words."""
+    if route.cause == "static":
+        return "a static route of the tunnel"
+    return f"the networks of {route.child}" if route.child else "the tunnel's networks"

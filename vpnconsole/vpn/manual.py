@@ -58,10 +58,14 @@ def key_octets(encryption: str, integrity: str, ah_integrity: str) -> dict[str, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """The manual part of one pair: rows that are not stored yet."""
+    """The manual part of one pair: rows that are not stored yet.
+
+    ``pair_id`` is the stored pair whose SAs these are, with whatever selectors now; None for a new one.
+    """
 
     child: ManualChild
     sas: tuple[ManualSa, ...]
+    pair_id: int | None = None
 
     def sa(self, direction: str) -> ManualSa | None:
         """Return the SA of a direction, or the one for both."""
@@ -69,13 +73,20 @@ class Draft:
         return rows.get(direction) or rows.get(SaDirection.BOTH)
 
 
+def stored(tunnel: Tunnel) -> list[Draft]:
+    """Return what a tunnel has, as if it were submitted once more."""
+    children = [pair.manual for pair in tunnel.selectors.all()]
+    return [Draft(child=child, sas=tuple(child.sas.all()), pair_id=child.pair_id) for child in children]
+
+
 def build(errors: FieldErrors, tunnel: Tunnel, pairs: Sequence[SelectorInput]) -> list[Draft]:
     """Return the rows of each pair and note what is wrong with them."""
     if len(pairs) > MOST_CHILDREN:
         errors.add("selectors", f"A tunnel with manual keys has at most {MOST_CHILDREN} pairs of networks.", "count")
         return []
-    stored = {sa.pk: sa for sa in ManualSa.objects.filter(child__pair__tunnel=tunnel)} if tunnel.pk else {}
-    return [_draft(errors, f"selectors.{index}", pair.manual, stored) for index, pair in enumerate(pairs)]
+    rows = ManualSa.objects.filter(child__pair__tunnel=tunnel).select_related("child")
+    known = {sa.pk: sa for sa in rows}
+    return [_draft(errors, f"selectors.{index}", pair.manual, known) for index, pair in enumerate(pairs)]
 
 
 def _draft(errors: FieldErrors, key: str, data: ManualInput | None, stored: Mapping[UUID, ManualSa]) -> Draft:
@@ -88,7 +99,8 @@ def _draft(errors: FieldErrors, key: str, data: ManualInput | None, stored: Mapp
     if sorted(directions) not in ([SaDirection.BOTH], [SaDirection.IN, SaDirection.OUT]):
         errors.add(f"{key}.manual", "Give one SA for both directions, or one each for in and out.", "directions")
     sas = tuple(_sa(errors, f"{key}.{each.direction}", each, data.protocol, stored) for each in data.sas)
-    return Draft(child=child, sas=sas)
+    origins = {stored[sa.stored].child.pair_id for sa in data.sas if sa.stored is not None and sa.stored in stored}
+    return Draft(child=child, sas=sas, pair_id=origins.pop() if len(origins) == 1 else None)
 
 
 def _sa(
@@ -219,6 +231,28 @@ def check_spis(
                 )
             else:
                 names[name] = f"pair {index + 1}"
+
+
+def check_compression(
+    errors: FieldErrors, ends: Sequence[TunnelEnd], drafts: Sequence[Draft], others: Iterable[Tunnel]
+) -> None:
+    """Note a second compressing child at an address: without a negotiation all have one CPI (RFC 3173 section 3.3)."""
+    taken: dict[str, str] = {}
+    for other in others:
+        if other.is_manual and other.enabled and any(pair.manual.ipcomp for pair in other.selectors.all()):
+            taken |= {end.address: f"tunnel {other.name}" for end in other.ends.all()}
+    for index, draft in enumerate(drafts):
+        if not draft.child.ipcomp:
+            continue
+        clash = next((end.address for end in ends if end.address in taken), None)
+        if clash is not None:
+            errors.add(
+                f"selectors.{index}.manual.ipcomp",
+                f"{taken[clash]} compresses at {clash} already, and with manual keys nothing tells the compressed "
+                "packets of two apart: let one of them do without.",
+                "clash",
+            )
+        taken |= {end.address: f"Pair {index + 1}" for end in ends if end.address not in taken}
 
 
 def save(pair: SelectorPair, draft: Draft) -> None:

@@ -75,9 +75,22 @@ def tunnel_advice(tunnel: Tunnel, others: Iterable[Tunnel] = ()) -> list[Advice]
     """Return remarks on a tunnel, the weightiest first; ``others`` are those that share a gateway with it."""
     others = [other for other in others if other.pk != tunnel.pk]
     advice = _manual(tunnel) if tunnel.is_manual else _negotiated(tunnel, others)
+    advice += _shared_in_context(tunnel)
     advice += _outer_inside(tunnel)
     advice += _nested(tunnel, others)
     return advice
+
+
+def _shared_in_context(tunnel: Tunnel) -> list[Advice]:
+    """A VRF holds interfaces: a tunnel without one has no place in it."""
+    names = [end.context.name for end in tunnel.ends.all() if end.context]
+    if not names or tunnel.attachment == AttachmentChoice.INTERFACE:
+        return []
+    message = (
+        f"Context {' and '.join(names)}: where the kernel has VRFs, only a tunnel with an interface of its own can be "
+        "in one, and this one would get no routes. Choose that attachment."
+    )
+    return [Advice(code="shared-in-context", message=message, field="attachment")]
 
 
 def _negotiated(tunnel: Tunnel, others: list[Tunnel]) -> list[Advice]:
@@ -132,10 +145,10 @@ def _manual(tunnel: Tunnel) -> list[Advice]:
                 advice.append(Advice(code="one-key", message=message, field=f"selectors.{index}.manual.directions"))
     advice += [Advice(code="weak-algorithm", message=message, field="selectors") for message in weak]
     for end in tunnel.ends.all():
-        if end.gateway.is_managed and not end.routes.all() and tunnel.attachment == AttachmentChoice.INTERFACE:
+        if end.gateway.is_managed and not end.routes.all():
             message = (
-                f"Nothing routes to the tunnel on {end.gateway.name}: manual keys add no routes by themselves. Give a "
-                "static route, unless a routing protocol runs on the interface."
+                f"The console routes nothing into the tunnel on {end.gateway.name}: manual keys add no routes by "
+                "themselves. Give a static route, unless a routing protocol or an administrator does."
             )
             advice.append(Advice(code="no-route", message=message, field=f"end_{end.side}.routes"))
     return advice

@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from agents.contract.carriage import LOCAL_CONTEXT, MOST_ROUTES
 from agents.contract.config import Endpoint, Identity, IdentityType
 from agents.contract.errors import FieldError
-from vpnconsole.gateways.choices import IdentityTypeChoice
+from vpnconsole.gateways.choices import DataPlaneChoice, IdentityTypeChoice
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.errors import FieldErrors
 from vpnconsole.vpn.choices import AttachmentChoice, ConnectionTypeChoice, ModeChoice, Side
@@ -269,12 +269,16 @@ def check_traffic_unique(
 
 
 def _chosen_otherwise(tunnel: Tunnel, ends: Sequence[TunnelEnd], side: str, other: Tunnel) -> bool:
-    """Whether something else than selectors decides between two tunnels: who came, or which route costs less."""
+    """Whether something else than selectors decides between two tunnels: who came, or which route costs less.
+
+    Routes decide where each tunnel has a link: one of its own, or whatever its attachment the userspace data plane's.
+    """
     if tunnel.is_on_demand or other.is_on_demand:
         return True  # what each peer asks for decides
-    if {tunnel.attachment, other.attachment} != {AttachmentChoice.INTERFACE}:
-        return False
     mine = next(end for end in ends if end.side == side)
+    own_links = {tunnel.attachment, other.attachment} == {AttachmentChoice.INTERFACE}
+    if not own_links and mine.gateway.data_plane != DataPlaneChoice.USERSPACE:
+        return False
     theirs = next(end for end in other.ends.all() if end.gateway_id == mine.gateway_id)
     return (mine.context_id, mine.route_cost) != (theirs.context_id, theirs.route_cost)
 

@@ -66,7 +66,9 @@ def set_enabled(actor: User | None, tunnel: Tunnel, enabled: bool) -> Tunnel:
         ends = list(tunnel.ends.all())
         others = _neighbours(tunnel, [end.gateway for end in ends])
         rules.check_traffic_unique(errors, tunnel, ends, list(tunnel.selectors.all()), others)
-        if not tunnel.is_manual:
+        if tunnel.is_manual:
+            manual.check_compression(errors, ends, manual.stored(tunnel), others)
+        else:
             ikev1.check_keys(errors, tunnel, ends, others)
             peers.check(errors, tunnel, ends, others)
         errors.raise_any()
@@ -132,6 +134,8 @@ def _check_beside(errors: FieldErrors, draft: _Draft, others: Sequence[Tunnel]) 
         legacy.check_manual(errors, [each.sas for each in draft.manual], ends)
         if not errors.any_below("selectors"):
             manual.check_spis(errors, ends, draft.manual, others)
+            if tunnel.enabled:
+                manual.check_compression(errors, ends, draft.manual, others)
             _check_manual_modes(errors, draft)
     elif not errors.any_below("version", "ike_policy", "ipsec_policy"):
         _check_policies(errors, draft, [other for other in others if not other.is_manual])
@@ -251,26 +255,38 @@ _END_FIELDS = (
 def _save_pairs(draft: _Draft) -> None:
     """Keep the number of a pair that stays: it names the child SA, and a new name would bounce it.
 
-    Its place among the rules may change all the same.
+    Its place among the rules may change all the same, and with manual keys its networks: the SAs stay as they are.
     """
     tunnel = draft.tunnel
-    existing = {_traffic(pair): pair for pair in tunnel.selectors.all()}
-    wanted = {_traffic(pair): pair for pair in draft.pairs}
-    for key, pair in existing.items():
-        if key not in wanted:
-            pair.delete()
-    taken = {pair.seq for key, pair in existing.items() if key in wanted}
+    rows = {row.pk: row for row in tunnel.selectors.all()}
+    kept = _kept(draft, rows)
+    for key, row in rows.items():
+        if key not in kept.values():
+            row.delete()
+    taken = {rows[key].seq for key in kept.values()}
     free = (seq for seq in range(1, rules.MOST_SELECTORS + 1) if seq not in taken)
-    for place, (key, pair) in enumerate(wanted.items(), 1):
-        row = existing.get(key, pair)
-        if row is pair:
-            row.tunnel, row.seq = tunnel, next(free)
-        row.place = place
-        row.save()
-        if draft.manual:
-            manual.save(row, draft.manual[place - 1])
+    for index, pair in enumerate(draft.pairs):
+        pair.tunnel, pair.place = tunnel, index + 1
+        if index in kept:
+            pair.pk, pair.seq = kept[index], rows[kept[index]].seq
         else:
-            ManualChild.objects.filter(pair=row).delete()
+            pair.seq = next(free)
+        pair.save(force_update=index in kept)
+        if draft.manual:
+            manual.save(pair, draft.manual[index])
+        else:
+            ManualChild.objects.filter(pair=pair).delete()
+
+
+def _kept(draft: _Draft, rows: Mapping[int, SelectorPair]) -> dict[int, int]:
+    """Return which stored pair each of the submission's is, by index: the same traffic, or the same manual SAs."""
+    by_traffic = {_traffic(row): key for key, row in rows.items()}
+    found = {index: by_traffic[key] for index, pair in enumerate(draft.pairs) if (key := _traffic(pair)) in by_traffic}
+    for index, each in enumerate(draft.manual):
+        known = each.pair_id
+        if index not in found and known is not None and known in rows and known not in found.values():
+            found[index] = known
+    return found
 
 
 def _traffic(pair: SelectorPair) -> SelectorInput:

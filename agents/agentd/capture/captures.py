@@ -143,7 +143,7 @@ class Captures:
             name=name,
             tap=tap,
             file=self._create(request.id),
-            deadline=loop.call_later(request.seconds, self._end, request.id, f"{request.seconds} s are over"),
+            deadline=loop.call_later(request.seconds, self._end, request.id, f"the time limit of {request.seconds} s"),
             started_at=round(time.time(), 3),
         )
         running.write(pcapng.section(f"vpn-agent {VERSION}", scope.note))
@@ -205,11 +205,11 @@ class Captures:
             blocks = pcapng.interface(seen.interface)
         blocks += pcapng.packet(number, seen.time_ns, seen.octets, outbound=seen.outbound)
         if running.octets + len(blocks) + _END_OCTETS > request.octets:
-            return f"{request.octets} octets are full"
+            return f"the size limit of {request.octets} octets"
         running.interfaces[seen.interface] = number
         running.write(blocks)
         running.packets += 1
-        return f"{request.packets} packets are in it" if running.packets >= request.packets else ""
+        return f"the limit of {request.packets} packets" if running.packets >= request.packets else ""
 
     def _end(self, capture_id: str, because: str) -> None:
         running = self._running.pop(capture_id)

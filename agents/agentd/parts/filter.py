@@ -116,6 +116,11 @@ def listing() -> list[Command]:
     return [{"list": {"table": _of({"name": TABLE}, table=False)}}]
 
 
+def counters() -> list[Command]:
+    """Return the command that lists the table's counters."""
+    return [{"list": {"counters": _of({})}}]
+
+
 def packets(listed: Iterable[Command]) -> dict[str, int]:
     """Return the packets of each counter in a listing."""
     return {each["counter"]["name"]: int(each["counter"]["packets"]) for each in listed if "counter" in each}

@@ -16,6 +16,7 @@ from typing import Any
 
 from pyroute2.netlink import NETLINK_XFRM, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ERROR
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.marshal import Marshal
 from pyroute2.netlink.nlsocket import AsyncNetlinkSocket
 
 from agents.dataplane.base import DataplaneError
@@ -76,21 +77,21 @@ class OverflowedError(Exception):
 
 
 class Listener:
-    """Hear multicast groups; ``groups`` is the bit mask of a netlink address."""
+    """Hear multicast groups of a netlink family; ``groups`` is the bit mask of a netlink address."""
 
-    def __init__(self, groups: int) -> None:
-        self._marshal = MarshalXfrm()
+    def __init__(self, groups: int, family: int = NETLINK_XFRM, marshal: Marshal | None = None) -> None:
+        self._marshal = MarshalXfrm() if marshal is None else marshal
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_XFRM)
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
         except OSError as error:
-            raise DataplaneError("open", "netlink XFRM", error.errno or 0, _sentence(error)) from None
+            raise DataplaneError("open", "netlink", error.errno or 0, _sentence(error)) from None
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_OCTETS)
         try:
             self._socket.bind((0, groups))
         except OSError as error:
             self._socket.close()
-            raise DataplaneError("open", "netlink XFRM notices", error.errno or 0, _sentence(error)) from None
+            raise DataplaneError("open", "netlink notices", error.errno or 0, _sentence(error)) from None
 
     def close(self) -> None:
         """Close the socket; end the reading task first."""

@@ -27,6 +27,7 @@ from typing import Any
 from agents.contract.carriage import Attachment
 from agents.contract.status import NamedCount, QueueStatus, Rejections
 from agents.dataplane.base import (
+    REQID_BASE,
     DataplaneError,
     Direction,
     Expired,
@@ -68,7 +69,7 @@ class KernelDriver:
         self._requests: Requests | None = None
         self._ear: Ear | None = None
         self._statistics: Statistics | None = None
-        self._links = Links()
+        self._links = Links(self._link_gone)
         self._sas = Installed()
         self._policies = Policies()
         self._chores: set[asyncio.Task[None]] = set()
@@ -89,7 +90,7 @@ class KernelDriver:
         try:
             await requests.bind()
             await tables.sweep(requests)
-            self._links = Links()
+            self._links = Links(self._link_gone)
             await self._links.open()
             self._ear = Ear(self._queue, self)
             self._ear.start()
@@ -188,7 +189,10 @@ class KernelDriver:
             bundles.states(spec)  # refuses what cannot be before anything is taken out
             out = spec.direction is Direction.OUT
             await self._links.follow(spec.tunnel_id, *((source, destination) if out else (destination, source)))
-            await self._replace(requests, "update_mapping", (known,), lambda _known: (spec, known.steering))
+            become = (spec, known.steering)
+            failure = await self._replace(requests, "update_mapping", (known,), lambda _known: become)
+            if failure is not None:
+                raise failure
             await self._policies.move(requests, known.spec, spec)
 
     async def list_sas(self) -> tuple[SaState, ...]:
@@ -274,6 +278,9 @@ class KernelDriver:
         if wanted := self._policies.wanted(key):
             self._spawn(self._repair(wanted))
 
+    def _link_gone(self, tunnel_id: str) -> None:
+        self._spawn(self._repair_link(tunnel_id))
+
     # Inside
 
     def _steering(self, spec: SaSpec | PolicySpec) -> Steering:
@@ -286,7 +293,9 @@ class KernelDriver:
             for known in self._sas.of_tunnel(tunnel_id)
             if known.steering != steering and not is_of_the_host(known.spec.mode)
         ]
-        await self._replace(requests, "open_link", moving, lambda known: (known.spec, steering))
+        failure = await self._replace(requests, "open_link", moving, lambda known: (known.spec, steering))
+        if failure is not None:
+            _log.warning("an SA could not go over to another interface and has ended: %s", failure)
         await self._policies.steer(requests, tunnel_id, steering)
 
     async def _replace(
@@ -295,10 +304,10 @@ class KernelDriver:
         operation: str,
         sas: Iterable[Known],
         becomes: Callable[[Known], tuple[SaSpec, Steering]],
-    ) -> None:
+    ) -> DataplaneError | None:
         """Take SAs out, all of them before any comes back, since they may share a state; they go on where they were.
 
-        Should one not come back, that is told as a hard expiry and raised.
+        Should one not come back, that is told as a hard expiry, and the last refusal is returned.
         """
         leaving = [(known, self._sas.pop(known.spec.id)) for known in sas]
         failure: DataplaneError | None = None
@@ -321,8 +330,7 @@ class KernelDriver:
             else:
                 row = _without_rejections(known.row)
                 self._sas.add(Known(spec=spec, steering=steering, row=row, moved_at=known.moved_at))
-        if failure is not None:
-            raise failure
+        return failure
 
     def _lost(self, known: Known, states: Iterable[StateId]) -> None:
         """Tell that an SA did not come back, and remove what may be left of it."""
@@ -382,6 +390,20 @@ class KernelDriver:
         task = asyncio.create_task(work)
         self._chores.add(task)
         task.add_done_callback(self._chores.discard)
+
+    async def _repair_link(self, tunnel_id: str) -> None:
+        async with self._turn:
+            if self._requests is None:
+                return
+            try:
+                name = await self._links.put_back(tunnel_id)
+            except DataplaneError as error:
+                _log.error("an interface that someone removed could not be made again: %s", error)
+                return
+            if name is not None:
+                detail = f"The interface {name} was removed by someone else and is back"
+                reqid = next((known.spec.reqid for known in self._sas.of_tunnel(tunnel_id)), REQID_BASE)
+                self._queue.put_nowait(Repaired(reqid=reqid, detail=detail))
 
     async def _repair(self, wanted: tuple[Placed, ...]) -> None:
         async with self._turn:

@@ -1,27 +1,33 @@
 """The interfaces of tunnels that have one of their own: an xfrm interface, or a VTI where the kernel has none.
 
 States and policies of such a tunnel are tied to its interface by a number of ours (:class:`~.rows.Steering`): routes
-into the interface steer the traffic, and two tunnels may select the same. Interfaces are ours by that number too; what
-an earlier run left is removed, and no interface of others is touched. A VTI knows packets by their outer addresses, so
-there is one per pair of addresses, and it follows when they change. Not here: addresses and routes.
+into the interface steer the traffic, and two tunnels may select the same. Interfaces are ours by that number too: what
+an earlier run left is removed, what somebody removes is told to the owner, and no interface of others is touched. A VTI
+knows packets by their outer addresses, so there is one per pair of addresses, and it follows when they change. Not
+here: addresses and routes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pyroute2 import AsyncIPRoute
+from pyroute2.netlink import NETLINK_ROUTE
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTM_DELLINK
+from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from agents.contract.carriage import Attachment
 from agents.contract.status import QueueStatus
 from agents.dataplane.base import REQID_BASE, DataplaneError, TunnelLink
 from agents.dataplane.kernel import queues, rows
+from agents.dataplane.kernel.channel import Listener, OverflowedError
 from agents.dataplane.kernel.rows import SHARED, Steering
 
 _XFRM = "xfrm"
@@ -29,6 +35,7 @@ _VTI = {4: "vti", 6: "vti6"}
 _ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - a tunnel whose peer may be anywhere
 _NUMBER_OF = {_XFRM: "IFLA_XFRM_IF_ID", **dict.fromkeys(_VTI.values(), "IFLA_VTI_IKEY")}
 _NO_MASTER = 0
+_GROUP_LINK = 1  # RTMGRP_LINK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +57,13 @@ class _Own:
 class Links:
     """The tunnels' interfaces in the network namespace this is opened in; methods may raise :class:`DataplaneError`."""
 
-    def __init__(self) -> None:
+    def __init__(self, gone: Callable[[str], None]) -> None:
+        """``gone`` is called with a tunnel whose interface may have been removed by others: :meth:`put_back` sees."""
+        self._tell = gone
         self._stack = AsyncExitStack()
         self._netlink: Any = None
+        self._listener: Listener | None = None
+        self._task: asyncio.Task[None] | None = None
         self._own: dict[str, _Own] = {}
         self._refused: dict[str, DataplaneError] = {}
 
@@ -61,9 +72,15 @@ class Links:
         async with _told("open", "netlink"):
             self._netlink = await self._stack.enter_async_context(AsyncIPRoute(ext_ack=True))
             await self._sweep()
+        self._listener = Listener(_GROUP_LINK, NETLINK_ROUTE, MarshalRtnl())
+        self._task = asyncio.create_task(self._listen(self._listener), name="removed interfaces")
 
     async def close(self) -> None:
         """Remove every interface of ours and disconnect."""
+        if self._task is not None and self._listener is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._listener.close()
         self._own.clear()
         self._refused.clear()
         try:
@@ -95,7 +112,7 @@ class Links:
         if before is None:
             try:
                 async with _told("open_link", link.name):
-                    before = await self._create(link)
+                    before = await self._create(link, self._free_number())
             except DataplaneError as error:
                 self._refused[link.tunnel_id] = error
                 raise
@@ -111,6 +128,19 @@ class Links:
         if own is not None:
             async with _told("close_link", own.link.name):
                 await self._delete(own.index)
+
+    async def put_back(self, tunnel_id: str) -> str | None:
+        """Make a tunnel's interface again if it is gone, and return its name then; states and policies fit it still."""
+        own = self._own.get(tunnel_id)
+        if own is None:
+            return None
+        async with _told("open_link", own.link.name):
+            if own.index in [row["index"] async for row in await self._netlink.get_links()]:
+                return None
+            fresh = await self._create(own.link, own.number)
+            self._own[tunnel_id] = fresh
+            self._own[tunnel_id] = await self._change(fresh, own.link)
+        return own.link.name
 
     async def follow(self, tunnel_id: str, local: str, remote: str) -> None:
         """Let a VTI know that its tunnel's outer addresses are others now; an xfrm interface has none."""
@@ -135,9 +165,21 @@ class Links:
                     found[tunnel_id] = counted
         return found
 
-    async def _create(self, link: TunnelLink) -> _Own:
+    async def _listen(self, listener: Listener) -> None:
+        while True:
+            try:
+                async for message in listener.messages():
+                    if message["header"]["type"] == RTM_DELLINK:
+                        self._gone([tunnel for tunnel, own in self._own.items() if own.index == message["index"]])
+            except OverflowedError:
+                self._gone(list(self._own))
+
+    def _gone(self, tunnels: Iterable[str]) -> None:
+        for tunnel_id in tunnels:
+            self._tell(tunnel_id)
+
+    async def _create(self, link: TunnelLink, number: int) -> _Own:
         """Try one kind after the other: what this kernel has is asked for, not guessed."""
-        number = self._free_number()
         for kind in (_XFRM, _VTI[_version(link)]):
             try:
                 await self._netlink.link("add", ifname=link.name, kind=kind, mtu=link.mtu, **_data(kind, number, link))

@@ -34,7 +34,10 @@ _CHANGES_EN_ROUTE = 0x20
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """A packet taken apart but not verified: where AH and its payload start, and what it says of itself."""
+    """A packet taken apart but not verified: where AH and its payload start, and what it says of itself.
+
+    ``end`` may be beyond the packet's.
+    """
 
     packet: bytes
     start: int
@@ -45,15 +48,12 @@ class Authenticated:
 
 
 def parse(packet: bytes) -> Authenticated:
-    """Find AH in a whole IP packet; raises :class:`Dropped` (malformed) when it is not there or cut."""
+    """Find AH in a whole IP packet; raises :class:`Dropped` (malformed) when it is not there."""
     start = _start(packet)
     if len(packet) < start + FIXED_OCTETS:
         raise Dropped(drops.MALFORMED, "AH is cut")
     next_header, words, _reserved, spi, sequence = _FIXED.unpack_from(packet, start)
-    end = start + (words + 2) * 4
-    if words < 1 or end > len(packet):
-        raise Dropped(drops.MALFORMED, "length of AH")
-    return Authenticated(packet, start, end, next_header, spi, sequence)
+    return Authenticated(packet, start, start + (words + 2) * 4, next_header, spi, sequence)
 
 
 def _start(packet: bytes) -> int:
@@ -151,8 +151,8 @@ class AhTransform:
         """Return the payload of an authentic packet; raises :class:`Dropped`. The padding is as its sender chose."""
         packet, start, end = parsed.packet, parsed.start, parsed.end
         icv_end = start + FIXED_OCTETS + self._icv_octets
-        if not icv_end <= end <= icv_end + _MOST_PADDING:
-            raise Dropped(drops.MALFORMED, "length of the ICV")
+        if not icv_end <= end <= min(icv_end + _MOST_PADDING, len(packet)):
+            raise Dropped(drops.MALFORMED, "length of AH")
         fixed, padding, payload = packet[start : start + FIXED_OCTETS], packet[icv_end:end], packet[end:]
         icv = self._icv(packet[:start], fixed, padding, payload, high)
         if not hmac.compare_digest(icv, packet[start + FIXED_OCTETS : icv_end]):

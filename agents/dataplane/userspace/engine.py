@@ -19,6 +19,7 @@ from agents.dataplane.base import (
     Notice,
     PolicySpec,
     Rejected,
+    Repaired,
     SaId,
     SaSpec,
     SaState,
@@ -77,8 +78,9 @@ class Engine:
         if self._sadb.remove(sa) is not None:
             self._outward.forget_flows()
 
-    def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation | None) -> None:
-        """Move an SA to other outer addresses; raises :class:`DataplaneError` (ESRCH, EEXIST, EINVAL)."""
+    def update_mapping(self, sa: SaId, source: str, destination: str, encapsulation: UdpEncapsulation | None) -> Path:
+        """Move an SA to other outer addresses; returns its path, raises :class:`DataplaneError` (ESRCH, EEXIST,
+        EINVAL)."""
         held = self._sadb.get(sa)
         if held is None:
             raise DataplaneError("update_mapping", _target(sa), errno.ESRCH, "no such SA")
@@ -93,6 +95,7 @@ class Engine:
         if held.path in self._narrow:
             held.narrow(self._narrow[held.path][0])
         self._outward.forget_flows()
+        return held.path
 
     def add_policy(self, spec: PolicySpec) -> None:
         """Install or replace a policy; raises :class:`DataplaneError` (EINVAL)."""
@@ -155,6 +158,12 @@ class Engine:
         for sa in self._sadb:
             if sa.path == path:
                 sa.narrow(packet_octets)
+
+    def repaired(self, tunnel_id: str, detail: str) -> None:
+        """Say that something of a tunnel was gone and is back, in a sentence; of a tunnel without policies, nothing."""
+        reqid = next((spec.reqid for spec in self._spd.specs() if spec.tunnel_id == tunnel_id), None)
+        if reqid is not None:
+            self._reports.notices.append(Repaired(reqid=reqid, detail=detail))
 
     # Time and notices
 

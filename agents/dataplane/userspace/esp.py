@@ -69,9 +69,13 @@ def _trailers_of(packet: bytes, block: int, next_header: int | None) -> tuple[by
 
 
 class Transform(Protocol):
-    """What an SA does to its packets. ``block`` is the length plaintexts are padded to a multiple of."""
+    """What an SA does to its packets. ``block`` is the length plaintexts are padded to a multiple of.
+
+    ``opens_runs`` is whether :meth:`open` is quick enough that runs of packets are worth looking at as a whole.
+    """
 
     block: int
+    opens_runs: bool
 
     def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
         """Return ESP packets for inner IP ``packets`` of one version, numbered from ``sequence``.
@@ -92,6 +96,7 @@ class AeadTransform:
     """AES-GCM, AES-CCM or ChaCha20-Poly1305. ``key`` ends with the salt."""
 
     __slots__ = ("_decrypt", "_encrypt", "_least", "_salt", "_spi", "block")
+    opens_runs = True
 
     def __init__(self, spi: int, slug: str, key: Secret) -> None:
         row, octets = ENCRYPTION[slug], key.reveal()
@@ -132,6 +137,7 @@ class ExtendedAeadTransform(AeadTransform):
     """The same with extended sequence numbers: 12 octets of associated data."""
 
     __slots__ = ()
+    opens_runs = False
 
     def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
         """See :class:`Transform`."""
@@ -159,6 +165,7 @@ class GmacTransform:
     """AES-GMAC (RFC 4543): nothing is hidden, and the ICV covers header, IV and payload as associated data."""
 
     __slots__ = ("_decrypt", "_encrypt", "_extended", "_salt", "_spi", "block")
+    opens_runs = False
 
     def __init__(self, spi: int, slug: str, key: Secret, extended: bool) -> None:
         row, octets = ENCRYPTION[slug], key.reveal()
@@ -199,6 +206,7 @@ class _Authenticated:
     """What transforms with a MAC have in common: it covers everything before it, and the high half (section 2.8)."""
 
     __slots__ = ("_extended", "_icv_octets", "_mac", "_spi", "block")
+    opens_runs = False
 
     def __init__(self, spi: int, integrity: Integrity, integrity_key: Secret, extended: bool, block: int) -> None:
         self.block = block

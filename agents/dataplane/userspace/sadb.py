@@ -63,9 +63,9 @@ def path_of(spec: SaSpec) -> Path:
 class Sa:
     """One SA of either direction; an inbound one uses ``window`` and ``permitted``, an outbound one ``sequence``.
 
-    ``bundle`` is None for ESP in tunnel mode and no more; ``transform`` is there unless the SA is AH alone. Outbound
-    packets of more than ``most_octets`` do not fit the path in one piece, those of more than ``most_ever`` no path at
-    all.
+    ``pass_over`` is how many runs of packets not to look at as a whole. ``bundle`` is None for ESP in tunnel mode and
+    no more; ``transform`` is there unless the SA is AH alone. Outbound packets of more than ``most_octets`` do not fit
+    the path in one piece, those of more than ``most_ever`` no path at all.
     """
 
     __slots__ = (
@@ -80,6 +80,7 @@ class Sa:
         "most_octets",
         "octets",
         "packets",
+        "pass_over",
         "path",
         "permitted",
         "rejected",
@@ -95,6 +96,7 @@ class Sa:
     def __init__(self, spec: SaSpec, esp: Transform | None, bundle: Bundle | None, now: float) -> None:
         self.spec = spec
         self.path = path_of(spec)
+        self.pass_over = 0
         if esp is not None:
             self.transform = esp
         self.bundle = bundle

@@ -80,10 +80,13 @@ class Policy:
 
 
 class PolicyDatabase:
-    """Policies by direction and selector; outbound ones looked up per tunnel, inbound ones per reqid."""
+    """Policies by direction, tunnel and selector; outbound ones looked up per tunnel, inbound ones per reqid.
+
+    Two tunnels may protect the same traffic: here a link, and so a route, says which of them is meant.
+    """
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[Direction, Selector], Policy] = {}
+        self._rows: dict[tuple[Direction, str, Selector], Policy] = {}
         self._outbound: dict[str, list[Policy]] = {}
         self._inbound: dict[int, list[Policy]] = {}
         self._added = 0
@@ -94,14 +97,14 @@ class PolicyDatabase:
         matcher = build_matcher(spec.selector)
         self._added += 1
         order = (spec.priority, -matcher.destination_mask.bit_count(), self._added)
-        self._rows[spec.direction, spec.selector] = Policy(spec, matcher, order)
+        self._rows[spec.direction, spec.tunnel_id, spec.selector] = Policy(spec, matcher, order)
         self._sort()
 
     def remove(self, spec: PolicySpec) -> None:
         """Let go of the policy of this direction and selector, unless one of another kind has taken it over."""
-        row = self._rows.get((spec.direction, spec.selector))
+        row = self._rows.get((spec.direction, spec.tunnel_id, spec.selector))
         if row is not None and _kind(row.spec) == _kind(spec):
-            del self._rows[spec.direction, spec.selector]
+            del self._rows[spec.direction, spec.tunnel_id, spec.selector]
             self._sort()
 
     def specs(self) -> tuple[PolicySpec, ...]:

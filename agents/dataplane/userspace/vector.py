@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 WORTH = 6
 _MODULUS = 0xFFFF
+_SAME_4 = np.array([0, 2, 3, *range(6, 10), *range(12, 24)])
+_SAME_6 = np.array([0, 4, 5, 6, *range(8, 44)])
 
 _Numbers = npt.NDArray[np.int64]
 
@@ -76,6 +78,28 @@ def total(packets: Sequence[bytes]) -> int:
     if rest:
         value += int.from_bytes(octets[-2:], "little")
     return _turned(value % _MODULUS)
+
+
+def numbered(packets: Sequence[bytes | memoryview], spi: int, first: int) -> bool:
+    """Return whether all are ESP packets of this SPI, numbered in a row from ``first`` on."""
+    words = np.frombuffer(b"".join([packet[:8] for packet in packets]), ">u4").reshape(-1, 2)
+    in_a_row = words[:, 1] == np.arange(first, first + len(packets), dtype=np.int64)
+    return bool(in_a_row.all() and (words[:, 0] == spi).all())
+
+
+def alike(plains: Sequence[bytes], length: int) -> list[bytes] | None:
+    """Return the first ``length`` octets of plaintexts of one length, None where they are not packets of one flow.
+
+    Those have the same length, fragmentation, TTL, protocol, addresses and ports, and the same octets behind them.
+    """
+    first = plains[0]
+    size = len(first)
+    octets = b"".join(plains)
+    table = np.frombuffer(octets, np.uint8).reshape(-1, size)
+    same = _SAME_4 if first[0] == 0x45 else _SAME_6
+    if not (table[:, same] == table[0, same]).all() or not (table[:, length:] == table[0, length:]).all():
+        return None
+    return [octets[at : at + length] for at in range(0, len(octets), size)]
 
 
 def _sums(packet: bytes, at: int, size: int, count: int) -> _Numbers:

@@ -16,9 +16,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 RESULT_VARIABLE = "VPNCONSOLE_UML_RESULT"
@@ -115,7 +117,7 @@ def run(
         started = time.monotonic()
         console, timed_out = _boot(share, timeout_s, memory_mib, echo)
         seconds = time.monotonic() - started
-        status, result = _collect(share)
+        status, result = collect(share)
     last = "\n".join(console.splitlines()[-40:])
     if timed_out:
         raise MachineError(f"{module} took longer than {timeout_s:g} s in the machine:\n{last}")
@@ -151,38 +153,70 @@ def _boot(share: Path, timeout_s: float, memory_mib: int, echo: Callable[[str], 
     environment = {**os.environ, "TMPDIR": _memory_directory(share)}
     if _registers_are_too_large():
         environment["LD_PRELOAD"] = str(_compiled(share))
-    machine = subprocess.Popen(
-        [
-            KERNEL, f"mem={memory_mib}M", "rootfstype=hostfs", "rootflags=/", "ro", f"init={share}/init",
-            f"uml_dir={share}/uml", "con=null", "con0=null,fd:1", "quiet", "panic=-1", "random.trust_cpu=on",
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        env=environment,
+    command = (
+        KERNEL, f"mem={memory_mib}M", "rootfstype=hostfs", "rootflags=/", "ro", f"init={share}/init",
+        f"uml_dir={share}/uml", "con=null", "con0=null,fd:1", "quiet", "panic=-1", "random.trust_cpu=on",
     )  # fmt: skip
-    expired = threading.Event()
+    return watch(command, timeout_s, echo, environment)
 
-    def end() -> None:
-        expired.set()
-        _kill(machine)
 
-    watch = threading.Timer(timeout_s, end)
-    watch.start()
-    lines: list[str] = []
-    try:
-        assert machine.stdout is not None
-        for octets in machine.stdout:
-            line = octets.decode("utf-8", "replace").rstrip("\r\n")
-            lines.append(line)
-            if echo is not None:
-                echo(line)
-    finally:
-        watch.cancel()
-        _kill(machine)
-        machine.wait()
+def watch(
+    command: Sequence[str],
+    timeout_s: float,
+    echo: Callable[[str], None] | None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[str, bool]:
+    """Run a machine to its end; returns what it printed and whether the time was up. Nothing of it stays.
+
+    A SIGTERM to this process while it watches ends the machine too, and then this process.
+    """
+    with _ended_by_sigterm():
+        machine = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment,
+        )
+        expired = threading.Event()
+
+        def end() -> None:
+            expired.set()
+            _kill(machine)
+
+        timer = threading.Timer(timeout_s, end)
+        timer.start()
+        lines: list[str] = []
+        try:
+            assert machine.stdout is not None
+            for octets in machine.stdout:
+                line = octets.decode("utf-8", "replace").rstrip("\r\n")
+                lines.append(line)
+                if echo is not None:
+                    echo(line)
+        finally:
+            timer.cancel()
+            _kill(machine)
+            machine.wait()
     return "\n".join(lines), expired.is_set()
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind this block as an exception, where it would only end this process."""
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+
+    def terminate(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _compiled(share: Path) -> Path:
@@ -211,7 +245,8 @@ def _kill(machine: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _collect(share: Path) -> tuple[int | None, Any]:
+def collect(share: Path) -> tuple[int | None, Any]:
+    """Return the status and the result that a machine left in its share; None where it left none."""
     status, result = share / "status", share / "result.json"
     if not status.exists():
         return None, None

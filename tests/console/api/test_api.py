@@ -203,3 +203,21 @@ def test_no_answer_holds_a_secret(api: Api, paris: Gateway, tunnel: Tunnel, pari
     secret = cast.PLANTED.encode()
     for form in (cast.PLANTED, secret.hex(), base64.b64encode(secret).decode(), "BEGIN"):
         assert form not in told
+
+
+def test_tunnels_of_each_kind_and_no_manual_key(api: Api, paris: Gateway, lyon: Gateway) -> None:
+    on_demand, manual = cast.make_on_demand(paris), cast.make_manual(paris, lyon)
+    status, listed = api.get("tunnels")
+    assert (status, [row["kind"] for row in listed["tunnels"]]) == (200, ["manual", "on-demand"])
+    _, detail = api.get(f"tunnels/{on_demand.pk}")
+    assert [end["gateway"] and end["gateway"]["name"] for end in detail["ends"]] == ["paris", None]
+    assert detail["ends"][1]["identity"] == {"type": "fqdn", "value": "*.example.org"}
+    assert (detail["ends"][1]["address"], detail["status"]["b"]) == (None, None)
+    _, detail = api.get(f"tunnels/{manual.pk}")
+    text = json.dumps([detail, api.get("gateways")[1], api.get(f"gateways/{paris.pk}")[1]])
+    for sa in manual.selectors.all()[0].manual.sas.all():
+        for octets in (sa.encryption_key.reveal(), sa.integrity_key.reveal()):
+            assert octets.hex() not in text
+            assert base64.b64encode(octets).decode() not in text
+    status, refused = api.post(f"tunnels/{manual.pk}/actions", {"verb": "initiate"})
+    assert (status, refused["field"]) == (422, "verb")

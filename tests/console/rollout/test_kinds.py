@@ -127,7 +127,7 @@ def test_the_order_of_the_rules_reaches_the_document_and_names_stay(paris: Gatew
     assert [child.name for child in new.tunnels[0].children] == ["pair-2", "pair-1"]
     (change,) = differences(old, new)
     assert change.details == ("order of the rules: pair-2, pair-1",)
-    assert change.remark == "The rules take effect at once; no SA of a pair that stays is cleared."
+    assert "no SA of a pair that stays is cleared" in change.remark
 
 
 # What the change page says
@@ -202,14 +202,29 @@ def test_carriage_and_peers_in_words(paris: Gateway, change: dict[str, Any], wor
     assert words in details[0]
 
 
+def test_routes_in_words(paris: Gateway, lyon: Gateway) -> None:
+    tunnel = cast.make_tunnel(paris, lyon)
+    data = TunnelInput.of(tunnel)
+    routed = dataclasses.replace(data.end_a, route_cost=7, routes=[RouteInput(network="10.44.0.0/16", cost=5)])
+    _, details, _ = changed(paris, tunnel, dataclasses.replace(data, end_a=routed))
+    assert details == (
+        "carriage cost of routes: 0 → 7",
+        "carriage static routes: none → 10.44.0.0/16 at cost 5",
+    )
+
+
 def test_contexts_and_filter_are_changes_of_the_gateway(paris: Gateway) -> None:
     old = compiled(paris)
     GatewayContext.objects.create(gateway=paris, name="blue", table=100)
     Gateway.objects.filter(pk=paris.pk).update(packet_filter=True)
     (change,) = differences(old, compiled(paris))
     assert change.subject == "gateway settings"
-    assert change.details[1] == "packet filter: off → on"
-    assert "contexts" in change.details[0]
+    assert change.details == ("contexts: none → blue table 100", "packet filter: off → on")
+    old = compiled(paris)
+    GatewayContext.objects.create(gateway=paris, name="red", table=101)
+    GatewayContext.objects.filter(name="blue").update(table=102)
+    (change,) = differences(old, compiled(paris))
+    assert change.details == ("contexts blue table: 100 → 102", "contexts red: added (table 101)")
 
 
 def test_a_changed_manual_key_is_another_digest(paris: Gateway, lyon: Gateway) -> None:

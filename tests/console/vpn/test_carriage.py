@@ -13,7 +13,7 @@ from tests.console import cast
 from vpnconsole.accounts.models import AuditEvent
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.gateways.services import AddressInput, ContextInput, GatewayInput, update_gateway
-from vpnconsole.vpn import policies, services
+from vpnconsole.vpn import match, policies, services
 from vpnconsole.vpn.inputs import CarriageInput, EndInput, RouteInput, SelectorInput, TunnelInput
 from vpnconsole.vpn.models import PresharedKey, Tunnel
 from vpnconsole.vpn.traffic import Traffic, covers
@@ -100,6 +100,12 @@ def test_one_tunnel_stands_in_for_another_by_cost(paris: Gateway, lyon: Gateway,
     )
     shared = dataclasses.replace(data, carriage=CarriageInput())
     assert "give both an interface of their own" in errors(shared)["selectors.0.network_b"][0]
+    Gateway.objects.update(data_plane="userspace")
+    near, far = Gateway.objects.get(pk=paris.pk), Gateway.objects.get(pk=lyon.pk)
+    links: dict[str, Any] = {"end_a": dataclasses.replace(second, gateway=near), "end_b": end(far, route_cost=10)}
+    assert services.create_tunnel(None, dataclasses.replace(shared, name="links", **links)).pk
+    Tunnel.objects.filter(name="links").delete()
+    Gateway.objects.update(data_plane="auto")
     same_cost = dataclasses.replace(data, end_a=dataclasses.replace(second, route_cost=5))
     assert list(errors(same_cost)) == ["selectors.0.network_b"]
     assert services.create_tunnel(None, data).pk
@@ -120,6 +126,15 @@ def test_contexts_and_qos_policies_in_use_stay(paris: Gateway, lyon: Gateway, ps
     swapped = with_contexts(paris, ContextInput(name="blue", table=101), ContextInput(name="red", table=100))
     assert [(row.name, row.table) for row in swapped.contexts.all()] == [("blue", 101), ("red", 100)]
     assert Tunnel.objects.get().end_a.context == swapped.contexts.get(name="blue")
+
+
+def test_a_shared_tunnel_in_a_context_is_advised_against(paris: Gateway, lyon: Gateway, psk: PresharedKey) -> None:
+    with_contexts(paris, ContextInput(name="blue", table=100))
+    data = cast.tunnel_input(paris, lyon, psk, end_a=end(paris, context="blue"))
+    tunnel = services.create_tunnel(None, data)
+    assert [each.code for each in match.tunnel_advice(tunnel)] == ["shared-in-context"]
+    tunnel = services.update_tunnel(None, tunnel, dataclasses.replace(data, carriage=INTERFACE))
+    assert match.tunnel_advice(tunnel) == []
 
 
 # The order of the rules

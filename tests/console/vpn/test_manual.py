@@ -143,6 +143,48 @@ def test_an_spi_names_one_sa_at_an_address(paris: Gateway, lyon: Gateway) -> Non
     assert "belongs to tunnel paris-lyon-manual" in errors(again)["selectors.0.in.esp_spi"][0]
 
 
+def test_one_child_compresses_at_an_address(paris: Gateway, lyon: Gateway) -> None:
+    def pairs(*compressing: bool) -> list[SelectorInput]:
+        return [
+            SelectorInput(
+                network_a="10.1.0.0/24", network_b=f"10.2.{n}.0/24",
+                manual=cast.manual(sas=[cast.manual_sa("both", 20 + n)], ipcomp=ipcomp),
+            )
+            for n, ipcomp in enumerate(compressing)
+        ]  # fmt: skip
+
+    found = errors(cast.manual_input(paris, lyon, selectors=pairs(True, True)))
+    assert list(found) == ["selectors.1.manual.ipcomp"]
+    assert "Pair 1 compresses at 192.0.2.1 already" in found["selectors.1.manual.ipcomp"][0]
+    cast.make_manual(paris, lyon, selectors=pairs(True, False))
+    other = cast.make_gateway("nice", "203.0.113.77", "10.77.0.0/24")
+    far = cast.manual_sa("both", 70)
+    pair = SelectorInput(network_a="10.1.0.0/24", network_b="10.77.0.0/24", manual=cast.manual(sas=[far], ipcomp=True))
+    data = cast.manual_input(paris, other, selectors=[pair])
+    assert "tunnel paris-lyon-manual compresses" in errors(data)["selectors.0.manual.ipcomp"][0]
+    waiting = services.create_tunnel(None, dataclasses.replace(data, enabled=False))
+    with pytest.raises(ValidationError, match="let one of them do without"):
+        services.set_enabled(None, waiting, True)
+
+
+def test_other_networks_leave_the_sas_and_their_name(paris: Gateway, lyon: Gateway) -> None:
+    pairs = [
+        SelectorInput(
+            network_a="10.1.0.0/24",
+            network_b=f"10.2.{n}.0/24",
+            manual=cast.manual(sas=[cast.manual_sa("both", 20 + n)]),
+        )
+        for n in range(2)
+    ]
+    tunnel = cast.make_manual(paris, lyon, selectors=pairs)
+    before = {pair.seq: pair.manual.sas.all()[0].pk for pair in tunnel.selectors.all()}
+    data = TunnelInput.of(tunnel)
+    moved = [dataclasses.replace(data.selectors[1], network_b="10.2.7.0/24"), data.selectors[0]]
+    tunnel = services.update_tunnel(None, tunnel, dataclasses.replace(data, selectors=moved))
+    assert [(pair.seq, pair.network_b) for pair in tunnel.selectors.all()] == [(2, "10.2.7.0/24"), (1, "10.2.0.0/24")]
+    assert {pair.seq: pair.manual.sas.all()[0].pk for pair in tunnel.selectors.all()} == before
+
+
 def test_keys_are_kept_replaced_and_checked_against_another_algorithm(paris: Gateway, lyon: Gateway) -> None:
     tunnel = cast.make_manual(paris, lyon)
     before = {way: row.key("encryption_key") for way, row in sas(tunnel).items()}
@@ -194,7 +236,7 @@ def test_deleting_and_changing_the_kind_takes_the_keys_along(paris: Gateway, lyo
 def test_advice_says_that_negotiated_keys_are_better(paris: Gateway, lyon: Gateway) -> None:
     data = with_sas(paris, lyon, cast.manual_sa("both", 1, integrity="hmac-sha1-96", integrity_key=Secret(bytes(20))))
     codes = [each.code for each in match.tunnel_advice(services.create_tunnel(None, data))]
-    assert codes == ["manual-keys", "one-key", "weak-algorithm"]
+    assert codes == ["manual-keys", "one-key", "weak-algorithm", "no-route", "no-route"]
 
 
 def test_legacy_algorithms_go_only_where_gateways_allow_them(paris: Gateway, extranet: Gateway) -> None:

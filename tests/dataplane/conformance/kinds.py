@@ -75,17 +75,21 @@ async def ah_in_udp_is_refused(site: Site) -> None:
 
 
 async def every_kind_carries_traffic(pair: SitePair) -> None:
-    """Over IPv4 and IPv6, with small packets and with ones that get smaller."""
+    """Over IPv4 and IPv6, with small packets and with ones that get smaller.
+
+    Inner packets are of the outer header's version: Linux has no other ones under AH around ESP, nor under IPComp where
+    they did not get smaller.
+    """
     left, right = pair.left, pair.right
     for number, kind in enumerate(parts.kinds(await left.driver.features())):
         for six in (False, True):
             spi = 0x6001 + 8 * (2 * number + six)
             await policies(pair, six=six, kind=kind)
             await key(pair, spi=spi, six=six, kind=kind)
-            assert await left.ping(right.inner, left.inner, 2) == 2, (kind.name, six)
-            assert await right.ping(left.inner6, right.inner6, 2) == 2, (kind.name, six)
-            assert await left.ping(right.inner, left.inner, 2, _LARGE_OCTETS) == 2, (kind.name, six)
-            await _packets(pair, spi, 6)
+            here, there = (left.inner6, right.inner6) if six else (left.inner, right.inner)
+            assert await left.ping(there, here, 2) == 2, (kind.name, six, "small")
+            assert await right.ping(here, there, 2, _LARGE_OCTETS) == 2, (kind.name, six, "large")
+            await _packets(pair, spi, 4)
             await _clear(pair)
 
 

@@ -1,19 +1,32 @@
-"""All checks of the kernel driver in one boot: its own and the suite that every driver passes."""
+"""All checks of the kernel driver in one boot: its own and the suite that every driver passes.
+
+``[--patience SECONDS] [CHECK...]``: the most that one check may take, and only these.
+"""
 
 from __future__ import annotations
 
-import sys
+import argparse
 from functools import partial
 
-from tests.kernel.guest import conformance_checks, driver_checks, header_checks, link_checks, mode_checks
+from tests.kernel.guest import (
+    conformance_checks,
+    driver_checks,
+    header_checks,
+    link_checks,
+    mode_checks,
+    ospf_checks,
+    table_checks,
+)
 from tests.kernel.guest.harness import Pair, report
 
+MODULES = (driver_checks, mode_checks, header_checks, link_checks, table_checks, ospf_checks, conformance_checks)
+
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--patience", type=float, default=60)
+    parser.add_argument("checks", nargs="*")
+    arguments = parser.parse_args()
     both = Pair()
     both.build()
-    checks = {name: partial(driver_checks.run, both, name) for name in driver_checks.CHECKS}
-    checks |= {name: partial(mode_checks.run, both, name) for name in mode_checks.CHECKS}
-    checks |= {name: partial(header_checks.run, both, name) for name in header_checks.CHECKS}
-    checks |= {name: partial(link_checks.run, both, name) for name in link_checks.CHECKS}
-    checks |= {name: partial(conformance_checks.run, both, name) for name in conformance_checks.CHECKS}
-    report({name: checks[name] for name in sys.argv[1:] or checks})
+    checks = {name: partial(module.run, both, name) for module in MODULES for name in module.CHECKS}
+    report({name: checks[name] for name in arguments.checks or checks}, timeout_s=arguments.patience)

@@ -145,6 +145,8 @@ class Pair:
             right.namespace, "wire", (f"{right.outer}/24", f"{right.outer6}/64"),
         )  # fmt: skip
         for here, there in ((left, right), (right, left)):
+            # A tunnel's interface shall carry what is sent, not IPv6's own solicitations too: they would be counted.
+            here.namespace.run("sysctl", "-q", "-w", "net.ipv6.conf.default.addr_gen_mode=1")
             here.namespace.ip("address", "add", f"{here.inner}/32", "dev", "lo")
             here.namespace.ip("address", "add", f"{here.inner6}/128", "dev", "lo", "nodad")
             here.namespace.ip("route", "add", f"{there.inner}/32", "via", there.outer)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from agents.contract.carriage import Attachment, Carriage
 from agents.contract.config import Mode, Tunnel
 from agents.contract.status import TunnelState, TunnelStatus
 from deploy.lab.topology import EXTRANET, LYON, PARIS, Site
@@ -153,6 +154,44 @@ async def _settled(gateway: Gateway, kind: Kind, old: set[int]) -> str:
     """Return ``ip -d xfrm state`` once the kernel no longer has the SAs before: status runs ahead of effects."""
     assert await _kernel_holds(gateway, wanted=set(), gone=old)
     return gateway.namespace.run("ip", "-d", "xfrm", "state", "list", "nokeys")
+
+
+async def an_interface_of_its_own(lab: Gateways) -> dict[str, int]:
+    """Edited to have one, with four queues: the SAs that stand go over to it, a rekey stays on it, and back again."""
+    before = _spis(await lab.paris.tunnel(TUNNEL_LYON))
+    name = f"vpn{TUNNEL_LYON[:8]}"
+    ends = ((lab.paris, LYON, PARIS), (lab.lyon, PARIS, LYON))
+    carriage = Carriage(attachment=Attachment.INTERFACE, queues=4)
+    for gateway, there, _ in ends:
+        await gateway.change(TUNNEL_LYON, lambda tunnel: replace(tunnel, carriage=carriage))
+        assert await _until(lambda gateway=gateway: name in gateway.namespace.ip("link")), gateway.log()  # type: ignore[misc]
+        gateway.namespace.ip("route", "replace", there.lan_network, "dev", name)
+    assert await lab.ping(PARIS, LYON) == 3, lab.paris.log()
+    status = await lab.paris.tunnel(TUNNEL_LYON)
+    assert (_spis(status), status.interface) == (before, name), "moved, not negotiated anew"
+    assert [each.packets for each in status.queues] == [0, 0, 0, 3]
+    await _agree(lab.paris, TUNNEL_LYON)
+    await lab.lyon.act("rekey-child", TUNNEL_LYON)
+    for gateway, _, _ in ends:
+        await gateway.until(TUNNEL_LYON, partial(_rekeyed, old=before))
+    assert await lab.ping(LYON, PARIS) == 3, lab.lyon.log()
+    assert lab.paris.namespace.run("ip", "xfrm", "state").count("mark 0x5643") == 2
+    for gateway, there, here in ends:
+        await gateway.change(TUNNEL_LYON, lambda tunnel: replace(tunnel, carriage=Carriage()))
+        assert await _until(lambda gateway=gateway: name not in gateway.namespace.ip("link")), gateway.log()  # type: ignore[misc]
+        gateway.namespace.ip("route", "replace", there.lan_network, "via", here.router_address)
+    assert await lab.ping(PARIS, LYON) == 3, lab.paris.log()
+    after = await lab.paris.tunnel(TUNNEL_LYON)
+    assert (after.interface, after.queues) == (None, ())
+    return {"packets": after.counters.packets_in - status.counters.packets_in}
+
+
+async def _until(reached: Callable[[], bool]) -> bool:
+    for _ in range(200):
+        if await asyncio.to_thread(reached):
+            return True
+        await asyncio.sleep(0.05)  # another process's work: asked again
+    return False
 
 
 async def forced_into_udp(lab: Gateways) -> None:
@@ -316,8 +355,9 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         auto_chooses_the_kernel, pings_between_hosts, child_rekey_counts_on, ike_rekey_keeps_the_children,
-        every_kind_of_child, forced_into_udp, nat_moves_the_peer, flushed_by_somebody, killed_and_started_again,
-        strongswan_with_kernel_netlink, strongswan_rekeys, agentd_makes_the_routes, terminate_leaves_nothing,
+        every_kind_of_child, an_interface_of_its_own, forced_into_udp, nat_moves_the_peer, flushed_by_somebody,
+        killed_and_started_again, strongswan_with_kernel_netlink, strongswan_rekeys, agentd_makes_the_routes,
+        terminate_leaves_nothing,
     )
 }  # fmt: skip
 

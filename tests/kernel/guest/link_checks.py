@@ -18,7 +18,7 @@ import pytest
 
 from agents.contract.carriage import Attachment
 from agents.contract.status import QueueStatus
-from agents.dataplane.base import DataplaneError, Direction, SaId, SaSpec, TunnelLink
+from agents.dataplane.base import DataplaneError, Direction, Expired, Repaired, SaId, SaSpec, TunnelLink
 from tests.kernel.guest.harness import (
     REQID,
     Check,
@@ -127,17 +127,10 @@ async def an_interface_carries_what_is_routed_into_it(pair: Pair) -> str:
 async def two_tunnels_may_select_the_same(pair: Pair) -> None:
     """Which is used is the routes' to say; one interface goes, the other works on."""
     left, right = pair.left, pair.right
-    others = [dataclasses.replace(link(SECOND, here, there), local=more[0], remote=more[1]) for here, there, more in (
-        (left, right, ("192.0.2.11", "192.0.2.12")), (right, left, ("192.0.2.12", "192.0.2.11"))
-    )]  # fmt: skip
-    for end, address in ((left, "192.0.2.11"), (right, "192.0.2.12")):
-        end.namespace.ip("address", "add", f"{address}/24", "dev", "wire")
-    try:
+    async with second_addresses(pair) as second:
         await open_links(pair)
-        await left.driver.open_link(others[0])
-        await right.driver.open_link(others[1])
+        await open_links(second, SECOND)
         await key(pair)
-        second = _Elsewhere(pair)
         await key(second, SECOND, 0x2001, REQID + 1)
         for tunnel, spi in ((FIRST, 0x1001), (SECOND, 0x2001), (FIRST, 0x1001)):
             before = left.counts(spi)[1]
@@ -153,9 +146,19 @@ async def two_tunnels_may_select_the_same(pair: Pair) -> None:
             assert {each.tunnel_id for each in await end.driver.list_policies()} == {SECOND}
         async with routed(pair, SECOND):
             assert await left.ping(right.inner, left.inner) == 3
+
+
+@asynccontextmanager
+async def second_addresses(pair: Pair) -> AsyncIterator[Pair]:
+    """Give both ends another outer address each; yields them as a pair under those: a VTI is one per pair."""
+    second = _Elsewhere(pair)
+    for end in (second.left, second.right):
+        end.namespace.ip("address", "add", f"{end.outer}/24", "dev", "wire")
+    try:
+        yield second
     finally:
-        for end, address in ((left, "192.0.2.11"), (right, "192.0.2.12")):
-            end.namespace.ip("address", "delete", f"{address}/24", "dev", "wire")
+        for end in (second.left, second.right):
+            end.namespace.ip("address", "delete", f"{end.outer}/24", "dev", "wire")
 
 
 class _Elsewhere(Pair):
@@ -254,6 +257,7 @@ async def a_bundle_goes_through_an_xfrm_interface(pair: Pair) -> str:
         with pytest.raises(DataplaneError) as caught:
             await left.driver.add_sa(towards)
         assert await left.driver.list_sas() == ()
+        await _ends_with_its_attachment(pair, towards)
         return caught.value.reason
     await pair.both(towards)
     await pair.both(dataclasses.replace(sa(0x1002, right.outer, left.outer, **more), tunnel_id=FIRST))
@@ -270,6 +274,19 @@ async def a_bundle_goes_through_an_xfrm_interface(pair: Pair) -> str:
         assert await right.ping(left.inner, right.inner) == 3
     assert (await left.sa(0x1001)).counters.packets_out == (await right.sa(0x1001)).counters.packets_in == 6
     return ""
+
+
+async def _ends_with_its_attachment(pair: Pair, bundle: SaSpec) -> None:
+    """An SA that cannot go over to a VTI is told as ended; what else the tunnel has goes over."""
+    left, right = pair.left, pair.right
+    await left.driver.open_link(link(FIRST, left, right, attachment=Attachment.SHARED))
+    plain = dataclasses.replace(sa(0x1005, left.outer, right.outer), tunnel_id=FIRST)
+    await left.driver.add_sa(bundle)
+    await left.driver.add_sa(plain)
+    await left.driver.open_link(link(FIRST, left, right))
+    await left.hears(Expired, lambda notice: notice == Expired(id=bundle.id, hard=True))
+    assert [state.id for state in await left.driver.list_sas()] == [plain.id]
+    assert left.namespace.run("ip", "xfrm", "state", "list", "spi", "0x1005").count("mark") == 1
 
 
 async def interfaces_of_others_stay(pair: Pair) -> str:
@@ -312,6 +329,35 @@ async def _kind_here(pair: Pair) -> str:
     kind = _kind(pair.left, NAMES[SECOND])
     await pair.left.driver.close_link(SECOND)
     return kind
+
+
+async def an_interface_that_others_remove_is_back(pair: Pair) -> str:
+    """With its queues, and the SAs that stood carry on; what we remove ourselves stays away."""
+    left, right = pair.left, pair.right
+    await open_links(pair, queues=4)
+    await key(pair)
+    async with routed(pair):
+        assert await left.ping(right.inner, left.inner) == 3
+        left.namespace.ip("link", "delete", NAMES[FIRST])
+        told = await left.hears(Repaired)
+        assert (told.reqid, told.detail) == (
+            REQID,
+            f"The interface {NAMES[FIRST]} was removed by someone else and is back",
+        )
+    async with routed(pair):  # routes go with their interface; they are another's to put back
+        assert await left.ping(right.inner, left.inner) == 3
+    await pair.agree(0x1001, 6, 6 * ECHO_OCTETS)
+    assert [each.packets for each in (await left.driver.queues())[FIRST]] == [0, 0, 0, 3]
+    found = shown(left, NAMES[FIRST])
+    assert found is not None
+    assert (found["mtu"], found["ifalias"]) == (MTU, f"VPN Console, tunnel {FIRST}")
+    await left.driver.close_link(FIRST)
+    await left.driver.open_link(link(SECOND, left, right))
+    left.namespace.ip("link", "delete", NAMES[SECOND])
+    await left.hears(Repaired, lambda notice: NAMES[SECOND] in notice.detail)
+    assert shown(left, NAMES[FIRST]) is None
+    assert len([notice for notice in left.heard if isinstance(notice, Repaired)]) == 2
+    return str(told.detail)
 
 
 async def a_context_is_a_vrf_where_there_is_one(pair: Pair) -> None:
@@ -432,8 +478,8 @@ CHECKS: dict[str, Check] = {
     for check in (
         an_interface_carries_what_is_routed_into_it, two_tunnels_may_select_the_same, a_tunnel_changes_its_attachment,
         a_repeat_changes_an_interface, an_interface_follows_moved_addresses, a_bundle_goes_through_an_xfrm_interface,
-        interfaces_of_others_stay, a_context_is_a_vrf_where_there_is_one, four_queues_by_class,
-        a_queue_that_is_held_up, queues_need_an_interface,
+        interfaces_of_others_stay, an_interface_that_others_remove_is_back, a_context_is_a_vrf_where_there_is_one,
+        four_queues_by_class, a_queue_that_is_held_up, queues_need_an_interface,
     )
 }  # fmt: skip
 

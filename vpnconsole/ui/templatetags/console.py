@@ -25,6 +25,9 @@ register.filter("count", words.count)
 register.filter("span", words.span)
 register.filter("proof", words.proof)
 register.filter("lapse", words.lapse)
+register.filter("classes", words.classes)
+register.filter("refused", words.refused)
+register.filter("cause", words.cause)
 
 
 @register.filter

@@ -1,0 +1,175 @@
+"""Who may send when a socket has room for little: a real engine, and a socket that takes as much as the test says."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from agents.dataplane.base import Direction
+from agents.dataplane.userspace.engine import Engine
+from agents.dataplane.userspace.outward import Burst
+from agents.espd.sockets import Batch
+from agents.espd.transmitter import Transmitter
+from tests.dataplane.userspace.values import ANY, REQID, entropy, policy, sa_spec, udp_packet
+
+
+class Narrow:
+    """A socket with room for ``room`` packets."""
+
+    def __init__(self, room: int = 0) -> None:
+        self.room = room
+        self.sent: list[bytes] = []
+        self.unsent = 0
+        self.too_big_for: int | None = None
+        self.holds_little = False
+
+    def fileno(self) -> int:
+        raise NotImplementedError
+
+    def send(self, burst: Burst) -> list[bytes]:
+        taken, rest = burst.packets[: self.room], burst.packets[self.room :]
+        self.sent += taken
+        self.room -= len(taken)
+        return rest
+
+    def receive(self) -> Batch | None:
+        return None
+
+    def hold_little(self) -> None:
+        self.holds_little = True
+
+    def hold_much(self) -> None:
+        self.holds_little = False
+
+    def close(self) -> None:
+        return
+
+    def numbers(self, spi: int) -> list[int]:
+        """The sequence numbers sent of an SA."""
+        return [int.from_bytes(packet[4:8], "big") for packet in self.sent if int.from_bytes(packet[:4], "big") == spi]
+
+
+class Rig:
+    """``tunnels`` with their number of queues, each with an SA whose SPI is 0x1001 and up."""
+
+    def __init__(self, **tunnels: int) -> None:
+        self.socket = Narrow()
+        self.asked = 0
+        self.dropped: Counter[str] = Counter()
+        self.engine = Engine(entropy())
+        self.transmitter = Transmitter(self.engine, lambda _path: self.socket, self._wait, self.dropped)
+        for number, (name, queues) in enumerate(tunnels.items()):
+            reqid, spi = REQID + number, 0x1001 + number
+            self.engine.add_sa(sa_spec(Direction.OUT, tunnel_id=name, reqid=reqid, spi=spi), 0.0)
+            row = policy(Direction.OUT, *ANY[0], tunnel_id=name, reqid=reqid)
+            if number:
+                selector = dataclasses.replace(row.selector, destination=f"10.{number}.0.0/16")
+                row = dataclasses.replace(row, selector=selector)
+            self.engine.add_policy(row)
+            self.transmitter.open(name, queues)
+
+    def _wait(self, _opened: Any) -> None:
+        self.asked += 1
+
+    def send(self, tunnel: str, *packets: bytes) -> None:
+        self.transmitter.send(tunnel, [[packet] for packet in packets], 1.0)
+
+    def make_room(self, packets: int) -> None:
+        self.socket.room = packets
+        self.transmitter.resume(self.socket)
+
+
+def low(data: bytes = b"low", destination: str = "10.2.0.1") -> bytes:
+    return udp_packet(destination=destination, data=data)
+
+
+def high(data: bytes = b"a packet of CS6") -> bytes:
+    return udp_packet(data=data, traffic_class=0xC0)
+
+
+def test_what_came_later_but_matters_more_goes_first_and_is_numbered_first() -> None:
+    rig = Rig(a=4)
+    rig.send("a", low(), low())
+    rig.send("a", high())
+    assert rig.socket.holds_little
+    assert rig.asked == 1
+    rig.make_room(3)
+    # The one that was sealed already goes before; then the order is that of the classes, and the numbers follow it.
+    assert rig.socket.numbers(0x1001) == [1, 2, 3]
+    assert [len(packet) for packet in rig.socket.sent] == [68, 80, 68]
+
+
+def test_tunnels_that_wait_take_turns() -> None:
+    rig = Rig(a=4, b=4, c=1)
+    for _turn in range(40):
+        rig.send("a", low())
+        rig.send("b", low(destination="10.1.0.1"))
+        rig.send("c", low(destination="10.2.0.1"))
+    for _turn in range(30):
+        rig.make_room(1)
+    assert [len(rig.socket.numbers(spi)) for spi in (0x1001, 0x1002, 0x1003)] == [10, 10, 10]
+    assert rig.dropped == {}
+
+
+def test_with_priorities_nowhere_a_full_socket_means_loss() -> None:
+    rig = Rig(a=1)
+    rig.send("a", low(), low())
+    assert (rig.dropped, rig.asked) == ({"out.full": 2}, 0)
+    rig.socket.room = 2
+    rig.send("a", low())
+    assert rig.socket.numbers(0x1001) == [3]
+
+
+def test_a_closed_tunnel_waits_no_more() -> None:
+    rig = Rig(a=4, b=4)
+    rig.send("a", low(), low())
+    rig.send("b", low(destination="10.1.0.1"))
+    rig.transmitter.close("a")
+    rig.make_room(5)
+    assert rig.socket.numbers(0x1001) == []
+    assert rig.socket.numbers(0x1002) == [1]
+    assert set(rig.transmitter.statuses()) == {"b"}
+
+
+def test_a_closed_socket_takes_along_what_waited_for_it() -> None:
+    rig = Rig(a=4)
+    rig.send("a", low(), low())
+    rig.transmitter.forget(rig.socket)
+    assert rig.dropped == {"out.full": 1}
+    rig.socket = Narrow(5)
+    rig.send("a", low())
+    assert rig.socket.numbers(0x1001) == [2, 3]
+
+
+def test_without_a_socket_packets_are_counted_and_gone() -> None:
+    rig = Rig(a=4)
+    rig.transmitter = Transmitter(rig.engine, lambda _path: None, rig._wait, rig.dropped)
+    rig.transmitter.open("a", 4)
+    rig.send("a", low(), high())
+    assert rig.dropped == {"out.no-socket": 2}
+
+
+@pytest.mark.parametrize("queues", [1, 4])
+def test_what_a_socket_learns_of_its_path_is_the_engines_to_know(queues: int) -> None:
+    rig = Rig(a=queues)
+    rig.socket.room, rig.socket.too_big_for = 100, 1300
+    rig.send("a", low())
+    assert rig.socket.too_big_for is None
+    rig.send("a", low(bytes(1300)))
+    assert set(rig.engine.take_answers()) == {"a"}
+    assert len(rig.socket.sent) == 1
+
+
+def test_other_queues_begin_anew_and_the_same_go_on() -> None:
+    rig = Rig(a=4)
+    rig.socket.room = 10
+    rig.send("a", high())
+    rig.transmitter.open("a", 4)
+    assert rig.transmitter.statuses()["a"][0].packets == 1
+    assert rig.transmitter.bounds_sockets
+    rig.transmitter.open("a", 1)
+    assert rig.transmitter.statuses() == {}
+    assert not rig.transmitter.bounds_sockets
