@@ -198,7 +198,17 @@ def kinds(of: tuple[Template, ...]) -> tuple[tuple[int, int, int], ...]:
 
 
 def policy_message(spec: PolicySpec, direction: int, steering: Steering = SHARED) -> messages.PolicyMessage:
-    """Return the NEWPOLICY body of a piece for one of the kernel's three directions; raises as its selector does."""
+    """Return the NEWPOLICY body of a piece for one of the kernel's three directions.
+
+    Raises as :func:`selector_fields` does, and :class:`DataplaneError` (EAFNOSUPPORT) for a bundle of states whose
+    inner and outer IP versions differ: only a state in tunnel mode may take another version, and the outer ones of a
+    bundle are not, so the kernel would drop what is sent without a word.
+    """
+    chosen = templates(spec)
+    inner = ipaddress.ip_network(spec.selector.source).version
+    if len(chosen) > 1 and family_of(inner) != chosen[0].family:
+        reason = f"the kernel carries IPv{inner} in AH around ESP, or in IPComp, only over IPv{inner}: leave them out"
+        raise DataplaneError("add_policy", policy_target(spec), errno.EAFNOSUPPORT, reason)
     return messages.PolicyMessage.of(
         {
             **selector_fields(spec),
@@ -206,7 +216,7 @@ def policy_message(spec: PolicySpec, direction: int, steering: Steering = SHARED
             "priority": spec.priority,
             "dir": direction,
             "attrs": [
-                ("XFRMA_TMPL", b"".join(map(_template_octets, templates(spec)))),
+                ("XFRMA_TMPL", b"".join(map(_template_octets, chosen))),
                 *steering.attributes(),
             ],
         }

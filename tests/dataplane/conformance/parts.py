@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from collections.abc import Awaitable
 from typing import Any
 
@@ -155,17 +156,29 @@ async def key(
         await source.driver.add_sa(spec)
 
 
-async def policies(pair: SitePair, *, six: bool = False, kind: Kind | None = None) -> None:
-    """Install policies between the inner addresses of both families; ``six`` is about the outer ones."""
+async def policies(pair: SitePair, *, six: bool = False, kind: Kind | None = None) -> frozenset[int]:
+    """Install policies between the inner addresses of both families; ``six`` is about the outer ones.
+
+    Returns the inner IP versions they are for: a driver may refuse the other version in what is several SAs in one.
+    """
+    outside = 6 if six else 4
+    carried = set()
     for here, there in ((pair.left, pair.right), (pair.right, pair.left)):
         outer = (here.outer6, there.outer6) if six else (here.outer, there.outer)
         for direction in Direction:
-            for ours, theirs in (
-                (f"{here.inner}/32", f"{there.inner}/32"),
-                (f"{here.inner6}/128", f"{there.inner6}/128"),
+            for version, ours, theirs in (
+                (4, f"{here.inner}/32", f"{there.inner}/32"),
+                (6, f"{here.inner6}/128", f"{there.inner6}/128"),
             ):
                 spec = policy(direction, ours, theirs, outer)
-                await here.driver.add_policy(spec if kind is None else kind.of_policy(spec))
+                try:
+                    await here.driver.add_policy(spec if kind is None else kind.of_policy(spec))
+                except DataplaneError as error:
+                    if error.errno != errno.EAFNOSUPPORT or version == outside:
+                        raise
+                else:
+                    carried.add(version)
+    return frozenset(carried)
 
 
 async def counted(pair: SitePair, spi: int, packets: int, octets: int) -> None:

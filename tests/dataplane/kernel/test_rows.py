@@ -432,3 +432,12 @@ def test_a_vti_takes_no_bundles() -> None:
     assert len(bundles.states(bundle, steering=rows.Steering(if_id=7))) == 2
     with pytest.raises(DataplaneError, match="a VTI carries ESP or AH alone"):
         bundles.states(bundle, steering=rows.Steering(mark=7))
+
+
+def test_a_bundle_over_another_version_is_refused_in_a_sentence() -> None:
+    inside6 = dataclasses.replace(policy(), selector=Selector(source="fd01::/64", destination="fd02::/64"))
+    assert rows.policy_message(inside6, rows.POLICY_OUT)
+    for more in ({"protocols": (SaProtocol.ESP, SaProtocol.AH)}, {"compressed": True}):
+        with pytest.raises(DataplaneError, match="only over IPv6: leave them out") as caught:
+            rows.policy_message(dataclasses.replace(inside6, **more), rows.POLICY_OUT)
+        assert caught.value.errno == errno.EAFNOSUPPORT
