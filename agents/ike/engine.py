@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from agents.contract import algorithms
+from agents.contract.carriage import Attachment
 from agents.contract.config import GatewayDocument, Tunnel
+from agents.contract.manual import ManualTunnel
 from agents.contract.psk import PresharedKeys
 from agents.contract.secret import Secret
 from agents.contract.status import ExchangeCounters, TunnelStatus
@@ -82,6 +84,10 @@ class Engine:
             dh.prepare(algorithms.KEY_EXCHANGE[slug])
         manual = {tunnel.id: tunnel.name for tunnel in document.manual_tunnels}
         self.hub.name_tunnels({tunnel.id: tunnel.name for tunnel in document.tunnels} | manual)
+        every: tuple[Tunnel | ManualTunnel, ...] = (*document.tunnels, *document.manual_tunnels)
+        self.hub.own_interfaces = frozenset(
+            tunnel.id for tunnel in every if tunnel.carriage.attachment is Attachment.INTERFACE
+        )
         self.hub.reserved_spis = frozenset(spi for each in document.manual_tunnels for _, spi in each.inbound_spis())
         by_v1 = {tunnel_id: each for tunnel_id, each in wanted.items() if each.version.allows_v1}
         if by_v1 and self.v1 is None:
@@ -269,7 +275,7 @@ class Engine:
         """Take traffic for a child with manual keys. Returns who has it where another does; then none is taken."""
         owner = self.hub.protected_by_other(policies)
         if owner is None:
-            self.hub.protected.add(policies)
+            self.hub.protected.add(policies, self.hub.table_of(policies[0].tunnel_id))
         return owner
 
     def release(self, policies: Sequence[PolicySpec]) -> None:

@@ -18,7 +18,7 @@ from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
 from agents.ike.ondemand import SLOTS, PeerNumbers
 from agents.ike.outputs import Entropy, InstallChild, Output, Report
-from agents.ike.protected import Protected
+from agents.ike.protected import SHARED, Protected
 from agents.ike.questions import Continuation, Questions, Reactor
 from agents.ike.timers import Agenda, Owner
 
@@ -86,6 +86,8 @@ class Hub:
         self.cpis: set[int] = set()
         self.installs: dict[int, tuple[Reactor, InstallContinuation]] = {}
         self.peer_numbers = PeerNumbers()
+        self.own_interfaces: frozenset[str] = frozenset()
+        """Tunnels of the document with an interface of their own in either data plane."""
         self.tunnel_names: Mapping[str, str] = {}
         """Names of the tunnels of the document by id."""
         self._reqids: dict[tuple[str, str, int], int] = {}
@@ -229,14 +231,17 @@ class Hub:
         tunnel_id = policies[0].tunnel_id
         if slot >= SLOTS and self._another_peers(tunnel_id, policies, slot // SLOTS):
             return f"another peer of tunnel {self.tunnel_names.get(tunnel_id, tunnel_id)}"
-        if self.features is not None and self.features.driver == _LINK_PER_TUNNEL:
-            return None
-        reqid = self.protected.other(policies)
+        reqid = self.protected.other(policies, self.table_of(tunnel_id))
         if reqid is None:
             return None
         owner = next((key[0] for key, number in self._reqids.items() if REQID_BASE + number == reqid), None)
         name = None if owner is None else self.tunnel_names.get(owner)
         return "another tunnel" if name is None else f"tunnel {name}"
+
+    def table_of(self, tunnel_id: str) -> str:
+        """Return the table of policies that a tunnel's traffic is looked up in: its own where it has an interface."""
+        link_per_tunnel = self.features is not None and self.features.driver == _LINK_PER_TUNNEL
+        return tunnel_id if link_per_tunnel or tunnel_id in self.own_interfaces else SHARED
 
     def _another_peers(self, tunnel_id: str, policies: Sequence[PolicySpec], peer: int) -> bool:
         others = {
@@ -259,7 +264,7 @@ class Hub:
         self._sequence += 1
         child.install_id = self._sequence
         self.installs[self._sequence] = (asker, then)
-        self.protected.add(child.policies)
+        self.protected.add(child.policies, self.table_of(child.inbound.tunnel_id))
         self.emit(
             InstallChild(
                 install_id=child.install_id,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from agents.contract.carriage import Attachment, Carriage
 from agents.contract.config import (
     Child,
     ConnectionType,
@@ -447,6 +448,22 @@ class TestSelectors:
 
     def test_two_tunnels_may_not_protect_the_same_traffic(self) -> None:
         """The second one would take the traffic of the first away, or lose its own."""
+        hub = self._hub_of_two(Attachment.SHARED)
+        states = [status.state for status in hub.engine.snapshot(hub.world.now)]
+        assert states.count(TunnelState.UP) == 1
+        assert len(hub.data_plane.sas) == 2
+        taken = next(each for each in hub.reports if each.code == "child.selectors-taken")
+        assert taken.configured in ("tunnel to-paris", "tunnel to-lyon")
+
+    def test_two_tunnels_with_interfaces_of_their_own_may(self) -> None:
+        """There routes choose between them: one stands in for the other (seed 003 section 13)."""
+        hub = self._hub_of_two(Attachment.INTERFACE)
+        assert [status.state for status in hub.engine.snapshot(hub.world.now)] == [TunnelState.UP] * 2
+        assert len(hub.data_plane.sas) == 4
+
+    @staticmethod
+    def _hub_of_two(attachment: Attachment) -> Host:
+        """Return a gateway with the same traffic in two tunnels, to two peers that have been there for a while."""
         world = World()
         hub = world.host("hub", "192.0.2.9")
         spokes = [world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")]
@@ -456,7 +473,13 @@ class TestSelectors:
             Side(
                 name="hub",
                 tunnels=[
-                    tunnel(endpoint("192.0.2.9"), endpoint(address), name=name, children=(same,))
+                    tunnel(
+                        endpoint("192.0.2.9"),
+                        endpoint(address),
+                        name=name,
+                        children=(same,),
+                        carriage=Carriage(attachment=attachment),
+                    )
                     for address, name in names.items()
                 ],
                 keys=[key(b"secret")],
@@ -467,11 +490,7 @@ class TestSelectors:
             ours = tunnel(endpoint(address), endpoint("192.0.2.9"), name=names[address], children=(mirrored(same),))
             host.configure(Side(name=host.name, tunnels=[ours], keys=[key(b"secret")]).document())
             world.run(20)
-        states = [status.state for status in hub.engine.snapshot(world.now)]
-        assert states.count(TunnelState.UP) == 1
-        assert len(hub.data_plane.sas) == 2
-        taken = next(each for each in hub.reports if each.code == "child.selectors-taken")
-        assert taken.configured in ("tunnel to-paris", "tunnel to-lyon")
+        return hub
 
 
 @pytest.mark.parametrize("number", [NotifyType.ESP_TFC_PADDING_NOT_SUPPORTED, NotifyType.NON_FIRST_FRAGMENTS_ALSO])
