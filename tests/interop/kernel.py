@@ -5,7 +5,9 @@ The cells are :mod:`tests.interop.cells`' own; ``tests/kernel/guest/interop_cell
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 from agents.contract import algorithms
 from agents.contract.config import DataPlane, GatewayDocument, IpsecProposal, Mode, SequenceNumbers
+from agents.iked.effects import LINGER_S
 from deploy.lab.netns import Namespace
 from deploy.lab.strongswan import StrongSwan
 from tests.interop import steps, words
@@ -153,14 +156,21 @@ def ah_cell(name: str, slug: str, *, numbers: str = "", **more: Any) -> Cell:
     return dataclasses.replace(made, connection={"children": {made.nets[0].name: ah}})
 
 
+async def _pair_only(space: Namespace, word: str) -> None:
+    """Wait until a word stands in one pair of states: replaced inbound ones stay for a moment."""
+    until = time.monotonic() + 2 * LINGER_S
+    while (listing := space.run("ip", "-d", "xfrm", "state", "list", "nokeys")).count(word) != 2:
+        assert time.monotonic() < until, f"{space.role}: {word!r} {listing.count(word)} times in {listing}"
+        await asyncio.sleep(0.1)
+
+
 def both_kernels_show(*wanted: str) -> Step:
     """Return a step: both kernels have one pair of states with these words, and no other state of the peers' SAs."""
 
     async def step(session: Session) -> None:
         for space in (session.lab.our_space, session.lab.their_space):
-            listing = space.run("ip", "-d", "xfrm", "state", "list", "nokeys")
             for word in wanted:
-                assert listing.count(word) == 2, f"{space.role}: {word!r} {listing.count(word)} times in {listing}"
+                await _pair_only(space, word)
 
     return step
 

@@ -60,6 +60,7 @@ _TUNNEL: Mapping[str, tuple[str, str]] = MappingProxyType(
         "carriage.df_bit": ("the DF bit", "df_bit"),
         "carriage.copy_dscp": ("the DSCP", "copy_dscp"),
         "carriage.queues": ("the QoS policy", "qos_policy"),
+        "manual_tunnels.children": ("the SAs", "selectors-0-manual-protocol"),
         "children": ("the pairs of networks", "selectors-0-network_a"),
         "children.local_ts": ("the pairs of networks", "selectors-0-network_a"),
         "children.remote_ts": ("the pairs of networks", "selectors-0-network_a"),

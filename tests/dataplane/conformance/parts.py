@@ -159,10 +159,11 @@ async def key(
 async def policies(pair: SitePair, *, six: bool = False, kind: Kind | None = None) -> frozenset[int]:
     """Install policies between the inner addresses of both families; ``six`` is about the outer ones.
 
-    Returns the inner IP versions they are for: a driver may refuse the other version in what is several SAs in one.
+    Returns the inner IP versions they are for at both ends: a driver may refuse the other version in what is several
+    SAs in one.
     """
     outside = 6 if six else 4
-    carried = set()
+    refused = set()
     for here, there in ((pair.left, pair.right), (pair.right, pair.left)):
         outer = (here.outer6, there.outer6) if six else (here.outer, there.outer)
         for direction in Direction:
@@ -176,9 +177,8 @@ async def policies(pair: SitePair, *, six: bool = False, kind: Kind | None = Non
                 except DataplaneError as error:
                     if error.errno != errno.EAFNOSUPPORT or version == outside:
                         raise
-                else:
-                    carried.add(version)
-    return frozenset(carried)
+                    refused.add(version)
+    return frozenset({4, 6} - refused)
 
 
 async def counted(pair: SitePair, spi: int, packets: int, octets: int) -> None:
