@@ -51,7 +51,7 @@ interop: setup-test
 	$(PY) -m tests.kernel.interop
 
 kernel-test: setup-test
-	$(PY) -m pytest tests/kernel
+	EVERY_KERNEL_CHECK=1 $(PY) -m pytest tests/kernel
 
 # Debian's own kernel, emulated: xfrm interfaces and VRFs, which User Mode Linux lacks. One to four minutes.
 kernel-test-qemu: setup-test

@@ -418,11 +418,11 @@ class IkeSa:
         if self.tunnel is not None:
             self.tunnel.sa_closed(self, now)
 
-    def supersede(self, now: float) -> None:
-        """Another SA has taken this one's place; it only waits for the peer's Delete, not for ever."""
+    def supersede(self, now: float, wait_s: float = LINGER_S * 3) -> None:
+        """Another SA has taken this one's place; it waits for the peer's Delete, ``wait_s`` at most."""
         self.state = SaState.REKEYED
         self.rekey_at = self.delete_at = None
-        self.expire_at = now + LINGER_S * 3
+        self.expire_at = now + wait_s
         self.core.hub.touch(self)
 
     def busy_with_children(self) -> bool:

@@ -422,6 +422,23 @@ class TestIkeRekeys:
             scene.world.network = Network(lag_s=lag)
             scene.collide(rekey_ike, rekey_ike, Loss())
 
+    @pytest.mark.parametrize("late", [_PARIS, "192.0.2.2"])
+    @pytest.mark.parametrize("lag_s", [0.03, 0.3])
+    def test_a_delete_overtakes_the_answer(self, late: str, lag_s: float) -> None:
+        """The winner's Delete arrives before its answer: the loser forgets its rekey (2.25.2), so does the winner soon."""
+        for seed in range(3):
+            scene = Scene(seed)
+            first = [True]
+
+            def lag(transmit: Transmit, first: list[bool] = first) -> float:
+                if transmit.path.local_address == late and transmit.datagram[19] & 0x20 and first:
+                    first.clear()
+                    return lag_s
+                return 0.0
+
+            scene.world.network = Network(lag_s=lag)
+            scene.collide(rekey_ike, rekey_ike, Loss())
+
     def test_a_request_sent_again_after_the_loser_was_deleted(self) -> None:
         """H1's answer is lost; when H2 sends its rekey again, H1 has the new SA deleted or superseded already."""
         for seed in range(8):

@@ -24,6 +24,12 @@ from tests.kernel.guest.harness import End, Pair, report
 
 CHECKS = tuple(TRAFFIC_CHECKS)
 
+QUICK_CHECKS = (
+    "pings_cross_and_are_counted", "every_suite_carries_traffic", "every_kind_carries_traffic",
+    "kinds_carry_traffic_with_extended_sequence_numbers", "traffic_outside_the_selectors_stays_out",
+)  # fmt: skip
+"""One check of each kind of traffic, for the run of all tests."""
+
 
 async def _ping(namespace: Namespace, target: str, source: str, count: int, payload: int) -> int:
     """Send all requests at once and wait for the answers.

@@ -23,6 +23,7 @@ from agents.ike import mismatch, proposals
 from agents.ike.crypto.dh import KeyPair
 from agents.ike.crypto.suite import IkeSuite
 from agents.ike.errors import PeerError
+from agents.ike.timers import LINGER_S
 from agents.ike.v2 import key_exchange as ke
 from agents.ike.v2.states import SaState
 from agents.ike.v2.tasks import followup
@@ -163,8 +164,9 @@ class RekeyIke(Task):
                 new.start_delete(now)
                 return
             sa.hand_over(new, now)
-            # The peer deletes the one it made; should that get lost, it expires here.
-            redundant.supersede(now)
+            # The peer deletes the one it made, unless our Delete overtakes our answer to its rekey: it then forgets
+            # that rekey (RFC 7296 section 2.25.2), and what we made of it must not stand long.
+            redundant.supersede(now, LINGER_S / 2)
             sa.start_delete(now)
             return
         sa.hand_over(new, now)
