@@ -425,7 +425,7 @@ class TestIkeRekeys:
     @pytest.mark.parametrize("late", [_PARIS, "192.0.2.2"])
     @pytest.mark.parametrize("lag_s", [0.03, 0.3])
     def test_a_delete_overtakes_the_answer(self, late: str, lag_s: float) -> None:
-        """The winner's Delete arrives before its answer: the loser forgets its rekey (2.25.2), so does the winner soon."""
+        """The winner's Delete arrives before its answer: the loser forgets its rekey (2.25.2), the winner as well."""
         for seed in range(3):
             scene = Scene(seed)
             first = [True]
