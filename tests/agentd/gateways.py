@@ -189,7 +189,7 @@ class Gateway:
         for pid in self.namespace.pids():
             try:
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):  # ended, before or while it was read
                 continue
             if f"agents.{process}".encode() in words:
                 return pid

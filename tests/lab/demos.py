@@ -102,7 +102,7 @@ class RunningDemo:
         for pid in self.namespace(site).pids():
             try:
                 arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):  # ended, before or while it was read
                 continue
             if f"agents.{module}".encode() in arguments:
                 return pid
