@@ -34,7 +34,11 @@
       height: 200,
       cursor: { drag: { x: true, y: false } },
       axes: [{ ...axis, values: (_plot, ticks) => ticks.map(clock) }, { ...axis, size: 84, values: (_plot, ticks) => ticks.map(rate) }],
-      scales: { y: { range: (_plot, _low, high) => [0, Math.max(high || 0, 1000)] } },
+      scales: {
+        // One point alone would be given days of time around it.
+        x: { range: (_plot, low, high) => (low === high && low !== null ? [low - 300, high + 300] : [low, high]) },
+        y: { range: (_plot, _low, high) => [0, Math.max(high || 0, 1000)] },
+      },
       series: [
         { label: "Time", value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" },
         { label: `${holder.dataset.a} → ${holder.dataset.b}`, stroke: colour("--vc-accent"), width: 1.5, value: (_plot, value) => rate(value) },
