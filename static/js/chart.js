@@ -35,8 +35,8 @@
       cursor: { drag: { x: true, y: false } },
       axes: [{ ...axis, values: (_plot, ticks) => ticks.map(clock) }, { ...axis, size: 84, values: (_plot, ticks) => ticks.map(rate) }],
       scales: {
-        // One point alone would be given days of time around it.
-        x: { range: (_plot, low, high) => (low === high && low !== null ? [low - 300, high + 300] : [low, high]) },
+        // uPlot gives one point alone the day that follows it.
+        x: { range: (self, low, high) => (self.data[0].length === 1 ? [low - 300, low + 300] : [low, high]) },
         y: { range: (_plot, _low, high) => [0, Math.max(high || 0, 1000)] },
       },
       series: [
