@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 from django.conf import settings
+from django.db import connection
+from pytest_django.plugin import blocking_manager_key
 
 from tests.console import cast
 from vpnconsole.accounts.models import User
@@ -15,6 +19,20 @@ from vpnconsole.vpn.models import PresharedKey, Tunnel
 def _keys_and_cheap_passwords(tmp_path_factory: pytest.TempPathFactory) -> None:
     cast.use_kek(tmp_path_factory.mktemp("keys"))
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Put back what migrations wrote, after a test that committed: Django empties every table behind such a test.
+
+    Django runs these tests last; a worker of several, given one file after another, cannot.
+    """
+    yield
+    mark = item.get_closest_marker("django_db")
+    if mark is not None and mark.kwargs.get("transaction"):
+        with item.config.stash[blocking_manager_key].unblock():
+            kept: str = connection._test_serialized_contents  # type: ignore[attr-defined]
+            connection.creation.deserialize_db_from_string(kept)
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_forged_requests_are_refused(alice: User, paris: Gateway, tunnel: Tunnel
     assert Client().post(reverse("monitor:capture-download", args=capture)).status_code == 302  # to the log-in
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
 def test_a_file_is_passed_on_as_it_comes(alice: User, paris: Gateway, tunnel: Tunnel, start_agent: MakeAgent) -> None:
     agent = start_agent(paris)
     rollout.deploy(None, [paris.pk])

@@ -85,7 +85,7 @@ async def test_streams_of_one_user_are_capped_and_given_back(broker: Path) -> No
         await close(stream)
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
 async def test_stranger_hears_nothing() -> None:
     response = await AsyncClient().get("/live/")
     assert response.status_code in (302, 401)
