@@ -42,7 +42,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, visibly."""
+    """Skip what this machine cannot run, visibly. What one worker must run alone and takes longest begins first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(tuple(_ONE_WORKER)))
     for item in items:
         names = [name for mark in item.iter_markers("needs") for name in mark.args]
         names += [name for marker, brought in BY_MARKER.items() if item.get_closest_marker(marker) for name in brought]
