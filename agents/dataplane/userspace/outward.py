@@ -1,7 +1,8 @@
 """Packets on their way out: find the SA, see that they fit, encrypt, say where they go.
 
 A packet that does not fit its path comes back as an answer to its sender, or goes in fragments where it may be cut:
-each as RFC 4301 section 8.2 has it. DSCP and ECN are copied outwards (RFC 6040 section 4.1), DF as the SA says.
+each as RFC 4301 section 8.2 has it. DSCP and ECN are copied outwards (RFC 6040 section 4.1), DF as the SA says. In
+transport mode ESP goes around whole packets, and it is the outer ones that are cut (RFC 4303 section 3.3.4).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from agents.contract.config import Mode
 from agents.dataplane.base import Acquired, Selector
 from agents.dataplane.userspace import drops, ip
 from agents.dataplane.userspace.bundle import Bundle
@@ -25,6 +27,7 @@ ACQUIRE_AGAIN_S = 5.0
 ANSWERS_PER_S = 100.0
 """How many answers "too big" there are at most (RFC 4443 section 2.4 f)."""
 MAX_CACHED_FLOWS = 4096
+_TCP = 6
 
 
 @dataclass(slots=True)
@@ -136,6 +139,8 @@ class Outward:
         """
         first = group[0]
         limit = sa.most_octets
+        if sa.spec.mode is Mode.TRANSPORT and len(first) <= sa.most_ever and not _goes_by_answers(first):
+            return group
         if first[0] >> 4 == 6:
             limit = max(limit, LEAST_IPV6_MTU)
             if len(first) <= limit:
@@ -176,6 +181,14 @@ class Outward:
                 self._acquired_at[policy.reqid] = now
                 self._reports.notices.append(Acquired(reqid=policy.reqid, selector=_selector_of(flow)))
         return sa
+
+
+def _goes_by_answers(packet: bytes) -> bool:
+    """Whether the sender of a packet of transport mode takes it back smaller: it has DF, or is TCP over IPv6.
+
+    Of anything else over IPv6 this host would make fragments, which ESP could not go around.
+    """
+    return packet[6] == _TCP if packet[0] >> 4 == 6 else ip.may_not_be_fragmented(packet)
 
 
 def _selector_of(flow: ip.Flow) -> Selector:

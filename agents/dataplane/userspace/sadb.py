@@ -98,9 +98,11 @@ class Sa:
         if esp is not None:
             self.transform = esp
         self.bundle = bundle
-        self.class_mask = 0xFF if spec.copy_dscp else 3
-        self.copies_df = spec.df_bit is DfBit.PROPAGATE
-        self.sets_df = spec.df_bit is DfBit.SET
+        # In transport mode the header outside is the packet's own, and these settings are about another one.
+        transport = spec.mode is Mode.TRANSPORT
+        self.class_mask = 0xFF if spec.copy_dscp or transport else 3
+        self.copies_df = spec.df_bit is DfBit.PROPAGATE or transport
+        self.sets_df = spec.df_bit is DfBit.SET and not transport
         self.most_ever = self.most_octets = 0
         self.added_at = now
         self.last_used: float | None = None

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.contract.algorithms import INTEGRITY
+from agents.contract.carriage import DfBit
 from agents.contract.config import Mode
 from agents.contract.secret import Secret
 from agents.contract.status import Rejections
@@ -34,6 +35,7 @@ from agents.dataplane.userspace.esp import MAX_SEQUENCE
 from agents.dataplane.userspace.inward import Arrival
 from agents.dataplane.userspace.ip import header
 from agents.dataplane.userspace.outward import Burst
+from agents.dataplane.userspace.sadb import path_of
 from tests.dataplane.userspace.values import (
     ALICE,
     ANY,
@@ -323,6 +325,54 @@ def test_transport_mode_does_not_carry_fragments(packet: bytes) -> None:
     pair = Pair(SIX if packet[0] >> 4 == 6 else (ALICE, BOB), mode=Mode.TRANSPORT)
     assert pair.wires(packet) == []
     assert pair.sender.totals() == {drops.LOCAL_TRANSPORT: 1}
+
+
+@pytest.mark.parametrize("outer", OUTER.values(), ids=OUTER)
+@pytest.mark.parametrize("kind", TRANSPORT.values(), ids=TRANSPORT)
+def test_a_datagram_longer_than_its_path_goes_whole_and_is_cut_outside(
+    kind: dict[str, Any], outer: tuple[str, str]
+) -> None:
+    pair = Pair(outer, **kind, mode=Mode.TRANSPORT)
+    pair.sender.narrow(path_of(pair.spec), 1500, 0.0)
+    packet = hosts(outer, random.Random(3).randbytes(3_000), dont_fragment=False)
+    (burst,) = pair.bursts(packet)
+    assert not burst.dont_fragment
+    (opened,) = pair.opened(*(pair.whole(burst, wire) for wire in burst.packets))
+    assert opened[-3_008:] == packet[-3_008:]
+    assert not pair.sender.take_answers()
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        hosts((ALICE, BOB), bytes(3_000), dont_fragment=True),
+        ip_packet(ALICE, BOB, bytes(3_000), 6, dont_fragment=True),
+        ip_packet(*SIX, bytes(3_000), 6),
+    ],
+    ids=["DF", "TCP", "TCP over IPv6"],
+)
+def test_what_its_sender_can_make_smaller_comes_back_as_too_big(packet: bytes) -> None:
+    pair = Pair(SIX if packet[0] >> 4 == 6 else (ALICE, BOB), mode=Mode.TRANSPORT)
+    pair.sender.narrow(path_of(pair.spec), 1500, 0.0)
+    assert pair.wires(packet) == []
+    assert pair.sender.totals() == {drops.LOCAL_TOO_BIG: 1}
+    ((answer,),) = pair.sender.take_answers().values()
+    head = 20 if answer[0] >> 4 == 4 else 40
+    (most,) = struct.unpack_from("!H", answer, head + 6)
+    # A packet of just that length leaves, and no more room was there: AES-GCM aligns to four octets.
+    payload = packet[head:most]
+    fitting = ip_packet(*(SIX if head == 40 else (ALICE, BOB)), payload, packet[6] if head == 40 else packet[9])
+    (wire,) = pair.wires(fitting)
+    assert 1497 <= head + len(wire) <= 1500
+
+
+def test_what_the_settings_say_of_tunnel_mode_is_not_said_of_transport_mode() -> None:
+    """The header outside is the packet's own: DF and DSCP are as the sender made them."""
+    for df_bit in DfBit:
+        pair = Pair(mode=Mode.TRANSPORT, df_bit=df_bit, copy_dscp=False)
+        for dont_fragment in (False, True):
+            (burst,) = pair.bursts(hosts((ALICE, BOB), TEXT, traffic_class=0xB8, dont_fragment=dont_fragment))
+            assert (burst.dont_fragment, burst.traffic_class) == (dont_fragment, 0xB8)
 
 
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
