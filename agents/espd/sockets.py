@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from agents.dataplane import outer
 from agents.dataplane.userspace.inward import Arrival
 from agents.dataplane.userspace.outward import Burst
 
@@ -176,6 +177,7 @@ def _open(address: str, kind: int, protocol: int, port: int) -> socket.socket:
     opened = socket.socket(socket.AF_INET6 if version_6 else socket.AF_INET, kind | socket.SOCK_NONBLOCK, protocol)
     with contextlib.ExitStack() as undo:
         undo.callback(opened.close)
+        outer.mark(opened)
         if version_6:
             opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
             opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
@@ -307,6 +309,7 @@ def path_mtu(local_address: str, remote_address: str) -> int:
     """Return what the kernel knows of the path's MTU; raises OSError."""
     v6 = ":" in remote_address
     with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        outer.mark(probe)
         probe.bind((local_address, 0))
         probe.connect((remote_address, ENCAPSULATION_PORT))
         return probe.getsockopt(*((socket.IPPROTO_IPV6, _IPV6_MTU) if v6 else (socket.IPPROTO_IP, _IP_MTU)))

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from agents.contract.carriage import Context
 from agents.contract.config import GatewayDocument, Tunnel
 from agents.contract.manual import ManualTunnel
+from agents.dataplane import outer
 from agents.dataplane.base import TunnelLink
 from agents.dataplane.userspace.sizes import largest_payload
 
@@ -113,6 +114,7 @@ def path_mtu(local_address: str, remote_address: str) -> int:
     """Return the MTU of the route from one address to the other, 1500 where there is none yet."""
     v6 = ipaddress.ip_address(remote_address).version == 6
     with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        outer.mark(probe)
         try:
             probe.bind((local_address, 0))
             probe.connect((remote_address, 9))

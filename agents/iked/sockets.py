@@ -19,6 +19,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable
 
+from agents.dataplane import outer
 from agents.dataplane.base import DataplaneError
 from agents.dataplane.kernel import sockets as kernel_sockets
 from agents.ike.outputs import Path
@@ -200,6 +201,7 @@ def open_socket(address: str, port: int) -> socket.socket:
     v6 = ipaddress.ip_address(address).version == 6
     udp = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
+        outer.mark(udp)
         if v6:
             udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             udp.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
