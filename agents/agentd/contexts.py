@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from agents.agentd.errors import HostError
-from agents.agentd.host import Host, HostView, Rule
+from agents.agentd.host import NO_TABLE, Host, HostView, Rule
 from agents.agentd.journal import Journal
 from agents.agentd.parts import contexts
 from agents.agentd.parts.carried import Carried
@@ -77,9 +77,25 @@ class ContextKeeper:
 
 def describe(rule: Rule) -> str:
     """Return a rule as ``ip rule`` shows it."""
-    interface = f" iif {rule.interface}" if rule.interface is not None else ""
+    words = [f"from {rule.source or 'all'}"]
+    if rule.destination is not None:
+        words.append(f"to {rule.destination}")
+    if rule.unmarked is not None:
+        words.append(f"fwmark 0/{rule.unmarked:#x}")
+    if rule.interface is not None:
+        words.append(f"iif {rule.interface}")
+    if rule.protocol is not None:
+        words.append(f"ipproto {rule.protocol}")
+    words += [
+        f"{end} {ports[0]}-{ports[1]}"
+        for end, ports in (("sport", rule.source_ports), ("dport", rule.destination_ports)) if ports is not None
+    ]  # fmt: skip
+    if rule.table != NO_TABLE:
+        words.append(f"lookup {rule.table}")
+    else:
+        words.append("nop" if rule.skip_to is None else f"goto {rule.skip_to}")
     family = "" if rule.version == 4 else "IPv6 "
-    return f"{family}{rule.priority}: from {rule.source or 'all'}{interface} lookup {rule.table}"
+    return f"{family}{rule.priority}: {' '.join(words)}"
 
 
 def _name_of(wanted: Sequence[Context], table: int) -> str:

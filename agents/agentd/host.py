@@ -29,13 +29,15 @@ ROUTE_PROTOCOL = 86
 """The mark of the routes and rules that are ours ("V"); rows with another protocol are never touched."""
 
 TABLE_MAIN = 254
+NO_TABLE = 0
 _TABLE_LOCAL = 255
 _LAST_RESORT = 4_278_198_272
 """The metric of the route that ends a VRF's table (Documentation/networking/vrf.rst): nothing falls out of it."""
 _SCOPE_NOWHERE = 255
 _IFF_UP = 0x1
 _RTN_UNICAST = 1
-_FR_ACT_TO_TABLE = 1
+_ACTIONS = {"to_tbl": 1, "goto": 2, "nop": 3}  # linux/fib_rules.h, FR_ACT_*
+_RTAX_MTU = 2
 # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, RTNLGRP_IPV6_RULE
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -70,7 +72,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One unicast route; ``network`` is canonical prefix text, ``priority`` the metric."""
+    """One unicast route; ``network`` is canonical prefix text, ``priority`` the metric.
+
+    ``mtu`` is one that nothing a router says makes smaller (``mtu lock``); None is the link's.
+    """
 
     network: str
     interface: str
@@ -79,6 +84,7 @@ class Route:
     priority: int = 0
     protocol: int = ROUTE_PROTOCOL
     table: int = TABLE_MAIN
+    mtu: int | None = None
 
     @property
     def version(self) -> int:
@@ -93,13 +99,24 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule of ours: packets of this IP version from ``source``, or in by ``interface``, look into ``table``."""
+    """One rule of ours: packets of this IP version that are all it says look into ``table``.
+
+    Where that is :data:`NO_TABLE` they go on at the rule of priority ``skip_to``, or at the next one. ``source`` and
+    ``destination`` are prefixes. In by ``interface`` (``lo``: made here), of this ``protocol``, with ports in these
+    ranges, and without any bit of the mark ``unmarked``. None is any.
+    """
 
     version: int
     priority: int
     table: int
     source: str | None = None
     interface: str | None = None
+    destination: str | None = None
+    protocol: int | None = None
+    source_ports: tuple[int, int] | None = None
+    destination_ports: tuple[int, int] | None = None
+    unmarked: int | None = None
+    skip_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,8 +410,11 @@ class LinuxHost:
             request["gateway"] = route.gateway
         if for_removal:
             request["scope"] = _SCOPE_NOWHERE
-        elif route.source is not None:
+            return request
+        if route.source is not None:
             request["prefsrc"] = route.source
+        if route.mtu is not None:
+            request["metrics"] = {"mtu": route.mtu, "lock": 1 << _RTAX_MTU}
         return request
 
     async def _index(self, name: str) -> int:
@@ -430,34 +450,71 @@ def _route(row: Any, names: dict[int, str]) -> Route | None:
         priority=row.get("RTA_PRIORITY") or 0,
         protocol=row.get("proto"),
         table=row.get("table"),
+        mtu=_locked_mtu(row.get("RTA_METRICS")),
     )
+
+
+def _locked_mtu(metrics: Any) -> int | None:
+    if metrics is None or not (metrics.get("RTAX_LOCK") or 0) & 1 << _RTAX_MTU:
+        return None
+    return int(metrics.get("RTAX_MTU") or 0) or None
 
 
 def _rule(row: Any, version: int) -> Rule | None:
-    if row.get("FRA_PROTOCOL") != ROUTE_PROTOCOL or row.get("action") != _FR_ACT_TO_TABLE:
+    action = row.get("action")
+    if row.get("FRA_PROTOCOL") != ROUTE_PROTOCOL or action not in _ACTIONS.values():
         return None
-    source = row.get("FRA_SRC")
     return Rule(
         version=version,
         priority=row.get("FRA_PRIORITY") or 0,
-        table=row.get("table"),
-        source=f"{source}/{row.get('src_len')}" if source is not None else None,
+        table=row.get("table") if action == _ACTIONS["to_tbl"] else NO_TABLE,
+        source=_prefix(row.get("FRA_SRC"), row.get("src_len")),
         interface=row.get("FRA_IIFNAME"),
+        destination=_prefix(row.get("FRA_DST"), row.get("dst_len")),
+        protocol=row.get("FRA_IP_PROTO"),
+        source_ports=_ports(row.get("FRA_SPORT_RANGE")),
+        destination_ports=_ports(row.get("FRA_DPORT_RANGE")),
+        unmarked=row.get("FRA_FWMASK") if not row.get("FRA_FWMARK") else None,
+        skip_to=row.get("FRA_GOTO"),
     )
+
+
+def _prefix(address: str | None, length: int) -> str | None:
+    return f"{address}/{length}" if address is not None else None
+
+
+def _ports(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    return int(first), int(last)
 
 
 def _rule_request(rule: Rule) -> dict[str, Any]:
     request: dict[str, Any] = {
         "family": _FAMILY[rule.version],
         "priority": rule.priority,
-        "table": rule.table,
         "protocol": ROUTE_PROTOCOL,
     }
-    if rule.source is not None:
-        address, _, length = rule.source.partition("/")
-        request |= {"src": address, "src_len": int(length)}
+    if rule.table != NO_TABLE:
+        request["table"] = rule.table
+    elif rule.skip_to is not None:
+        request |= {"action": _ACTIONS["goto"], "goto": rule.skip_to}
+    else:
+        request["action"] = _ACTIONS["nop"]
+    for end, prefix in (("src", rule.source), ("dst", rule.destination)):
+        if prefix is not None:
+            address, _, length = prefix.partition("/")
+            request |= {end: address, f"{end}_len": int(length)}
     if rule.interface is not None:
         request["iifname"] = rule.interface
+    if rule.protocol is not None:
+        request["ip_proto"] = rule.protocol
+    for end, ports in (("sport_range", rule.source_ports), ("dport_range", rule.destination_ports)):
+        if ports is not None:
+            request[end] = f"{ports[0]}:{ports[1]}"
+    if rule.unmarked is not None:
+        request |= {"fwmark": 0, "fwmask": rule.unmarked}
     return request
 
 

@@ -13,7 +13,7 @@ import pytest
 from agents.agentd.daemon import Agent
 from agents.agentd.database import Database
 from agents.agentd.errors import HostError
-from agents.agentd.host import LinuxHost, Route
+from agents.agentd.host import NO_TABLE, LinuxHost, Route, Rule
 from agents.agentd.identity import GatewayIdentity
 from agents.contract.codec import encode
 from agents.runtime.paths import Paths
@@ -69,6 +69,8 @@ def test_links_addresses_and_routes_are_seen(namespace: Namespace) -> None:
         Route(network="198.51.100.7/32", interface="wan", gateway="192.0.2.2"),
         Route(network="10.2.0.0/24", interface="wan", priority=5, table=100),
         Route(network="fd02::/64", interface="wan", priority=6, table=100_000),
+        Route(network="192.0.2.2/32", interface="wan", source="192.0.2.1", table=0x56000006, mtu=65_520),
+        Route(network="2001:db8::2/128", interface="wan", priority=1, table=0x56000006, mtu=65_520),
     ],
 )
 def test_a_route_is_added_as_asked_seen_as_asked_and_removed(namespace: Namespace, route: Route) -> None:
@@ -89,6 +91,40 @@ def test_a_route_is_added_as_asked_seen_as_asked_and_removed(namespace: Namespac
             assert await host.look() == before
             await host.remove_route(route)
             await host.remove_route(Route(network=route.network, interface="gone"))
+
+    run_inside(namespace, work)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule(version=4, priority=10_000, table=100, source="10.1.0.0/24"),
+        Rule(version=6, priority=10_000, table=100, interface="wan"),
+        Rule(version=4, priority=9_000, table=0x56000006, source="0.0.0.0/32", destination="192.0.2.2/32"),
+        Rule(
+            version=4, priority=9_000, table=0x56000006, source="192.0.2.1/32", destination="192.0.2.2/32",
+            interface="lo", protocol=6, source_ports=(443, 443), destination_ports=(1024, 65_534), unmarked=1 << 27,
+        ),
+        Rule(
+            version=6, priority=9_001, table=0x56000007, source="2001:db8::1/128", destination="2001:db8::2/128",
+            interface="lo", unmarked=1 << 27,
+        ),
+        Rule(version=6, priority=9_490, table=NO_TABLE, source="8000::/1", destination="fd02::2/128", skip_to=9_999),
+        Rule(version=6, priority=9_999, table=NO_TABLE),
+    ],
+)  # fmt: skip
+def test_a_rule_is_added_as_asked_seen_as_asked_and_removed(namespace: Namespace, rule: Rule) -> None:
+    async def work() -> None:
+        async with LinuxHost() as host:
+            await host.add_rule(rule)
+            assert (await host.look()).rules == (rule,)
+            with pytest.raises(HostError, match="add rule"):
+                await host.add_rule(rule)
+            await host.remove_rule(replace(rule, priority=rule.priority + 5))
+            assert (await host.look()).rules == (rule,)
+            await host.remove_rule(rule)
+            assert (await host.look()).rules == ()
+            await host.remove_rule(rule)
 
     run_inside(namespace, work)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agents.contract.carriage import Attachment, Carriage
-from agents.contract.config import Child, GatewayDocument, Tunnel, TunnelKind
+from agents.contract.config import Child, GatewayDocument, Mode, Tunnel, TunnelKind
 from agents.contract.errors import FieldError
 from agents.contract.manual import ManualTunnel
 from agents.contract.status import ChildSaStatus, ChildStatus, TunnelStatus
@@ -24,13 +24,32 @@ _TYPED = re.compile(r"type (\d+) code (\d+)-(\d+) code (\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protected:
-    """One child, or one SA of an on-demand tunnel: its selectors and the inbound SPIs (8 hexadecimal digits) it has."""
+    """One child, or one SA of an on-demand tunnel: its selectors and the inbound SPIs (8 hexadecimal digits) it has.
+
+    ``mode`` is that of its SAs.
+    """
 
     child: str
     local: tuple[TrafficSelector, ...]
     remote: tuple[TrafficSelector, ...]
     up: bool = False
     spis: tuple[str, ...] = ()
+    mode: Mode = Mode.TUNNEL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPair:
+    """What an SA of transport mode carries: of the two outer addresses, what both selectors take."""
+
+    child: str
+    local: TrafficSelector
+    remote: TrafficSelector
+    spi: str
+
+    @property
+    def protocol(self) -> int:
+        """The protocol both take, 0 for any."""
+        return self.local.protocol or self.remote.protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +57,7 @@ class Carried:
     """One enabled tunnel. ``peers`` are outer addresses, those in use first; empty where nobody has called yet.
 
     ``selector_routes`` tells whether the remote networks are to be routed. ``interface`` is the tunnel's own in the
-    data plane in use, None where it shares the outer one.
+    data plane in use, None where it shares the outer one. ``hosts`` is what goes through that in transport mode.
     """
 
     id: str
@@ -52,6 +71,7 @@ class Carried:
     mtu: int | None = None
     interface: str | None = None
     status: TunnelStatus | None = None
+    hosts: tuple[HostPair, ...] = ()
 
     @property
     def up(self) -> bool:
@@ -103,6 +123,7 @@ def _negotiated(tunnel: Tunnel, status: TunnelStatus | None, driver: str) -> Car
         mtu=tunnel.mtu,
         interface=_interface(tunnel, status, driver),
         status=status,
+        hosts=_hosts(status, driver),
     )
 
 
@@ -117,11 +138,13 @@ def _manual(tunnel: ManualTunnel, status: TunnelStatus | None, driver: str) -> C
         selector_routes=False,
         carriage=tunnel.carriage,
         protected=tuple(
-            _protected(child.name, (child.local_ts,), (child.remote_ts,), status) for child in tunnel.children
+            _protected(child.name, child.mode, (child.local_ts,), (child.remote_ts,), status)
+            for child in tunnel.children
         ),
         mtu=tunnel.mtu,
         interface=_interface(tunnel, status, driver),
         status=status,
+        hosts=_hosts(status, driver),
     )
 
 
@@ -132,11 +155,15 @@ def _interface(tunnel: Tunnel | ManualTunnel, status: TunnelStatus | None, drive
 
 
 def _of_child(child: Child, status: TunnelStatus | None) -> Protected:
-    return _protected(child.name, child.local_ts, child.remote_ts, status)
+    return _protected(child.name, child.mode, child.local_ts, child.remote_ts, status)
 
 
 def _protected(
-    name: str, local: tuple[TrafficSelector, ...], remote: tuple[TrafficSelector, ...], status: TunnelStatus | None
+    name: str,
+    mode: Mode,
+    local: tuple[TrafficSelector, ...],
+    remote: tuple[TrafficSelector, ...],
+    status: TunnelStatus | None,
 ) -> Protected:
     children: tuple[ChildStatus, ...] = status.children if status is not None else ()
     now = next((each for each in children if each.name == name), None)
@@ -146,15 +173,34 @@ def _protected(
         remote=remote,
         up=now is not None and now.up,
         spis=tuple(sa.spi_in for sa in now.sas) if now is not None else (),
+        mode=mode,
     )
+
+
+def _hosts(status: TunnelStatus | None, driver: str) -> tuple[HostPair, ...]:
+    """Return what SAs in transport mode carry, once where a rekey has two of the same: as negotiated, not configured.
+
+    Policies steer it in the kernel's data plane, which needs nothing here.
+    """
+    found: dict[tuple[TrafficSelector, TrafficSelector], HostPair] = {}
+    for child in status.children if status is not None and driver != "kernel" else ():
+        for sa in child.sas:
+            if sa.mode != Mode.TRANSPORT:
+                continue
+            for local in selectors(sa.local_ts):
+                for remote in selectors(sa.remote_ts):
+                    pair = HostPair(child=child.name, local=local, remote=remote, spi=sa.spi_in)
+                    if local.version == remote.version and {0, pair.protocol} >= {local.protocol, remote.protocol}:
+                        found.setdefault((local, remote), pair)
+    return tuple(found.values())
 
 
 def _of_sas(status: TunnelStatus | None) -> tuple[Protected, ...]:
     """Return what the SAs that are up protect, those of one peer's child (two during a rekey) together."""
-    grouped: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[ChildSaStatus]] = {}
+    grouped: dict[tuple[str, str, tuple[str, ...], tuple[str, ...]], list[ChildSaStatus]] = {}
     for child in status.children if status is not None else ():
         for sa in child.sas:
-            grouped.setdefault((child.name, sa.local_ts, sa.remote_ts), []).append(sa)
+            grouped.setdefault((child.name, sa.mode, sa.local_ts, sa.remote_ts), []).append(sa)
     return tuple(
         Protected(
             child=name,
@@ -162,8 +208,9 @@ def _of_sas(status: TunnelStatus | None) -> tuple[Protected, ...]:
             remote=selectors(remote),
             up=True,
             spis=tuple(sa.spi_in for sa in sas),
+            mode=Mode(mode),
         )
-        for (name, local, remote), sas in grouped.items()
+        for (name, mode, local, remote), sas in grouped.items()
     )
 
 

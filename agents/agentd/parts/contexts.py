@@ -7,17 +7,20 @@ Rules are the weaker form. Looked up in the context's table first, and in the ma
 comes in by one of its tunnels' interfaces and what has a source address in their local selectors. Of two contexts that
 want one source the one whose tunnel costs less comes first.
 
-Ours are the VRFs with our alias and the rules with our protocol; nothing else is touched.
+Ours are the VRFs with our alias and the rules with our protocol, those of transport mode among them; nothing else is
+touched.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agents.agentd.host import HostView, Link, Rule
+from agents.agentd.parts import transport
 from agents.agentd.parts.carried import Carried
 from agents.contract.carriage import LOCAL_CONTEXT, Context
 
@@ -77,7 +80,7 @@ def plan(contexts: Sequence[Context], tunnels: Sequence[Carried], view: HostView
             problems.append(f"context {vrf.context}: an interface {name} that is not ours is in the way")
             del want[name]
     masters, refused = _masters(want, tunnels, view)
-    rules = _rules(contexts, tunnels) if not vrfs else set()
+    rules = transport.rules(tunnels, view, vrfs=vrfs) | (_rules(contexts, tunnels) if not vrfs else set())
     return ContextPlan(
         remove_vrfs=tuple(vrf for name, vrf in have.items() if want.get(name) != vrf),
         add_vrfs=tuple(vrf for name, vrf in want.items() if have.get(name) != vrf),
@@ -89,7 +92,7 @@ def plan(contexts: Sequence[Context], tunnels: Sequence[Carried], view: HostView
 
 
 def routable(tunnels: Sequence[Carried], *, vrfs: bool) -> tuple[tuple[Carried, ...], list[str]]:
-    """Part from the others the tunnels that cannot be in their context, and say why not."""
+    """Part from the others the tunnels, and what of them, that cannot be in their context, and say why not."""
     good, problems = [], []
     for tunnel in tunnels:
         if vrfs and tunnel.carriage.context != LOCAL_CONTEXT and tunnel.interface is None:
@@ -97,6 +100,12 @@ def routable(tunnels: Sequence[Carried], *, vrfs: bool) -> tuple[tuple[Carried, 
                 f"{tunnel.name}: context {tunnel.carriage.context} is a VRF, and what comes from a tunnel without an "
                 "interface of its own cannot be told to belong to it: set carriage.attachment to interface"
             )
+        elif tunnel.hosts and transport.in_vrf(tunnel, vrfs=vrfs):
+            problems.append(
+                f"{tunnel.name}: context {tunnel.carriage.context} is a VRF, and the gateway's own addresses are not "
+                "in it: nothing goes in transport mode"
+            )
+            good.append(dataclasses.replace(tunnel, hosts=()))
         else:
             good.append(tunnel)
     return tuple(good), problems
@@ -159,5 +168,5 @@ def _source(network: str) -> str | None:
     return None if ipaddress.ip_network(network).prefixlen == 0 else network
 
 
-def _order(rule: Rule) -> tuple[int, int, str, str]:
-    return rule.priority, rule.version, rule.source or "", rule.interface or ""
+def _order(rule: Rule) -> tuple[int, int, str, str, str]:
+    return rule.priority, rule.version, rule.source or "", rule.interface or "", rule.destination or ""

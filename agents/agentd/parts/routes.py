@@ -10,7 +10,8 @@ preferred one goes; the rest are laid then.
 
 Where a remote network holds a peer's own outer address, that address gets a route of its own along its present way, or
 the tunnel would swallow its own packets; a default route is laid as two halves for the same reason, so that the
-machine's own default route stays below it untouched.
+machine's own default route stays below it untouched. What two hosts say in transport mode has tables of its own
+(:mod:`agents.agentd.parts.transport`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from agents.agentd.host import ROUTE_PROTOCOL, TABLE_MAIN, HostView, Route
+from agents.agentd.parts import transport
 from agents.agentd.parts.carried import Carried, Protected
 from agents.contract.carriage import LOCAL_CONTEXT
-from agents.contract.config import GatewayDocument
+from agents.contract.config import GatewayDocument, Mode
 
 _METRIC = {4: 0, 6: 1}
 """Of cost 0: IPv4's strongest, and IPv6's strongest but one, since 0 there means 1024."""
@@ -189,7 +191,7 @@ def _claims(tunnel: Carried, table: int, view: HostView) -> list[Claim]:
     way = ways(tunnel, view)[0] if tunnel.interface is None else None
     claims: list[Claim] = []
     for protected in tunnel.protected if tunnel.selector_routes else ():
-        if protected.up:
+        if protected.up and (protected.mode is Mode.TUNNEL or way is not None):
             for network in dict.fromkeys(_network(ts.network) for ts in protected.remote):
                 claims += _to_network(tunnel, [protected], network, tunnel.carriage.route_cost, way, table, view)
     for route in tunnel.carriage.routes:
@@ -197,7 +199,30 @@ def _claims(tunnel: Carried, table: int, view: HostView) -> list[Claim]:
         claims += _to_network(tunnel, up, _network(route.network), route.cost, way, table, view, cause="static")
     if tunnel.interface is not None:
         claims += _pins(tunnel, claims, table, view)
-    return claims
+    return [*claims, *_between_hosts(tunnel, view)]
+
+
+def _between_hosts(tunnel: Carried, view: HostView) -> list[Claim]:
+    return [
+        Claim(
+            route=Route(
+                network=lane.hosts.remote.network,
+                interface=tunnel.interface or "",
+                source=_source([lane.hosts.local.network], view),
+                priority=_METRIC[lane.hosts.remote.version],
+                table=lane.table,
+                mtu=lane.mtu,
+            ),
+            tunnel_id=tunnel.id,
+            cause="selector",
+            cost=tunnel.carriage.route_cost,
+            context=tunnel.carriage.context,
+            child=lane.hosts.child,
+            spis=(lane.hosts.spi,),
+            sources=(lane.hosts.local.network,),
+        )
+        for lane in transport.lanes(tunnel, view)
+    ]
 
 
 def _to_network(

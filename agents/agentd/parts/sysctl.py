@@ -3,7 +3,9 @@
 ``ip_forward`` (and IPv6 forwarding, only where a tunnel carries IPv6, since it changes how a host treats router
 advertisements) must be on. Reverse path filtering in strict mode drops decrypted packets whose way back is not the way
 they came: it is loosened (2) on the tunnel's interface, or where it has none on those that lead to its peers, and only
-where it is strict. Settings are left as they are when tunnels go: something else may need them by then.
+where it is strict. Where transport mode leads what is for a peer into the tunnel's interface, it is loosened on both,
+since the peer's ESP and IKE come in as before. Settings are left as they are when tunnels go: something else may need
+them by then.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ def plan(tunnels: Sequence[Carried], view: HostView, setting: Callable[[str], st
 
 
 def _interfaces(tunnel: Carried, view: HostView) -> list[str]:
-    if tunnel.interface is not None:
-        return [tunnel.interface]
+    own = [tunnel.interface] if tunnel.interface is not None else []
+    if own and not tunnel.hosts:
+        return own
     try:
-        return [way.interface for way in ways(tunnel, view)]
+        return [*own, *(way.interface for way in ways(tunnel, view))]
     except LookupError:
-        return []  # the routes part reports it
+        return own  # the routes part reports it
