@@ -154,6 +154,7 @@ class Service:
             reason=problem or "ESP in this agent's own process, through TUN devices",
             encryptions=frozenset(slug for slug, row in ENCRYPTION.items() if row.esp),
             integrities=frozenset(INTEGRITY),
+            modes=frozenset(Mode),
             protocols=frozenset(SaProtocol) if _works(AhSocket) else frozenset({SaProtocol.ESP}),
             extended_sequence_numbers=True,
             compression=True,
@@ -194,7 +195,6 @@ class Service:
 
     def _add_sa(self, params: dict[str, Any]) -> dict[str, Any]:
         spec = from_plain(SaSpec, params.get("spec"), "spec")
-        _check_mode("add_sa", spec)
         self._datapath.engine.add_sa(spec, time.monotonic())
         try:
             with_errno("add_sa", str(spec.destination), self._datapath.need_path, path_of(spec))
@@ -209,9 +209,7 @@ class Service:
         return {}
 
     def _add_policy(self, params: dict[str, Any]) -> dict[str, Any]:
-        spec = _policy(params)
-        _check_mode("add_policy", spec)
-        self._datapath.engine.add_policy(spec)
+        self._datapath.engine.add_policy(_policy(params))
         return {}
 
     def _remove_policy(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -334,13 +332,6 @@ def _handler(name: str, answer: Answer) -> rpc.Handler:
             raise rpc.RpcError("invalid", f"{name}: {error}", {"path": error.path}) from None
 
     return handle
-
-
-def _check_mode(operation: str, spec: SaSpec | PolicySpec) -> None:
-    """Refuse transport mode: its inner packets have the outer addresses, so what leaves would enter its own link."""
-    if spec.mode is not Mode.TUNNEL:
-        reason = "the userspace data plane carries tunnel mode only: what transport mode sends would enter its own link"
-        raise DataplaneError(operation, spec.destination, errno.EINVAL, reason)
 
 
 def _policy(params: dict[str, Any]) -> PolicySpec:

@@ -27,7 +27,7 @@ from agents.dataplane.base import (
     Selector,
     UdpEncapsulation,
 )
-from tests.dataplane.conformance import kinds
+from tests.dataplane.conformance import hosts, kinds
 from tests.dataplane.conformance.parts import (
     ECHO6_OCTETS,
     ECHO_OCTETS,
@@ -410,5 +410,6 @@ TRAFFIC_CHECKS: Mapping[str, TrafficCheck] = {
         extended_sequence_numbers_carry_traffic, packets_of_many_lengths_cross,
         the_newest_sa_is_used, no_sa_asks_for_one_and_nothing_leaves, a_packet_limit_is_told_twice_and_ends_the_sa,
         another_key_is_told_as_failed_integrity, traffic_outside_the_selectors_stays_out, *kinds.TRAFFIC,
+        *hosts.TRAFFIC,
     )
 }  # fmt: skip

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import ipaddress
 from collections.abc import Awaitable
 from typing import Any
 
 from agents.contract import algorithms
+from agents.contract.config import Mode
 from agents.contract.secret import Secret
 from agents.dataplane.base import (
     REQID_BASE,
@@ -41,12 +43,13 @@ MUST_CARRY: tuple[Suite, ...] = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Kind:
-    """What an SA is beside ESP in tunnel mode: AH alone or around it, IPComp."""
+    """What an SA is beside ESP in tunnel mode: AH alone or around it, IPComp, transport mode."""
 
     name: str
     esp: bool = True
     ah: str | None = None
     compressed: bool = False
+    mode: Mode = Mode.TUNNEL
 
     def of(self, spec: SaSpec) -> SaSpec:
         """Return an SA of ESP as one of this kind. AH around ESP has the next SPI but 255, IPComp a CPI of the SPI."""
@@ -57,12 +60,18 @@ class Kind:
         if not self.esp:
             none = dict.fromkeys(("encryption", "encryption_key", "integrity", "integrity_key"))
             spec = dataclasses.replace(spec, **none)  # type: ignore[arg-type]
-        return dataclasses.replace(spec, compression_cpi=spec.spi & 0xFFFF if self.compressed else None)
+        return dataclasses.replace(spec, compression_cpi=spec.spi & 0xFFFF if self.compressed else None, mode=self.mode)
 
     def of_policy(self, spec: PolicySpec) -> PolicySpec:
-        """Return a policy for SAs of this kind."""
+        """Return a policy for SAs of this kind; in transport mode between the outer addresses, whatever it was for."""
         protocols = (SaProtocol.ESP,) * self.esp + (SaProtocol.AH,) * (self.ah is not None)
-        return dataclasses.replace(spec, protocols=protocols, compressed=self.compressed)
+        spec = dataclasses.replace(spec, protocols=protocols, compressed=self.compressed, mode=self.mode)
+        if self.mode is Mode.TUNNEL:
+            return spec
+        source, destination = (str(ipaddress.ip_network(each)) for each in (spec.source, spec.destination))
+        return dataclasses.replace(
+            spec, selector=dataclasses.replace(spec.selector, source=source, destination=destination)
+        )
 
 
 SHA2 = "hmac-sha2-256-128"
@@ -77,6 +86,19 @@ def kinds(features: Features) -> tuple[Kind, ...]:
         found += [Kind("IPComp in ESP", compressed=True)]
         found += [dataclasses.replace(kind, name=f"IPComp in {kind.name}", compressed=True) for kind in found[:2]]
     return tuple({kind.name: kind for kind in found}.values())
+
+
+def kinds_between_hosts(features: Features) -> tuple[Kind, ...]:
+    """Return what a driver says it can do in transport mode."""
+    if Mode.TRANSPORT not in features.modes:
+        return ()
+    found = (Kind("ESP"), *kinds(features))
+    return tuple(dataclasses.replace(each, name=f"{each.name}, transport", mode=Mode.TRANSPORT) for each in found)
+
+
+def every_kind(features: Features) -> tuple[Kind, ...]:
+    """Return what a driver says it can do beside ESP in tunnel mode, in both modes."""
+    return (*kinds(features), *kinds_between_hosts(features))
 
 
 def suites(features: Features) -> tuple[Suite, ...]:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
+from agents.agentd.host import ROUTE_PROTOCOL, TABLE_MAIN, LinuxHost
+from agents.agentd.parts import contexts, routes
+from agents.agentd.parts.carried import Carried, HostPair, Protected
+from agents.contract.carriage import LOCAL_CONTEXT, Carriage
+from agents.contract.config import Mode, TrafficSelector
 from agents.dataplane.base import Driver, Notice
 from agents.dataplane.fake import FakeDriver
+from agents.dataplane.outer import mark
+from deploy.lab.netns import Namespace
+from tests.agentd.inside import run_inside
 from tests.espd import pair as espd
 
 TUNNEL, LINK = espd.TUNNEL, espd.LINK
@@ -42,6 +54,21 @@ class Site(Protocol):
 
     async def ping(self, target: str, source: str, count: int = 3, payload: int = 56) -> int:
         """Send echo requests; return how many answers came."""
+        ...
+
+    def led(
+        self, local: str, remote: str, protocol: int, local_port: int | None, remote_port: int | None
+    ) -> AbstractAsyncContextManager[None]:
+        """Lead what this host says to ``remote`` into the data plane, where policies alone do not do that."""
+        ...
+
+    def let_outside(self, opened: socket.socket) -> None:
+        """Let what a socket sends and receives be outside the tunnels, as IKE's is."""
+        ...
+
+    @property
+    def namespace(self) -> Namespace:
+        """Where its packets are."""
         ...
 
 
@@ -120,6 +147,21 @@ class FakeSite(_Listening):
         """There are no packets."""
         raise NotImplementedError
 
+    def led(
+        self, local: str, remote: str, protocol: int, local_port: int | None, remote_port: int | None
+    ) -> AbstractAsyncContextManager[None]:
+        """There are no packets."""
+        raise NotImplementedError
+
+    def let_outside(self, opened: socket.socket) -> None:
+        """There are no packets."""
+        raise NotImplementedError
+
+    @property
+    def namespace(self) -> Namespace:
+        """There are no packets."""
+        raise NotImplementedError
+
 
 class EspdSite(_Listening):
     """One ``espd`` in its namespace."""
@@ -140,6 +182,65 @@ class EspdSite(_Listening):
     async def ping(self, target: str, source: str, count: int = 3, payload: int = 56) -> int:
         """See :class:`Site`."""
         return await espd.ping(self._end, target, source, count, payload)
+
+    def let_outside(self, opened: socket.socket) -> None:
+        """See :class:`Site`."""
+        mark(opened)
+
+    @property
+    def namespace(self) -> Namespace:
+        """See :class:`Site`."""
+        return self._end.namespace
+
+    @asynccontextmanager
+    async def led(
+        self, local: str, remote: str, protocol: int, local_port: int | None, remote_port: int | None
+    ) -> AsyncIterator[None]:
+        """See :class:`Site`: with the routes and rules that ``agentd`` makes of an SA in transport mode."""
+        selectors = _selector(local, protocol, local_port), _selector(remote, protocol, remote_port)
+        await asyncio.to_thread(run_inside, self.namespace, partial(_lead, *selectors))
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(run_inside, self.namespace, _lead_no_more)
+
+
+def _selector(address: str, protocol: int, port: int | None) -> TrafficSelector:
+    first, last = (0, 65_535) if port is None else (port, port)
+    network = str(ipaddress.ip_network(address))
+    return TrafficSelector(network=network, protocol=protocol, start_port=first, end_port=last)
+
+
+async def _lead(ours: TrafficSelector, theirs: TrafficSelector) -> None:
+    local, remote = (each.network.partition("/")[0] for each in (ours, theirs))
+    tunnel = Carried(
+        id=TUNNEL,
+        name="lab",
+        local=(local,),
+        peers=(remote,),
+        anywhere=False,
+        selector_routes=True,
+        carriage=Carriage(),
+        protected=(Protected(child="hosts", local=(ours,), remote=(theirs,), up=True, mode=Mode.TRANSPORT),),
+        interface=LINK,
+        hosts=(HostPair(child="hosts", local=ours, remote=theirs, spi="00006001"),),
+    )
+    async with LinuxHost() as host:
+        view = await host.look()
+        for claim in routes.wanted((tunnel,), {LOCAL_CONTEXT: TABLE_MAIN}, view).claims:
+            await host.add_route(claim.route)
+        for rule in contexts.plan((), (tunnel,), view, vrfs=False).add_rules:
+            await host.add_rule(rule)
+
+
+async def _lead_no_more() -> None:
+    async with LinuxHost() as host:
+        view = await host.look()
+        for rule in view.rules:
+            await host.remove_rule(rule)
+        for route in view.routes:
+            if route.protocol == ROUTE_PROTOCOL:
+                await host.remove_route(route)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from agents.dataplane.base import (
     UdpEncapsulation,
 )
 from agents.dataplane.kernel import KernelDriver
+from agents.dataplane.kernel.sockets import bypass_policies
 from deploy.lab.netns import Namespace, connect
 from deploy.lab.uml import RESULT_VARIABLE
 
@@ -120,6 +121,17 @@ class End:
         found = re.search(r"(\d+) received", output)
         assert found is not None, output
         return int(found[1])
+
+    @contextlib.asynccontextmanager
+    async def led(
+        self, local: str, remote: str, protocol: int, local_port: int | None, remote_port: int | None
+    ) -> AsyncIterator[None]:
+        """Nothing is to be done: policies lead what hosts say into the kernel's data plane."""
+        yield
+
+    def let_outside(self, opened: socket.socket) -> None:
+        """Let what a socket sends and receives be outside the tunnels, as IKE's is."""
+        bypass_policies(opened)
 
     async def _collect(self) -> None:
         async for notice in self.driver.notices():

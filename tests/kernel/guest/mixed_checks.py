@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from deploy.lab.netns import Namespace
+from tests.dataplane.conformance import hosts
 from tests.dataplane.conformance.checks import TRAFFIC_CHECKS
 from tests.dataplane.conformance.sites import EspdSite
 from tests.espd import pair as espd
@@ -27,6 +28,7 @@ CHECKS = tuple(TRAFFIC_CHECKS)
 QUICK_CHECKS = (
     "pings_cross_and_are_counted", "every_suite_carries_traffic", "every_kind_carries_traffic",
     "kinds_carry_traffic_with_extended_sequence_numbers", "traffic_outside_the_selectors_stays_out",
+    *(check.__name__ for check in hosts.TRAFFIC),
 )  # fmt: skip
 """One check of each kind of traffic, for the run of all tests."""
 
@@ -74,6 +76,11 @@ class MixedPair:
         right.ip("route", "delete", f"{self._pair.left.inner}/32")
         right.ip("-6", "route", "delete", f"{self._pair.left.inner6}/128")
         right.ip("address", "flush", "dev", "lo", "scope", "global")
+        # In transport mode the kernel's policies take its neighbour advertisements too, which are of no use in a TUN.
+        for here, there in ((self._pair.left, self._pair.right), (self._pair.right, self._pair.left)):
+            shown = there.namespace.ip("link", "show", "wire")
+            mac = shown.split("link/ether ")[1].split()[0]
+            here.namespace.ip("neighbour", "replace", there.outer6, "lladdr", mac, "dev", "wire", "nud", "permanent")
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

@@ -1,0 +1,177 @@
+"""Checks of transport mode: what two hosts say to each other, with the addresses that ESP itself has outside."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+from agents.contract.config import Mode
+from agents.dataplane.base import Direction
+from tests.dataplane.conformance import parts
+from tests.dataplane.conformance.parts import Kind, by_spi, key
+from tests.dataplane.conformance.sites import Site, SitePair
+from tests.kernel.guest.harness import inside
+
+HOSTS = Kind("ESP, transport", mode=Mode.TRANSPORT)
+_LARGE_OCTETS = 3_000
+"""Of a datagram that no path takes in one piece."""
+_STREAM_OCTETS = 300_000
+_PORT = 7_000
+_TCP = 6
+_WAIT_S = 20.0
+
+
+async def every_kind_carries_what_two_hosts_say(pair: SitePair) -> None:
+    left, right = pair.left, pair.right
+    for number, kind in enumerate(parts.kinds_between_hosts(await left.driver.features())):
+        for six in (False, True):
+            spi = 0x6001 + 8 * (2 * number + six)
+            here, there = _outer(pair, six=six)
+            async with _between(pair, kind, spi, six=six):
+                assert await left.ping(there, here, 2) == 2, (kind.name, six)
+                assert await right.ping(here, there, 2, _LARGE_OCTETS) == 2, (kind.name, six)
+                assert await _packets(pair, spi) == [8, 8], (kind.name, six)
+
+
+async def hosts_say_large_datagrams_and_streams(pair: SitePair) -> None:
+    """From sockets that chose no address of their own, as programs do."""
+    if Mode.TRANSPORT not in (await pair.left.driver.features()).modes:
+        return
+    for six in (False, True):
+        spi = 0x6001 + 8 * six
+        async with _between(pair, HOSTS, spi, six=six):
+            await _datagrams(pair.left, pair.right, six=six)
+            await _datagrams(pair.right, pair.left, six=six)
+            assert await _packets(pair, spi) == [4, 4], six
+            await _stream(pair.left, pair.right, six=six)
+            await _stream(pair.right, pair.left, six=six)
+            assert min(await _packets(pair, spi)) > 4, six
+
+
+async def what_no_selector_takes_stays_in_the_clear(pair: SitePair) -> None:
+    if Mode.TRANSPORT not in (await pair.left.driver.features()).modes:
+        return
+    left, right = pair.left, pair.right
+    async with _between(pair, HOSTS, 0x6001, protocol=_TCP, port=_PORT):
+        assert await left.ping(right.outer, left.outer, 2, _LARGE_OCTETS) == 2
+        await _datagrams(left, right)
+        await _stream(left, right, port=_PORT + 1)
+        assert await _packets(pair, 0x6001) == [0, 0]
+        await _stream(left, right)
+        assert min(await _packets(pair, 0x6001)) > 0
+
+
+async def ike_is_not_what_hosts_say(pair: SitePair) -> None:
+    """What the sockets of ``iked`` send goes outside, though it is from one host to the other like all else."""
+    if Mode.TRANSPORT not in (await pair.left.driver.features()).modes:
+        return
+    for six in (False, True):
+        async with _between(pair, HOSTS, 0x6001 + 8 * six, six=six):
+            await _datagrams(pair.left, pair.right, six=six, outside=True)
+            assert await _packets(pair, 0x6001 + 8 * six) == [0, 0], six
+
+
+@contextlib.asynccontextmanager
+async def _between(
+    pair: SitePair, kind: Kind, spi: int, *, six: bool = False, protocol: int = 0, port: int | None = None
+) -> AsyncIterator[None]:
+    """Two SAs with SPIs from ``spi`` on, and what leads to them; ``port`` is one of the right end."""
+    left, right = pair.left, pair.right
+    for site, other in ((left, right), (right, left)):
+        outer = (site.outer6, other.outer6) if six else (site.outer, other.outer)
+        for direction in Direction:
+            spec = kind.of_policy(parts.policy(direction, "0.0.0.0/0", "0.0.0.0/0", outer))
+            ends: dict[str, Any] = {"protocol": protocol}
+            if port is not None:
+                theirs = (site is left) is (direction is Direction.OUT)
+                ends["destination_ports" if theirs else "source_ports"] = (port, port)
+            await site.driver.add_policy(dataclasses.replace(spec, selector=dataclasses.replace(spec.selector, **ends)))
+    await key(pair, spi=spi, six=six, kind=kind)
+    here, there = _outer(pair, six=six)
+    async with left.led(here, there, protocol, None, port), right.led(there, here, protocol, port, None):
+        yield
+    for site in (left, right):
+        for state in await site.driver.list_sas():
+            await site.driver.remove_sa(state.id)
+        for listed in await site.driver.list_policies():
+            await site.driver.remove_policy(listed)
+
+
+def _outer(pair: SitePair, *, six: bool) -> tuple[str, str]:
+    return (pair.left.outer6, pair.right.outer6) if six else (pair.left.outer, pair.right.outer)
+
+
+async def _packets(pair: SitePair, spi: int) -> list[int]:
+    """Return what left over both SAs, and what came in: whole datagrams, however many packets were outside."""
+    states = [by_spi(await site.driver.list_sas()) for site in (pair.left, pair.right)]
+    counters = [[of[number].counters for of in states] for number in (spi, spi + 1)]
+    return [
+        sum(each.packets_out for ends in counters for each in ends),
+        sum(each.packets_in for ends in counters for each in ends),
+    ]
+
+
+def _socket(site: Site, kind: socket.SocketKind, *, six: bool, port: int | None = None) -> socket.socket:
+    """Return a socket of a site, at its outer address where it has a port."""
+    with inside(site.namespace):
+        opened = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind)
+    opened.setblocking(False)
+    if port is not None:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((site.outer6 if six else site.outer, port))
+    return opened
+
+
+async def _datagrams(here: Site, there: Site, *, six: bool = False, outside: bool = False) -> None:
+    """Send a datagram there and the same back."""
+    loop, address = asyncio.get_running_loop(), there.outer6 if six else there.outer
+    data = bytes(range(250)) * (_LARGE_OCTETS // 250)
+    with (
+        _socket(there, socket.SOCK_DGRAM, six=six, port=_PORT) as answering,
+        _socket(here, socket.SOCK_DGRAM, six=six) as asking,
+    ):
+        if outside:
+            there.let_outside(answering)
+            here.let_outside(asking)
+        async with asyncio.timeout(_WAIT_S):
+            await loop.sock_connect(asking, (address, _PORT))
+            await loop.sock_sendall(asking, data)
+            received, sender = await loop.sock_recvfrom(answering, 65_536)
+            assert received == data
+            assert sender[0] == (here.outer6 if six else here.outer)
+            await loop.sock_sendto(answering, received, sender)
+            assert await loop.sock_recv(asking, 65_536) == data
+
+
+async def _stream(here: Site, there: Site, *, six: bool = False, port: int = _PORT) -> None:
+    """Send a stream there and its length back."""
+    loop, address = asyncio.get_running_loop(), there.outer6 if six else there.outer
+    with (
+        _socket(there, socket.SOCK_STREAM, six=six, port=port) as listening,
+        _socket(here, socket.SOCK_STREAM, six=six) as asking,
+    ):
+        listening.listen()
+        async with asyncio.timeout(_WAIT_S):
+            await loop.sock_connect(asking, (address, port))
+            connection, _sender = await loop.sock_accept(listening)
+            with connection:
+                connection.setblocking(False)
+                sending = asyncio.create_task(loop.sock_sendall(asking, bytes(_STREAM_OCTETS)))
+                left = _STREAM_OCTETS
+                while left:
+                    data = await loop.sock_recv(connection, 65_536)
+                    assert data
+                    left -= len(data)
+                await sending
+                await loop.sock_sendall(connection, b"whole")
+                assert await loop.sock_recv(asking, 10) == b"whole"
+
+
+TRAFFIC = (
+    every_kind_carries_what_two_hosts_say, hosts_say_large_datagrams_and_streams,
+    what_no_selector_takes_stays_in_the_clear, ike_is_not_what_hosts_say,
+)  # fmt: skip
