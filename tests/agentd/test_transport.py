@@ -64,12 +64,12 @@ def laid(tunnels: Sequence[Carried]) -> list[Route]:
 
 def test_everything_two_hosts_say_goes_in_tcp_by_a_table_of_its_own() -> None:
     tunnels = seen((f"{HERE}/32", f"{PEER}/32"))
-    unmarked = "fwmark 0/0x8000000 iif lo"
+    unmarked = "fwmark 0/0x8000000"
     assert rules(tunnels) == [
         f"9000: from {HERE}/32 to {PEER}/32 {unmarked} ipproto 6 lookup {TABLE + 1}",
         f"9001: from {HERE}/32 to {PEER}/32 {unmarked} lookup {TABLE}",
-        f"9500: from 0.0.0.0/32 to {PEER}/32 {unmarked} ipproto 6 lookup {TABLE + 1}",
-        f"9501: from 0.0.0.0/32 to {PEER}/32 {unmarked} lookup {TABLE}",
+        f"9500: from 0.0.0.0/32 to {PEER}/32 {unmarked} iif lo ipproto 6 lookup {TABLE + 1}",
+        f"9501: from 0.0.0.0/32 to {PEER}/32 {unmarked} iif lo lookup {TABLE}",
     ]
     route = Route(network=f"{PEER}/32", interface=TUN, source=HERE, table=TABLE + 1)
     assert laid(tunnels) == [route, dataclasses.replace(route, table=TABLE, mtu=transport.WHOLE_DATAGRAMS)]

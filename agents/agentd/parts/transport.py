@@ -110,7 +110,11 @@ def _rules(lane: Lane, rank: int) -> list[Rule]:
         unmarked=OUTER_MARK,
     )
     unchosen = _UNCHOSEN if local.version == 4 else None
-    return [rule, dataclasses.replace(rule, priority=_NO_SOURCE + rank, source=unchosen)]
+    # Reverse path filtering asks the rules too, and looks for ports only where one that has some is for any interface.
+    return [
+        rule if local.version == 6 else dataclasses.replace(rule, interface=None),
+        dataclasses.replace(rule, priority=_NO_SOURCE + rank, source=unchosen),
+    ]
 
 
 def _past(rules: Iterable[Rule]) -> list[Rule]:

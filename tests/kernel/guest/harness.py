@@ -163,6 +163,9 @@ class Pair:
             here.namespace.ip("address", "add", f"{here.inner6}/128", "dev", "lo", "nodad")
             here.namespace.ip("route", "add", f"{there.inner}/32", "via", there.outer)
             here.namespace.ip("-6", "route", "add", f"{there.inner6}/128", "via", there.outer6)
+            # In transport mode policies would take neighbour advertisements too: into the counts, or into a TUN.
+            mac = there.namespace.ip("link", "show", "wire").split("link/ether ")[1].split()[0]
+            here.namespace.ip("neighbour", "replace", there.outer6, "lladdr", mac, "dev", "wire", "nud", "permanent")
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

@@ -76,11 +76,6 @@ class MixedPair:
         right.ip("route", "delete", f"{self._pair.left.inner}/32")
         right.ip("-6", "route", "delete", f"{self._pair.left.inner6}/128")
         right.ip("address", "flush", "dev", "lo", "scope", "global")
-        # In transport mode the kernel's policies take its neighbour advertisements too, which are of no use in a TUN.
-        for here, there in ((self._pair.left, self._pair.right), (self._pair.right, self._pair.left)):
-            shown = there.namespace.ip("link", "show", "wire")
-            mac = shown.split("link/ether ")[1].split()[0]
-            here.namespace.ip("neighbour", "replace", there.outer6, "lladdr", mac, "dev", "wire", "nud", "permanent")
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
