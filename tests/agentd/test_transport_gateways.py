@@ -125,6 +125,7 @@ def test_ike_goes_on_beside_it(paris: Gateway, pair: Pair, verb: str) -> None:
     eventually(lambda: not spis(paris, verb) & old, 20)
     assert passes(paris, 3_000) == (True, 2)
     assert pair.gateways["lyon"].up()
+    assert paris.events("agent.repaired") == [], "what was laid is what is wanted"
 
 
 def spis(gateway: Gateway, verb: str) -> set[str]:

@@ -208,7 +208,7 @@ def _of_sas(status: TunnelStatus | None) -> tuple[Protected, ...]:
             remote=selectors(remote),
             up=True,
             spis=tuple(sa.spi_in for sa in sas),
-            mode=Mode(mode),
+            mode=Mode.TRANSPORT if mode == Mode.TRANSPORT else Mode.TUNNEL,
         )
         for (name, mode, local, remote), sas in grouped.items()
     )

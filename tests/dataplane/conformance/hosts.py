@@ -31,10 +31,10 @@ async def every_kind_carries_what_two_hosts_say(pair: SitePair) -> None:
         for six in (False, True):
             spi = 0x6001 + 8 * (2 * number + six)
             here, there = _outer(pair, six=six)
-            async with _between(pair, kind, spi, six=six):
+            async with between(pair, kind, spi, six=six):
                 assert await left.ping(there, here, 2) == 2, (kind.name, six)
                 assert await right.ping(here, there, 2, _LARGE_OCTETS) == 2, (kind.name, six)
-                assert await _packets(pair, spi) == [8, 8], (kind.name, six)
+                assert await packets(pair, spi) == [8, 8], (kind.name, six)
 
 
 async def hosts_say_large_datagrams_and_streams(pair: SitePair) -> None:
@@ -43,26 +43,26 @@ async def hosts_say_large_datagrams_and_streams(pair: SitePair) -> None:
         return
     for six in (False, True):
         spi = 0x6001 + 8 * six
-        async with _between(pair, HOSTS, spi, six=six):
-            await _datagrams(pair.left, pair.right, six=six)
-            await _datagrams(pair.right, pair.left, six=six)
-            assert await _packets(pair, spi) == [4, 4], six
-            await _stream(pair.left, pair.right, six=six)
-            await _stream(pair.right, pair.left, six=six)
-            assert min(await _packets(pair, spi)) > 4, six
+        async with between(pair, HOSTS, spi, six=six):
+            await datagrams(pair.left, pair.right, six=six)
+            await datagrams(pair.right, pair.left, six=six)
+            assert await packets(pair, spi) == [4, 4], six
+            await stream(pair.left, pair.right, six=six)
+            await stream(pair.right, pair.left, six=six)
+            assert min(await packets(pair, spi)) > 4, six
 
 
 async def what_no_selector_takes_stays_in_the_clear(pair: SitePair) -> None:
     if Mode.TRANSPORT not in (await pair.left.driver.features()).modes:
         return
     left, right = pair.left, pair.right
-    async with _between(pair, HOSTS, 0x6001, protocol=_TCP, port=_PORT):
+    async with between(pair, HOSTS, 0x6001, protocol=_TCP, port=_PORT):
         assert await left.ping(right.outer, left.outer, 2, _LARGE_OCTETS) == 2
-        await _datagrams(left, right)
-        await _stream(left, right, port=_PORT + 1)
-        assert await _packets(pair, 0x6001) == [0, 0]
-        await _stream(left, right)
-        assert min(await _packets(pair, 0x6001)) > 0
+        await datagrams(left, right)
+        await stream(left, right, port=_PORT + 1)
+        assert await packets(pair, 0x6001) == [0, 0]
+        await stream(left, right)
+        assert min(await packets(pair, 0x6001)) > 0
 
 
 async def ike_is_not_what_hosts_say(pair: SitePair) -> None:
@@ -70,13 +70,13 @@ async def ike_is_not_what_hosts_say(pair: SitePair) -> None:
     if Mode.TRANSPORT not in (await pair.left.driver.features()).modes:
         return
     for six in (False, True):
-        async with _between(pair, HOSTS, 0x6001 + 8 * six, six=six):
-            await _datagrams(pair.left, pair.right, six=six, outside=True)
-            assert await _packets(pair, 0x6001 + 8 * six) == [0, 0], six
+        async with between(pair, HOSTS, 0x6001 + 8 * six, six=six):
+            await datagrams(pair.left, pair.right, six=six, outside=True)
+            assert await packets(pair, 0x6001 + 8 * six) == [0, 0], six
 
 
 @contextlib.asynccontextmanager
-async def _between(
+async def between(
     pair: SitePair, kind: Kind, spi: int, *, six: bool = False, protocol: int = 0, port: int | None = None
 ) -> AsyncIterator[None]:
     """Two SAs with SPIs from ``spi`` on, and what leads to them; ``port`` is one of the right end."""
@@ -105,7 +105,7 @@ def _outer(pair: SitePair, *, six: bool) -> tuple[str, str]:
     return (pair.left.outer6, pair.right.outer6) if six else (pair.left.outer, pair.right.outer)
 
 
-async def _packets(pair: SitePair, spi: int) -> list[int]:
+async def packets(pair: SitePair, spi: int) -> list[int]:
     """Return what left over both SAs, and what came in: whole datagrams, however many packets were outside."""
     states = [by_spi(await site.driver.list_sas()) for site in (pair.left, pair.right)]
     counters = [[of[number].counters for of in states] for number in (spi, spi + 1)]
@@ -126,7 +126,7 @@ def _socket(site: Site, kind: socket.SocketKind, *, six: bool, port: int | None 
     return opened
 
 
-async def _datagrams(here: Site, there: Site, *, six: bool = False, outside: bool = False) -> None:
+async def datagrams(here: Site, there: Site, *, six: bool = False, outside: bool = False) -> None:
     """Send a datagram there and the same back."""
     loop, address = asyncio.get_running_loop(), there.outer6 if six else there.outer
     data = bytes(range(250)) * (_LARGE_OCTETS // 250)
@@ -147,7 +147,7 @@ async def _datagrams(here: Site, there: Site, *, six: bool = False, outside: boo
             assert await loop.sock_recv(asking, 65_536) == data
 
 
-async def _stream(here: Site, there: Site, *, six: bool = False, port: int = _PORT) -> None:
+async def stream(here: Site, there: Site, *, six: bool = False, port: int = _PORT) -> None:
     """Send a stream there and its length back."""
     loop, address = asyncio.get_running_loop(), there.outer6 if six else there.outer
     with (
