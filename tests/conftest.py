@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from agents.runtime import log_levels
+from agents.runtime.tracing import TRACE
 from tests.needs import BY_MARKER, why_not
 
 # A busy machine must not fail a property: an example may take as long as it needs.
@@ -72,3 +74,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{count:4d} x {reason.removeprefix('Skipped: ')}")
     if not reasons:
         terminalreporter.write_line("nothing: every test ran")
+
+
+@pytest.fixture
+def trace_as_before() -> Iterator[None]:
+    """Put back this process's trace."""
+    before = {each.name: getattr(TRACE, each.name) for each in dataclasses.fields(TRACE)}
+    yield
+    for name, value in before.items():
+        setattr(TRACE, name, value)

@@ -26,6 +26,8 @@ from agents.agentd.errors import AgentError, ConflictError, InvalidError, Outdat
 from agents.agentd.identity import GatewayIdentity
 from agents.agentd.journal import MOST_PER_PAGE, Journal
 from agents.agentd.ledger import Accepted
+from agents.agentd.trace_routes import TraceRoutes
+from agents.agentd.traces import Traces
 from agents.contract.actions import Action, ActionResult
 from agents.contract.codec import decode
 from agents.contract.enrolment import CONSOLE_NAME
@@ -63,6 +65,11 @@ class Service(Protocol):
     @property
     def captures(self) -> CaptureDesk:
         """Packet captures."""
+        ...
+
+    @property
+    def traces(self) -> Traces:
+        """Traces of what the processes do."""
         ...
 
 
@@ -190,6 +197,10 @@ def _application(service: Service, refusals: Refusals) -> web.Application:
     application.router.add_post("/v1/captures/{id}/stop", captures.stop)
     application.router.add_get("/v1/captures/{id}", captures.fetch)
     application.router.add_delete("/v1/captures/{id}", captures.remove)
+    traces = TraceRoutes(service.traces)
+    application.router.add_post("/v1/traces", traces.start)
+    application.router.add_post("/v1/traces/{id}/stop", traces.stop)
+    application.router.add_get("/v1/traces/{id}", traces.fetch)
     return application
 
 

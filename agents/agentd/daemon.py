@@ -76,6 +76,7 @@ class Agent:
             routes=self.routes,
             totals=self.totals,
             captures=captures,
+            traces=self.traces,
         )
 
     async def run(self) -> None:

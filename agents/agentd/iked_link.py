@@ -123,9 +123,9 @@ class IkedLink:
         answer: dict[str, Any] = await self._connected().call("log_level", dict(params), timeout_s=CALL_TIMEOUT_S)
         return answer
 
-    async def trace(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def trace(self, params: Mapping[str, Any], timeout_s: float = CALL_TIMEOUT_S) -> dict[str, Any]:
         """Switch the trace or ask for it; raises as :meth:`action`."""
-        answer: dict[str, Any] = await self._connected().call("trace", dict(params), timeout_s=CALL_TIMEOUT_S)
+        answer: dict[str, Any] = await self._connected().call("trace", dict(params), timeout_s=timeout_s)
         return answer
 
     def _connected(self) -> Client:

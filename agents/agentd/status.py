@@ -5,6 +5,7 @@ A configured tunnel is always listed. When ``iked`` cannot be asked, it is down 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime
 import os
@@ -20,6 +21,7 @@ from agents.agentd.parts.filter import counters_of
 from agents.agentd.reconciler import PassStatus
 from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.totals import Totals
+from agents.agentd.traces import Traces
 from agents.contract.codec import from_plain
 from agents.contract.config import Tunnel
 from agents.contract.errors import DocumentError
@@ -58,6 +60,7 @@ class StatusReporter:
         routes: RouteLedger,
         totals: Totals,
         captures: Captures,
+        traces: Traces,
     ) -> None:
         self._gateway_id = gateway_id
         self._ledger = ledger
@@ -66,6 +69,7 @@ class StatusReporter:
         self._routes = routes
         self._totals = totals
         self._captures = captures
+        self._traces = traces
         self._espd_socket = paths.espd_socket
         self._keys = KeyFolder(paths.keys)
         self._certificates: tuple[str, Certificates] = ("", Certificates())
@@ -74,7 +78,7 @@ class StatusReporter:
     async def report(self, last_pass: PassStatus, filtered: Mapping[str, int]) -> GatewayStatus:
         """Return the status as of now; ``filtered`` is what each counter of the packet filter says."""
         await self._link.refresh()
-        espd = await espd_health(self._espd_socket)
+        espd, trace = await asyncio.gather(espd_health(self._espd_socket), self._traces.status())
         accepted, view = self._ledger.current, self._link.view
         tunnels: tuple[Tunnel | ManualTunnel, ...] = ()
         if accepted is not None:
@@ -104,6 +108,7 @@ class StatusReporter:
             route_ledger=self._routes.lines(),
             data_plane_counts=view.data_plane_counts if view is not None else (),
             captures=self._captures.statuses(),
+            trace=trace,
             last_event=self._journal.last,
             ipsec_counts=self._totals.ipsec(),
         )

@@ -9,8 +9,8 @@ from typing import Any
 
 from agents.cli import text
 from agents.cli.ask import ask
-from agents.runtime import paths
-from agents.runtime.tracing import MOST_OCTETS, MOST_SECONDS, Category
+from agents.contract.traces import MOST_OCTETS, MOST_SECONDS, Category
+from agents.runtime import paths, tracing
 
 _WARNING = (
     "Warning: information categories record every message or packet and slow the gateway down while the trace runs."
@@ -78,12 +78,8 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(answer, indent=2))
         return 0
-    for record in answer["records"]:
-        moment = text.moment(record["time"]) + f".{int(record['time'] % 1 * 1e6):06d}"
-        print(f"{moment}  {record['process']:<6}  {record['category']:<23}  {record['text']}")
-    for process, state in answer["processes"].items():
-        told = f"tracing {', '.join(state['on'])}" if state["on"] else state["ended_because"]
-        print(f"-- {process}: {told}")
+    for line in tracing.lines(answer, text.moment):
+        print(line)
     return 0
 
 

@@ -295,7 +295,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("agent.filter-on", _I, "Packet filter in force", "", ""),
     ("agent.filter-off", _I, "Packet filter removed", "", ""),
     ("agent.action", _I, "Action performed", "", ""),
-    ("agent.trace", _I, "Trace switched on or off", "", ""),
+    ("agent.trace", _I, "Trace switched on or off, or read by the console", "", ""),
     ("agent.capture-started", _I, "Packet capture started", "", ""),
     ("agent.capture-ended", _I, "Packet capture ended", "", ""),
     ("agent.capture-read", _I, "Packet capture read by the console", "", ""),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-STATUS_SCHEMA_VERSION = 4
+STATUS_SCHEMA_VERSION = 5
 
 
 class TunnelState(StrEnum):
@@ -140,6 +140,39 @@ class CaptureStatus:
     packets: int = 0
     octets: int = 0
     ended_because: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessTrace:
+    """How the trace stands in one process of the agent; ``records`` are its lines so far."""
+
+    process: str
+    running: bool
+    records: int = 0
+    ended_because: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceStatus:
+    """The newest trace on the gateway, running or done. ``octets`` bound each process; ``version`` is an IP version."""
+
+    id: str
+    categories: tuple[str, ...]
+    started_at: float
+    ends_at: float
+    octets: int
+    version: int | None = None
+    processes: tuple[ProcessTrace, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        """Whether any process still records."""
+        return any(each.running for each in self.processes)
+
+    @property
+    def records(self) -> int:
+        """The lines of all processes."""
+        return sum(each.records for each in self.processes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,3 +352,4 @@ class GatewayStatus:
     captures: tuple[CaptureStatus, ...] = ()
     last_event: int = 0
     ipsec_counts: tuple[NamedCount, ...] = ()
+    trace: TraceStatus | None = None

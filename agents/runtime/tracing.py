@@ -11,37 +11,16 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import Any
 
+from agents.contract.codec import from_plain, to_plain
+from agents.contract.errors import DocumentError
 from agents.contract.events import Severity
+from agents.contract.traces import Category as Category
+from agents.contract.traces import TraceRequest
 from agents.runtime.rpc import RpcError
-
-MOST_SECONDS = 3_600
-MOST_OCTETS = 4 * 1024 * 1024
-"""Per process: what three of them recorded fits one frame of the socket that hands it out."""
-
-
-class Category(StrEnum):
-    """What is recorded."""
-
-    ERROR = "error"
-    FILTER = "filter"
-    FILTER_INFORMATION = "filter-information"
-    TUNNEL = "tunnel"
-    TUNNEL_INFORMATION = "tunnel-information"
-    CAPSULATION = "capsulation"
-    CAPSULATION_INFORMATION = "capsulation-information"
-    CRYPTO = "crypto"
-    CRYPTO_INFORMATION = "crypto-information"
-
-    @property
-    def costly(self) -> bool:
-        """Whether recording it slows the gateway down."""
-        return self.value.endswith("-information")
-
 
 _BY_CODE: tuple[tuple[str, Category], ...] = (
     ("esp.policy", Category.FILTER),
@@ -92,17 +71,17 @@ class Tracer:
     categories: frozenset[Category] = frozenset()
     version: int | None = None
     ended_because: str = "never switched on"
+    _asked: TraceRequest | None = None
+    _started_at: float = 0.0
     _deadline: float = 0.0
-    _seconds: int = 0
     _room: int = 0
     _records: list[Record] = field(default_factory=list)
 
-    def start(self, categories: frozenset[Category], seconds: int, octets: int, version: int | None = None) -> None:
+    def start(self, asked: TraceRequest) -> None:
         """Begin a trace in the place of any other."""
-        self.categories, self.version, self.ended_because = categories, version, ""
-        self._seconds, self._room = seconds, octets
-        self._deadline = self.clock() + seconds
-        self._records = []
+        self.categories, self.version, self.ended_because = frozenset(asked.categories), asked.version, ""
+        self._asked, self._room, self._records = asked, asked.octets, []
+        self._started_at, self._deadline = self.wall(), self.clock() + asked.seconds
 
     def stop(self, because: str) -> None:
         """End the trace; what was recorded stays."""
@@ -128,18 +107,21 @@ class Tracer:
             return
         self._records.append(Record(time=round(self.wall(), 6), category=str(category), text=text, version=version))
 
-    def plain(self) -> dict[str, Any]:
-        """Return the state and everything recorded, for the answer of the call ``trace``."""
+    def plain(self, *, whole: bool = True) -> dict[str, Any]:
+        """Return the state and, if ``whole``, everything recorded, for the answer of the call ``trace``."""
         self._goes_on()
+        asked = self._asked
         return {
             "on": sorted(str(each) for each in self.categories),
             "ended_because": self.ended_because,
-            "records": [asdict(record) for record in self._records],
+            "begun": None if asked is None else {**to_plain(asked), "at": self._started_at},
+            "count": len(self._records),
+            "records": [asdict(record) for record in self._records] if whole else [],
         }
 
     def _goes_on(self) -> bool:
         if self.categories and self.clock() >= self._deadline:
-            self.stop(f"{self._seconds} s are over")
+            self.stop(f"{self._asked.seconds if self._asked else 0} s are over")
         return bool(self.categories)
 
 
@@ -148,37 +130,34 @@ TRACE = Tracer()
 
 
 def answer(params: Mapping[str, Any], tracer: Tracer = TRACE) -> dict[str, Any]:
-    """Answer the call ``trace``: ``action`` is ``on`` (``categories``, ``seconds``, ``octets``, ``version``), ``off``
-    or ``show``. Returns :meth:`Tracer.plain`; raises RpcError ``invalid`` with the parameter that is wrong.
+    """Answer the call ``trace``: ``action`` is ``on`` (with a TraceRequest), ``off``, ``show`` or, without what was
+    recorded, ``state``. Returns :meth:`Tracer.plain`; raises RpcError ``invalid`` with the parameter that is wrong.
     """
     match params.get("action", "show"):
         case "on":
-            tracer.start(*check(params))
+            tracer.start(check(params))
         case "off":
             tracer.stop("switched off")
-        case "show":
+        case "show" | "state":
             pass
         case _:
-            raise RpcError("invalid", "action is on, off or show", {"path": "action"})
-    return tracer.plain()
+            raise RpcError("invalid", "action is on, off, show or state", {"path": "action"})
+    return tracer.plain(whole=params.get("action") != "state")
 
 
-def check(params: Mapping[str, Any]) -> tuple[frozenset[Category], int, int, int | None]:
-    """Return categories, seconds, octets and IP version of ``on``; raises RpcError ``invalid``."""
-    names = params.get("categories")
+def check(params: Mapping[str, Any]) -> TraceRequest:
+    """Return what ``on`` asks for; raises RpcError ``invalid`` with the parameter that is wrong."""
     try:
-        categories = frozenset(Category(name) for name in names or ())
-    except (ValueError, TypeError):
-        categories = frozenset()
-    if not categories:
-        raise RpcError("invalid", f"categories are of {', '.join(Category)}", {"path": "categories"})
-    bounds = []
-    for name, most in (("seconds", MOST_SECONDS), ("octets", MOST_OCTETS)):
-        value = params.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise RpcError("invalid", f"{name} is 1 to {most}", {"path": name})
-        bounds.append(value)
-    version = params.get("version")
-    if version not in (None, 4, 6):
-        raise RpcError("invalid", "version is 4 or 6, or absent for both", {"path": "version"})
-    return categories, bounds[0], bounds[1], version
+        return from_plain(TraceRequest, {name: value for name, value in params.items() if name != "action"})
+    except DocumentError as error:
+        raise RpcError("invalid", str(error), {"path": error.path}) from None
+
+
+def lines(answer: Mapping[str, Any], moment: Callable[[float], str]) -> Iterator[str]:
+    """Return a trace for people: a line for each record, then how each process stands. ``answer`` is agentd's."""
+    for record in answer["records"]:
+        at = f"{moment(record['time'])}.{int(record['time'] % 1 * 1e6):06d}"
+        yield f"{at}  {record['process']:<6}  {record['category']:<23}  {record['text']}"
+    for process, state in answer["processes"].items():
+        told = f"tracing {', '.join(state['on'])}" if state["on"] else state["ended_because"]
+        yield f"-- {process}: {told}"

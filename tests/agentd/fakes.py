@@ -47,7 +47,9 @@ from agents.contract.status import (
     TunnelState,
     TunnelStatus,
 )
+from agents.runtime import tracing
 from agents.runtime.rpc import Connection, RpcError, Server
+from agents.runtime.tracing import Tracer
 
 GATEWAY_ID = "11111111-1111-4111-8111-111111111111"
 TUNNEL_ID = "aaaaaaaa-1111-4111-8111-111111111111"
@@ -123,12 +125,14 @@ class FakeIked:
         self.levels = {"iked": "information", "iked.v2": "information"}
         self.action_answer: dict[str, Any] = {"accepted": True, "message": "negotiating"}
         self.configured = asyncio.Event()
+        self.tracer = Tracer()
         handlers = {
             "configure": self._configure,
             "status": self._status,
             "action": self._action,
             "events": self._events,
             "log_level": self._log_level,
+            "trace": self._trace,
         }
         self._server = Server(path, handlers)
 
@@ -191,6 +195,9 @@ class FakeIked:
         if params:
             self.levels[params["component"]] = params["level"]
         return {"levels": self.levels}
+
+    async def _trace(self, params: dict[str, Any], _connection: Connection) -> Any:
+        return tracing.answer(params, self.tracer)
 
     async def _events(self, params: dict[str, Any], _connection: Connection) -> Any:
         after = params["after"] if params["boot_id"] == self.boot_id else 0

@@ -273,6 +273,30 @@ async def test_captures_go_with_their_tunnel(door: Door) -> None:
     assert (await door.request("GET", "/v1/status"))[1]["captures"] == []
 
 
+@pytest.mark.usefixtures("trace_as_before")
+async def test_a_trace_is_begun_once_ended_and_read(door: Door) -> None:
+    wanted = {"id": CAPTURE_ID, "categories": ["tunnel", "error"], "seconds": 60}
+    code, body = await door.request("POST", "/v1/traces", json.dumps({**wanted, "seconds": 3_601}).encode())
+    assert (code, body["path"], body["message"]) == (400, "seconds", "must be between 1 and 3600, not 3601")
+    for _ in range(2):
+        code, body = await door.request("POST", "/v1/traces", json.dumps(wanted).encode())
+        assert (code, body["id"], body["categories"]) == (200, CAPTURE_ID, ["tunnel", "error"])
+    code, body = await door.request("POST", "/v1/traces", json.dumps({**wanted, "id": OTHER_TUNNEL_ID}).encode())
+    assert (code, body["error"]) == (409, "busy")
+    assert (await door.request("GET", "/v1/status"))[1]["trace"]["id"] == CAPTURE_ID
+    code, body = await door.request("POST", f"/v1/traces/{CAPTURE_ID}/stop")
+    assert (code, {each["running"] for each in body["processes"]}) == (200, {False})
+    async with aiohttp.ClientSession() as session:
+        url = f"https://127.0.0.1:{door.api.port}/v1/traces/{CAPTURE_ID}"
+        context = client_context(door.directory, door.authority)
+        async with session.get(url, ssl=context, server_hostname=server_name(GATEWAY_ID)) as response:
+            assert (response.status, response.content_type) == (200, "text/plain")
+            assert (await response.text()).startswith("# Trace of tunnel, error, begun ")
+    for method, path in (("GET", ""), ("POST", "/stop")):
+        code, body = await door.request(method, f"/v1/traces/{OTHER_TUNNEL_ID}{path}")
+        assert (code, body["error"]) == (404, "unknown-trace")
+
+
 async def test_other_requests_have_the_same_form_of_error(door: Door) -> None:
     assert (await door.request("GET", "/v1/nothing"))[0] == 404
     code, body = await door.request("POST", "/v1/config", b"{}")

@@ -287,8 +287,14 @@ def test_a_trace_is_of_all_processes_and_ends_by_itself(paris: Gateway) -> None:
     told = [record["text"] for record in trace["records"] if record["process"] == "espd"]
     assert any("packets from 192.0.2.2, " in text for text in told)
     assert any("octets to be sealed" in text for text in told)
+    held = paris.status().trace
+    assert held is not None
+    assert (held.running, held.categories) == (True, categories)
+    code, text = paris.request("GET", f"/v1/traces/{held.id}")
+    assert (code, text.count(b" CREATE_CHILD_SA request ") > 0) == (200, True)
     for form in PSK_FORMS:
         assert form.decode() not in json.dumps(trace)
+        assert form not in text
     paris.command("cli", "trace", "on", "error", "--seconds", "1")
     eventually(lambda: paris.command("cli", "trace", "show").count("1 s are over") == 3)
     assert [event.message for event in paris.events("agent.trace")][-1] == "Trace of error switched on"

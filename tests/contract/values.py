@@ -54,11 +54,13 @@ from agents.contract.status import (
     GatewayStatus,
     IkeSaStatus,
     NamedCount,
+    ProcessTrace,
     QueueStatus,
     Reason,
     Refusal,
     Rejections,
     RouteRecord,
+    TraceStatus,
     TunnelState,
     TunnelStatus,
 )
@@ -449,7 +451,7 @@ _REJECTIONS = Rejections(integrity=1, replayed=2, late=3, malformed=4, selectors
 _THIRD_TUNNEL_STATUS = THIRD_STATUS.tunnels[0]
 _THIRD_CHILD_STATUS = _THIRD_TUNNEL_STATUS.children[0]
 
-GATEWAY_STATUS = replace(
+FOURTH_STATUS = replace(
     THIRD_STATUS,
     tunnels=(
         replace(
@@ -500,6 +502,19 @@ GATEWAY_STATUS = replace(
     ipsec_counts=(NamedCount(name="esp.in", count=8),),
 )
 
+GATEWAY_STATUS = replace(
+    FOURTH_STATUS,
+    trace=TraceStatus(
+        id="9b1d",
+        categories=("error", "tunnel-information"),
+        started_at=1_699_999_998.0,
+        ends_at=1_700_000_058.0,
+        octets=1_048_576,
+        version=6,
+        processes=(ProcessTrace(process="iked", running=True, records=2, ended_because="60 s are over"),),
+    ),
+)
+
 EVENT_PAGE = EventPage(
     events=(
         Event(
@@ -538,7 +553,7 @@ SIGNED_GRANT = SignedGrant(
 
 GOLDEN: dict[str, object] = {
     "gateway-document-v4": GATEWAY_DOCUMENT,
-    "gateway-status-v4": GATEWAY_STATUS,
+    "gateway-status-v5": GATEWAY_STATUS,
     "event-page-v1": EVENT_PAGE,
     "action-v1": ACTION,
     "action-result-v1": ACTION_RESULT,
@@ -554,5 +569,6 @@ EARLIER: dict[str, object] = {
     "gateway-status-v2": replace(SECOND_STATUS, schema=2),
     "gateway-document-v3": THIRD_DOCUMENT,
     "gateway-status-v3": replace(THIRD_STATUS, schema=3),
+    "gateway-status-v4": replace(FOURTH_STATUS, schema=4),
 }
 """Golden files of earlier schemas to what they are read as today."""

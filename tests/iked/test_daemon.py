@@ -9,6 +9,7 @@ import json
 import random
 import socket
 import time
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -245,8 +246,8 @@ async def test_the_last_words_of_a_daemon_hold_what_it_counted(alpha: Daemon, be
 
 
 async def test_the_trace_has_the_facts_of_a_negotiation_and_no_key(alpha: Daemon, beta: Daemon) -> None:
-    wanted = {"action": "on", "categories": list(map(str, Category)), "seconds": 60, "octets": 1_000_000}
-    await alpha.client.call("trace", wanted)
+    wanted = {"id": str(uuid.uuid4()), "categories": list(map(str, Category)), "seconds": 60, "octets": 1_000_000}
+    await alpha.client.call("trace", {"action": "on", **wanted})
     await bring_up(alpha, beta)
     specs = by_direction(alpha.driver)
     inbound, outbound = specs[Direction.IN], specs[Direction.OUT]

@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from agents.contract.events import KINDS, Severity
+from agents.contract.traces import MOST_OCTETS, MOST_SECONDS, Category
 from agents.runtime.rpc import RpcError
-from agents.runtime.tracing import MOST_OCTETS, MOST_SECONDS, Category, Tracer, answer, category_of
+from agents.runtime.tracing import Tracer, answer, category_of, lines
 
-ALL = frozenset(Category)
+ID = "6c7b1c1e-0d0f-4f0e-9c55-2f6f7c2b8a10"
 
 
 def on(**changes: Any) -> dict[str, Any]:
-    return {"action": "on", "categories": ["tunnel"], "seconds": 60, "octets": 10_000, **changes}
+    asked = {"id": ID, "categories": ["tunnel"], "seconds": 60, "octets": 10_000, "version": None}
+    return {"action": "on", **asked, **changes}
 
 
 def texts(tracer: Tracer) -> list[str]:
@@ -30,6 +32,8 @@ def test_only_what_is_asked_for_is_recorded() -> None:
     assert tracer.plain() == {
         "on": ["tunnel"],
         "ended_because": "",
+        "begun": {"id": ID, "categories": ["tunnel"], "seconds": 60, "octets": 10_000, "version": None, "at": 5.0},
+        "count": 1,
         "records": [{"time": 5.0, "category": "tunnel", "text": "an SA", "version": None}],
     }
 
@@ -81,17 +85,36 @@ def test_switching_off_keeps_what_was_recorded_until_the_next_one() -> None:
     assert (texts(tracer), tracer.plain()["on"]) == ([], ["crypto", "error"])
 
 
+def test_the_state_alone_has_counts_and_no_records() -> None:
+    tracer = Tracer(wall=lambda: 5.0)
+    assert tracer.plain(whole=False)["begun"] is None
+    answer(on(version=4), tracer)
+    tracer.record(Category.TUNNEL, "an SA")
+    told = answer({"action": "state"}, tracer)
+    assert (told["on"], told["count"], told["records"], told["begun"]["version"]) == (["tunnel"], 1, [], 4)
+
+
+def test_a_trace_is_told_line_by_line() -> None:
+    record = {"process": "iked", "time": 1_000.25, "category": "tunnel", "text": "an SA"}
+    processes = {"iked": {"on": ["error", "tunnel"]}, "espd": {"on": [], "ended_because": "away"}}
+    told = list(lines({"records": [record], "processes": processes}, lambda unix_s: f"at {unix_s:.0f}"))
+    assert told[0] == "at 1000.250000  iked    tunnel                   an SA"
+    assert told[1:] == ["-- iked: tracing error, tunnel", "-- espd: away"]
+
+
 @pytest.mark.parametrize(
     ("changes", "path"),
     [
         ({"categories": []}, "categories"),
-        ({"categories": ["everything"]}, "categories"),
+        ({"categories": ["everything"]}, "categories[0]"),
+        ({"categories": ["tunnel", "tunnel"]}, "categories"),
         ({"categories": 7}, "categories"),
         ({"seconds": 0}, "seconds"),
         ({"seconds": MOST_SECONDS + 1}, "seconds"),
         ({"octets": MOST_OCTETS + 1}, "octets"),
         ({"octets": True}, "octets"),
         ({"version": 5}, "version"),
+        ({"id": "mine"}, "id"),
         ({"action": "explode"}, "action"),
     ],
 )
