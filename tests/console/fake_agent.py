@@ -40,11 +40,14 @@ from agents.contract.status import (
     Counters,
     DataPlaneStatus,
     GatewayStatus,
+    ProcessTrace,
     Reason,
     Refusal,
+    TraceStatus,
     TunnelState,
     TunnelStatus,
 )
+from agents.contract.traces import TraceRequest
 from agents.contract.upgrade import load_document
 
 
@@ -90,6 +93,11 @@ class FakeAgent:
         self.captures: dict[str, CaptureStatus] = {}
         self.capture_requests: list[CaptureRequest] = []
         self.capture_file = b""
+        self.trace: TraceStatus | None = None
+        self.trace_requests: list[TraceRequest] = []
+        self.trace_text = b""
+        #: By how much the gateway's clock is ahead of the console's.
+        self.clock_wrong_s = 0.0
         #: More of a status than the rest says.
         self.more: dict[str, object] = {}
         #: False: the agent answers but cannot ask its IKE daemon.
@@ -140,7 +148,7 @@ class FakeAgent:
             gateway_id=self.gateway_id,
             agent_version="1.2.3",
             boot_id=self.boot_id,
-            observed_at=time.time(),
+            observed_at=time.time() + self.clock_wrong_s,
             schema=self.schema,
             accepted_generation=held.generation if held else 0,
             accepted_digest=codec.digest(held) if held else "",
@@ -164,6 +172,7 @@ class FakeAgent:
             ),
             last_event=len(self.events),
             captures=tuple(self.captures.values()),
+            trace=self.trace,
         )
         return dataclasses.replace(status, **self.more)  # type: ignore[arg-type]
 
@@ -182,6 +191,10 @@ class FakeAgent:
             app.router.add_post("/v1/captures", self._post_capture)
             app.router.add_post("/v1/captures/{id}/stop", self._stop_capture)
             app.router.add_get("/v1/captures/{id}", self._get_capture)
+        if self.schema >= 5:
+            app.router.add_post("/v1/traces", self._post_trace)
+            app.router.add_post("/v1/traces/{id}/stop", self._stop_trace)
+            app.router.add_get("/v1/traces/{id}", self._get_trace)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self._tls).start()
@@ -265,6 +278,42 @@ class FakeAgent:
         if status is None or status.running:
             return web.json_response({"error": "running", "message": "The capture is running."}, status=409)
         return web.Response(body=self.capture_file, content_type="application/x-pcapng")
+
+    async def _post_trace(self, request: web.Request) -> web.Response:
+        wanted = codec.from_plain(TraceRequest, json.loads(await request.read()))
+        if self.trace is not None and self.trace.running and self.trace.id != wanted.id:
+            return web.json_response({"error": "busy", "message": "A trace is running already."}, status=409)
+        self.trace_requests.append(wanted)
+        now = time.time() + self.clock_wrong_s
+        self.trace = TraceStatus(
+            id=wanted.id,
+            categories=tuple(map(str, wanted.categories)),
+            started_at=now,
+            ends_at=now + wanted.seconds,
+            octets=wanted.octets,
+            version=wanted.version,
+            processes=tuple(ProcessTrace(process=name, running=True) for name in ("agentd", "iked", "espd")),
+        )
+        return web.Response(body=codec.encode(self.trace), content_type="application/json")
+
+    def end_trace(self, because: str) -> None:
+        """Let the trace be over, with one line in each process."""
+        assert self.trace is not None
+        over = [
+            dataclasses.replace(each, running=False, records=1, ended_because=because) for each in self.trace.processes
+        ]
+        self.trace = dataclasses.replace(self.trace, processes=tuple(over))
+
+    async def _stop_trace(self, request: web.Request) -> web.Response:
+        if self.trace is None or self.trace.id != request.match_info["id"]:
+            return web.json_response({"error": "unknown-trace", "message": "no such trace"}, status=404)
+        self.end_trace("switched off")
+        return web.Response(body=codec.encode(self.trace), content_type="application/json")
+
+    async def _get_trace(self, request: web.Request) -> web.StreamResponse:
+        if self.trace is None or self.trace.id != request.match_info["id"]:
+            return web.json_response({"error": "unknown-trace", "message": "no such trace"}, status=404)
+        return web.Response(body=self.trace_text, content_type="text/plain")
 
 
 def hold(agent: FakeAgent, document: GatewayDocument, **changes: object) -> None:

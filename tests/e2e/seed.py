@@ -26,7 +26,7 @@ from vpnconsole.accounts.models import User
 from vpnconsole.accounts.services import create_api_token, create_first_user
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.monitor import polling
-from vpnconsole.monitor.models import ActionJob, CounterSample, GatewayObservation, TunnelObservation
+from vpnconsole.monitor.models import ActionJob, CounterSample, GatewayObservation, TraceJob, TunnelObservation
 from vpnconsole.rollout import delivery as rollout_delivery
 from vpnconsole.rollout import services as rollout
 from vpnconsole.rollout.models import Delivery, Revision
@@ -346,6 +346,31 @@ def _captures(tunnels: dict[str, Tunnel], names: Sequence[str]) -> tuple[contrac
     )  # fmt: skip
 
 
+def _trace(gateway: Gateway) -> contract.TraceStatus:
+    """Return a trace that runs; at paris somebody ordered it here, and one process has enough."""
+    asked = {"categories": ["error", "tunnel", "tunnel-information"], "seconds": 900, "octets": 1024 * 1024}
+    alice = User.objects.get(username=USERNAME)
+    began = time.time() - (515 if gateway.name == "madrid" else 95)
+    job = TraceJob(gateway=gateway, requested_by=alice, state="accepted", version=4, **asked)
+    if gateway.name == "paris":
+        job.save()
+        message = "A trace is running on this gateway already: stop it first."
+        TraceJob.objects.create(gateway=gateway, requested_by=alice, state="failed", message=message, **asked)
+    counts = {"agentd": (True, 14, ""), "iked": (True, 1_322, ""), "espd": (False, 9_804, "its octets are full")}
+    return contract.TraceStatus(
+        id=str(job.pk),
+        categories=tuple(job.categories),
+        started_at=began,
+        ends_at=began + job.seconds,
+        octets=job.octets,
+        version=job.version,
+        processes=tuple(
+            contract.ProcessTrace(process=name, running=running, records=records, ended_because=why)
+            for name, (running, records, why) in counts.items()
+        ),
+    )
+
+
 _IPSEC = {
     "bytes.in": 91_648_213_991, "bytes.out": 204_391_222_118, "packets.in": 104_751_204, "packets.out": 187_300_112,
     "esp.in": 104_751_204, "esp.out": 187_300_112, "dropped.in": 4_951, "dropped.out": 20_511, "no-sa": 15,
@@ -398,6 +423,7 @@ def _report(gateway: Gateway, tunnels: dict[str, Tunnel], names: Sequence[str]) 
         last_event=30,
         route_ledger=_routes(tunnels, names),
         captures=_captures(tunnels, names),
+        trace=_trace(gateway),
         data_plane_counts=_named(_PLANE),
         ipsec_counts=_named(_IPSEC),
     )

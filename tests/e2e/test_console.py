@@ -282,3 +282,29 @@ def test_a_capture_is_begun_and_what_is_counted_is_explained(console: Console, p
     expect(page.locator("[data-test=capture-download]").first).to_be_visible()
     page.goto(console.page("audit"))
     expect(page.locator("body")).to_contain_text("tunnel.capture.start")
+
+
+def test_a_trace_is_begun_with_what_was_chosen(console: Console, page: Page) -> None:
+    page.goto(console.page("gateway"))
+    running = page.locator("[data-test=trace][data-state=running]")
+    expect(running).to_contain_text("espd does not trace: its octets are full")
+    expect(running.locator("[data-test=trace-stop]")).to_be_visible()
+    page.locator("[data-test=to-trace]").click()
+    for name in ("error", "tunnel"):
+        page.get_by_label(name, exact=True).uncheck()
+    page.locator("[data-test=trace-start]").click()
+    expect(page.locator("[data-test=error-summary]")).to_contain_text("Choose at least one")
+    page.get_by_label("crypto-information").check()
+    page.get_by_label("At most").select_option(label="15 min")
+    # A refresh of the live parts meanwhile must not undo the choice.
+    with page.expect_response(lambda response: response.request.headers.get("hx-request") == "true", timeout=15_000):
+        pass
+    expect(page.get_by_label("crypto-information")).to_be_checked()
+    page.locator("[data-test=trace-start]").click()
+    expect(page.locator(".note", has_text="A trace begins on paris.")).to_be_visible()
+    ordered = page.locator("[data-test=trace]").first
+    expect(ordered).to_have_attribute("data-state", "queued")
+    expect(ordered).to_contain_text("crypto-information")
+    expect(ordered).to_contain_text("by alice")
+    page.goto(console.page("audit"))
+    expect(page.locator("body")).to_contain_text("gateway.trace.start")

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from agents.contract.codec import to_plain
+from agents.contract.status import TraceStatus
 from vpnconsole.monitor.dataplane import CaptureRow, RefusedRow
 from vpnconsole.monitor.models import ActionJob, EventRecord
 from vpnconsole.monitor.queries import EndRow, Flow, GatewayRow, PairRow, Point, TunnelDetail, TunnelRow
@@ -84,6 +85,7 @@ def gateway(row: GatewayRow) -> dict[str, Any]:
         else None,
         "ipsecstat": dict(row.statistics) or None,
         "data_plane_counts": {each.name: each.count for each in row.status.data_plane_counts} if row.status else None,
+        "trace": _trace(row.status.trace) if row.status and row.status.trace else None,
         "tunnels_total": row.tunnels_total,
         "tunnels_up": row.tunnels_up,
     }
@@ -161,6 +163,10 @@ def _capture(row: CaptureRow) -> dict[str, Any]:
         "octets": row.status.octets if row.status else None,
         "ended_because": (row.status.ended_because or None) if row.status else None,
     }
+
+
+def _trace(trace: TraceStatus) -> dict[str, Any]:
+    return {**to_plain(trace), "running": trace.running}
 
 
 def _delivery(delivery: Delivery) -> dict[str, Any]:

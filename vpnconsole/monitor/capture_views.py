@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
@@ -19,17 +17,16 @@ from agents.contract.captures import CaptureView
 from vpnconsole.accounts.http import UserRequest
 from vpnconsole.accounts.models import User
 from vpnconsole.lib.sealed import SealError
-from vpnconsole.monitor import captures, services
-from vpnconsole.monitor.captures import MIB, OCTETS, SECONDS, Download
+from vpnconsole.monitor import captures, downloads, services
+from vpnconsole.monitor.captures import MIB, OCTETS, SECONDS
 from vpnconsole.monitor.dataplane import EndPlane
 from vpnconsole.rollout.client import AgentError
 from vpnconsole.vpn import queries as vpn_queries
 from vpnconsole.vpn.models import Tunnel
 
-MEDIA_TYPE = "application/x-pcapng"
 
-
-def _span(seconds: int) -> str:
+def span(seconds: int) -> str:
+    """Return a bound in words."""
     return f"{seconds} s" if seconds < 60 else f"{seconds // 60} min"
 
 
@@ -47,7 +44,7 @@ class CaptureForm(forms.Form):
         ],
     )
     seconds = forms.TypedChoiceField(
-        coerce=int, label="At most", initial=60, choices=[(each, _span(each)) for each in SECONDS]
+        coerce=int, label="At most", initial=60, choices=[(each, span(each)) for each in SECONDS]
     )
     octets = forms.TypedChoiceField(
         coerce=int, label="Up to", initial=8 * MIB, choices=[(each, f"{each // MIB} MiB") for each in OCTETS]
@@ -114,21 +111,7 @@ async def download(request: HttpRequest, tunnel_id: UUID, gateway_id: UUID, capt
         text = " ".join(error.messages) if isinstance(error, ValidationError) else str(error)
         await sync_to_async(messages.error)(request, f"The capture cannot be downloaded: {text}")
         return redirect("monitor:tunnel", tunnel_id)
-    response = StreamingHttpResponse(_pieces(opened), content_type=MEDIA_TYPE)
-    response["Content-Disposition"] = f'attachment; filename="{opened.name}"'
-    response["X-Content-Type-Options"] = "nosniff"
-    if opened.length is not None:
-        response["Content-Length"] = str(opened.length)
-    return response
-
-
-async def _pieces(opened: Download) -> AsyncIterator[bytes]:
-    """Yield the file; the connection to the agent is a blocking one, so a thread waits for each piece."""
-    try:
-        while piece := await asyncio.to_thread(next, opened.chunks, b""):
-            yield piece
-    finally:
-        await asyncio.to_thread(opened.close)
+    return downloads.passed_on(opened)
 
 
 def _managed(tunnel: Tunnel) -> tuple[tuple[UUID, str], ...]:

@@ -132,13 +132,11 @@ class EventRecord(models.Model):
         return KINDS[self.code].action if self.code in KINDS else ""
 
 
-class ActionJob(models.Model):
-    """One verb a person sent to one end of one tunnel; its id is the agent's proof against doing it twice."""
+class Order(models.Model):
+    """What a person asked of a gateway; its id is the agent's proof against doing it twice."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    tunnel = models.ForeignKey(Tunnel, on_delete=models.CASCADE, related_name="actions")
     gateway = models.ForeignKey(Gateway, on_delete=models.CASCADE, related_name="+")
-    verb = models.CharField(max_length=20)
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.QUEUED)
     message = models.TextField(blank=True)
@@ -147,31 +145,65 @@ class ActionJob(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
+        abstract = True
         ordering = ["-created_at"]
+
+    @property
+    def about(self) -> tuple[str, uuid.UUID]:
+        """The kind and the id of what pages show it with."""
+        return "gateway", self.gateway_id
+
+
+class ActionJob(Order):
+    """One verb a person sent to one end of one tunnel."""
+
+    tunnel = models.ForeignKey(Tunnel, on_delete=models.CASCADE, related_name="actions")
+    verb = models.CharField(max_length=20)
+
+    class Meta(Order.Meta):
+        pass
 
     def __str__(self) -> str:
         return f"{self.verb} on {self.gateway}: {self.state}"
 
+    @property
+    def about(self) -> tuple[str, uuid.UUID]:
+        """Its tunnel."""
+        return "tunnel", self.tunnel_id
 
-class CaptureJob(models.Model):
+
+class CaptureJob(Order):
     """One packet capture a person asked for; its id is the capture's on the gateway, which alone has the packets."""
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     tunnel = models.ForeignKey(Tunnel, on_delete=models.CASCADE, related_name="captures")
-    gateway = models.ForeignKey(Gateway, on_delete=models.CASCADE, related_name="+")
     view = models.CharField(max_length=10)
     seconds = models.PositiveIntegerField()
     octets = models.PositiveIntegerField()
-    requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
-    state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.QUEUED)
-    message = models.TextField(blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
-    sent_at = models.DateTimeField(null=True, blank=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
 
-    class Meta:
-        ordering = ["-created_at"]
+    class Meta(Order.Meta):
         permissions = [("capture_traffic", "Can capture and download the traffic of tunnels")]
 
     def __str__(self) -> str:
         return f"capture of {self.view} packets on {self.gateway}: {self.state}"
+
+    @property
+    def about(self) -> tuple[str, uuid.UUID]:
+        """Its tunnel."""
+        return "tunnel", self.tunnel_id
+
+
+class TraceJob(Order):
+    """One trace of a gateway a person asked for; its id is the trace's on the gateway, which alone has the records."""
+
+    #: Slugs of :class:`agents.contract.traces.Category`.
+    categories = models.JSONField(default=list)
+    seconds = models.PositiveIntegerField()
+    octets = models.PositiveIntegerField()
+    #: 4 or 6: packets of one IP version only.
+    version = models.PositiveSmallIntegerField(null=True, blank=True)
+
+    class Meta(Order.Meta):
+        pass
+
+    def __str__(self) -> str:
+        return f"trace on {self.gateway}: {self.state}"

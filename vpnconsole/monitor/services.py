@@ -1,4 +1,4 @@
-"""What a person may ask of a running tunnel: the one-shot verbs and packet captures, audited."""
+"""What a person may ask of what runs: one-shot verbs and packet captures of a tunnel, traces of a gateway; audited."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.tasks import send_on_commit
-from vpnconsole.monitor import captures, tasks
-from vpnconsole.monitor.models import ActionJob, CaptureJob, GatewayObservation
+from vpnconsole.monitor import captures, orders, tasks, traces
+from vpnconsole.monitor.models import ActionJob, CaptureJob, GatewayObservation, TraceJob
+from vpnconsole.monitor.traces import TraceInput
 from vpnconsole.vpn.models import Tunnel, TunnelEnd
 
 
@@ -40,7 +41,7 @@ def request_capture(
     user: User, tunnel: Tunnel, gateway_id: UUID | None, view: str, seconds: int, octets: int
 ) -> CaptureJob:
     """Order a capture at one end. Raises PermissionDenied, and ValidationError keyed by field."""
-    captures.permit(user)
+    orders.permit(user)
     gateway = captures.gateway_of(tunnel, gateway_id)
     job = CaptureJob(tunnel=tunnel, gateway=gateway, view=view, seconds=seconds, octets=octets, requested_by=user)
     try:
@@ -58,7 +59,7 @@ def request_capture(
 
 def request_stop(user: User, tunnel: Tunnel, gateway_id: UUID, capture_id: UUID) -> Gateway:
     """Order the end of a capture. Raises PermissionDenied and ValidationError."""
-    captures.permit(user)
+    orders.permit(user)
     gateway = captures.gateway_of(tunnel, gateway_id)
     captures.check_known(tunnel, gateway, capture_id)
     with transaction.atomic():
@@ -66,6 +67,47 @@ def request_stop(user: User, tunnel: Tunnel, gateway_id: UUID, capture_id: UUID)
         audit.record(user, "tunnel.capture.stop", tunnel, details=details)
         send_on_commit(tasks.stop_capture, str(gateway.pk), str(capture_id))
     return gateway
+
+
+def request_trace(user: User, gateway: Gateway, wanted: TraceInput) -> TraceJob:
+    """Order a trace of a gateway. Raises PermissionDenied, and ValidationError keyed by field."""
+    orders.permit(user)
+    traces.check_asked(gateway)
+    job = TraceJob(
+        gateway=gateway,
+        categories=list(wanted.categories),
+        seconds=wanted.seconds,
+        octets=wanted.octets,
+        version=wanted.version,
+        requested_by=user,
+    )
+    try:
+        traces.request_of(job)
+    except ValueError as error:
+        field = error.field if isinstance(error, FieldError) else "categories"
+        raise ValidationError({field: str(error)}) from None
+    with transaction.atomic():
+        job.save()
+        details = {
+            "categories": job.categories,
+            "seconds": job.seconds,
+            "octets": job.octets,
+            "packets": f"IPv{job.version}" if job.version else "",
+            "trace": str(job.pk),
+        }
+        audit.record(user, "gateway.trace.start", gateway, details=details)
+        send_on_commit(tasks.start_trace, str(job.pk))
+    return job
+
+
+def request_trace_stop(user: User, gateway: Gateway, trace_id: UUID) -> None:
+    """Order the end of a trace. Raises PermissionDenied and ValidationError."""
+    orders.permit(user)
+    traces.check_asked(gateway)
+    traces.check_known(gateway, trace_id)
+    with transaction.atomic():
+        audit.record(user, "gateway.trace.stop", gateway, details={"trace": str(trace_id)})
+        send_on_commit(tasks.stop_trace, str(gateway.pk), str(trace_id))
 
 
 def _end_for(tunnel: Tunnel, verb: Verb, gateway_id: UUID | None) -> TunnelEnd:

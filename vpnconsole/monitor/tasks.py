@@ -10,8 +10,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from vpnconsole.gateways import queries as gateways
-from vpnconsole.monitor import actions, captures, polling
-from vpnconsole.monitor.models import ActionJob, CaptureJob, CounterSample, EventRecord
+from vpnconsole.monitor import actions, captures, orders, polling, traces
+from vpnconsole.monitor.models import ActionJob, CaptureJob, CounterSample, EventRecord, TraceJob
 
 POLL_EVERY_S = 2
 SWEEP_EVERY_S = 30
@@ -61,17 +61,29 @@ def stop_capture(gateway_id: str, capture_id: str) -> None:
         poll_gateway.delay(gateway_id)
 
 
+@shared_task(name="monitor.start_trace")
+def start_trace(job_id: str) -> None:
+    """Have a gateway begin a trace, then look at once how it goes."""
+    gateway_id = traces.perform(UUID(job_id))
+    if gateway_id is not None:
+        poll_gateway.delay(str(gateway_id))
+
+
+@shared_task(name="monitor.stop_trace")
+def stop_trace(gateway_id: str, trace_id: str) -> None:
+    """Have a gateway end a trace, then look at once what came of it."""
+    if traces.stop(UUID(gateway_id), UUID(trace_id)):
+        poll_gateway.delay(gateway_id)
+
+
 @shared_task(name="monitor.sweep")
 def sweep() -> None:
-    """Send actions on whose task got lost, fail those too old to be meant still, delete what is past its time."""
+    """Send orders on whose task got lost, fail those too old to be meant still, delete what is past its time."""
     now = timezone.now()
-    actions.expire(now)
-    for job_id in actions.lost(now).values_list("pk", flat=True):
-        perform_action.apply_async((str(job_id),), expires=SWEEP_EVERY_S)
-    captures.expire(now)
-    for job_id in captures.lost(now).values_list("pk", flat=True):
-        start_capture.apply_async((str(job_id),), expires=SWEEP_EVERY_S)
+    for kind, task in ((ActionJob, perform_action), (CaptureJob, start_capture), (TraceJob, start_trace)):
+        orders.expire(kind, now)
+        for job_id in orders.lost(kind, now).values_list("pk", flat=True):
+            task.apply_async((str(job_id),), expires=SWEEP_EVERY_S)
+        kind._default_manager.filter(created_at__lt=now - JOBS_KEPT).delete()
     CounterSample.objects.filter(at__lt=now - SAMPLES_KEPT).delete()
     EventRecord.objects.filter(at__lt=now - EVENTS_KEPT).delete()
-    ActionJob.objects.filter(created_at__lt=now - JOBS_KEPT).delete()
-    CaptureJob.objects.filter(created_at__lt=now - JOBS_KEPT).delete()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, path
 
-from vpnconsole.monitor import capture_views, views
+from vpnconsole.monitor import capture_views, trace_views, views
 from vpnconsole.monitor.live import live
 
 app_name = "monitor"
@@ -27,5 +27,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     path("gateways/", views.gateways, name="gateways"),
     path("gateways/<uuid:gateway_id>/", views.gateway, name="gateway"),
+    path("gateways/<uuid:gateway_id>/traces/", trace_views.start, name="trace-start"),
+    path("gateways/<uuid:gateway_id>/traces/<uuid:trace_id>/stop/", trace_views.stop, name="trace-stop"),
+    path("gateways/<uuid:gateway_id>/traces/<uuid:trace_id>/file/", trace_views.download, name="trace-download"),
     path("events/", views.events, name="events"),
 ]

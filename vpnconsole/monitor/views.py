@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.http import Http404, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from django.views.decorators.vary import vary_on_headers
@@ -22,9 +23,10 @@ from agents.contract.events import KINDS
 from vpnconsole.accounts.http import UserRequest
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.listing import PER_PAGE, list_rows, page_number
-from vpnconsole.monitor import captures, queries, services
+from vpnconsole.monitor import orders, queries, services, traces
 from vpnconsole.monitor.capture_views import form_for
 from vpnconsole.monitor.tables import GATEWAY_COLUMNS, TUNNEL_COLUMNS, EventFilter, TunnelFilter
+from vpnconsole.monitor.trace_form import TraceForm
 from vpnconsole.rollout import queries as rollout_queries
 from vpnconsole.rollout import services as rollout_services
 from vpnconsole.rollout.changes import Change
@@ -118,7 +120,7 @@ def tunnel(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
         "reason_place": places.of(detail.tunnel, reason.field or "", detail.row.reason_side) if reason else None,
         "points": points[-_TABLE_POINTS:][::-1],
         "operations": _operations(detail.tunnel),
-        "may_capture": captures.may_capture(request.user),
+        "may_capture": orders.may_capture(request.user),
     }
     if request.htmx:
         return render(request, "monitor/parts/tunnel_live.html", context)
@@ -194,7 +196,12 @@ def gateways(request: UserRequest) -> HttpResponse:
 @vary_on_headers("HX-Request")
 @require_safe
 def gateway(request: UserRequest, gateway_id: UUID) -> HttpResponse:
-    """One gateway: contact, agent and its parts, data plane, revision in force and pending, tunnels, events."""
+    """One gateway: contact, agent and its parts, data plane, revision in force and pending, tunnels, events, traces."""
+    return gateway_page(request, gateway_id, TraceForm())
+
+
+def gateway_page(request: UserRequest, gateway_id: UUID, trace_form: TraceForm) -> HttpResponse:
+    """Return a gateway's page with a form for traces, which may hold errors."""
     try:
         row, rows = queries.gateway_detail(gateway_id)
     except Gateway.DoesNotExist:
@@ -207,9 +214,13 @@ def gateway(request: UserRequest, gateway_id: UUID) -> HttpResponse:
         "listing": list_rows(rows, request.GET, TUNNEL_COLUMNS, "state"),
         "events": queries.events(gateway_id=gateway_id)[:15],
         "revisions": rollout_queries.revisions(gateway_id)[:5],
+        "traces": traces.gateway_traces(row),
+        "trace_form": trace_form,
+        "may_capture": orders.may_capture(request.user),
+        "own_url": reverse("monitor:gateway", args=[gateway_id]) if trace_form.errors else request.get_full_path(),
     }
-    template = "monitor/parts/gateway.html" if request.htmx else "monitor/gateway.html"
-    return render(request, template, context)
+    template = "monitor/parts/gateway_live.html" if request.htmx else "monitor/gateway.html"
+    return render(request, template, context, status=422 if trace_form.errors else 200)
 
 
 @never_cache

@@ -8,7 +8,7 @@ gateway's id (:func:`agents.contract.enrolment.server_name`), so an address that
   ``AgentRefused``       422: the document has a field the agent cannot apply
   ``AgentConflict``      409: the ledger holds a newer generation, or the same one with other content
   ``AgentUnknownTunnel`` 404 for an action: the tunnel is not in force there
-  ``AgentBusy``          404 or 409 for a capture: it cannot be begun, ended or given out now
+  ``AgentBusy``          404 or 409 for a capture or trace: it cannot be begun, ended or given out now
   ``AgentMisbehaved``    any other answer
 """
 
@@ -18,7 +18,7 @@ import json
 import os
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -32,7 +32,8 @@ from agents.contract.captures import CaptureRequest
 from agents.contract.enrolment import server_name
 from agents.contract.errors import ContractError
 from agents.contract.events import EventPage
-from agents.contract.status import CaptureStatus, GatewayStatus
+from agents.contract.status import CaptureStatus, GatewayStatus, TraceStatus
+from agents.contract.traces import TraceRequest
 from vpnconsole.gateways import fleet
 from vpnconsole.gateways.models import Gateway
 
@@ -61,7 +62,7 @@ class AgentUnknownTunnel(AgentError):  # noqa: N818
 
 
 class AgentBusy(AgentError):  # noqa: N818
-    """The agent cannot begin, end or give out a capture now; the text says why."""
+    """The agent cannot begin, end or give out a capture or trace now; the text says why."""
 
 
 class AgentRefused(AgentError):  # noqa: N818
@@ -97,6 +98,18 @@ class _Answer:
 
     status_code: int
     content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Recorded:
+    """What an agent records on demand: the error for an id that it does not have, and what an old one cannot do."""
+
+    unknown: str
+    verb: str
+
+
+_CAPTURES = _Recorded(unknown="unknown-capture", verb="capture packets")
+_TRACES = _Recorded(unknown="unknown-trace", verb="trace")
 
 
 class AgentClient:
@@ -159,23 +172,37 @@ class AgentClient:
         plain = _plain(answer)
         if answer.status_code == 404 and plain.get("error") == "unknown-tunnel":
             raise AgentUnknownTunnel("the tunnel is not in force on this gateway: deploy first")
-        return self._read(CaptureStatus, _of_captures(answer, plain))
+        return self._read(CaptureStatus, _unless_refused(answer, _CAPTURES))
 
     def stop_capture(self, capture_id: str) -> CaptureStatus:
         """End a packet capture; one that has ended stays as it is. Raises AgentBusy for one that is gone."""
         answer = self._request("POST", f"/v1/captures/{capture_id}/stop")
-        return self._read(CaptureStatus, _of_captures(answer, _plain(answer)))
+        return self._read(CaptureStatus, _unless_refused(answer, _CAPTURES))
+
+    def fetch_capture(self, capture_id: str) -> AbstractContextManager[tuple[int | None, Iterator[bytes]]]:
+        """Give the length of a capture's file and its octets, piece by piece; raises AgentBusy."""
+        return self._fetch(f"/v1/captures/{capture_id}", _CAPTURES)
+
+    def start_trace(self, request: TraceRequest) -> TraceStatus:
+        """Begin a trace; raises AgentBusy while another runs. The same id begins one trace."""
+        answer = self._request("POST", "/v1/traces", content=codec.encode(request))
+        return self._read(TraceStatus, _unless_refused(answer, _TRACES))
+
+    def stop_trace(self, trace_id: str) -> TraceStatus:
+        """End a trace; one that has ended stays as it is. Raises AgentBusy for one that is gone."""
+        answer = self._request("POST", f"/v1/traces/{trace_id}/stop")
+        return self._read(TraceStatus, _unless_refused(answer, _TRACES))
+
+    def fetch_trace(self, trace_id: str) -> AbstractContextManager[tuple[int | None, Iterator[bytes]]]:
+        """Give the length of a trace's text and its octets, piece by piece; raises AgentBusy."""
+        return self._fetch(f"/v1/traces/{trace_id}", _TRACES)
 
     @contextmanager
-    def fetch_capture(self, capture_id: str) -> Iterator[tuple[int | None, Iterator[bytes]]]:
-        """Give the length of a capture's file and its octets, piece by piece; raises AgentBusy."""
-        with (
-            self._carried(),
-            self._http.stream("GET", f"/v1/captures/{capture_id}", extensions=self._extensions) as answer,
-        ):
+    def _fetch(self, path: str, kind: _Recorded) -> Iterator[tuple[int | None, Iterator[bytes]]]:
+        with self._carried(), self._http.stream("GET", path, extensions=self._extensions) as answer:
             if answer.status_code != 200:
                 failed = _Answer(status_code=answer.status_code, content=_bounded(answer))
-                raise _unexpected(_of_captures(failed, _plain(failed)), _plain(failed))
+                raise _unexpected(_unless_refused(failed, kind), _plain(failed))
             length = answer.headers.get("Content-Length", "")
             yield (int(length) if length.isdecimal() else None), self._pieces(answer)
 
@@ -212,10 +239,11 @@ class AgentClient:
             raise AgentMisbehaved(f"the answer is not a {kind.__name__}: {error}") from None
 
 
-def _of_captures(answer: _Answer, plain: dict[str, Any]) -> _Answer:
-    """Return the answer to a request about captures unless it is a refusal."""
-    if answer.status_code == 404 and plain.get("error") != "unknown-capture":
-        raise AgentMisbehaved("this agent is too old to capture packets: install the present version")
+def _unless_refused(answer: _Answer, kind: _Recorded) -> _Answer:
+    """Return the answer to a request about what the agent records unless it is a refusal."""
+    plain = _plain(answer)
+    if answer.status_code == 404 and plain.get("error") != kind.unknown:
+        raise AgentMisbehaved(f"this agent is too old to {kind.verb}: install the present version")
     if answer.status_code in (404, 409):
         raise AgentBusy(str(plain.get("message") or "the agent refuses")[:500])
     return answer

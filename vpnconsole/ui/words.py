@@ -51,10 +51,11 @@ _STATES = (
     ("failed", "failed", "bad", "alert-circle"),
     ("superseded", "superseded", "off", "history"),
     ("taken-on", "accepted", "good", "circle-check"),
-    # captures
+    # captures and traces
     ("running", "running", "busy", "loader"),
     ("done", "done", "good", "circle-check"),
     ("deleted", "deleted", "off", "trash"),
+    ("overdue", "over by now", "off", "clock"),
     ("queued", "queued", "busy", "clock"),
     ("sent", "sent", "busy", "loader"),
     # events, health

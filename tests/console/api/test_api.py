@@ -11,6 +11,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from agents.contract.status import ProcessTrace, TraceStatus
 from tests.console import cast
 from tests.console.fake_agent import FakeAgent
 from vpnconsole.accounts.models import User
@@ -99,6 +100,14 @@ def test_deploy_watch_and_read(
     assert shown["note"] == "not deployed to lyon"
     status, gateway = api.get(f"gateways/{paris.pk}")
     assert (gateway["state"], gateway["generation"]["applied"], gateway["tunnels_up"]) == ("reachable", 1, 1)
+    assert gateway["trace"] is None
+    process = ProcessTrace(process="iked", running=True, records=3)
+    paris_agent.trace = TraceStatus(
+        id="t", categories=("error",), started_at=1.0, ends_at=61.0, octets=9, processes=(process,)
+    )
+    polling.poll(paris.pk)
+    trace = api.get(f"gateways/{paris.pk}")[1]["trace"]
+    assert (trace["running"], trace["categories"], trace["processes"][0]["records"]) == (True, ["error"], 3)
     assert [row["name"] for row in api.get("gateways")[1]["gateways"]] == ["lyon", "paris"]
     assert api.get("deployments")[1]["deployments"][0]["note"] == "first"
     assert api.get(f"tunnels/{tunnel.pk}/series", minutes=5) == (200, {"points": []})
