@@ -29,6 +29,7 @@ def paths() -> dict[str, str]:
     """Return every page's name and path."""
     from django.urls import reverse
 
+    from vpnconsole.accounts.models import User
     from vpnconsole.gateways.models import Gateway
     from vpnconsole.rollout.models import Deployment
     from vpnconsole.vpn.models import IKEPolicy, IPsecProposal, PresharedKey, QosPolicy, Tunnel
@@ -83,6 +84,8 @@ def paths() -> dict[str, str]:
         "events": reverse("monitor:events"),
         "settings": reverse("accounts:settings"),
         "tokens": reverse("accounts:tokens"),
+        "users": reverse("accounts:users"),
+        "user": reverse("accounts:user", args=[User.objects.get(username="bob").pk]),
         "audit": reverse("accounts:audit") + "?verify=1",
     }
 

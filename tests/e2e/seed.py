@@ -22,8 +22,9 @@ from agents.contract.events import KINDS, Event
 from agents.contract.status import TunnelState
 from tests.console import cast
 from tests.e2e import seed_kinds
+from vpnconsole.accounts.access import Access, set_access
 from vpnconsole.accounts.models import User
-from vpnconsole.accounts.services import create_api_token, create_first_user
+from vpnconsole.accounts.services import create_api_token, create_first_user, create_user
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.monitor import polling
 from vpnconsole.monitor.models import ActionJob, CounterSample, GatewayObservation, TraceJob, TunnelObservation
@@ -43,6 +44,7 @@ def seed() -> User:
     """Fill the database and return the user to log in as."""
     alice = create_first_user(username=USERNAME, password=PASSWORD)
     create_api_token(alice, alice, "monitoring")
+    _people(alice)
     gateways = _gateways()
     tunnels = _tunnels(gateways)
     deployment = rollout.deploy(
@@ -79,6 +81,13 @@ def seed() -> User:
     )
     advance()
     return alice
+
+
+def _people(alice: User) -> None:
+    """Make an operator who may capture, and one who may not log in any more."""
+    for name, capture, active in (("bob", True, True), ("charlie", False, False)):
+        user = create_user(alice, username=name, password=f"{name}-{PASSWORD}")
+        set_access(alice, user, Access(administrator=False, capture=capture, active=active))
 
 
 def advance() -> list[object]:

@@ -1,4 +1,4 @@
-"""Forms for logging in, the first user, one's own password and API tokens."""
+"""Forms for logging in, users and what they may do, one's own password and API tokens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.password_validation import password_validators_help_texts
 
+from vpnconsole.accounts.access import Access
 from vpnconsole.accounts.models import User
 
 
@@ -56,6 +57,42 @@ class FirstUserForm(NewPasswordForm):
         widget=forms.TextInput(attrs={"autocomplete": "username", "autofocus": True}),
     )
     field_order = ["username", "password", "password_again"]
+
+
+class NewUserForm(NewPasswordForm):
+    """A further user, whom an administrator gives a first password."""
+
+    username = forms.CharField(
+        label="User name",
+        max_length=150,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    field_order = ["username", "password", "password_again"]
+
+
+class AccessForm(forms.Form):
+    """What a person may do."""
+
+    administrator = forms.BooleanField(
+        label="Administrator",
+        required=False,
+        help_text="May do everything, this page included.",
+    )
+    capture = forms.BooleanField(
+        label="Captures and traces",
+        required=False,
+        help_text="May capture and trace, and so see what people send through tunnels and who speaks with whom. "
+        "Administrators may anyway.",
+    )
+    active = forms.BooleanField(
+        label="May log in",
+        required=False,
+        help_text="Without it their sessions end and their API tokens are refused; nothing else is lost.",
+    )
+
+    def wanted(self) -> Access:
+        """Return what was chosen, once the form is valid."""
+        return Access(**self.cleaned_data)
 
 
 class OwnPasswordForm(NewPasswordForm):

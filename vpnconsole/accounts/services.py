@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from vpnconsole.accounts import audit
+from vpnconsole.accounts import access, audit
 from vpnconsole.accounts.models import ApiToken, User
 
 _LAST_USED_RESOLUTION = timedelta(minutes=1)
@@ -32,7 +32,9 @@ def create_first_user(*, username: str, password: str, email: str = "", source: 
 
 @transaction.atomic
 def create_user(actor: User | None, *, username: str, password: str, email: str = "") -> User:
-    """Make a further user; raises ValidationError by field."""
+    """Make a further user, no administrator; raises PermissionDenied, and ValidationError by field."""
+    if actor is not None:
+        access.permit(actor)
     user = User(username=username, email=email)
     _set_password(user, password)
     audit.record(actor, "user.created", user)

@@ -15,5 +15,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("settings/", views.settings, name="settings"),
     path("settings/tokens/", views.tokens, name="tokens"),
     path("settings/tokens/<int:token_id>/revoke/", views.revoke_token, name="revoke-token"),
+    path("settings/users/", views.users, name="users"),
+    path("settings/users/<int:user_id>/", views.user, name="user"),
     path("settings/audit/", views.audit_trail, name="audit"),
 ]

@@ -1,7 +1,8 @@
-"""Pages about people: set-up, log-in, own password, API tokens, audit trail."""
+"""Pages about people: set-up, log-in, own password, API tokens, users and what they may do, audit trail."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -17,13 +18,14 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from vpnconsole.accounts import audit, queries, services
-from vpnconsole.accounts.forms import FirstUserForm, LoginForm, OwnPasswordForm, TokenForm
+from vpnconsole.accounts import access, audit, queries, services
+from vpnconsole.accounts.forms import AccessForm, FirstUserForm, LoginForm, NewUserForm, OwnPasswordForm, TokenForm
 from vpnconsole.accounts.http import UserRequest
 from vpnconsole.lib.forms import place_errors
 from vpnconsole.lib.http import client_address
 from vpnconsole.lib.listing import PER_PAGE, page_number
 
+_LAST_EVENTS = 10
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
@@ -118,6 +120,46 @@ def revoke_token(request: UserRequest, token_id: int) -> HttpResponse:
     services.revoke_api_token(request.user, token)
     messages.success(request, f"The token {token.name} was revoked and no longer works.")
     return redirect("accounts:tokens")
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+def users(request: UserRequest) -> HttpResponse:
+    """List everybody with what they may do, and make a further user."""
+    access.permit(request.user)
+    form = NewUserForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        values = form.cleaned_data
+        try:
+            made = services.create_user(request.user, username=values["username"], password=values["password"])
+        except ValidationError as error:
+            place_errors(error, form)
+        else:
+            messages.success(request, f"{made.username} was made and can log in. Here is what they may do.")
+            return redirect("accounts:user", made.pk)
+    context = {"form": form, "people": access.people(), "tab": "users"}
+    return render(request, "accounts/users.html", context, status=422 if form.errors else 200)
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+def user(request: UserRequest, user_id: int) -> HttpResponse:
+    """Change what one person may do."""
+    access.permit(request.user)
+    person = get_object_or_404(access.people(), pk=user_id)
+    form = AccessForm(request.POST if request.method == "POST" else None, initial=asdict(access.access_of(person)))
+    if request.method == "POST" and form.is_valid():
+        try:
+            changed = access.set_access(request.user, person, form.wanted())
+        except ValidationError as error:
+            place_errors(error, form)
+        else:
+            said = "What {} may do was changed." if changed else "Nothing was changed about {}."
+            messages.success(request, said.format(person.username))
+            mine = person.pk == request.user.pk and not form.wanted().administrator
+            return redirect("accounts:settings" if mine else "accounts:users")
+    context = {"form": form, "person": person, "events": queries.audit_events_of(person)[:_LAST_EVENTS], "tab": "users"}
+    return render(request, "accounts/user.html", context, status=422 if form.errors else 200)
 
 
 @require_safe

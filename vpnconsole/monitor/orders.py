@@ -15,6 +15,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from vpnconsole.accounts.access import CAPTURE_TRAFFIC
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib import channel
@@ -29,7 +30,6 @@ O = TypeVar("O", bound=Order)  # noqa: E741 -- a type
 EXPIRES_S = 90
 LOST_S = 10
 
-PERMISSION = "monitor.capture_traffic"
 REFUSAL = "You may not see the traffic of tunnels. An administrator can give you the permission to capture and trace."
 
 _OPEN = (JobState.QUEUED, JobState.SENT)
@@ -37,7 +37,7 @@ _OPEN = (JobState.QUEUED, JobState.SENT)
 
 def may_capture(user: User) -> bool:
     """Whether a person may begin, end and download captures and traces."""
-    return user.has_perm(PERMISSION)
+    return user.has_perm(CAPTURE_TRAFFIC)
 
 
 def permit(user: User) -> None:
