@@ -8,7 +8,7 @@ from agents.agentd.contexts import describe
 from agents.agentd.errors import HostError
 from agents.agentd.host import ROUTE_PROTOCOL, Host
 from agents.agentd.nft import NoNftError
-from agents.agentd.parts import contexts
+from agents.agentd.parts import contexts, nftables
 from agents.agentd.parts import filter as parts_filter
 
 
@@ -34,5 +34,5 @@ async def withdraw(host: Host) -> list[str]:
         if error.errno != errno.ENOENT:
             raise
     else:
-        done.append(f"packet filter table {parts_filter.FAMILY} {parts_filter.TABLE}")
+        done.append(f"packet filter table {nftables.FAMILY} {nftables.TABLE}")
     return done

@@ -14,7 +14,7 @@ from agents.agentd.withdraw import withdraw
 from agents.cli import text
 from agents.cli.ask import Agentd, CommandError, ask
 from agents.contract.codec import to_plain
-from agents.contract.status import GatewayStatus, RouteRecord
+from agents.contract.status import FilterCounters, GatewayStatus, RouteRecord
 from agents.runtime import paths
 from agents.runtime.rpc import Client, RpcUnavailable
 
@@ -123,7 +123,7 @@ def _route_row(line: RouteRecord, names: dict[str, str], used: dict[tuple[str, s
     )
 
 
-_FILTER_HEADS = ("TUNNEL", "IKE ADMITTED", "IPSEC ADMITTED", "CLEAR TEXT DROPPED")
+_FILTER_HEADS = ("TUNNEL", "IKE ADMITTED", "IPSEC ADMITTED", "CLEAR TEXT IN DROPPED", "CLEAR TEXT OUT DROPPED")
 
 
 def filter_text(status: GatewayStatus, filtered: dict[str, Any]) -> str:
@@ -131,13 +131,17 @@ def filter_text(status: GatewayStatus, filtered: dict[str, Any]) -> str:
     if not filtered["on"]:
         return "The packet filter is off."
     rows = [
-        (tunnel.name, str(found.admitted_ike), str(found.admitted_ipsec), str(found.dropped_clear))
+        (tunnel.name, *(str(count) for count in _filtered(found)))
         if (found := tunnel.filter) is not None
-        else (tunnel.name, "-", "-", "-")
+        else (tunnel.name, "-", "-", "-", "-")
         for tunnel in status.tunnels
     ]
     strangers = [f"{name} {'-' if count is None else count}" for name, count in filtered["strangers"].items()]
     return f"{text.table(_FILTER_HEADS, rows)}\n\nDropped from strangers: {', '.join(strangers)} packets"
+
+
+def _filtered(found: FilterCounters) -> tuple[int, ...]:
+    return found.admitted_ike, found.admitted_ipsec, found.dropped_clear, found.dropped_leaving
 
 
 def contexts_text(contexts: Sequence[dict[str, Any]]) -> str:

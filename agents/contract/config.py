@@ -415,7 +415,7 @@ class GatewayDocument:
     """The whole of one gateway. ``gateway_id`` is the console's UUID, ``nonce`` 32 hexadecimal digits.
 
     ``packet_filter`` admits IKE, ESP and AH from the peers of the document only and drops packets in clear text that
-    should have come through a tunnel.
+    should have come or left through a tunnel.
     """
 
     gateway_id: str

@@ -16,7 +16,8 @@ def statistics(status: GatewayStatus) -> dict[str, int | None]:
     counts = {each.name: each.count for each in status.ipsec_counts}
     if status.data_plane.driver is None and not counts:
         return dict.fromkeys(_LINES)
-    clear = sum(tunnel.filter.dropped_clear for tunnel in status.tunnels if tunnel.filter is not None)
+    filtered = [tunnel.filter for tunnel in status.tunnels if tunnel.filter is not None]
+    clear, leaving = sum(each.dropped_clear for each in filtered), sum(each.dropped_leaving for each in filtered)
     # Without its own counters (a kernel built without them) a data plane drops outbound packets that nobody sees.
     sees_all = status.data_plane.driver == "userspace" or bool(status.data_plane_counts) or "dropped.out" in counts
 
@@ -24,7 +25,7 @@ def statistics(status: GatewayStatus) -> dict[str, int | None]:
         return sum(counts.get(name, 0) for name in names)
 
     dropped_in = max(of("dropped.in"), of(*_refused("")) + of("no-sa")) + clear
-    dropped_out = of("dropped.out") if sees_all else None
+    dropped_out = of("dropped.out") + leaving if sees_all else None
     numbers = (
         of("packets.in") + dropped_in,
         of("ah.in", *_refused("ah.")),
@@ -40,7 +41,7 @@ def statistics(status: GatewayStatus) -> dict[str, int | None]:
         of("ah.rejected.replayed", "ah.rejected.late"),
         of("esp.rejected.replayed", "esp.rejected.late"),
         dropped_out,
-        of("out.no-policy") if sees_all else None,
+        of("out.no-policy") + leaving if sees_all else None,
         of("sa.added"),
         of("sa.expired"),
         of("sa.deleted"),

@@ -82,11 +82,15 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterCounters:
-    """What the packet filter counted for one tunnel: outer packets admitted, inner packets in clear text dropped."""
+    """What the packet filter counted for one tunnel: outer packets admitted, inner packets dropped.
+
+    Those are packets in clear text that should have come through the tunnel, and such that should have left through it.
+    """
 
     admitted_ike: int = 0
     admitted_ipsec: int = 0
     dropped_clear: int = 0
+    dropped_leaving: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
 import os
-import socket
-import struct
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,17 +18,32 @@ from agents.agentd.parts.carried import carried
 from agents.agentd.parts.filter import FilterPlan
 from agents.contract.carriage import Context
 from agents.contract.codec import encode
-from agents.contract.config import Child, GatewayDocument, TrafficSelector, Tunnel
+from agents.contract.config import Child, TrafficSelector, Tunnel
 from agents.contract.status import FilterCounters
 from agents.runtime.rpc import Client, Server
-from deploy.lab.netns import Namespace, connect
+from deploy.lab.netns import Namespace
 from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, FakeIked, document, tunnel, up_status
+from tests.agentd.filter_site import (
+    HERE,
+    INNER,
+    PEER,
+    REMOTE,
+    STRANGER,
+    TUN,
+    Site,
+    apply,
+    counts,
+    filtered,
+    hearing,
+    lab_document,
+    send,
+    send_raw,
+)
 from tests.agentd.gateways import eventually as eventually_sync
 from tests.agentd.inside import run_inside
 from tests.agentd.test_routes import called, on_demand
 
-TUN = "vpnaaaaaaaa"
 VIEW = FakeHost().view
 
 
@@ -139,10 +150,6 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench[FakeHost]]:
     await made.stop()
 
 
-def filtered(generation: int, *tunnels: Tunnel, on: bool = True) -> GatewayDocument:
-    return document(generation, *tunnels, packet_filter=on)
-
-
 async def test_the_table_comes_with_the_document_stays_the_same_and_goes(bench: Bench[FakeHost]) -> None:
     nft = bench.host.nft
     async with FakeIked(bench.paths.iked_socket) as iked:
@@ -227,7 +234,6 @@ async def test_the_local_socket_tells_of_filter_and_contexts(bench: Bench[FakeHo
         assert await client.call("contexts") == {"contexts": [shown]}
 
 
-HERE, PEER, STRANGER, INNER, REMOTE = "192.0.2.1", "192.0.2.2", "192.0.2.3", "10.1.0.9", "10.2.0.5"
 FOREIGN = """
 table inet other {
   counter seen { }
@@ -239,33 +245,6 @@ table ip vpnconsole {
 """
 
 
-@dataclasses.dataclass
-class Site:
-    """A gateway with a wan, a lan and an interface that has the name of a tunnel's."""
-
-    here: Namespace
-    peer: Namespace
-    lan: Namespace
-
-    def build(self) -> None:
-        for namespace in (self.here, self.peer, self.lan):
-            namespace.create()
-        self.here.forward()
-        outer = [f"{PEER}/24", f"{STRANGER}/24", "2001:db8::2/64"]
-        connect(self.here, "wan", [f"{HERE}/24", "2001:db8::1/64"], self.peer, "wan", outer)
-        connect(self.here, TUN, [], self.peer, "tunnel", [f"{REMOTE}/32"])
-        connect(self.here, "lan", ["10.1.0.1/24"], self.lan, "lan", [f"{INNER}/24", "10.1.0.77/24"])
-        self.here.sysctl(f"net.ipv4.conf.{TUN}.proxy_arp", 1)
-        self.peer.ip("route", "add", "10.1.0.0/24", "via", HERE)
-        self.peer.ip("route", "add", "10.1.0.0/24", "dev", "tunnel", "metric", "50")
-        self.lan.ip("route", "add", "default", "via", "10.1.0.1")
-        self.here.ip("route", "add", "10.2.0.0/24", "dev", "wan")
-
-    def remove(self) -> None:
-        for namespace in (self.here, self.peer, self.lan):
-            namespace.remove()
-
-
 @pytest.fixture
 def site() -> Iterator[Site]:
     prefix = f"vc{os.getpid()}f"
@@ -275,82 +254,6 @@ def site() -> Iterator[Site]:
         yield made
     finally:
         made.remove()
-
-
-def send(namespace: Namespace, source: str, destination: str, port: int, data: bytes = b"x", device: str = "") -> None:
-    async def work() -> None:
-        family = socket.AF_INET6 if ":" in source else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as sending:
-            if device:
-                sending.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
-            sending.bind((source, 0))
-            sending.sendto(data, (destination, port))
-
-    run_inside(namespace, work)
-
-
-def send_raw(namespace: Namespace, source: str, protocol: int) -> None:
-    async def work() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as sending:
-            sending.bind((source, 0))
-            sending.sendto(struct.pack(">II", 0xC0000001, 1) + bytes(32), (HERE, 0))
-
-    run_inside(namespace, work)
-
-
-@contextlib.contextmanager
-def hearing(namespace: Namespace, address: str, *ports: int) -> Iterator[list[socket.socket]]:
-    """UDP sockets inside, which stay in their namespace whoever reads them."""
-
-    async def work() -> list[socket.socket]:
-        opened = []
-        for port in ports:
-            each = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-            each.bind((address, port))
-            each.settimeout(5)
-            opened.append(each)
-        return opened
-
-    opened = run_inside(namespace, work)
-    try:
-        yield opened
-    finally:
-        for each in opened:
-            each.close()
-
-
-async def listed(host: LinuxHost) -> tuple[dict[str, Any], ...]:
-    try:
-        return await host.filter(parts_filter.listing())
-    except HostError as error:
-        if error.errno == errno.ENOENT:
-            return ()
-        raise
-
-
-def counts(site: Site) -> FilterCounters:
-    async def work() -> FilterCounters:
-        async with LinuxHost() as host:
-            found = parts_filter.counters_of(TUNNEL_ID, parts_filter.packets(await listed(host)))
-            assert found is not None
-            return found
-
-    return run_inside(site.here, work)
-
-
-def apply(site: Site, given: GatewayDocument, *, kernel: bool = False) -> None:
-    async def work() -> None:
-        async with LinuxHost() as host:
-            statuses = {each.id: up_status(each) for each in given.tunnels}
-            seen = carried(given, statuses, "kernel" if kernel else "userspace")
-            plan = parts_filter.plan(seen, await host.look(), kernel=kernel, vrfs=False)
-            await host.filter(parts_filter.transaction(plan, await listed(host)))
-
-    run_inside(site.here, work)
-
-
-def lab_document(**changes: Any) -> GatewayDocument:
-    return filtered(1, tunnel(local=HERE, remote=PEER, **changes))
 
 
 @pytest.mark.lab

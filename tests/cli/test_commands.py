@@ -432,7 +432,7 @@ def test_ipsecstat_prints_real_numbers_or_says_there_are_none(
         esp__rejected__replayed=1, rejected__selectors=1, esp__rejected__selectors=1,
     )  # fmt: skip
     counts += (NamedCount(name="out.no-policy", count=1),)
-    filtered = dataclasses.replace(UP, filter=FilterCounters(admitted_ipsec=30, dropped_clear=2))
+    filtered = dataclasses.replace(UP, filter=FilterCounters(admitted_ipsec=30, dropped_clear=2, dropped_leaving=6))
     agentd.status = dataclasses.replace(
         STATUS,
         ipsec_counts=counts,
@@ -448,7 +448,7 @@ def test_ipsecstat_prints_real_numbers_or_says_there_are_none(
         "Incoming AH packets: 7",
         "Incoming ESP packets: 24",
         "Srcrte packets allowed: not available",
-        "Total outgoing packets: 12",
+        "Total outgoing packets: 18",
         "Outgoing AH packets: 0",
         "Outgoing ESP packets: 10",
         "Total incoming packets dropped: 11",
@@ -457,8 +457,8 @@ def test_ipsecstat_prints_real_numbers_or_says_there_are_none(
         "ESP did not compute: 1",
         "AH replay violation: 0",
         "ESP replay violation: 5",
-        "Total outgoing packets dropped: 2",
-        "Filter denies on output: 1",
+        "Total outgoing packets dropped: 8",
+        "Filter denies on output: 7",
         "Tunnel cache entries added: 5",
         "Tunnel cache entries expired: 1",
         "Tunnel cache entries deleted: 3",

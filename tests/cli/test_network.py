@@ -63,18 +63,21 @@ def test_the_filter_shows_its_counters(agentd: FakeAgentd, capsys: pytest.Captur
     assert vpn(agentd, "filter") == 0
     assert capsys.readouterr().out == "The packet filter is off.\n"
     agentd.filtered = {"on": True, "strangers": {"ike": 4, "ipsec": None}}
-    counted = dataclasses.replace(UP, filter=FilterCounters(admitted_ike=1, admitted_ipsec=2, dropped_clear=3))
+    counted = dataclasses.replace(
+        UP, filter=FilterCounters(admitted_ike=1, admitted_ipsec=2, dropped_clear=3, dropped_leaving=4)
+    )
     agentd.status = dataclasses.replace(STATUS, tunnels=(counted, DOWN))
     assert vpn(agentd, "filter") == 0
     shown = capsys.readouterr().out
     assert [row for row in rows(shown) if row][1:] == [
-        ["paris-lyon", "1", "2", "3"],
-        ["paris-rome", "-", "-", "-"],
+        ["paris-lyon", "1", "2", "3", "4"],
+        ["paris-rome", "-", "-", "-", "-"],
         ["Dropped from strangers: ike 4, ipsec - packets"],
     ]
     assert vpn(agentd, "filter", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["tunnels"]["paris-lyon"]["dropped_clear"] == 3
+    assert answer["tunnels"]["paris-lyon"]["dropped_leaving"] == 4
 
 
 def test_contexts_are_shown_with_what_they_are_made_of(agentd: FakeAgentd, capsys: pytest.CaptureFixture[str]) -> None:

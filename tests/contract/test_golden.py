@@ -19,7 +19,7 @@ DIRECTORY = Path(__file__).resolve().parents[1] / "golden/contract"
 DIGESTS = {
     "gateway-document-v4": "4f54e34a7c12701404a810627422ccdb30f116bda57dacd83f2b29ec84031729",
     "gateway-status-v5": "43a2a7c099b40763a2f0b1a9ffd5b56c66fdbde767c00b00c7c5af8f841e8764",
-    "gateway-status-v4": "20a6fdb930b6e43741ff0af452864306fb4067fedd9e1c7cf99100f1bf178367",
+    "gateway-status-v4": "7e66c3543f0a7bd168f319bc7ffd932def8bf46556d8181ba3d7ece6c83c2c1c",
     "gateway-document-v3": "2fd16b813d6b18d0a0ce30e5e77855edb91dfee19beaa6b1fbc21b511f48fd7b",
     "gateway-status-v3": "dffb9e79918e1a2c303de7d46d62a609ec125dc6a9799a14d86ac900a3b93710",
     "gateway-document-v2": "b26eebd5c24b1870fbd311996961cd66d80eb68c5aa0c6ba39c7f807776f8cd9",

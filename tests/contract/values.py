@@ -460,7 +460,7 @@ FOURTH_STATUS = replace(
             peers=2,
             rejected=_REJECTIONS,
             queues=(QueueStatus(queue=3, packets=1, bytes=2, dropped_packets=3, depth_packets=4),),
-            filter=FilterCounters(admitted_ike=1, admitted_ipsec=2, dropped_clear=3),
+            filter=FilterCounters(admitted_ike=1, admitted_ipsec=2, dropped_clear=3, dropped_leaving=4),
             children=(
                 replace(
                     _THIRD_CHILD_STATUS,

@@ -309,7 +309,7 @@ _EVER = contract.Counters(
     bytes_in=91_648_213_991, bytes_out=204_391_222_118, packets_in=104_751_204, packets_out=187_300_112
 )
 _REFUSED = contract.Rejections(integrity=2, replayed=118, late=4_807, selectors=9)
-_FILTER = contract.FilterCounters(admitted_ike=1_204, admitted_ipsec=7_512_044, dropped_clear=17)
+_FILTER = contract.FilterCounters(admitted_ike=1_204, admitted_ipsec=7_512_044, dropped_clear=17, dropped_leaving=5)
 _QUEUES = tuple(
     contract.QueueStatus(queue=queue, packets=packets, bytes=packets * 900, dropped_packets=dropped, depth_packets=wait)
     for queue, (packets, dropped, wait) in enumerate(

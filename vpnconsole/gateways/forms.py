@@ -75,7 +75,8 @@ class GatewayForm(forms.Form):
         label="Packet filter",
         required=False,
         help_text="Takes IKE, ESP and AH from the peers of its tunnels only, and drops packets in clear text that "
-        "should have come through one. Other tables of the gateway's filter are not touched.",
+        "should have come or left through one, also while it is down. Other tables of the gateway's filter are not "
+        "touched.",
     )
     contexts = forms.CharField(
         label="Routing contexts",

@@ -72,7 +72,7 @@ def told(paris: Gateway, tunnel: Tunnel, paris_agent: FakeAgent) -> FakeAgent:
         children=(child,),
         rejected=REFUSED,
         queues=(QueueStatus(queue=3, packets=11, bytes=900, dropped_packets=77, depth_packets=4),),
-        filter=FilterCounters(admitted_ike=2, admitted_ipsec=3, dropped_clear=19),
+        filter=FilterCounters(admitted_ike=2, admitted_ipsec=3, dropped_clear=19, dropped_leaving=23),
     )
     paris_agent.more = {
         "tunnels": (tunnel_status,),
@@ -102,7 +102,15 @@ def test_the_tunnel_page_says_what_was_refused_and_what_helps(told: FakeAgent, t
 
 def test_the_tunnel_page_shows_queues_routes_and_filter(told: FakeAgent, tunnel: Tunnel, page_of: Any) -> None:
     page = page_of("monitor:tunnel", tunnel.pk)
-    for text in ("CS0, CS1", "11 packets, 900 B", "<strong>77</strong>", "<strong>19</strong>", "blue", "cost 5"):
+    for text in (
+        "CS0, CS1",
+        "11 packets, 900 B",
+        "<strong>77</strong>",
+        "<strong>19</strong>",
+        "<strong>23</strong>",
+        "blue",
+        "cost 5",
+    ):
         assert text in page
     assert "the networks of pair-1" in page
     assert "a static route of the tunnel" in page
