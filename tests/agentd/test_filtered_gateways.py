@@ -70,7 +70,11 @@ def test_a_filtered_tunnel_comes_up_carries_packets_and_counts(pair: Pair) -> No
     after = counted(paris)
     assert before.admitted_ike > 0
     assert after.admitted_ipsec - before.admitted_ipsec == 5
-    assert after.dropped_clear == 0
+    assert after.dropped_clear == after.dropped_leaving == 0
+    with pytest.raises(PermissionError):
+        _send_clear(lyon)
+    assert counted(lyon).dropped_leaving == 1
+    _without_filter(lyon)
     _send_clear(lyon)
     eventually(lambda: counted(paris).dropped_clear == 1, 5)
     assert "paris-lyon" in paris.command("cli", "filter")
@@ -78,6 +82,29 @@ def test_a_filtered_tunnel_comes_up_carries_packets_and_counts(pair: Pair) -> No
     eventually(lambda: "vpnconsole" not in paris.namespace.run("nft", "list", "tables"), 15)
     assert paris.command("cli", "filter") == "The packet filter is off.\n"
     eventually(paris.ping, 15)
+
+
+def test_a_peer_that_is_gone_gets_nothing_in_clear_text(pair: Pair) -> None:
+    """Lyon's processes end; its machine goes on to forward, and Paris has a way to it beside the tunnel."""
+    paris, lyon = pair.gateways["paris"], pair.gateways["lyon"]
+    paris.namespace.ip("route", "add", "10.2.0.0/24", "via", OUTER["lyon"], "metric", "4000")
+    lyon.namespace.ip("route", "add", "10.1.0.0/24", "via", OUTER["paris"], "metric", "4000")
+    eventually(paris.ping, 5)  # without a tunnel in clear text
+    paris.configure(filtered("paris", 1))
+    lyon.configure(filtered("lyon", 1, on=False))
+    eventually(lambda: paris.up() and lyon.up())
+    eventually(paris.ping, 15)
+    carried_before = counted(paris).dropped_leaving
+    assert paris.ping(5)
+    assert counted(paris).dropped_leaving == carried_before
+    lyon.stop()
+    eventually(lambda: not paris.up() and paris.routes() == "", 60)
+    before = counted(paris).dropped_leaving
+    assert not paris.ping(3)
+    assert counted(paris).dropped_leaving == before + 3
+    assert "CLEAR TEXT OUT DROPPED" in paris.command("cli", "filter")
+    paris.configure(filtered("paris", 2, on=False))
+    eventually(paris.ping, 15)  # what the filter kept in was all that was kept in
 
 
 def test_who_calls_an_on_demand_tunnel_is_admitted_routed_to_and_protected(pair: Pair) -> None:
@@ -92,9 +119,9 @@ def test_who_calls_an_on_demand_tunnel_is_admitted_routed_to_and_protected(pair:
     (line,) = status.route_ledger
     assert line.spis == tuple(sa.spi_in for child in status.tunnels[0].children for sa in child.sas)
     assert counted(paris).admitted_ike > 0
+    _without_filter(lyon)
     _send_clear(lyon)
     eventually(lambda: counted(paris).dropped_clear == 1, 5)
-    lyon.configure(filtered("lyon", 2, on=False))
     lyon.act("end", "terminate")
     eventually(lambda: paris.routes() == "", 15)
     eventually(lambda: "10.2.0.0" not in paris.namespace.run("nft", "list", "table", "inet", "vpnconsole"), 5)
@@ -102,7 +129,7 @@ def test_who_calls_an_on_demand_tunnel_is_admitted_routed_to_and_protected(pair:
 
 def _send_clear(lyon: Gateway) -> None:
     """Send one packet of Lyon's inner network past the tunnel."""
-    lyon.namespace.ip("route", "add", "10.1.0.0/24", "via", OUTER["paris"], "dev", "wan", "metric", "4000")
+    lyon.namespace.ip("route", "replace", "10.1.0.0/24", "via", OUTER["paris"], "dev", "wan", "metric", "4000")
 
     async def work() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
@@ -111,3 +138,10 @@ def _send_clear(lyon: Gateway) -> None:
             sending.sendto(b"clear", ("10.1.0.2", 7))
 
     run_inside(lyon.namespace, work)
+
+
+def _without_filter(lyon: Gateway) -> None:
+    """Take Lyon's filter away, which would let nothing leave beside the tunnel."""
+    lyon.configure(filtered("lyon", 2, on=False))
+    eventually(lambda: "vpnconsole" not in lyon.namespace.run("nft", "list", "tables"), 15)
+    eventually(lyon.up)
