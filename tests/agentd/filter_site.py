@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import socket
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +39,7 @@ class Site:
         for namespace in (self.here, self.peer, self.lan):
             namespace.create()
         self.here.forward()
-        outer = [f"{PEER}/24", f"{STRANGER}/24", "2001:db8::2/64"]
+        outer = [f"{PEER}/24", f"{STRANGER}/24", "2001:db8::2/64", "2001:db8::3/64"]
         connect(self.here, "wan", [f"{HERE}/24", "2001:db8::1/64"], self.peer, "wan", outer)
         connect(self.here, TUN, [], self.peer, "tunnel", [f"{REMOTE}/32"])
         connect(self.here, "lan", ["10.1.0.1/24"], self.lan, "lan", [f"{INNER}/24", "10.1.0.77/24"])
@@ -67,11 +66,18 @@ def send(namespace: Namespace, source: str, destination: str, port: int, data: b
     run_inside(namespace, work)
 
 
-def send_raw(namespace: Namespace, source: str, protocol: int, to: str = HERE) -> None:
+def send_raw(
+    namespace: Namespace,
+    source: str,
+    protocol: int,
+    to: str = HERE,
+    data: bytes = bytes.fromhex("c0000001") + bytes(36),
+) -> None:
     async def work() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as sending:
+        family = socket.AF_INET6 if ":" in source else socket.AF_INET
+        with socket.socket(family, socket.SOCK_RAW, protocol) as sending:
             sending.bind((source, 0))
-            sending.sendto(struct.pack(">II", 0xC0000001, 1) + bytes(32), (to, 0))
+            sending.sendto(data, (to, 0))
 
     run_inside(namespace, work)
 

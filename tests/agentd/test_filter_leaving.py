@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +16,7 @@ from agents.agentd.parts.carried import carried
 from agents.agentd.parts.filter import FilterPlan
 from agents.contract.carriage import Carriage, Context
 from agents.contract.config import Tunnel
+from agents.contract.status import FilterCounters
 from agents.contract.traffic import TrafficSelector
 from deploy.lab.netns import Namespace
 from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, document, tunnel, up_status
@@ -214,6 +217,20 @@ def test_host_to_host_holds_back_all_but_what_makes_the_tunnel(site: Site) -> No
     with pytest.raises(PermissionError):
         send_raw(site.here, HERE, 47, to=PEER)
     assert counts(site).dropped_leaving == 2
+
+
+@pytest.mark.lab
+@needs_nft
+def test_ah_of_ipv6_passes_as_ah_whatever_is_inside(site: Site) -> None:
+    """It is an extension header there, which a filter may look through at the packet inside."""
+    here, peer = "2001:db8::1", "2001:db8::2"
+    apply(site, filtered(1, tunnel(local=here, remote=peer, local_ts=(f"{here}/128",), remote_ts=(f"{peer}/128",))))
+    header = struct.pack(">BBHII", socket.IPPROTO_UDP, 4, 0, 0xC0000001, 1) + bytes(12)
+    inner = struct.pack(">HHHH", 4000, 7, 8, 0)
+    send_raw(site.here, here, socket.IPPROTO_AH, to=peer, data=header + inner)
+    assert counts(site) == FilterCounters()
+    send_raw(site.peer, peer, socket.IPPROTO_AH, to=here, data=header + inner)
+    assert counts(site).admitted_ipsec == 1
 
 
 @pytest.mark.lab
