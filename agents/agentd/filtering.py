@@ -18,9 +18,11 @@ from agents.agentd.journal import Journal
 from agents.agentd.parts import filter as parts_filter
 from agents.agentd.parts.carried import Carried
 from agents.agentd.parts.filter import FilterPlan
+from agents.agentd.parts.mss import Clamp
 
 _FACT = "filter"
-_ON, _OFF = "on", "off"
+_ON, _OFF, _CLAMPING = "on", "off", "clamping"
+"""What of ours is there: the filter, nothing, or a table that only clamps TCP's segments."""
 _Made = tuple[object, ...]
 
 
@@ -37,18 +39,28 @@ class FilterKeeper:
 
     @property
     def on(self) -> bool:
-        """Whether our table is there, as far as we know."""
+        """Whether our filter is there, as far as we know."""
         return self._journal.recall(_FACT) == _ON
 
     async def apply(
-        self, enabled: bool, tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool
+        self,
+        enabled: bool,
+        tunnels: Sequence[Carried],
+        view: HostView,
+        *,
+        kernel: bool,
+        vrfs: bool,
+        clamps: tuple[Clamp, ...] = (),
     ) -> list[str]:
-        """Put the table right, or away; returns what is in the way."""
+        """Put the table right, or away; returns what is in the way. ``clamps`` are there without the filter too."""
         try:
-            if not enabled:
+            if not enabled and not clamps:
                 await self._remove()
                 return []
-            wanted = self._plan(tunnels, view, kernel=kernel, vrfs=vrfs)
+            if enabled:
+                wanted = self._plan(tunnels, view, kernel=kernel, vrfs=vrfs, clamps=clamps)
+            else:
+                wanted = parts_filter.clamping_only(clamps)
             generation = await self._host.filter_generation()
             if wanted == self._applied and generation == self._generation:
                 return []
@@ -63,10 +75,9 @@ class FilterKeeper:
             self._applied, self._looked_like = wanted, _look(await self._list())
         except HostError as error:
             return [f"the packet filter is not as it should be: {error}"]
-        if not self.on:
-            self._journal.append("agent.filter-on", "The packet filter is in force", remember={_FACT: _ON})
-        elif changed_by_others:
+        if changed_by_others:
             self._journal.append("agent.repaired", "The packet filter is as it should be again")
+        self._note(_ON if enabled else _CLAMPING)
         return []
 
     async def counts(self) -> dict[str, int]:
@@ -78,10 +89,24 @@ class FilterKeeper:
         except HostError:
             return {}  # the last pass has said why
 
-    def _plan(self, tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool) -> FilterPlan:
-        made = _made(tunnels, view, kernel=kernel, vrfs=vrfs)
+    def _note(self, now: str) -> None:
+        """Remember what is there, and tell of a filter that came or went."""
+        before = self._journal.recall(_FACT) or _OFF
+        if before == now:
+            return
+        if now == _ON:
+            self._journal.append("agent.filter-on", "The packet filter is in force", remember={_FACT: now})
+        elif before == _ON:
+            self._journal.append("agent.filter-off", "The packet filter is removed", remember={_FACT: now})
+        else:
+            self._journal.remember({_FACT: now})
+
+    def _plan(
+        self, tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool, clamps: tuple[Clamp, ...]
+    ) -> FilterPlan:
+        made = (*_made(tunnels, view, kernel=kernel, vrfs=vrfs), clamps)
         if self._planned is None or self._planned[0] != made:
-            self._planned = (made, parts_filter.plan(tunnels, view, kernel=kernel, vrfs=vrfs))
+            self._planned = (made, parts_filter.plan(tunnels, view, kernel=kernel, vrfs=vrfs, clamps=clamps))
         return self._planned[1]
 
     async def _list(self) -> tuple[nft.Command, ...]:
@@ -102,7 +127,7 @@ class FilterKeeper:
             await self._host.filter([*parts_filter.removal(), *parts_filter.transaction(wanted, ())])
 
     async def _remove(self) -> None:
-        if not self.on:
+        if self._journal.recall(_FACT) in (None, _OFF):
             return
         try:
             await self._host.filter(parts_filter.removal())
@@ -110,7 +135,7 @@ class FilterKeeper:
             if error.errno != errno.ENOENT:
                 raise
         self._applied, self._looked_like = None, ""
-        self._journal.append("agent.filter-off", "The packet filter is removed", remember={_FACT: _OFF})
+        self._note(_OFF)
 
 
 def _made(tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool) -> _Made:

@@ -113,8 +113,12 @@ class Journal:
         if events:
             self._store(events, remember or {})
 
+    def remember(self, facts: Mapping[str, str]) -> None:
+        """Store for :meth:`recall` what is not worth an event."""
+        self._store((), facts)
+
     def recall(self, name: str) -> str | None:
-        """Return what was remembered with an event under this name."""
+        """Return what was remembered under this name."""
         return self._database.fact(name)
 
     def ingest(self, boot_id: str, events: Sequence[Event], read_to: int) -> int:

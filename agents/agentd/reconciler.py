@@ -20,7 +20,7 @@ from agents.agentd.host import Host, HostView
 from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
-from agents.agentd.parts import contexts, ike, links, routes, sysctl
+from agents.agentd.parts import contexts, ike, links, mss, routes, sysctl
 from agents.agentd.parts.carried import Carried, carried
 from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.routing import RouteKeeper
@@ -158,9 +158,13 @@ class Reconciler:
     async def _filter(
         self, accepted: Accepted, view: IkedView, tunnels: Sequence[Carried], host_view: HostView
     ) -> list[str]:
-        kernel = view.data_plane.driver == "kernel"
         return await self.filter.apply(
-            accepted.document.packet_filter, tunnels, host_view, kernel=kernel, vrfs=self.contexts.vrfs
+            accepted.document.packet_filter,
+            tunnels,
+            host_view,
+            kernel=view.data_plane.driver == "kernel",
+            vrfs=self.contexts.vrfs,
+            clamps=mss.wanted(accepted.document, tunnels, host_view),
         )
 
     async def _apply(self, accepted: Accepted, view: IkedView, host_view: HostView) -> list[str]:

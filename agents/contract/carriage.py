@@ -47,13 +47,15 @@ class StaticRoute:
 class Carriage:
     """``queues`` is 1, or 4 with strict priority by DSCP; ``copy_dscp`` copies the inner DSCP to the outer header.
 
-    ``context`` is one of the document's contexts or ``local``; ``route_cost`` that of the routes that the traffic
-    selectors ask for. ECN follows RFC 6040 always.
+    ``clamp_tcp_mss`` lowers the largest segment that the ends of a TCP connection through the tunnel announce (RFC 9293
+    section 3.7.1) to what fits, for paths that swallow ICMP. ``context`` is one of the document's contexts or
+    ``local``; ``route_cost`` that of the routes that the traffic selectors ask for. ECN follows RFC 6040 always.
     """
 
     attachment: Attachment = Attachment.SHARED
     df_bit: DfBit = DfBit.PROPAGATE
     copy_dscp: bool = True
+    clamp_tcp_mss: bool = False
     queues: int = 1
     context: str = LOCAL_CONTEXT
     route_cost: int = 0

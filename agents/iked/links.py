@@ -1,8 +1,8 @@
 """The link of each tunnel: its name, what its packets go through, and the largest inner packet that fits the path.
 
-The MTU is that of the route to the peer less the worst overhead of the tunnel's suites. The UDP header is always
-counted where SAs are negotiated, since a NAT may appear at any time. ``mtu`` of the document wins over it. The peers of
-an on-demand tunnel are not known before they come, so there is no route to look at: Ethernet's MTU is taken.
+The MTU is that of the route to the peer less the overhead of the tunnel (``agents.dataplane.mtu``). ``mtu`` of the
+document wins over it. The peers of an on-demand tunnel are not known before they come, so there is no route to look at:
+Ethernet's MTU is taken.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from agents.contract.config import GatewayDocument, Tunnel
 from agents.contract.manual import ManualTunnel
 from agents.dataplane import outer
 from agents.dataplane.base import TunnelLink
-from agents.dataplane.userspace.sizes import largest_payload
+from agents.dataplane.mtu import inner_mtu, manual_mtu
 
 DEFAULT_PATH_MTU = 1_500
 _LARGEST_PATH_MTU = 9_000
-_SMALLEST_MTU = {4: 576, 6: 1_280}
 _IP_MTU = 14
 _IPV6_MTU = 24
 
@@ -70,44 +69,6 @@ def _link(
         local=outer[0],
         remote=outer[1],
     )
-
-
-def inner_mtu(tunnel: Tunnel, outer_mtu: int) -> int:
-    """Return the largest inner packet that any suite of the tunnel carries in one outer packet of ``outer_mtu``."""
-    addresses = (tunnel.remote.address, *tunnel.remote.more_addresses)
-    version = max(ipaddress.ip_address(each).version for each in addresses)
-    fits = min(
-        largest_payload(
-            outer_mtu,
-            version,
-            encryption=proposal.encryption,
-            integrity=proposal.integrity,
-            ah_integrity=proposal.ah_integrity,
-            in_udp=proposal.ah_integrity is None,
-        )
-        for child in tunnel.children
-        for proposal in child.proposals
-    )
-    inner_version = max(selector.version for child in tunnel.children for selector in child.local_ts)
-    return max(fits, _SMALLEST_MTU[inner_version])
-
-
-def manual_mtu(tunnel: ManualTunnel, outer_mtu: int) -> int:
-    """The same for a tunnel with manual keys, which is never inside UDP: what leaves here has to fit."""
-    version = ipaddress.ip_address(tunnel.remote_address).version
-    fits = min(
-        largest_payload(
-            outer_mtu,
-            version,
-            encryption=child.outbound.encryption,
-            integrity=child.outbound.integrity,
-            ah_integrity=child.outbound.ah_integrity,
-            in_udp=False,
-        )
-        for child in tunnel.children
-    )
-    inner_version = max(child.local_ts.version for child in tunnel.children)
-    return max(fits, _SMALLEST_MTU[inner_version])
 
 
 def path_mtu(local_address: str, remote_address: str) -> int:

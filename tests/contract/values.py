@@ -235,6 +235,7 @@ _CARRIAGE = Carriage(
     attachment=Attachment.INTERFACE,
     df_bit=DfBit.CLEAR,
     copy_dscp=False,
+    clamp_tcp_mss=True,
     queues=4,
     context="blue",
     route_cost=5,

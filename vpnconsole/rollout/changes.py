@@ -43,6 +43,7 @@ _WORDS = {
     "ah_key": "AH key",
     "df_bit": "DF bit",
     "copy_dscp": "copying of the DSCP",
+    "clamp_tcp_mss": "clamping of TCP's segment size",
     "route_cost": "cost of routes",
     "routes": "static routes",
     "most_peers": "peers at a time",

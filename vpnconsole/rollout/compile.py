@@ -105,6 +105,7 @@ def _carriage(shared: CarriageSnapshot, here: EndSnapshot) -> carriage.Carriage:
         attachment=carriage.Attachment(shared.attachment),
         df_bit=carriage.DfBit(shared.df_bit),
         copy_dscp=shared.copy_dscp,
+        clamp_tcp_mss=shared.clamp_tcp_mss,
         queues=shared.queues,
         context=here.context,
         route_cost=here.route_cost,

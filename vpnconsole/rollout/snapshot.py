@@ -50,6 +50,7 @@ class CarriageSnapshot:
     attachment: str = "shared"
     df_bit: str = "propagate"
     copy_dscp: bool = True
+    clamp_tcp_mss: bool = False
     queues: int = 1
 
 
@@ -291,7 +292,11 @@ def _manual_sa(row: vpn.ManualSa | None) -> ManualSaSnapshot:
 
 def _carriage(tunnel: vpn.Tunnel) -> CarriageSnapshot:
     return CarriageSnapshot(
-        attachment=tunnel.attachment, df_bit=tunnel.df_bit, copy_dscp=tunnel.copy_dscp, queues=tunnel.queues
+        attachment=tunnel.attachment,
+        df_bit=tunnel.df_bit,
+        copy_dscp=tunnel.copy_dscp,
+        clamp_tcp_mss=tunnel.clamp_tcp_mss,
+        queues=tunnel.queues,
     )
 
 

@@ -223,6 +223,7 @@ class CarriageInput:
     attachment: str = AttachmentChoice.SHARED
     df_bit: str = DfBitChoice.PROPAGATE
     copy_dscp: bool = True
+    clamp_tcp_mss: bool = False
     qos_policy: QosPolicy | None = None
 
 
@@ -277,6 +278,7 @@ class TunnelInput:
                 attachment=tunnel.attachment,
                 df_bit=tunnel.df_bit,
                 copy_dscp=tunnel.copy_dscp,
+                clamp_tcp_mss=tunnel.clamp_tcp_mss,
                 qos_policy=tunnel.qos_policy,
             ),
         )

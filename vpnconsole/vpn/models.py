@@ -369,6 +369,7 @@ class Tunnel(models.Model):
     attachment = models.CharField(max_length=16, choices=AttachmentChoice.choices, default=AttachmentChoice.SHARED)
     df_bit = models.CharField("DF bit", max_length=16, choices=DfBitChoice.choices, default=DfBitChoice.PROPAGATE)
     copy_dscp = models.BooleanField("Copy the DSCP to the outer header", default=True)
+    clamp_tcp_mss = models.BooleanField("Clamp TCP's segment size", default=False)
     qos_policy = models.ForeignKey(
         QosPolicy, null=True, blank=True, on_delete=models.PROTECT, related_name="tunnels", verbose_name="QoS policy"
     )

@@ -59,6 +59,7 @@ _TUNNEL: Mapping[str, tuple[str, str]] = MappingProxyType(
         "carriage.attachment": ("the attachment", "attachment"),
         "carriage.df_bit": ("the DF bit", "df_bit"),
         "carriage.copy_dscp": ("the DSCP", "copy_dscp"),
+        "carriage.clamp_tcp_mss": ("the clamping of TCP's segment size", "clamp_tcp_mss"),
         "carriage.queues": ("the QoS policy", "qos_policy"),
         "manual_tunnels.children": ("the SAs", "selectors-0-manual-protocol"),
         "children": ("the pairs of networks", "selectors-0-network_a"),

@@ -196,6 +196,7 @@ def _ends(errors: FieldErrors, tunnel: Tunnel, data: TunnelInput) -> tuple[Tunne
 def _carry(tunnel: Tunnel, data: TunnelInput) -> None:
     tunnel.attachment, tunnel.df_bit = data.carriage.attachment, data.carriage.df_bit
     tunnel.copy_dscp, tunnel.qos_policy = data.carriage.copy_dscp, data.carriage.qos_policy
+    tunnel.clamp_tcp_mss = data.carriage.clamp_tcp_mss
     tunnel.peer_identity_type, tunnel.peer_identity_value, tunnel.most_peers = "", "", 50
 
 

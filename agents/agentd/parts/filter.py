@@ -8,6 +8,8 @@ What it is for (nft syntax, for IPv4; IPv6 is alike):
 * ``forward`` and ``output``: packets from a local network to a remote one are dropped unless they go into a tunnel
   (``filter_clear`` has both), up or down, so that nothing leaves in clear text while a tunnel is down.
 
+Where tunnels are to have TCP's segments clamped, the table has two chains for that (``mss``), also without the filter.
+
 Verdicts of other tables stand: what they drop stays dropped. Counters are named objects that a replacement leaves
 alone, so they go on; a pair of addresses that several tunnels share is counted for the first.
 """
@@ -20,8 +22,9 @@ from dataclasses import dataclass
 
 from agents.agentd.host import HostView
 from agents.agentd.nft import Command
-from agents.agentd.parts import filter_clear
+from agents.agentd.parts import filter_clear, mss
 from agents.agentd.parts.carried import Carried
+from agents.agentd.parts.mss import Clamp
 from agents.agentd.parts.nftables import (
     ACCEPT,
     DROP,
@@ -64,7 +67,9 @@ class FilterPlan:
     rules: tuple[Command, ...]
 
 
-def plan(tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool) -> FilterPlan:
+def plan(
+    tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool, clamps: Sequence[Clamp] = ()
+) -> FilterPlan:
     """Return the table for these tunnels; ``kernel`` where decrypted packets come without an interface of their own."""
     names = [counter_name(tunnel.id, kind) for tunnel in tunnels for kind in _KINDS]
     interfaces = sorted({"lo", *(tunnel.interface for tunnel in tunnels if tunnel.interface is not None)})
@@ -82,12 +87,19 @@ def plan(tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool
         rule_of("outer", [IPSEC, {"counter": STRANGERS[1]}, DROP]),
         *filter_clear.arriving(protected, inside, kernel=kernel, vrfs=vrfs),
         *filter_clear.leaving(protected, inside, kernel=kernel, vrfs=vrfs),
+        *mss.rules(clamps),
     ]
     chains = (
         *map(base_chain, ("input", "forward", "output")),
         *map(chain_of, ("outer", "clear", "clear4", "clear6", "leaving", "leaving4", "leaving6")),
+        *mss.chains(clamps),
     )
     return FilterPlan(counters=(*STRANGERS, *names), sets=tuple(sets), chains=chains, rules=tuple(rules))
+
+
+def clamping_only(clamps: Sequence[Clamp]) -> FilterPlan:
+    """Return the table where nothing is filtered: it has only what clamps TCP's segments."""
+    return FilterPlan(counters=(), sets=(), chains=tuple(mss.chains(clamps)), rules=tuple(mss.rules(clamps)))
 
 
 def transaction(wanted: FilterPlan, listed: Iterable[Command]) -> list[Command]:

@@ -73,6 +73,11 @@ class Pair:
         return self.local.version
 
     @property
+    def protocol(self) -> int:
+        """The one protocol, 0 for any."""
+        return self.local.protocol or self.remote.protocol
+
+    @property
     def everywhere(self) -> bool:
         """Whether the remote network is all there is."""
         return ipaddress.ip_network(self.remote.network).prefixlen == 0
@@ -162,6 +167,14 @@ def own_ways(tunnels: Sequence[Carried], protected: Sequence[Pair], view: HostVi
     return sorted(found)
 
 
+def tcp_of(pair: Pair, *, outwards: bool) -> list[dict[str, Any]] | None:
+    """Return the match of a pair's TCP packets in one direction but for the protocol, None where it has none."""
+    if pair.protocol not in (0, 6):
+        return None
+    local, remote, port = ("saddr", "daddr", "sport") if outwards else ("daddr", "saddr", "dport")
+    return [*_networks(pair, local=local, remote=remote), *_ports(pair, local=port)]
+
+
 def _leaving(pair: Pair) -> list[Command]:
     what = _what(pair, local="saddr", remote="daddr")
     if what is None:
@@ -179,20 +192,22 @@ def _leaving(pair: Pair) -> list[Command]:
 
 def _what(pair: Pair, *, local: str, remote: str) -> list[dict[str, Any]] | None:
     """Return the match of a pair but for ports; None where nft has no words for it (types of ICMP)."""
-    ip = IP[pair.version]
-    protocol = pair.local.protocol or pair.remote.protocol
     ports = _ports(pair, local="sport")
-    if ports and protocol in _TYPED:
+    if ports and pair.protocol in _TYPED:
         return None
-    found = [
-        matches(payload(ip, local), prefix(pair.local.network)),
-        matches(payload(ip, remote), prefix(pair.remote.network)),
-    ]
+    found = _networks(pair, local=local, remote=remote)
     if pair.everywhere:
-        found.append(matches(payload(ip, local), f"@local{pair.version}", "!="))
-    if protocol or ports:
-        found.append(matches(meta("l4proto"), protocol or {"set": list(_WITH_PORTS)}))
+        found.append(matches(payload(IP[pair.version], local), f"@local{pair.version}", "!="))
+    if pair.protocol or ports:
+        found.append(matches(meta("l4proto"), pair.protocol or {"set": list(_WITH_PORTS)}))
     return found
+
+
+def _networks(pair: Pair, *, local: str, remote: str) -> list[dict[str, Any]]:
+    return [
+        matches(payload(IP[pair.version], local), prefix(pair.local.network)),
+        matches(payload(IP[pair.version], remote), prefix(pair.remote.network)),
+    ]
 
 
 def _ports(pair: Pair, *, local: str) -> list[dict[str, Any]]:

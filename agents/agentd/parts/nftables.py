@@ -58,9 +58,9 @@ def chain_of(name: str, **hook: Any) -> Command:
     return {"chain": in_table({"name": name, **hook})}
 
 
-def base_chain(hook: str) -> Command:
-    """Return the chain of this hook, which lets pass what no rule drops."""
-    return chain_of(hook, type="filter", hook=hook, prio=PRIORITY, policy="accept")
+def base_chain(hook: str, name: str | None = None, priority: int = PRIORITY) -> Command:
+    """Return a chain of this hook, which lets pass what no rule drops; its name is the hook's unless it has another."""
+    return chain_of(name or hook, type="filter", hook=hook, prio=priority, policy="accept")
 
 
 def rule_of(chain: str, expressions: Sequence[dict[str, Any]]) -> Command:

@@ -107,10 +107,11 @@ def test_carriage_is_that_of_the_gateway_s_end(paris: Gateway, lyon: Gateway) ->
         gateway=lyon, address=cast.LYON_ADDRESS, context="blue", route_cost=10,
         routes=[RouteInput(network="10.44.0.0/16", cost=5)],
     )  # fmt: skip
-    carriage = CarriageInput(attachment="interface", df_bit="set", copy_dscp=False, qos_policy=qos)
+    carriage = CarriageInput(attachment="interface", df_bit="set", copy_dscp=False, clamp_tcp_mss=True, qos_policy=qos)
     cast.make_tunnel(paris, lyon, end_b=far, carriage=carriage)
     here, there = compiled(paris).tunnels[0].carriage, compiled(lyon).tunnels[0].carriage
     assert (here.attachment, here.df_bit, here.copy_dscp, here.queues) == ("interface", "set", False, 4)
+    assert here.clamp_tcp_mss
     assert (here.context, here.route_cost, here.routes) == ("local", 0, ())
     assert (there.context, there.route_cost) == ("blue", 10)
     assert [(row.network, row.cost) for row in there.routes] == [("10.44.0.0/16", 5)]
@@ -194,6 +195,7 @@ def test_becoming_manual_is_one_change_without_values(paris: Gateway, lyon: Gate
         ({"carriage": CarriageInput(attachment="interface")}, "attachment: shared → interface"),
         ({"carriage": CarriageInput(df_bit="clear")}, "DF bit: propagate → clear"),
         ({"carriage": CarriageInput(copy_dscp=False)}, "copying of the DSCP: on → off"),
+        ({"carriage": CarriageInput(clamp_tcp_mss=True)}, "clamping of TCP's segment size: off → on"),
         ({"peers": PeersInput(identity_value="*.example.org", most_peers=7)}, "peers at a time: 20 → 7"),
     ],
 )

@@ -50,7 +50,9 @@ def test_everything_is_stored_and_comes_back(paris: Gateway, lyon: Gateway, psk:
     data = cast.tunnel_input(
         paris, lyon, psk,
         end_a=end(paris, context="blue", route_cost=10, routes=routes),
-        carriage=CarriageInput(attachment="interface", df_bit="clear", copy_dscp=False, qos_policy=qos),
+        carriage=CarriageInput(
+            attachment="interface", df_bit="clear", copy_dscp=False, clamp_tcp_mss=True, qos_policy=qos
+        ),
     )  # fmt: skip
     stored = TunnelInput.of(services.create_tunnel(None, data))
     assert stored.carriage == data.carriage

@@ -203,17 +203,19 @@ def test_the_carriage_is_closed_until_something_differs(client: Client, on_deman
     assert carriage({**on_demand, "end_a-route_cost": "5"})
     fine = {name: value for name, value in on_demand.items() if name != "copy_dscp"}
     assert carriage(fine)
+    assert carriage({**on_demand, "clamp_tcp_mss": "on"})
 
 
 def test_carriage_reaches_the_tunnel(client: Client, manual: dict[str, str]) -> None:
     qos = QosPolicy.objects.create(name="voice", queues=4)
     values = {
-        **manual, "attachment": "interface", "df_bit": "clear", "qos_policy": str(qos.pk),
+        **manual, "attachment": "interface", "df_bit": "clear", "clamp_tcp_mss": "on", "qos_policy": str(qos.pk),
         "end_a-routes": "10.44.0.0/16 5\n\n10.45.0.0/16\n", "end_a-context": "local",
     }  # fmt: skip
     client.post(reverse("vpn:tunnel-create"), values)
     tunnel = Tunnel.objects.get()
     assert (tunnel.attachment, tunnel.df_bit, tunnel.queues, tunnel.copy_dscp) == ("interface", "clear", 4, False)
+    assert tunnel.clamp_tcp_mss
     assert [(row.network, row.cost) for row in tunnel.end_a.routes.all()] == [("10.44.0.0/16", 5), ("10.45.0.0/16", 1)]
     page = client.get(reverse("vpn:tunnel-edit", args=[tunnel.pk]))
     assert page.context["forms"].ends["end_a"]["routes"].value() == "10.44.0.0/16 5\n10.45.0.0/16 1"

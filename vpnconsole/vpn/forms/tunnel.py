@@ -303,6 +303,12 @@ class TunnelForm(forms.Form):
         label="Copy the DSCP to the outer header",
         help_text="Lets the path treat urgent packets as such, and shows it which are.",
     )
+    clamp_tcp_mss = forms.BooleanField(
+        required=False,
+        label="Clamp TCP's segment size",
+        help_text="For paths where connections open and then hang: a firewall swallows the ICMP messages that say a "
+        "packet is too big. TCP is then told the size when it connects. The managed gateways need nftables for it.",
+    )
 
     optional = ("description", "mtu", "qos_policy")
     manual_advice = manual.ADVICE
@@ -346,6 +352,7 @@ class TunnelForm(forms.Form):
             "df_bit": ("", None, DfBitChoice.PROPAGATE),
             "qos_policy": ("", None),
             "copy_dscp": (True, "on"),
+            "clamp_tcp_mss": (False, "", None),
         }
         return any(self[name].value() not in values or self[name].errors for name, values in usual.items())
 
@@ -454,6 +461,7 @@ class TunnelForms:
             "attachment": data.carriage.attachment,
             "df_bit": data.carriage.df_bit,
             "copy_dscp": data.carriage.copy_dscp,
+            "clamp_tcp_mss": data.carriage.clamp_tcp_mss,
             "qos_policy": data.carriage.qos_policy.pk if data.carriage.qos_policy else None,
         }
         peers = {name: getattr(data.peers, name) for name in ("identity_type", "identity_value", "most_peers")}
@@ -549,6 +557,7 @@ class TunnelForms:
                 attachment=values["attachment"] or AttachmentChoice.SHARED,
                 df_bit=values["df_bit"] or DfBitChoice.PROPAGATE,
                 copy_dscp=values["copy_dscp"],
+                clamp_tcp_mss=values["clamp_tcp_mss"],
                 qos_policy=values["qos_policy"],
             ),
         )
