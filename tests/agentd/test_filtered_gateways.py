@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agents.contract.carriage import Carriage
 from agents.contract.config import (
     ConnectionType,
     Endpoint,
@@ -20,6 +21,7 @@ from agents.contract.config import (
 from agents.contract.status import FilterCounters
 from tests.agentd.gateways import OUTER, Gateway, Pair, eventually, gateway_document
 from tests.agentd.inside import run_inside
+from tests.agentd.test_mss import End, announced
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.needs("nft")]
 
@@ -105,6 +107,21 @@ def test_a_peer_that_is_gone_gets_nothing_in_clear_text(pair: Pair) -> None:
     assert "CLEAR TEXT OUT DROPPED" in paris.command("cli", "filter")
     paris.configure(filtered("paris", 2, on=False))
     eventually(paris.ping, 15)  # what the filter kept in was all that was kept in
+
+
+def test_one_gateway_that_clamps_is_enough_for_both_ends(pair: Pair) -> None:
+    paris, lyon = pair.gateways["paris"], pair.gateways["lyon"]
+    paris.configure(gateway_document("paris", 1, mtu=1_300, carriage=Carriage(clamp_tcp_mss=True)))
+    lyon.configure(gateway_document("lyon", 1))
+    eventually(lambda: paris.up() and lyon.up())
+    eventually(paris.ping, 15)
+    ends = (End(paris.host, "lan", "10.1.0.2"), End(lyon.host, "lan", "10.2.0.2"))
+    eventually(lambda: "mss-out" in paris.namespace.run("nft", "list", "ruleset"), 15)
+    assert announced(*ends) == announced(*reversed(ends)) == (1_260, 1_260)
+    assert paris.command("cli", "filter") == "The packet filter is off.\n"
+    paris.configure(gateway_document("paris", 2, mtu=1_300))
+    eventually(lambda: "vpnconsole" not in paris.namespace.run("nft", "list", "tables"), 15)
+    assert announced(*ends) == (1_460, 1_460)
 
 
 def test_who_calls_an_on_demand_tunnel_is_admitted_routed_to_and_protected(pair: Pair) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from functools import partial
 from typing import Any
 
 from agents.agentd.host import LinuxHost
 from agents.agentd.parts import filter as parts_filter
+from agents.agentd.parts import mss
 from agents.agentd.parts.carried import carried
+from agents.contract.carriage import Carriage
 from agents.contract.status import FilterCounters
 from agents.dataplane.base import Direction
 from deploy.lab.netns import Namespace, connect
 from tests.agentd.fakes import TUNNEL_ID, document, tunnel, up_status
 from tests.kernel.guest import host_checks
-from tests.kernel.guest.harness import Check, Pair, inside, policy, report
+from tests.kernel.guest.harness import Check, End, Pair, inside, policy, report
 
 MODULES = ("nf_tables", "nft_objref", "vrf")
 PATIENCE_S = 120
@@ -111,6 +114,39 @@ async def a_forwarded_packet_is_known_by_its_policy(pair: Pair) -> list[int]:
     return [counted.admitted_ipsec, counted.dropped_leaving]
 
 
+async def segments_of_a_shared_tunnel_are_clamped(pair: Pair) -> list[int]:
+    """The end that clamps holds both ends to its size: the peer by the SYN, itself by the answer."""
+    left, right = pair.left, pair.right
+    which = tunnel(
+        local=left.outer, remote=right.outer, local_ts=(f"{left.inner}/32",), remote_ts=(f"{right.inner}/32",),
+        carriage=Carriage(clamp_tcp_mss=True), mtu=1_000,
+    )  # fmt: skip
+    given = document(1, which)
+    seen = carried(given, {TUNNEL_ID: up_status(which)}, "kernel")
+    await pair.tunnel()
+    with inside(right.namespace):
+        listening = socket.create_server((right.inner, 7))
+    with listening, inside(left.namespace):
+        async with LinuxHost() as host:
+            before = _segments(left, right, listening)
+            plan = parts_filter.clamping_only(mss.wanted(given, seen, await host.look()))
+            await host.filter(parts_filter.transaction(plan, ()))
+            after = _segments(left, right, listening)
+            await host.filter(parts_filter.removal())
+    timestamps = 12
+    assert min(before) > 1_000, before
+    assert after == [1_000 - 40 - timestamps] * 2, after
+    return after
+
+
+def _segments(left: End, right: End, listening: socket.socket) -> list[int]:
+    """Open a connection from the namespace entered; returns the largest segment that each end sends."""
+    with socket.create_connection((right.inner, 7), timeout=20, source_address=(left.inner, 0)) as client:
+        server, _ = listening.accept()
+        with server:
+            return [each.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) for each in (client, server)]
+
+
 async def _counts(host: LinuxHost) -> FilterCounters:
     found = parts_filter.counters_of(TUNNEL_ID, parts_filter.packets(await host.filter(parts_filter.listing())))
     assert found is not None
@@ -121,6 +157,7 @@ CHECKS: dict[str, Check] = {
     "decrypted_passes_and_clear_text_does_not": decrypted_passes_and_clear_text_does_not,
     "what_will_be_encrypted_leaves_and_clear_text_does_not": what_will_be_encrypted_leaves_and_clear_text_does_not,
     "a_forwarded_packet_is_known_by_its_policy": a_forwarded_packet_is_known_by_its_policy,
+    "segments_of_a_shared_tunnel_are_clamped": segments_of_a_shared_tunnel_are_clamped,
     "what_comes_out_of_a_tunnel_in_a_vrf_passes": partial(host_checks.a_context_is_a_vrf, filtered=True),
 }
 
