@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -96,6 +97,23 @@ def test_a_way_of_the_machine_is_its_own_only_into_a_part_or_to_what_is_attached
         ]
         assert named == ["lab", "bridge"], chain
     assert "'uplink'" not in str(rules(planned(tunnel(remote_ts=("0.0.0.0/0",)), routes=ways), "leaving"))
+
+
+def test_local_hosts_on_the_interface_that_leads_to_peers_are_neighbours_and_others_there_are_not() -> None:
+    one_leg = dataclasses.replace(
+        FakeHost().view, routes=(*FakeHost().view.routes, Route(network="10.1.0.0/24", interface="wan", protocol=2))
+    )
+
+    def ways(**changes: Any) -> str:
+        seen = carried(document(1, tunnel(**changes)), {}, "userspace")
+        plan = parts_filter.plan(seen, one_leg, kernel=False, vrfs=False)
+        return str([each for each in rules(plan, "leaving") if "'right': 'wan'" in each])
+
+    shown = ways(remote_ts=("0.0.0.0/0",))
+    assert "10.1.0.0" in shown
+    assert "198.51.100.0" not in shown
+    assert ways(local_ts=("0.0.0.0/0",), remote_ts=("0.0.0.0/0",)) == "[]"
+    assert ways() == "[]"
 
 
 def test_a_local_network_inside_the_remote_one_is_left_out_and_the_other_way_round_it_is_not() -> None:

@@ -5,7 +5,7 @@ packet passes when it is the tunnel's: by an interface of any tunnel (two may pr
 kernel's data plane with ``meta ipsec exists`` and ``rt ipsec exists``. Beside that pass:
 
 * A part of a remote network to which the machine has a way of its own, on an interface that leads to no peer; the whole
-  of one only where it is attached.
+  of one only where it is attached. On an interface that leads to peers only an attached network of local hosts.
 * What goes to a local network inside the remote one, when the remote one is the wider of both.
 * Where the remote network is everything, what comes to and leaves from an outer address of ours: otherwise nobody could
   reach the machine to put the tunnel right, and it could ask nobody for what it needs to bring it up.
@@ -76,6 +76,11 @@ class Pair:
     def protocol(self) -> int:
         """The one protocol, 0 for any."""
         return self.local.protocol or self.remote.protocol
+
+    @property
+    def from_everywhere(self) -> bool:
+        """Whether the local network is all there is."""
+        return ipaddress.ip_network(self.local.network).prefixlen == 0
 
     @property
     def everywhere(self) -> bool:
@@ -149,20 +154,26 @@ def leaving(protected: Sequence[Pair], inside: Sequence[_Way], *, kernel: bool, 
 
 
 def own_ways(tunnels: Sequence[Carried], protected: Sequence[Pair], view: HostView) -> list[_Way]:
-    """Return interface and network of the machine's own ways into parts of remote networks that lead to no peer."""
+    """Return interface and network of the machine's own ways into parts of remote networks that lead to no peer.
+
+    On an interface that leads to one it is only an attached network of local hosts: a gateway may have one leg only.
+    """
     ours = {tunnel.interface for tunnel in tunnels} | {"lo"}
     outside = _outside(tunnels, view)
-    networks = {ipaddress.ip_network(pair.remote.network) for pair in protected}
+    remotes = {ipaddress.ip_network(pair.remote.network) for pair in protected}
+    locals_ = {ipaddress.ip_network(pair.local.network) for pair in protected if not pair.from_everywhere}
     found = set()
     for route in view.routes:
-        if route.protocol == ROUTE_PROTOCOL or route.table != TABLE_MAIN or route.interface in ours | outside:
+        if route.protocol == ROUTE_PROTOCOL or route.table != TABLE_MAIN or route.interface in ours:
             continue
         network = ipaddress.ip_network(route.network)
         if network.is_link_local:
             continue
-        longest = network.prefixlen if route.protocol == _ATTACHED else network.prefixlen - 1
-        above = (network.supernet(new_prefix=length) for length in range(longest + 1))
-        if not networks.isdisjoint(above):
+        attached = route.protocol == _ATTACHED
+        if route.interface in outside and (not attached or locals_.isdisjoint(_around(network))):
+            continue
+        around = _around(network)
+        if not remotes.isdisjoint(around if attached else around[:-1]):
             found.add((route.interface, route.network))
     return sorted(found)
 
@@ -234,6 +245,11 @@ def _homes(locals_: Iterable[str], remote: str) -> tuple[str, ...]:
 
 def _ip(network: str) -> str:
     return IP[ipaddress.ip_network(network).version]
+
+
+def _around(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> list[Any]:
+    """Return the networks that a network lies in, the widest first and itself last."""
+    return [network.supernet(new_prefix=length) for length in range(network.prefixlen + 1)]
 
 
 def _outside(tunnels: Sequence[Carried], view: HostView) -> set[str]:
