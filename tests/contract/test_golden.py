@@ -18,7 +18,7 @@ from tests.contract.values import EARLIER, GOLDEN
 DIRECTORY = Path(__file__).resolve().parents[1] / "golden/contract"
 DIGESTS = {
     "gateway-document-v4": "9355ae63f0fc6109f875b9ac8c995c4ce2d7fc5e2ba5e9c1cb1ad3e0e54f7e9d",
-    "gateway-status-v5": "43a2a7c099b40763a2f0b1a9ffd5b56c66fdbde767c00b00c7c5af8f841e8764",
+    "gateway-status-v5": "5bef821b9a3789568aebd2f2f3dc696fc3d740c6b5238019fb7e1baa7bc3d105",
     "gateway-status-v4": "7e66c3543f0a7bd168f319bc7ffd932def8bf46556d8181ba3d7ece6c83c2c1c",
     "gateway-document-v3": "2fd16b813d6b18d0a0ce30e5e77855edb91dfee19beaa6b1fbc21b511f48fd7b",
     "gateway-status-v3": "dffb9e79918e1a2c303de7d46d62a609ec125dc6a9799a14d86ac900a3b93710",
