@@ -7,10 +7,14 @@ import asyncio
 import ctypes
 import gc
 import logging
+import os
 import signal
 import sys
+from pathlib import Path
 
 from agents.espd.service import Service
+from agents.espd.steering import Share
+from agents.espd.workers import MOST, Pool, fork, shares
 from agents.runtime import logs, paths, sd_notify
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -26,19 +30,39 @@ def _keep_memory() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_OCTETS)
 
 
-async def serve(where: paths.Paths) -> None:
-    """Serve ``espd.sock`` until SIGTERM or SIGINT."""
+async def serve(path: Path, share: Share | None, pool: Pool | None = None) -> None:
+    """Serve a socket until SIGTERM or SIGINT."""
     # Packets make no reference cycles: the collector need not look for them every few hundred buffers.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     _keep_memory()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    first = share is None or not share.worker
+    for number in (signal.SIGTERM, signal.SIGINT) if first else (signal.SIGTERM,):
         loop.add_signal_handler(number, stop.set)
-    _log.info("serving %s", where.espd_socket.name)
-    await Service(where.espd_socket).run(stop, sd_notify.ready)
-    sd_notify.stopping()
+    _log.info("serving %s", path.name)
+    await Service(path, share, pool).run(stop, sd_notify.ready if first else lambda: None)
+    if first:
+        sd_notify.stopping()
+
+
+def _serve(where: paths.Paths, workers: int) -> bool:
+    """Serve with so many workers; returns whether all ended because they were told to."""
+    if workers == 1:
+        asyncio.run(serve(where.espd_socket, None))
+        return True
+    parts = shares(workers)
+    pool = Pool(where.run, fork(parts, where.run, serve))
+    asyncio.run(serve(where.espd_socket, parts[0], pool))
+    return not pool.failed
+
+
+def _workers(text: str) -> int:
+    number = len(os.sched_getaffinity(0)) if text == "cores" else int(text)
+    if number < 1:
+        raise ValueError(text)
+    return min(number, MOST)
 
 
 def main() -> int:
@@ -46,12 +70,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="espd", description=__doc__)
     paths.add_arguments(parser)
     logs.add_arguments(parser)
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        default=1,
+        metavar="NUMBER",
+        help=f"processes, up to {MOST}, or 'cores' (default: 1)",
+    )
     arguments = parser.parse_args()
     logs.set_up("espd", arguments.log_level, arguments.log_format)
     where = paths.from_arguments(arguments)
     try:
         paths.make_private(where.run)
-        asyncio.run(serve(where))
+        if not _serve(where, arguments.workers):
+            return 1
     except paths.PathError as error:
         _log.error("%s", error)
         return 78

@@ -16,7 +16,9 @@ from agents.dataplane.userspace import ip
 from agents.dataplane.userspace.fragments import fragment
 from agents.dataplane.userspace.inward import Arrival
 from agents.dataplane.userspace.outward import Burst
+from agents.espd import steering
 from agents.espd.sockets import Batch, RawBase, path_mtu, traffic_class_of
+from agents.espd.steering import Share
 
 ASK_AGAIN_S = 10.0
 """How long what the kernel knows of a path is remembered: it checks nothing of a header that is not its own."""
@@ -28,10 +30,15 @@ _IP_HDRINCL = 3
 
 
 class AhSocket(RawBase):
-    """Protocol 51 on one local address; raises OSError when it cannot be bound (root or CAP_NET_RAW)."""
+    """Protocol 51 on one local address; raises OSError when it cannot be bound (root or CAP_NET_RAW).
 
-    def __init__(self, address: str) -> None:
+    Of several workers' the first's receives.
+    """
+
+    def __init__(self, address: str, share: Share | None = None) -> None:
         super().__init__(address, socket.IPPROTO_AH)
+        if share is not None and share.worker:
+            steering.nothing(self._socket)
         self._mtu: dict[str, tuple[int, float]] = {}
         if self._version_6:
             for option in (_IPV6_RECVHOPOPTS, _IPV6_RECVRTHDR, _IPV6_RECVDSTOPTS):

@@ -12,24 +12,27 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from socket import IPPROTO_ESP, IPPROTO_UDP
 
 from agents.contract.status import QueueStatus
 from agents.dataplane.base import TunnelLink
 from agents.dataplane.userspace.engine import Engine
+from agents.dataplane.userspace.inward import Arrival, Datagram, Delivery
 from agents.dataplane.userspace.ip import MalformedPacket
 from agents.dataplane.userspace.offload import PLAIN_FRAME, coalesce, segment
 from agents.dataplane.userspace.sadb import Path
 from agents.espd import trace
 from agents.espd.ah_socket import AhSocket
 from agents.espd.sockets import ENCAPSULATION_PORT, EspSocket, IkeMessage, RawSocket, UdpSocket, path_mtu
+from agents.espd.steering import Share
 from agents.espd.transmitter import Transmitter
 from agents.espd.tun import Tun
 from agents.runtime.tracing import TRACE
 
 READS_PER_WAKE_UP = 16
 """So that no device starves the others: super-packets count as one."""
+MAIL_PER_WAKE_UP = 64
 
 _log = logging.getLogger(__name__)
 Key = tuple[str, int, int]
@@ -37,15 +40,24 @@ Key = tuple[str, int, int]
 
 
 class Datapath:
-    """Devices, sockets and one engine. ``on_ike`` gets IKE messages, ``on_notice`` is called when notices wait."""
+    """Devices, sockets and one engine. ``on_ike`` gets IKE messages, ``on_notice`` is called when notices wait.
+
+    With ``share`` it is one of several that do the same work; ``on_restored`` is called when a link was made again.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         on_ike: Callable[[IkeMessage], None],
         on_notice: Callable[[], None],
+        share: Share | None = None,
+        on_restored: Callable[[TunnelLink], None] = lambda _link: None,
     ) -> None:
-        self.engine = Engine(os.urandom)
+        self.engine = Engine(os.urandom, None if share is None else self._hand_over)
+        self._share = share
+        self._on_restored = on_restored
+        if share is not None:
+            loop.add_reader(share.mail.fileno(share.worker), self._mail_readable, share)
         self._loop = loop
         self._on_ike = on_ike
         self._on_notice = on_notice
@@ -65,13 +77,19 @@ class Datapath:
         return dict(self._links)
 
     def open_link(self, link: TunnelLink) -> None:
-        """Make or change a tunnel's device; raises OSError."""
+        """Make or change a tunnel's device; raises OSError.
+
+        Of several workers only the first has one with priorities, which hold within one process.
+        """
+        if link.queues > 1 and self._share is not None and self._share.worker:
+            self.close_link(link.tunnel_id)
+            return
         tun = self._tuns.get(link.tunnel_id)
         if tun is not None and tun.name != link.name:
             self.close_link(link.tunnel_id)
             tun = None
         if tun is None:
-            tun = Tun(link.name, link.mtu)
+            tun = Tun(link.name, link.mtu, shared=self._share is not None)
             self._tuns[link.tunnel_id] = tun
             self._loop.add_reader(tun.fd, self._tun_readable, link.tunnel_id, tun)
         elif tun.mtu != link.mtu:
@@ -94,11 +112,15 @@ class Datapath:
             self._let_sockets_hold_much()
 
     def _lost_link(self, tunnel_id: str) -> None:
-        """Somebody has removed a device: close it and make it again, now or as soon as that works."""
+        """Somebody has removed a device: close it and make it again, now or as soon as that works.
+
+        Of several workers the first does so and tells the others.
+        """
         link = self._links[tunnel_id]
         self.close_link(tunnel_id)
-        self._missing[tunnel_id] = link
-        self.restore_links()
+        if self._share is None or not self._share.worker:
+            self._missing[tunnel_id] = link
+            self.restore_links()
 
     def restore_links(self) -> None:
         """Try to make the links again that somebody removed; call about once a second."""
@@ -110,6 +132,7 @@ class Datapath:
             else:
                 self.engine.repaired(tunnel_id, f"the link {link.name} was removed by somebody else and made again")
                 self._on_notice()
+                self._on_restored(link)
 
     def _let_sockets_hold_much(self) -> None:
         """Undo what priorities asked of sockets, when no link has any."""
@@ -169,7 +192,7 @@ class Datapath:
 
     def _need(self, key: Key) -> None:
         if key not in self._sockets:
-            opened = _open_socket(key)
+            opened = _open_socket(key, self._share)
             self._sockets[key] = opened
             self._loop.add_reader(opened, self._socket_readable, opened)
 
@@ -217,6 +240,26 @@ class Datapath:
             if tun is not None:
                 tun.write([(PLAIN_FRAME, packet) for packet in packets])
 
+    def _hand_over(self, spi: int, arrival: Arrival, datagram: Datagram) -> bool:
+        """Give an ESP packet to the worker whose it is; returns false where it is this one."""
+        share = self._share
+        if share is None or spi % share.workers == share.worker:
+            return False
+        if not share.mail.send(spi % share.workers, arrival, datagram):
+            self._dropped["in.hand-over"] += 1
+        return True
+
+    def _mail_readable(self, share: Share) -> None:
+        """Take what came to another worker."""
+        now = time.monotonic()
+        arrived: dict[str, list[bytes]] = {}
+        for _turn in range(MAIL_PER_WAKE_UP):
+            found = share.mail.receive(share.worker)
+            if found is None:
+                break
+            _collect(self.engine.inbound(found[0], (found[1],), now), arrived)
+        self._deliver(arrived)
+
     def _socket_readable(self, opened: EspSocket) -> None:
         """Receive what is there before anything is written, so that runs of segments get as long as they can."""
         now = time.monotonic()
@@ -232,10 +275,10 @@ class Datapath:
                 deliveries += self.engine.inbound_ah(batch.arrival, batch.ah, now)
             if TRACE.categories:
                 trace.opened(batch.arrival, len(batch.esp) + len(batch.ah), deliveries)
-            for delivery in deliveries:
-                packets = arrived.setdefault(delivery.tunnel_id, delivery.packets)
-                if packets is not delivery.packets:
-                    packets.extend(delivery.packets)
+            _collect(deliveries, arrived)
+        self._deliver(arrived)
+
+    def _deliver(self, arrived: dict[str, list[bytes]]) -> None:
         for tunnel_id, packets in arrived.items():
             tun = self._tuns.get(tunnel_id)
             if tun is None:
@@ -267,6 +310,13 @@ class Datapath:
             self.close_link(tunnel_id)
 
 
+def _collect(deliveries: Sequence[Delivery], arrived: dict[str, list[bytes]]) -> None:
+    for delivery in deliveries:
+        packets = arrived.setdefault(delivery.tunnel_id, delivery.packets)
+        if packets is not delivery.packets:
+            packets.extend(delivery.packets)
+
+
 def _key(path: Path) -> Key:
     return path.local_address, IPPROTO_UDP if path.local_port else path.protocol, path.local_port
 
@@ -275,8 +325,8 @@ def _udp_4500(local_address: str) -> Key:
     return local_address, IPPROTO_UDP, ENCAPSULATION_PORT
 
 
-def _open_socket(key: Key) -> EspSocket:
+def _open_socket(key: Key, share: Share | None) -> EspSocket:
     address, protocol, port = key
     if protocol == IPPROTO_UDP:
-        return UdpSocket(address, port)
-    return RawSocket(address) if protocol == IPPROTO_ESP else AhSocket(address)
+        return UdpSocket(address, port, share)
+    return RawSocket(address, share) if protocol == IPPROTO_ESP else AhSocket(address, share)

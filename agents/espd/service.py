@@ -11,9 +11,10 @@ import asyncio
 import dataclasses
 import errno
 import functools
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,10 @@ from agents.contract.config import Mode
 from agents.contract.errors import DocumentError
 from agents.contract.status import ComponentHealth, NamedCount
 from agents.dataplane.base import (
+    Acquired,
     DataplaneError,
+    Direction,
+    Expired,
     Features,
     PolicySpec,
     SaId,
@@ -32,12 +36,16 @@ from agents.dataplane.base import (
     TunnelLink,
     UdpEncapsulation,
 )
-from agents.dataplane.plain import IkeDatagram, PathLimit, features_to_plain, notice_to_plain
+from agents.dataplane.plain import IkeDatagram, PathLimit, features_to_plain, notice_from_plain, notice_to_plain
 from agents.dataplane.userspace.sadb import path_of
+from agents.dataplane.userspace.sharing import owner
 from agents.espd import memory, tun
 from agents.espd.ah_socket import AhSocket
 from agents.espd.datapath import Datapath
+from agents.espd.shared import SharedNumbers, TableFull
 from agents.espd.sockets import EspSocket, IkeMessage, RawSocket
+from agents.espd.steering import Share
+from agents.espd.workers import MERGED, TOLD, Pool
 from agents.runtime import log_levels, rpc, tracing
 from agents.runtime.version import VERSION
 
@@ -48,16 +56,24 @@ MAX_UNTOLD = 10_000
 
 Answer = Callable[[dict[str, Any]], Any]
 _T = TypeVar("_T")
+_log = logging.getLogger(__name__)
 
 
 class Service:
-    """One data path behind one socket. Use :meth:`run`."""
+    """One data path behind one socket. Use :meth:`run`.
 
-    def __init__(self, path: Path) -> None:
+    With ``share`` it is one of several workers, whose first has the others in ``pool``.
+    """
+
+    def __init__(self, path: Path, share: Share | None = None, pool: Pool | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._started_at = time.time()
-        self._datapath = Datapath(loop, self._ike_arrived, self._notices_wait)
+        self._share = share
+        self._pool = pool
+        self._slots: dict[SaId, int] = {}
+        self._spreading: set[asyncio.Task[None]] = set()
+        self._datapath = Datapath(loop, self._ike_arrived, self._notices_wait, share, self._link_restored)
         self._outgoing: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
         self._untold = 0
         self._fresh_links: set[str] | None = None
@@ -84,13 +100,17 @@ class Service:
             "log_level": lambda params: log_levels.answer(("espd",), params),
             "trace": tracing.answer,
         }
-        self._server = rpc.Server(path, {name: _handler(name, answer) for name, answer in answers.items()})
+        self._server = rpc.Server(path, {name: self._handler(name, answer) for name, answer in answers.items()})
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Serve until ``stop`` is set."""
+        """Serve until ``stop`` is set; raises OSError where a worker does not start."""
         try:
+            if self._pool is not None:
+                await self._pool.reach()
             async with self._server, asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._speak()), group.create_task(self._tick())]
+                if self._pool is not None:
+                    tasks.append(group.create_task(self._pool.listen(self._heard, stop)))
                 ready()
                 await stop.wait()
                 for task in tasks:
@@ -99,6 +119,8 @@ class Service:
             if self._sweep is not None:
                 self._sweep.cancel()
             self._datapath.close()
+            if self._pool is not None:
+                await self._pool.close()
 
     # Notifications
 
@@ -113,6 +135,8 @@ class Service:
 
     def _notices_wait(self) -> None:
         for notice in self._datapath.engine.take_notices():
+            if isinstance(notice, Expired) and notice.hard:
+                self._spread(("remove_sa", {"sa": to_plain(notice.id)}))
             self._tell("notice", notice_to_plain(notice))
 
     def _tell(self, method: str, params: dict[str, Any]) -> None:
@@ -121,6 +145,40 @@ class Service:
             self._outgoing.put_nowait((method, params))
         else:
             self._untold += 1
+
+    def _heard(self, method: str, params: dict[str, Any]) -> None:
+        """Another worker has something to say: what the first may have said already goes through its engine."""
+        if method == "notice":
+            notice = notice_from_plain(params)
+            if isinstance(notice, Expired):
+                self._datapath.engine.expired_elsewhere(notice)
+            elif isinstance(notice, Acquired):
+                self._datapath.engine.acquired_elsewhere(notice, time.monotonic())
+            else:
+                self._tell(method, params)
+            self._notices_wait()
+        else:
+            self._tell(method, params)
+
+    def _link_restored(self, link: TunnelLink) -> None:
+        """What other workers have of a device that is gone goes too, and they take the new one."""
+        self._spread(("close_link", {"tunnel_id": link.tunnel_id}), ("open_link", {"link": to_plain(link)}))
+
+    def _spread(self, *calls: tuple[str, dict[str, Any]]) -> None:
+        """Tell other workers of what happened here without a call."""
+        if self._pool is not None:
+            task = self._loop.create_task(self._tell_others(self._pool, calls))
+            self._spreading.add(task)
+            task.add_done_callback(self._spreading.discard)
+
+    async def _tell_others(self, pool: Pool, calls: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        async with pool.order:
+            for method, params in calls:
+                try:
+                    await pool.tell(method, params)
+                except rpc.RpcError as error:
+                    _log.error("a worker does not follow: %s", error)
+            self._release_slots()
 
     async def _speak(self) -> None:
         while True:
@@ -145,6 +203,34 @@ class Service:
                     self._tell("notice", notice_to_plain(rejected))
 
     # Methods
+
+    def _handler(self, name: str, answer: Answer) -> rpc.Handler:
+        """Wrap a method: its errors become RPC errors. Nothing of the parameters gets into them but paths and
+        addresses."""
+
+        @functools.wraps(answer)
+        async def handle(params: dict[str, Any], _connection: rpc.Connection) -> Any:
+            if self._pool is None or not (name in TOLD or name in MERGED):
+                return _answered(name, answer, params)
+            async with self._pool.order:
+                return await self._answered_by_all(self._pool, name, answer, params)
+
+        return handle
+
+    async def _answered_by_all(self, pool: Pool, name: str, answer: Answer, params: dict[str, Any]) -> Any:
+        result = _answered(name, answer, params)
+        try:
+            answers = await pool.tell(name, params)
+        except rpc.RpcError:
+            if name == "add_sa":
+                # What not every worker has, none may use.
+                sa = from_plain(SaSpec, params["spec"], "spec").id
+                self._datapath.engine.remove_sa(sa)
+                self._spread(("remove_sa", {"sa": to_plain(sa)}))
+            raise
+        self._release_slots()
+        merge = MERGED.get(name)
+        return result if merge is None else merge(result, answers)
 
     def _features(self, _params: dict[str, Any]) -> dict[str, Any]:
         problem = tun.probe()
@@ -195,13 +281,42 @@ class Service:
 
     def _add_sa(self, params: dict[str, Any]) -> dict[str, Any]:
         spec = from_plain(SaSpec, params.get("spec"), "spec")
-        self._datapath.engine.add_sa(spec, time.monotonic())
+        numbers, elsewhere = self._part_of(spec, params)
+        self._datapath.engine.add_sa(spec, time.monotonic(), numbers, elsewhere=elsewhere)
         try:
             with_errno("add_sa", str(spec.destination), self._datapath.need_path, path_of(spec))
         except DataplaneError:
             self._datapath.engine.remove_sa(spec.id)
             raise
         return {}
+
+    def _part_of(self, spec: SaSpec, params: dict[str, Any]) -> tuple[SharedNumbers | None, bool]:
+        """Return what this worker has to know of an SA that all have: the numbers, and whether another one opens it.
+
+        The first gives it a slot, which the others find in the call's parameters.
+        """
+        share = self._share
+        if share is None:
+            return None, False
+        if spec.direction is Direction.IN:
+            return None, owner(spec, share.workers) != share.worker
+        if share.worker == 0:
+            try:
+                if spec.id not in self._slots:
+                    self._slots[spec.id] = share.table.allocate()
+            except TableFull as error:
+                raise DataplaneError("add_sa", spec.destination, errno.ENOSPC, str(error)) from None
+            params["slot"] = self._slots[spec.id]
+        slot = params.get("slot")
+        if not isinstance(slot, int):
+            raise DocumentError("slot", "must be a number")
+        return SharedNumbers(share.table, slot, share.worker), False
+
+    def _release_slots(self) -> None:
+        """Let go of the slots of SAs that are gone, in all workers."""
+        if self._share is not None:
+            for sa in [sa for sa in self._slots if not self._datapath.engine.has(sa)]:
+                self._share.table.release(self._slots.pop(sa))
 
     def _remove_sa(self, params: dict[str, Any]) -> dict[str, Any]:
         self._datapath.engine.remove_sa(from_plain(SaId, params.get("sa"), "sa"))
@@ -221,7 +336,10 @@ class Service:
         sa = from_plain(SaId, params.get("sa"), "sa")
         plain = params.get("encapsulation")
         encapsulation = None if plain is None else from_plain(UdpEncapsulation, plain, "encapsulation")
-        path = engine.update_mapping(sa, _text(params, "source"), _text(params, "destination"), encapsulation)
+        destination = _text(params, "destination")
+        path = engine.update_mapping(sa, _text(params, "source"), destination, encapsulation)
+        if sa in self._slots:
+            self._slots[dataclasses.replace(sa, destination=destination)] = self._slots.pop(sa)
         with_errno("update_mapping", path.local_address, self._datapath.need_path, path)
         self._datapath.release_sockets()
         return {}
@@ -288,13 +406,14 @@ class Service:
 
     def _health(self, _params: dict[str, Any]) -> dict[str, Any]:
         links = self._datapath.links
+        workers = "" if self._pool is None else f", {self._pool.workers} workers"
         health = ComponentHealth(
             name="espd",
             healthy=True,
             version=VERSION,
             pid=os.getpid(),
             started_at=self._started_at,
-            detail=f"{len(links)} links, {len(self._datapath.engine.list_sas())} SAs",
+            detail=f"{len(links)} links, {len(self._datapath.engine.list_sas())} SAs{workers}",
             log_level=log_levels.level_of("espd"),
         )
         return {
@@ -313,25 +432,14 @@ def with_errno(operation: str, target: str, function: Callable[..., _T], *argume
         raise DataplaneError(operation, target, error.errno or 0, reason) from None
 
 
-def _handler(name: str, answer: Answer) -> rpc.Handler:
-    """Wrap a method: its errors become RPC errors. Nothing of the parameters gets into them but paths and addresses."""
-
-    @functools.wraps(answer)
-    async def handle(params: dict[str, Any], _connection: rpc.Connection) -> Any:
-        try:
-            return answer(params)
-        except DataplaneError as error:
-            data = {
-                "operation": error.operation,
-                "target": error.target,
-                "errno": error.errno,
-                "reason": error.reason,
-            }
-            raise rpc.RpcError("dataplane", str(error), data) from None
-        except DocumentError as error:
-            raise rpc.RpcError("invalid", f"{name}: {error}", {"path": error.path}) from None
-
-    return handle
+def _answered(name: str, answer: Answer, params: dict[str, Any]) -> Any:
+    try:
+        return answer(params)
+    except DataplaneError as error:
+        data = {"operation": error.operation, "target": error.target, "errno": error.errno, "reason": error.reason}
+        raise rpc.RpcError("dataplane", str(error), data) from None
+    except DocumentError as error:
+        raise rpc.RpcError("invalid", f"{name}: {error}", {"path": error.path}) from None
 
 
 def _policy(params: dict[str, Any]) -> PolicySpec:

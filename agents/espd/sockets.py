@@ -19,6 +19,8 @@ from typing import Protocol
 from agents.dataplane import outer
 from agents.dataplane.userspace.inward import Arrival
 from agents.dataplane.userspace.outward import Burst
+from agents.espd import steering
+from agents.espd.steering import Share
 
 ENCAPSULATION_PORT = 4500
 NON_ESP_MARKER = bytes(4)
@@ -105,13 +107,13 @@ class EspSocket(Protocol):
 class _Socket:
     """What UDP and raw sockets have in common."""
 
-    def __init__(self, address: str, kind: int, protocol: int, port: int) -> None:
+    def __init__(self, address: str, kind: int, protocol: int, port: int, *, shared: bool = False) -> None:
         self.address = address
         self.unsent = 0
         self.too_big_for: int | None = None
         self.holds_little = False
         self._version_6 = ":" in address
-        self._socket = _open(address, kind, protocol, port)
+        self._socket = _open(address, kind, protocol, port, shared=shared)
         self._discovery = (
             (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER) if self._version_6 else (socket.IPPROTO_IP, _IP_MTU_DISCOVER)
         )
@@ -171,7 +173,7 @@ def _set_buffer(opened: socket.socket, forced: int, plain: int) -> None:
         opened.setsockopt(socket.SOL_SOCKET, plain, _BUFFER_OCTETS)
 
 
-def _open(address: str, kind: int, protocol: int, port: int) -> socket.socket:
+def _open(address: str, kind: int, protocol: int, port: int, *, shared: bool) -> socket.socket:
     """Bind a socket that needs no MTU from the kernel: ESP packets may be fragmented on their way."""
     version_6 = ":" in address
     opened = socket.socket(socket.AF_INET6 if version_6 else socket.AF_INET, kind | socket.SOCK_NONBLOCK, protocol)
@@ -186,6 +188,8 @@ def _open(address: str, kind: int, protocol: int, port: int) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
             opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
             opened.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        if shared:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _set_buffer(opened, _SO_RCVBUFFORCE, socket.SO_RCVBUF)
         _set_buffer(opened, _SO_SNDBUFFORCE, socket.SO_SNDBUF)
         opened.bind((address, port))
@@ -194,10 +198,12 @@ def _open(address: str, kind: int, protocol: int, port: int) -> socket.socket:
 
 
 class UdpSocket(_Socket):
-    """UDP on one local address and port; raises OSError when it cannot be bound."""
+    """UDP on one local address and port, with ``share`` other workers too; raises OSError when it cannot be bound."""
 
-    def __init__(self, address: str, port: int) -> None:
-        super().__init__(address, socket.SOCK_DGRAM, 0, port)
+    def __init__(self, address: str, port: int, share: Share | None = None) -> None:
+        super().__init__(address, socket.SOCK_DGRAM, 0, port, shared=share is not None)
+        if share is not None:
+            steering.by_spi(self._socket, share.workers)
         self.port = port
         self._socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
         self._buffer = memoryview(bytearray(65536))
@@ -369,11 +375,15 @@ class RawBase(_Socket):
 
 
 class RawSocket(RawBase):
-    """Protocol 50 on one local address; raises OSError when it cannot be bound (root or CAP_NET_RAW)."""
+    """Protocol 50 on one local address; raises OSError when it cannot be bound (root or CAP_NET_RAW).
 
-    def __init__(self, address: str) -> None:
+    Of several workers' each receives what is for its worker.
+    """
+
+    def __init__(self, address: str, share: Share | None = None) -> None:
         super().__init__(address, socket.IPPROTO_ESP)
-
+        if share is not None:
+            steering.only_spis_of(self._socket, share.worker, share.workers, version_6=self._version_6)
         self._buffer = memoryview(bytearray(65536))
         self._kept: tuple[bytes, bytes] | None = None
 

@@ -129,7 +129,8 @@ class Transmitter:
         for burst in bursts:
             if together is not None:
                 if (
-                    burst.path is together.path
+                    burst.turn is None
+                    and burst.path is together.path
                     and burst.traffic_class == together.traffic_class
                     and burst.dont_fragment == together.dont_fragment
                 ):
@@ -141,6 +142,17 @@ class Transmitter:
             self._send(lane, together)
 
     def _send(self, lane: _Lane, burst: Burst) -> None:
+        turn, burst.turn = burst.turn, None
+        if turn is None:
+            self._send_now(lane, burst)
+            return
+        turn.wait()
+        try:
+            self._send_now(lane, burst)
+        finally:
+            turn.done()
+
+    def _send_now(self, lane: _Lane, burst: Burst) -> None:
         opened = self._socket_of(burst.path)
         if opened is None:
             self._dropped["out.no-socket"] += len(burst.packets)

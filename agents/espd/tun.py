@@ -18,7 +18,7 @@ from agents.dataplane.userspace.offload import VNET_OCTETS, Frame
 
 _CLONE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
-_IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
+_IFF_TUN, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x0100, 0x1000, 0x4000
 _CSUM, _TSO4, _TSO6, _TSO_ECN, _USO4, _USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU = 0x8913, 0x8914, 0x8922
 _IFF_UP = 1
@@ -28,15 +28,18 @@ _READ_OCTETS = VNET_OCTETS + 65535
 
 
 class Tun:
-    """One device, made up and running at once; raises OSError. ``dropped`` counts frames the kernel did not take."""
+    """One device, made up and running at once; raises OSError. ``dropped`` counts frames the kernel did not take.
 
-    def __init__(self, name: str, mtu: int) -> None:
+    With ``shared`` each process that opens it has a queue of its own; it lives as long as one has.
+    """
+
+    def __init__(self, name: str, mtu: int, *, shared: bool = False) -> None:
         self.name = name
         self.dropped = 0
         self.fd = os.open(_CLONE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, self.fd)
-            flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
+            flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if shared else 0)
             fcntl.ioctl(self.fd, _TUNSETIFF, _NAME.pack(name.encode("ascii"), flags))
             self._offload()
             # No router solicitations into the tunnel: the link has the addresses that agentd gives it and no others.

@@ -71,7 +71,7 @@ async def _client_ready(path: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 @asynccontextmanager
-async def espd_pair(*, mtu: int = 1500, prefix: str | None = None) -> AsyncIterator[tuple[End, End]]:
+async def espd_pair(*, mtu: int = 1500, prefix: str | None = None, workers: int = 1) -> AsyncIterator[tuple[End, End]]:
     """Yield both ends, drivers open, links and inner addresses there, nothing keyed yet."""
     prefix = prefix or f"vc{os.getpid()}"
     spaces = (Namespace(prefix, "left"), Namespace(prefix, "right"))
@@ -84,7 +84,7 @@ async def espd_pair(*, mtu: int = 1500, prefix: str | None = None) -> AsyncItera
         connect(spaces[0], "wan", left, spaces[1], "wan", right)
         for index, space in enumerate(spaces):
             space.ip("link", "set", "wan", "mtu", str(mtu))
-            ends.append(await start(space, directory, index))
+            ends.append(await start(space, directory, index, workers))
         yield ends[0], ends[1]
     finally:
         for end in ends:
@@ -102,11 +102,12 @@ def stop(end: End) -> None:
     assert status in (0, -signal.SIGKILL), end.log
 
 
-async def start(space: Namespace, directory: Path, index: int) -> End:
+async def start(space: Namespace, directory: Path, index: int, workers: int = 1) -> End:
     """Start an ``espd`` and open its driver; its log and socket are in ``directory``."""
     run = directory / space.role
     with (directory / f"{space.role}.log").open("wb") as log:
-        process = space.start(sys.executable, "-m", "agents.espd", "--run", str(run), log=log, cwd=REPOSITORY)
+        command = [sys.executable, "-m", "agents.espd", "--run", str(run), "--workers", str(workers)]
+        process = space.start(*command, log=log, cwd=REPOSITORY)
     await _client_ready(run / "espd.sock", process)
     end = End(space, process, run, UserspaceDriver(run / "espd.sock"))
     await end.driver.open()

@@ -14,6 +14,7 @@ import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 
 from agents.dataplane.base import (
+    Acquired,
     DataplaneError,
     Expired,
     Notice,
@@ -25,10 +26,11 @@ from agents.dataplane.base import (
     SaState,
     UdpEncapsulation,
 )
-from agents.dataplane.userspace.inward import Arrival, Datagram, Delivery, Inward
+from agents.dataplane.userspace.inward import Arrival, Datagram, Delivery, HandOver, Inward
 from agents.dataplane.userspace.outward import Burst, Outward
 from agents.dataplane.userspace.reports import Reports
 from agents.dataplane.userspace.sadb import Path, Sa, SaDatabase
+from agents.dataplane.userspace.sharing import Numbers
 from agents.dataplane.userspace.spd import PolicyDatabase
 
 PATH_AGAIN_S = 600.0
@@ -36,10 +38,14 @@ PATH_AGAIN_S = 600.0
 
 
 class Engine:
-    """SAs, policies and the two directions. ``entropy`` returns unpredictable octets (CBC needs them)."""
+    """SAs, policies and the two directions. ``entropy`` returns unpredictable octets (CBC needs them).
 
-    def __init__(self, entropy: Callable[[int], bytes]) -> None:
+    ``hand_over`` is there where several engines carry the same SAs (:mod:`agents.dataplane.userspace.sharing`).
+    """
+
+    def __init__(self, entropy: Callable[[int], bytes], hand_over: HandOver | None = None) -> None:
         self._entropy = entropy
+        self._hand_over = hand_over
         self._reports = Reports()
         self.clear()
 
@@ -49,15 +55,24 @@ class Engine:
         self._spd = PolicyDatabase()
         self._reports.forget()
         self._narrow: dict[Path, tuple[int, float]] = {}
-        self._inward = Inward(self._sadb, self._spd, self._reports, self._check_limits)
+        self._inward = Inward(self._sadb, self._spd, self._reports, self._check_limits, self._hand_over)
         self._outward = Outward(
-            self._sadb, self._spd, self._reports, self._check_limits, lambda sa: self._expire(sa, hard=True)
+            self._sadb,
+            self._spd,
+            self._reports,
+            self._check_limits,
+            lambda sa: self._expire(sa, hard=True),
+            shares=self._hand_over is not None,
         )
 
     # What the driver protocol asks for
 
-    def add_sa(self, spec: SaSpec, now: float) -> None:
-        """Install an SA; raises :class:`DataplaneError` (EEXIST, EINVAL)."""
+    def add_sa(self, spec: SaSpec, now: float, numbers: Numbers | None = None, *, elsewhere: bool = False) -> None:
+        """Install an SA; raises :class:`DataplaneError` (EEXIST, EINVAL).
+
+        ``numbers`` are those of an outbound one that other engines have, too; an inbound one that one of them opens is
+        ``elsewhere``.
+        """
         target = _target(spec.id)
         if spec.id in self._sadb:
             raise DataplaneError("add_sa", target, errno.EEXIST, "an SA of this SPI exists")
@@ -65,13 +80,17 @@ class Engine:
             raise DataplaneError("add_sa", target, errno.EINVAL, "SPIs 0 to 255 are reserved")
         try:
             _check_outer(spec)
-            sa = self._sadb.add(spec, now)
+            sa = self._sadb.add(spec, now, numbers, elsewhere=elsewhere)
         except ValueError as error:
             raise DataplaneError("add_sa", target, errno.EINVAL, str(error)) from None
         if sa.path in self._narrow:
             sa.narrow(self._narrow[sa.path][0])
         self._outward.forget_acquired(spec.reqid)
         self._outward.forget_flows()
+
+    def has(self, sa: SaId) -> bool:
+        """Whether an SA is there."""
+        return sa in self._sadb
 
     def remove_sa(self, sa: SaId) -> None:
         """Remove an SA if it is there."""
@@ -158,6 +177,19 @@ class Engine:
         for sa in self._sadb:
             if sa.path == path:
                 sa.narrow(packet_octets)
+
+    def expired_elsewhere(self, expired: Expired) -> None:
+        """Another engine has seen an SA reach its limit: say so here, unless it has been said."""
+        sa = self._sadb.get(expired.id)
+        if sa is None or (sa.soft_told and not expired.hard):
+            return
+        sa.soft_told = True
+        self._expire(sa, hard=expired.hard)
+
+    def acquired_elsewhere(self, acquired: Acquired, now: float) -> None:
+        """Another engine has traffic without an SA: ask for one here, unless that was done a moment ago."""
+        if self._outward.may_ask(acquired.reqid, now):
+            self._reports.notices.append(acquired)
 
     def repaired(self, tunnel_id: str, detail: str) -> None:
         """Say that something of a tunnel was gone and is back, in a sentence; of a tunnel without policies, nothing."""

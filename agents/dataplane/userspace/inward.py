@@ -52,16 +52,26 @@ class Delivery:
     packets: list[bytes]
 
 
+HandOver = Callable[[int, Arrival, Datagram], bool]
+"""Gives an ESP packet of this SPI to the engine whose it is; returns false where it is nobody else's."""
+
+
 class Inward:
     """``check_limits`` is asked after packets of an SA were counted."""
 
     def __init__(
-        self, sadb: SaDatabase, spd: PolicyDatabase, reports: Reports, check_limits: Callable[[Sa, float], None]
+        self,
+        sadb: SaDatabase,
+        spd: PolicyDatabase,
+        reports: Reports,
+        check_limits: Callable[[Sa, float], None],
+        hand_over: HandOver | None = None,
     ) -> None:
         self._sadb = sadb
         self._spd = spd
         self._reports = reports
         self._check_limits = check_limits
+        self._hand_over = hand_over
 
     def esp(self, arrival: Arrival, datagrams: Sequence[Datagram], now: float) -> list[Delivery]:
         """Open ESP packets that came from one place; those of one tunnel in a row make one delivery."""
@@ -76,7 +86,8 @@ class Inward:
             spi, _sequence = _spi_and_sequence(datagrams[index])
             sa = table.get(spi)
             if sa is None:
-                self._reports.reject(drops.NO_SA, None)
+                if self._hand_over is None or not self._hand_over(spi, arrival, datagrams[index]):
+                    self._reports.reject(drops.NO_SA, None)
                 index += 1
                 continue
             packets = _packets_of(sa, deliveries)

@@ -20,6 +20,7 @@ from agents.dataplane.userspace.drops import Dropped
 from agents.dataplane.userspace.fragments import LEAST_IPV6_MTU, fragment, too_big
 from agents.dataplane.userspace.reports import Reports
 from agents.dataplane.userspace.sadb import Path, Sa, SaDatabase
+from agents.dataplane.userspace.sharing import Numbers, Turn
 from agents.dataplane.userspace.spd import PolicyDatabase
 
 ACQUIRE_AGAIN_S = 5.0
@@ -27,6 +28,8 @@ ACQUIRE_AGAIN_S = 5.0
 ANSWERS_PER_S = 100.0
 """How many answers "too big" there are at most (RFC 4443 section 2.4 f)."""
 MAX_CACHED_FLOWS = 4096
+MOST_TOGETHER = 64
+"""Packets that numbers are taken for at once, beside the last super-packet: others wait for them."""
 _TCP = 6
 
 
@@ -34,13 +37,15 @@ _TCP = 6
 class Burst:
     """Packets for one path, as a socket of its protocol takes them: ESP, AH over IPv6, or whole IPv4 packets with AH.
 
-    ``traffic_class`` is the outer DSCP and ECN; ``dont_fragment`` forbids to cut the outer packets.
+    ``traffic_class`` is the outer DSCP and ECN; ``dont_fragment`` forbids to cut the outer packets. One with a ``turn``
+    is sent when that has come, which must be waited for and ended in any case.
     """
 
     path: Path
     traffic_class: int
     packets: list[bytes]
     dont_fragment: bool = False
+    turn: Turn | None = None
 
 
 class Outward:
@@ -56,12 +61,15 @@ class Outward:
         reports: Reports,
         check_limits: Callable[[Sa, float], None],
         expire: Callable[[Sa], None],
+        *,
+        shares: bool = False,
     ) -> None:
         self._sadb = sadb
         self._spd = spd
         self._reports = reports
         self._check_limits = check_limits
         self._expire = expire
+        self._shares = shares
         self._flows: dict[str, dict[bytes, Sa]] = {}
         self._acquired_at: dict[int, float] = {}
         self._may_answer = ANSWERS_PER_S
@@ -84,7 +92,7 @@ class Outward:
         """
         flows = self._flows.setdefault(tunnel_id, {})
         bursts: list[Burst] = []
-        for group in groups:
+        for group in _together(groups) if self._shares else groups:
             first = group[0]
             key = ip.flow_key(first) if len(first) >= 20 else None
             sa = flows.get(key) if key is not None else None
@@ -103,10 +111,16 @@ class Outward:
                 if not fitting:
                     continue
                 group, dont_fragment = fitting, sa.sets_df and len(fitting[0]) <= sa.most_octets
+            traffic_class = (first[1] if four else ip.traffic_class(first)) & sa.class_mask
+            if sa.numbers is not None:
+                burst = self._seal_shared(sa, sa.numbers, group, Burst(sa.path, traffic_class, [], dont_fragment), now)
+                if burst is not None:
+                    bursts.append(burst)
+                    self._check_limits(sa, now)
+                continue
             if sa.sequence + len(group) > sa.last_sequence:
                 self._expire(sa)
                 continue
-            traffic_class = (first[1] if four else ip.traffic_class(first)) & sa.class_mask
             if sa.bundle is None:
                 packets = sa.transform.seal(sa.sequence + 1, group)
                 sa.sequence += len(group)
@@ -116,6 +130,24 @@ class Outward:
             bursts.append(Burst(sa.path, traffic_class, packets, dont_fragment))
             self._check_limits(sa, now)
         return bursts
+
+    def _seal_shared(self, sa: Sa, numbers: Numbers, group: Sequence[bytes], burst: Burst, now: float) -> Burst | None:
+        """Seal packets of an SA that others seal for, too, into a burst; None where there is no number left."""
+        octets = sum(map(len, group))
+        turn = numbers.take(len(group), octets, sa.last_sequence)
+        if turn is None:
+            self._expire(sa)
+            return None
+        burst.turn = turn
+        sa.sequence = turn.first - 1
+        if sa.bundle is None:
+            burst.packets = sa.transform.seal(turn.first, group)
+            sa.sequence += len(group)
+            sa.count(octets, len(group), now)
+        else:
+            burst.packets = self._seal_one_by_one(sa, sa.bundle, group, burst.traffic_class, burst.dont_fragment, now)
+        sa.all_octets, sa.all_packets = turn.octets, turn.packets
+        return burst
 
     def _seal_one_by_one(
         self, sa: Sa, bundle: Bundle, group: Sequence[bytes], traffic_class: int, dont_fragment: bool, now: float
@@ -177,10 +209,38 @@ class Outward:
         sa = self._sadb.newest_outbound(policy.reqid)
         if sa is None:
             self._reports.totals[drops.LOCAL_NO_SA] += count
-            if now - self._acquired_at.get(policy.reqid, -ACQUIRE_AGAIN_S) >= ACQUIRE_AGAIN_S:
-                self._acquired_at[policy.reqid] = now
+            if self.may_ask(policy.reqid, now):
                 self._reports.notices.append(Acquired(reqid=policy.reqid, selector=_selector_of(flow)))
         return sa
+
+    def may_ask(self, reqid: int, now: float) -> bool:
+        """Whether it is time to ask for an SA of this reqid; takes note that it is done."""
+        if now - self._acquired_at.get(reqid, -ACQUIRE_AGAIN_S) < ACQUIRE_AGAIN_S:
+            return False
+        self._acquired_at[reqid] = now
+        return True
+
+
+def _together(groups: Iterable[Sequence[bytes]]) -> list[Sequence[bytes]]:
+    """Join groups of one flow in a row: whoever shares an SA takes numbers once for all of them."""
+    joined: list[Sequence[bytes]] = []
+    last: list[bytes] | None = None
+    for group in groups:
+        first = group[0]
+        if last is not None and len(first) <= len(last[0]) and len(last) < MOST_TOGETHER and _alike(first, last[0]):
+            last.extend(group)
+            continue
+        last = list(group)
+        joined.append(last)
+    return joined
+
+
+def _alike(one: bytes, other: bytes) -> bool:
+    """Whether two packets are of one flow, and DSCP, ECN and DF are the same."""
+    if len(one) < 20 or len(other) < 20 or one[:2] != other[:2] or one[6] != other[6]:
+        return False
+    key = ip.flow_key(one)
+    return key is not None and key == ip.flow_key(other)
 
 
 def _goes_by_answers(packet: bytes) -> bool:

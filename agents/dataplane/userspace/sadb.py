@@ -28,6 +28,7 @@ from agents.dataplane.userspace.esp import (
     build_transform,
 )
 from agents.dataplane.userspace.replay import ReplayWindow
+from agents.dataplane.userspace.sharing import Numbers
 
 ROOM_TO_REKEY = 1 << 28
 """A rekey is asked for so many packets before the sequence number would wrap: minutes at any speed we reach."""
@@ -65,19 +66,24 @@ class Sa:
 
     ``bundle`` is None for ESP in tunnel mode and no more; ``transform`` is there unless the SA is AH alone. Outbound
     packets of more than ``most_octets`` do not fit the path in one piece, those of more than ``most_ever`` no path at
-    all.
+    all. ``octets`` and ``packets`` are this engine's, ``all_octets`` and ``all_packets`` those of every one that shares
+    ``numbers``; ``elsewhere`` is an inbound SA that another one opens.
     """
 
     __slots__ = (
         "added_at",
+        "all_octets",
+        "all_packets",
         "bundle",
         "class_mask",
         "copies_df",
+        "elsewhere",
         "extended",
         "last_sequence",
         "last_used",
         "most_ever",
         "most_octets",
+        "numbers",
         "octets",
         "packets",
         "path",
@@ -106,9 +112,11 @@ class Sa:
         self.most_ever = self.most_octets = 0
         self.added_at = now
         self.last_used: float | None = None
-        self.octets = 0
-        self.packets = 0
+        self.octets = self.all_octets = 0
+        self.packets = self.all_packets = 0
         self.sequence = 0
+        self.numbers: Numbers | None = None
+        self.elsewhere = False
         self.extended = spec.extended_sequence_numbers
         self.last_sequence = MAX_EXTENDED_SEQUENCE if self.extended else MAX_SEQUENCE
         self.window = ReplayWindow(spec.replay_window)
@@ -155,7 +163,9 @@ class Sa:
     def count(self, octets: int, packets: int, now: float) -> None:
         """Count inner traffic."""
         self.octets += octets
+        self.all_octets += octets
         self.packets += packets
+        self.all_packets += packets
         self.last_used = now
 
     def soft_reached(self, now: float) -> bool:
@@ -176,8 +186,8 @@ class Sa:
     def _past(self, seconds: int, octets: int, packets: int, now: float) -> bool:
         return bool(
             (seconds and now - self.added_at >= seconds)
-            or (octets and self.octets >= octets)
-            or (packets and self.packets >= packets)
+            or (octets and self.all_octets >= octets)
+            or (packets and self.all_packets >= packets)
         )
 
     def state(self) -> SaState:
@@ -224,13 +234,14 @@ class SaDatabase:
         """Return the SA of this id."""
         return self._by_id.get(sa)
 
-    def add(self, spec: SaSpec, now: float) -> Sa:
+    def add(self, spec: SaSpec, now: float, numbers: Numbers | None = None, *, elsewhere: bool = False) -> Sa:
         """Hold a new SA; raises ValueError when the spec is impossible. The id must be free."""
         if spec.encryption is None and spec.ah is None:
             raise ValueError("an SA needs encryption or AH")
         esp = None if spec.encryption is None else self._transform(spec, spec.encryption)
         bundle = None if is_plain(spec) else Bundle(spec, esp)
         sa = Sa(spec, esp, bundle, now)
+        sa.numbers, sa.elsewhere = numbers, elsewhere
         self._check_free(spec, bundle)
         if spec.direction is Direction.OUT:
             self._outbound.setdefault(spec.reqid, []).append(sa)
@@ -251,6 +262,8 @@ class SaDatabase:
         )
 
     def _list_inbound(self, sa: Sa) -> None:
+        if sa.elsewhere:
+            return
         spec, bundle = sa.spec, sa.bundle
         if bundle is not None and bundle.ah is not None:
             self.inbound_ah_at(spec.destination)[bundle.ah.spi] = sa
@@ -265,6 +278,8 @@ class SaDatabase:
                 raise ValueError(f"AH's SPI {bundle.ah.spi:08x} is taken")
 
     def _unlist_inbound(self, sa: Sa) -> None:
+        if sa.elsewhere:
+            return
         spec, bundle = sa.spec, sa.bundle
         if bundle is not None and bundle.ah is not None:
             del self._inbound_ah[spec.destination][bundle.ah.spi]
