@@ -19,6 +19,8 @@ from agents.runtime import logs, paths, sd_notify
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_OCTETS = 16 << 20
+WORKER_LOST = 70
+"""The exit status after a worker has ended by itself."""
 _log = logging.getLogger("agents.espd")
 
 
@@ -83,7 +85,7 @@ def main() -> int:
     try:
         paths.make_private(where.run)
         if not _serve(where, arguments.workers):
-            return 1
+            return WORKER_LOST
     except paths.PathError as error:
         _log.error("%s", error)
         return 78

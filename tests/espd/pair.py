@@ -24,6 +24,7 @@ from typing import Any
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY
 from agents.contract.secret import Secret
 from agents.dataplane.base import Direction, PolicySpec, SaSpec, Selector, TunnelLink, UdpEncapsulation
+from agents.espd.__main__ import WORKER_LOST
 from agents.iked.userspace_driver import UserspaceDriver
 from agents.runtime.rpc import Client, RpcUnavailable
 from deploy.lab.netns import Namespace, connect
@@ -96,10 +97,10 @@ async def espd_pair(*, mtu: int = 1500, prefix: str | None = None, workers: int 
 
 
 def stop(end: End) -> None:
-    """End an ``espd``; one that a test has killed is let be."""
+    """End an ``espd``; one that a test has killed, or a worker of it, is let be."""
     end.process.send_signal(signal.SIGTERM)
     status = end.process.wait(10)
-    assert status in (0, -signal.SIGKILL), end.log
+    assert status in (0, -signal.SIGKILL, WORKER_LOST), end.log
 
 
 async def start(space: Namespace, directory: Path, index: int, workers: int = 1) -> End:
@@ -158,11 +159,11 @@ def sa_specs(
     return spec(outer[0], outer[1], spi), spec(outer[1], outer[0], spi + 1)
 
 
-async def key(ends: Sequence[End], specs: tuple[SaSpec, SaSpec]) -> None:
+async def key(ends: Sequence[End], specs: tuple[SaSpec, SaSpec], **inbound_changes: Any) -> None:
     """Install a pair of SAs on both ends, inbound first, and policies for the inner networks."""
     for index, end in enumerate(ends):
         outbound, inbound = specs[index], specs[1 - index]
-        await end.driver.add_sa(replace(inbound, direction=Direction.IN))
+        await end.driver.add_sa(replace(inbound, direction=Direction.IN, **inbound_changes))
         await end.driver.add_sa(outbound)
         for networks in (("10.1.0.0/16", "10.2.0.0/16"), ("fd01::/64", "fd02::/64")):
             ours, theirs = networks if index == 0 else networks[::-1]

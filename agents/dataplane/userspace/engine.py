@@ -233,6 +233,9 @@ class Engine:
 
     def _expire(self, sa: Sa, *, hard: bool) -> None:
         if hard:
+            if not self.has(sa.spec.id):
+                # It went with an earlier packet of the same batch, and that was said.
+                return
             self.remove_sa(sa.spec.id)
         self._reports.notices.append(Expired(id=sa.spec.id, hard=hard))
 
