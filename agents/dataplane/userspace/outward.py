@@ -167,25 +167,30 @@ class Outward:
         """Return what to send of packets longer than the path takes: fragments, or nothing and an answer instead.
 
         An IPv6 packet of the size that every path of IPv6 takes goes as it is: then the outer one is cut, as it is
-        where an IPv4 packet may be cut and the outer one too.
+        where an IPv4 packet may be cut and the outer one too, and in transport mode unless a program forbids it.
         """
         first = group[0]
         limit = sa.most_octets
-        if sa.spec.mode is Mode.TRANSPORT and len(first) <= sa.most_ever and not _goes_by_answers(first):
-            return group
         if first[0] >> 4 == 6:
             limit = max(limit, LEAST_IPV6_MTU)
             if len(first) <= limit:
                 return group
-        elif not ip.may_not_be_fragmented(first):
+        if sa.spec.mode is Mode.TRANSPORT and len(first) <= sa.most_ever and not _forbids_fragments(first):
+            if _protocol(first) == _TCP:
+                self._say_too_big(tunnel_id, first, limit, now)
+            return group
+        if not ip.may_not_be_fragmented(first):
             if len(first) <= sa.most_ever and not sa.sets_df:
                 return group
             return [piece for packet in group for piece in fragment(packet, limit)]
         self._reports.totals[drops.LOCAL_TOO_BIG] += len(group)
-        answer = too_big(first, limit) if self._may_answer_now(now) else None
+        self._say_too_big(tunnel_id, first, limit, now)
+        return ()
+
+    def _say_too_big(self, tunnel_id: str, packet: bytes, limit: int, now: float) -> None:
+        answer = too_big(packet, limit) if self._may_answer_now(now) else None
         if answer is not None:
             self.answers[tunnel_id].append(answer)
-        return ()
 
     def _may_answer_now(self, now: float) -> bool:
         self._may_answer = min(ANSWERS_PER_S, self._may_answer + (now - self._answered_at) * ANSWERS_PER_S)
@@ -243,12 +248,17 @@ def _alike(one: bytes, other: bytes) -> bool:
     return key is not None and key == ip.flow_key(other)
 
 
-def _goes_by_answers(packet: bytes) -> bool:
-    """Whether the sender of a packet of transport mode takes it back smaller: it has DF, or is TCP over IPv6.
+def _forbids_fragments(packet: bytes) -> bool:
+    """Whether a program wants a packet of transport mode in one piece or not at all.
 
-    Of anything else over IPv6 this host would make fragments, which ESP could not go around.
+    Not of TCP, which always says so and hears of the path from what it is answered: should that not reach it, it goes
+    on. Over IPv6 nobody can say so.
     """
-    return packet[6] == _TCP if packet[0] >> 4 == 6 else ip.may_not_be_fragmented(packet)
+    return packet[0] >> 4 == 4 and packet[9] != _TCP and ip.may_not_be_fragmented(packet)
+
+
+def _protocol(packet: bytes) -> int:
+    return packet[6] if packet[0] >> 4 == 6 else packet[9]
 
 
 def _selector_of(flow: ip.Flow) -> Selector:

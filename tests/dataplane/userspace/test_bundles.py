@@ -343,27 +343,40 @@ def test_a_datagram_longer_than_its_path_goes_whole_and_is_cut_outside(
 
 
 @pytest.mark.parametrize(
-    "packet",
+    ("packet", "leaves"),
     [
-        hosts((ALICE, BOB), bytes(3_000), dont_fragment=True),
-        ip_packet(ALICE, BOB, bytes(3_000), 6, dont_fragment=True),
-        ip_packet(*SIX, bytes(3_000), 6),
+        (hosts((ALICE, BOB), bytes(3_000), dont_fragment=True), False),
+        (ip_packet(ALICE, BOB, bytes(3_000), 6, dont_fragment=True), True),
+        (ip_packet(*SIX, bytes(3_000), 6), True),
     ],
     ids=["DF", "TCP", "TCP over IPv6"],
 )
-def test_what_its_sender_can_make_smaller_comes_back_as_too_big(packet: bytes) -> None:
-    pair = Pair(SIX if packet[0] >> 4 == 6 else (ALICE, BOB), mode=Mode.TRANSPORT)
+def test_who_can_make_it_smaller_is_told_what_fits(packet: bytes, leaves: bool) -> None:
+    """What TCP sends leaves meanwhile, to be cut outside: the answer may not reach it."""
+    outer = SIX if packet[0] >> 4 == 6 else (ALICE, BOB)
+    pair = Pair(outer, mode=Mode.TRANSPORT)
     pair.sender.narrow(path_of(pair.spec), 1500, 0.0)
-    assert pair.wires(packet) == []
-    assert pair.sender.totals() == {drops.LOCAL_TOO_BIG: 1}
+    bursts = pair.bursts(packet)
+    assert [burst.dont_fragment for burst in bursts] == [False] * leaves
+    assert pair.sender.totals() == ({} if leaves else {drops.LOCAL_TOO_BIG: 1})
     ((answer,),) = pair.sender.take_answers().values()
     head = 20 if answer[0] >> 4 == 4 else 40
     (most,) = struct.unpack_from("!H", answer, head + 6)
     # A packet of just that length leaves, and no more room was there: AES-GCM aligns to four octets.
-    payload = packet[head:most]
-    fitting = ip_packet(*(SIX if head == 40 else (ALICE, BOB)), payload, packet[6] if head == 40 else packet[9])
-    (wire,) = pair.wires(fitting)
-    assert 1497 <= head + len(wire) <= 1500
+    fitting = ip_packet(*outer, packet[head:most], packet[6] if head == 40 else packet[9])
+    (burst,) = pair.bursts(fitting)
+    assert burst.dont_fragment
+    assert 1497 <= head + len(burst.packets[0]) <= 1500
+    assert not pair.sender.take_answers()
+
+
+@pytest.mark.parametrize("protocol", [6, 17])
+def test_over_ipv6_what_every_path_takes_is_not_made_smaller(protocol: int) -> None:
+    pair = Pair(SIX, mode=Mode.TRANSPORT)
+    pair.sender.narrow(path_of(pair.spec), 1280, 0.0)
+    (burst,) = pair.bursts(ip_packet(*SIX, bytes(1_240), protocol))
+    assert not burst.dont_fragment
+    assert not pair.sender.take_answers()
 
 
 def test_what_the_settings_say_of_tunnel_mode_is_not_said_of_transport_mode() -> None:
