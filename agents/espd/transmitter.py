@@ -16,6 +16,7 @@ from agents.dataplane.userspace.engine import Engine
 from agents.dataplane.userspace.outward import Burst
 from agents.dataplane.userspace.queues import PriorityQueues
 from agents.dataplane.userspace.sadb import Path
+from agents.dataplane.userspace.sharing import together
 from agents.espd.sockets import EspSocket
 
 PACKETS_PER_TURN = 16
@@ -92,7 +93,8 @@ class Transmitter:
         """Send what the tunnel's link was given, or let it wait."""
         lane = self._lanes[tunnel_id]
         if lane.queues.count == 1 and not lane.stalled and not lane.queues:
-            self._send_all(lane, self._engine.outbound(tunnel_id, groups, now))
+            for part in [(group,) for group in together(groups)] if self._engine.shares else [groups]:
+                self._send_all(lane, self._engine.outbound(tunnel_id, part, now))
             return
         for group in groups:
             # One by one: a queue that nothing holds up is not to overflow because much was read at once.

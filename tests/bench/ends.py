@@ -79,7 +79,7 @@ async def ours(
     async with pair.espd_pair(prefix=f"vcb{kind}{os.getpid()}") as both:
         await pair.key(both, pair.sa_specs(encapsulation=encapsulation, spi=0xC0DE0001))
         pids = tuple(end.process.pid for end in both)
-        _prefer(pids)
+        prefer(pids)
         yield Ends(name, both[0].namespace, both[1].namespace, pids), both
 
 
@@ -109,7 +109,7 @@ async def strongswan() -> AsyncIterator[Ends]:
             daemon.wait_ready()
         await asyncio.to_thread(daemons[0].swanctl, "--initiate", "--child", "bench")
         pids = tuple(daemon.pid for daemon in daemons if daemon.pid is not None)
-        _prefer(pids)
+        prefer(pids)
         yield Ends("strongSwan", spaces[0], spaces[1], pids)
     finally:
         for daemon in daemons:
@@ -132,7 +132,8 @@ def raised_priority() -> Iterator[None]:
         _prefer_session(os.getpid(), before)
 
 
-def _prefer(pids: Sequence[int]) -> None:
+def prefer(pids: Sequence[int]) -> None:
+    """Let these processes and their sessions go before the machine's other work."""
     for pid in pids:
         _prefer_session(pid, NICENESS)
 

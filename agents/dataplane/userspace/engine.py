@@ -57,12 +57,7 @@ class Engine:
         self._narrow: dict[Path, tuple[int, float]] = {}
         self._inward = Inward(self._sadb, self._spd, self._reports, self._check_limits, self._hand_over)
         self._outward = Outward(
-            self._sadb,
-            self._spd,
-            self._reports,
-            self._check_limits,
-            lambda sa: self._expire(sa, hard=True),
-            shares=self._hand_over is not None,
+            self._sadb, self._spd, self._reports, self._check_limits, lambda sa: self._expire(sa, hard=True)
         )
 
     # What the driver protocol asks for
@@ -151,6 +146,11 @@ class Engine:
     def outbound(self, tunnel_id: str, groups: Iterable[Sequence[bytes]], now: float) -> list[Burst]:
         """Seal packets that the tunnel's link was given: see :meth:`Outward.seal`."""
         return self._outward.seal(tunnel_id, groups, now)
+
+    @property
+    def shares(self) -> bool:
+        """Whether others carry the same SAs: what is sealed must be sent before more is, since they may wait for it."""
+        return self._hand_over is not None
 
     def take_answers(self) -> dict[str, list[bytes]]:
         """Return packets for tunnels' own links, by tunnel: what their senders are to be told."""

@@ -28,8 +28,6 @@ ACQUIRE_AGAIN_S = 5.0
 ANSWERS_PER_S = 100.0
 """How many answers "too big" there are at most (RFC 4443 section 2.4 f)."""
 MAX_CACHED_FLOWS = 4096
-MOST_TOGETHER = 64
-"""Packets that numbers are taken for at once, beside the last super-packet: others wait for them."""
 _TCP = 6
 
 
@@ -61,15 +59,12 @@ class Outward:
         reports: Reports,
         check_limits: Callable[[Sa, float], None],
         expire: Callable[[Sa], None],
-        *,
-        shares: bool = False,
     ) -> None:
         self._sadb = sadb
         self._spd = spd
         self._reports = reports
         self._check_limits = check_limits
         self._expire = expire
-        self._shares = shares
         self._flows: dict[str, dict[bytes, Sa]] = {}
         self._acquired_at: dict[int, float] = {}
         self._may_answer = ANSWERS_PER_S
@@ -92,7 +87,7 @@ class Outward:
         """
         flows = self._flows.setdefault(tunnel_id, {})
         bursts: list[Burst] = []
-        for group in _together(groups) if self._shares else groups:
+        for group in groups:
             first = group[0]
             key = ip.flow_key(first) if len(first) >= 20 else None
             sa = flows.get(key) if key is not None else None
@@ -224,28 +219,6 @@ class Outward:
             return False
         self._acquired_at[reqid] = now
         return True
-
-
-def _together(groups: Iterable[Sequence[bytes]]) -> list[Sequence[bytes]]:
-    """Join groups of one flow in a row: whoever shares an SA takes numbers once for all of them."""
-    joined: list[Sequence[bytes]] = []
-    last: list[bytes] | None = None
-    for group in groups:
-        first = group[0]
-        if last is not None and len(first) <= len(last[0]) and len(last) < MOST_TOGETHER and _alike(first, last[0]):
-            last.extend(group)
-            continue
-        last = list(group)
-        joined.append(last)
-    return joined
-
-
-def _alike(one: bytes, other: bytes) -> bool:
-    """Whether two packets are of one flow, and DSCP, ECN and DF are the same."""
-    if len(one) < 20 or len(other) < 20 or one[:2] != other[:2] or one[6] != other[6]:
-        return False
-    key = ip.flow_key(one)
-    return key is not None and key == ip.flow_key(other)
 
 
 def _forbids_fragments(packet: bytes) -> bool:

@@ -6,9 +6,14 @@ cannot be shared, is one engine's own, and what comes to another is handed over.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from agents.dataplane.base import SaSpec
+from agents.dataplane.userspace import ip
+
+MOST_TOGETHER = 64
+"""Packets that numbers are taken for at once, beside the last super-packet: others wait for them."""
 
 
 class Turn(Protocol):
@@ -41,3 +46,25 @@ class Numbers(Protocol):
 def owner(spec: SaSpec, engines: int) -> int:
     """Return which of several engines an inbound SA is of; AH all comes to the first."""
     return spec.spi % engines if spec.ah is None else 0
+
+
+def together(groups: Iterable[Sequence[bytes]]) -> list[Sequence[bytes]]:
+    """Join groups of one flow in a row: whoever shares an SA takes numbers once for all of them."""
+    joined: list[Sequence[bytes]] = []
+    last: list[bytes] | None = None
+    for group in groups:
+        first = group[0]
+        if last is not None and len(first) <= len(last[0]) and len(last) < MOST_TOGETHER and _alike(first, last[0]):
+            last.extend(group)
+            continue
+        last = list(group)
+        joined.append(last)
+    return joined
+
+
+def _alike(one: bytes, other: bytes) -> bool:
+    """Whether two packets are of one flow, and DSCP, ECN and DF are the same."""
+    if len(one) < 20 or len(other) < 20 or one[:2] != other[:2] or one[6] != other[6]:
+        return False
+    key = ip.flow_key(one)
+    return key is not None and key == ip.flow_key(other)

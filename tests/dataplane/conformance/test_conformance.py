@@ -15,10 +15,10 @@ from tests.espd import pair as espd
 lab = pytest.mark.lab
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ends() -> AsyncIterator[tuple[espd.End, espd.End]]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 3], ids=["one worker", "three workers"])
+async def ends(request: pytest.FixtureRequest) -> AsyncIterator[tuple[espd.End, espd.End]]:
     """Two ``espd`` for all checks of this file; each check opens anew."""
-    async with espd.espd_pair(prefix=f"vcc{os.getpid()}") as both:
+    async with espd.espd_pair(prefix=f"vcc{os.getpid()}", workers=request.param) as both:
         yield both
 
 
