@@ -19,6 +19,7 @@ from agents.runtime import logs, paths, sd_notify
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_OCTETS = 16 << 20
+WORKERS_VARIABLE = "VPN_AGENT_ESPD_WORKERS"
 WORKER_LOST = 70
 """The exit status after a worker has ended by itself."""
 _log = logging.getLogger("agents.espd")
@@ -60,7 +61,8 @@ def _serve(where: paths.Paths, workers: int) -> bool:
     return not pool.failed
 
 
-def _workers(text: str) -> int:
+def workers_of(text: str) -> int:
+    """Return a number of workers, of ``cores`` as many as there are processors; raises ValueError."""
     number = len(os.sched_getaffinity(0)) if text == "cores" else int(text)
     if number < 1:
         raise ValueError(text)
@@ -74,10 +76,10 @@ def main() -> int:
     logs.add_arguments(parser)
     parser.add_argument(
         "--workers",
-        type=_workers,
-        default=1,
+        type=workers_of,
+        default=os.environ.get(WORKERS_VARIABLE, "1"),
         metavar="NUMBER",
-        help=f"processes, up to {MOST}, or 'cores' (default: 1)",
+        help=f"processes, up to {MOST}, or 'cores' (default: {WORKERS_VARIABLE}, else 1)",
     )
     arguments = parser.parse_args()
     logs.set_up("espd", arguments.log_level, arguments.log_format)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from tests.bench import handshakes, strangers, throughput
+from tests.bench import handshakes, strangers, throughput, workers
 
 
 def main() -> int:
@@ -21,9 +21,10 @@ def main() -> int:
         print(f"not measured: {reason}")
         return 77
     fast = throughput.measure()
+    scales = workers.run()
     quick = handshakes.run()
     bounded = strangers.run()
-    return 0 if fast and quick and bounded else 1
+    return 0 if fast and scales and quick and bounded else 1
 
 
 if __name__ == "__main__":

@@ -15,16 +15,30 @@ from typing import Any
 import pytest
 
 from agents.contract.secret import Secret
-from agents.dataplane.base import Expired, Limits, Lost, Repaired, SaState
+from agents.dataplane.base import Expired, Limits, Lost, Repaired, SaState, TunnelLink
 from agents.dataplane.userspace import ip
 from agents.dataplane.userspace.esp import build_transform
 from agents.dataplane.userspace.inward import Arrival
 from agents.espd import shared
-from agents.espd.__main__ import WORKER_LOST
+from agents.espd.__main__ import WORKER_LOST, workers_of
 from agents.espd.shared import SharedNumbers, Table, TableFull
 from agents.espd.steering import Mail
+from agents.espd.workers import MOST
 from agents.runtime.rpc import Client
-from tests.espd.pair import INNER_4, LINK, OUTER_4, End, counters, espd_pair, key, ping, run_inside, sa_specs, udp_at
+from tests.espd.pair import (
+    INNER_4,
+    LINK,
+    OUTER_4,
+    TUNNEL,
+    End,
+    counters,
+    espd_pair,
+    key,
+    ping,
+    run_inside,
+    sa_specs,
+    udp_at,
+)
 from tests.espd.test_bad_input import Ears
 
 WORKERS = 2
@@ -145,6 +159,32 @@ async def test_a_link_that_somebody_removes_has_all_its_queues_again() -> None:
         assert await ping(left, INNER_4[1], INNER_4[0]) == 3
         assert await ping(right, INNER_4[0], INNER_4[1]) == 3
         await ears.close()
+
+
+@pytest.mark.lab
+async def test_a_tunnel_with_priorities_stays_with_the_first_worker() -> None:
+    async with ends() as (left, right):
+        await left.driver.open_link(TunnelLink(tunnel_id=TUNNEL, name=LINK, mtu=1400, queues=4))
+        await key((left, right), sa_specs())
+        assert "numqueues 1 " in left.namespace.ip("-d", "link", "show", LINK)
+        await flood(left)
+        async with asyncio.timeout(10):
+            while packets(await right.driver.list_sas(), 0x1001) < FLOWS * DATAGRAMS:
+                await asyncio.sleep(0.01)
+        assert [row["counters"]["packets_out"] for row in (await ask(left, 1, "list_sas"))["sas"]] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "workers"), [("1", 1), ("3", 3), ("99", MOST), ("cores", len(os.sched_getaffinity(0)))]
+)
+def test_how_many_workers(text: str, workers: int) -> None:
+    assert workers_of(text) == workers
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many"])
+def test_an_impossible_number_of_workers_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        workers_of(text)
 
 
 # What they share
