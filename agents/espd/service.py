@@ -45,7 +45,7 @@ from agents.espd.datapath import Datapath
 from agents.espd.shared import SharedNumbers, TableFull
 from agents.espd.sockets import EspSocket, IkeMessage, RawSocket
 from agents.espd.steering import Share
-from agents.espd.workers import MERGED, TOLD, Pool
+from agents.espd.workers import MERGED, TOLD, Pool, divided
 from agents.runtime import log_levels, rpc, tracing
 from agents.runtime.version import VERSION
 
@@ -218,6 +218,7 @@ class Service:
         return handle
 
     async def _answered_by_all(self, pool: Pool, name: str, answer: Answer, params: dict[str, Any]) -> Any:
+        params = divided(name, params, pool.workers)
         result = _answered(name, answer, params)
         try:
             answers = await pool.tell(name, params)

@@ -162,9 +162,22 @@ def merged_health(mine: dict[str, Any], others: list[dict[str, Any]]) -> dict[st
 
 
 def merged_trace(mine: dict[str, Any], others: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the traces of all workers as one, in the order of time."""
-    records = [record for answer in (mine, *others) for record in answer["records"]]
-    return mine | {"records": sorted(records, key=lambda record: record["time"])}
+    """Return the traces of all workers as one, in the order of time; it ends with the first worker's."""
+    answers = (mine, *others)
+    records = [record for answer in answers for record in answer["records"]]
+    merged = mine | {"records": sorted(records, key=lambda record: record["time"])}
+    merged["count"] = sum(answer["count"] for answer in answers)
+    if mine["begun"] is not None:
+        merged["begun"] = mine["begun"] | {"octets": mine["begun"]["octets"] * len(answers)}
+    return merged
+
+
+def divided(method: str, params: dict[str, Any], workers: int) -> dict[str, Any]:
+    """Return what each worker is told of a call: of the room of a trace its part, since one process answers."""
+    octets = params.get("octets")
+    if method == "trace" and isinstance(octets, int) and octets >= workers:
+        return params | {"octets": octets // workers}
+    return params
 
 
 MERGED: dict[str, Callable[[dict[str, Any], list[dict[str, Any]]], dict[str, Any]]] = {

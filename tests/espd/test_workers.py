@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import threading
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -172,6 +173,30 @@ async def test_a_tunnel_with_priorities_stays_with_the_first_worker() -> None:
             while packets(await right.driver.list_sas(), 0x1001) < FLOWS * DATAGRAMS:
                 await asyncio.sleep(0.01)
         assert [row["counters"]["packets_out"] for row in (await ask(left, 1, "list_sas"))["sas"]] == [0, 0]
+
+
+@pytest.mark.lab
+async def test_a_trace_is_of_all_workers_and_has_its_room_once() -> None:
+    async with ends() as (left, right):
+        await key((left, right), sa_specs())
+        async with await Client.connect(left.run / "espd.sock") as client:
+            wanted = {
+                "id": str(uuid.uuid4()),
+                "categories": ["capsulation-information"],
+                "seconds": 60,
+                "octets": 200_000,
+            }
+            begun = await client.call("trace", {"action": "on", **wanted})
+            assert (begun["begun"]["octets"], begun["count"]) == (200_000, 0)
+            await flood(left)
+            async with asyncio.timeout(10):
+                while packets(await right.driver.list_sas(), 0x1001) < FLOWS * DATAGRAMS:
+                    await asyncio.sleep(0.01)
+            mine = await client.call("trace", {"action": "off"})
+            other = (await ask(left, 1, "trace"))["records"]
+        assert 0 < len(other) < len(mine["records"]) == mine["count"]
+        assert all(record in mine["records"] for record in other)
+        assert [each["time"] for each in mine["records"]] == sorted(each["time"] for each in mine["records"])
 
 
 @pytest.mark.parametrize(
