@@ -72,6 +72,7 @@ class Service:
         self._share = share
         self._pool = pool
         self._slots: dict[SaId, int] = {}
+        self._leaving: set[SaId] = set()
         self._spreading: set[asyncio.Task[None]] = set()
         self._datapath = Datapath(loop, self._ike_arrived, self._notices_wait, share, self._link_restored)
         self._outgoing: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
@@ -136,7 +137,7 @@ class Service:
     def _notices_wait(self) -> None:
         for notice in self._datapath.engine.take_notices():
             if isinstance(notice, Expired) and notice.hard:
-                self._spread(("remove_sa", {"sa": to_plain(notice.id)}))
+                self._gone(notice.id)
             self._tell("notice", notice_to_plain(notice))
 
     def _tell(self, method: str, params: dict[str, Any]) -> None:
@@ -164,6 +165,12 @@ class Service:
         """What other workers have of a device that is gone goes too, and they take the new one."""
         self._spread(("close_link", {"tunnel_id": link.tunnel_id}), ("open_link", {"link": to_plain(link)}))
 
+    def _gone(self, sa: SaId) -> None:
+        """An SA went here without a call: other workers let go of it, and its slot is not another's before."""
+        if sa in self._slots:
+            self._leaving.add(sa)
+        self._spread(("remove_sa", {"sa": to_plain(sa)}))
+
     def _spread(self, *calls: tuple[str, dict[str, Any]]) -> None:
         """Tell other workers of what happened here without a call."""
         if self._pool is not None:
@@ -178,6 +185,8 @@ class Service:
                     await pool.tell(method, params)
                 except rpc.RpcError as error:
                     _log.error("a worker does not follow: %s", error)
+                if method == "remove_sa":
+                    self._leaving.discard(from_plain(SaId, params["sa"], "sa"))
             self._release_slots()
 
     async def _speak(self) -> None:
@@ -227,7 +236,7 @@ class Service:
                 # What not every worker has, none may use.
                 sa = from_plain(SaSpec, params["spec"], "spec").id
                 self._datapath.engine.remove_sa(sa)
-                self._spread(("remove_sa", {"sa": to_plain(sa)}))
+                self._gone(sa)
             raise
         self._release_slots()
         merge = MERGED.get(name)
@@ -316,8 +325,9 @@ class Service:
     def _release_slots(self) -> None:
         """Let go of the slots of SAs that are gone, in all workers."""
         if self._share is not None:
-            for sa in [sa for sa in self._slots if not self._datapath.engine.has(sa)]:
-                self._share.table.release(self._slots.pop(sa))
+            for sa in self._slots.keys() - self._leaving:
+                if not self._datapath.engine.has(sa):
+                    self._share.table.release(self._slots.pop(sa))
 
     def _remove_sa(self, params: dict[str, Any]) -> dict[str, Any]:
         self._datapath.engine.remove_sa(from_plain(SaId, params.get("sa"), "sa"))
