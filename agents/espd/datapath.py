@@ -30,7 +30,7 @@ from agents.espd.transmitter import Transmitter
 from agents.espd.tun import Tun
 from agents.runtime.tracing import TRACE
 
-READS_PER_WAKE_UP = 16
+READS_PER_WAKE_UP = 32
 """So that no device starves the others: super-packets count as one."""
 MAIL_PER_WAKE_UP = 64
 

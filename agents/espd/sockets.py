@@ -233,7 +233,8 @@ class UdpSocket(_Socket):
         """Send a run; returns how many were dealt with before the kernel had no room."""
         if len(run) > 1 and size < self._too_long_for_gso:
             try:
-                self._socket.sendmsg(run, [*control, (socket.SOL_UDP, _UDP_SEGMENT, _u16(size))], 0, target)
+                # In one piece: the kernel takes that in less time than it takes to tell it of many.
+                self._socket.sendmsg([b"".join(run)], [*control, (socket.SOL_UDP, _UDP_SEGMENT, _u16(size))], 0, target)
                 return len(run)
             except BlockingIOError:
                 return 0
