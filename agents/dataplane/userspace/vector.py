@@ -7,8 +7,10 @@ of octets in a word (RFC 1071 section 2). Runs of fewer than :data:`WORTH` segme
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -42,27 +44,47 @@ class Run:
 
 
 def cut(packet: bytes, run: Run) -> list[bytes]:
-    """Return the segments of a run; its payload must have an even number of octets."""
+    """Return the segments of a run; its payload must have an even number of octets.
+
+    Sums are of words as the machine has them, sequence numbers and checksums included.
+    """
     size, count, header, start = run.size, run.count, run.header, run.start
     length = header + size
     rows = np.empty((count, length), np.uint8)
     rows[:, :header] = np.frombuffer(run.head, np.uint8)
     rows[:, header:] = np.frombuffer(packet, np.uint8, count * size, header).reshape(count, size)
-    numbers = np.arange(count, dtype=np.int64)
-    sequences = (run.sequence + size * numbers) & 0xFFFFFFFF
-    rows[:, start + 4 : start + 8] = _octets(sequences, ">u4")
+    # What does not fit 32 bits any more falls away.
+    sequences = (_steps(count, size) + run.sequence).astype(">u4")
+    rows[:, start + 4 : start + 8] = sequences.view(np.uint8).reshape(count, 4)
+    sums = _sums(packet, header, size, count)
+    sums += sequences.view("<u4")
+    sums += _turned(run.constant % _MODULUS)
     if run.once:
         rows[1:, start + 13] ^= run.once
-    constant = np.full(count, run.constant - run.once, np.int64)
-    constant[0] += run.once
-    checksums = -(constant + sequences + _sums(packet, header, size, count)) % _MODULUS
-    rows[:, start + 16 : start + 18] = _octets(checksums, ">u2")
+        sums[1:] -= _turned(run.once)
+    rows[:, start + 16 : start + 18] = _complement(sums)
     if run.ip_sum is not None:
-        identifications = (run.identification + numbers) & 0xFFFF
-        rows[:, 4:6] = _octets(identifications, ">u2")
-        rows[:, 10:12] = _octets(-(run.ip_sum + identifications) % _MODULUS, ">u2")
-    octets = rows.tobytes()
-    return [octets[at : at + length] for at in range(0, count * length, length)]
+        identifications = ((np.arange(count) + run.identification) & 0xFFFF).astype(">u2")
+        rows[:, 4:6] = identifications.view(np.uint8).reshape(count, 2)
+        rows[:, 10:12] = _complement(identifications.view("<u2").astype(np.int64) + _turned(run.ip_sum % _MODULUS))
+    return list(_cutter(length, count).unpack(rows.tobytes()))
+
+
+@lru_cache(maxsize=256)
+def _cutter(octets: int, count: int) -> struct.Struct:
+    return struct.Struct(f"{octets}s" * count)
+
+
+@lru_cache(maxsize=256)
+def _steps(count: int, size: int) -> _Numbers:
+    return np.arange(count, dtype=np.int64) * size
+
+
+def _complement(sums: _Numbers) -> npt.NDArray[np.uint8]:
+    """Return checksums of what has these sums, a row of two octets each."""
+    np.negative(sums, out=sums)
+    sums %= _MODULUS
+    return sums.astype("<u2").view(np.uint8).reshape(len(sums), 2)
 
 
 def total(packets: Sequence[bytes]) -> int:
@@ -79,19 +101,13 @@ def total(packets: Sequence[bytes]) -> int:
 
 
 def _sums(packet: bytes, at: int, size: int, count: int) -> _Numbers:
-    """Return the payload sum of each segment modulo 65535."""
-    word = "<u4" if size % 4 == 0 else "<u2"
-    width = 4 if size % 4 == 0 else 2
+    """Return the payload sum of each segment."""
+    word, width = ("<u4", 4) if size % 4 == 0 else ("<u2", 2)
     table = np.frombuffer(packet, word, count * size // width, at).reshape(count, size // width)
-    sums: _Numbers = table.sum(axis=1, dtype=np.uint64).astype(np.int64) % _MODULUS
-    turned: _Numbers = (sums & 0xFF) << 8 | sums >> 8
-    return turned
+    # In 64 bits nothing overflows: there are fewer than 2^15 words of 32.
+    sums: _Numbers = table.sum(axis=1, dtype=np.uint64).view(np.int64)
+    return sums
 
 
 def _turned(value: int) -> int:
     return (value & 0xFF) << 8 | value >> 8
-
-
-def _octets(numbers: _Numbers, kind: str) -> npt.NDArray[np.uint8]:
-    """Return numbers as rows of octets in network order."""
-    return numbers.astype(kind).view(np.uint8).reshape(len(numbers), -1)
