@@ -1,8 +1,8 @@
 """The offloads' arithmetic for many segments at once, by NumPy: all headers and checksums of a run in a few steps.
 
 A checksum costs an interpreter far more than the cipher does, so this is where most of a packet's time would go. Words
-are summed as the machine has them and turned round at the end: the one's complement sum does not depend on the order
-of octets in a word (RFC 1071 section 2). Runs of fewer than :data:`WORTH` segments are quicker one by one.
+are summed with their first octet as the low one, which saves turning each: the one's complement sum does not depend on
+the order of octets in a word (RFC 1071 section 2). Runs of fewer than :data:`WORTH` segments are quicker one by one.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Run:
 def cut(packet: bytes, run: Run) -> list[bytes]:
     """Return the segments of a run; its payload must have an even number of octets.
 
-    Sums are of words as the machine has them, sequence numbers and checksums included.
+    What the caller has summed in network order is turned round first.
     """
     size, count, header, start = run.size, run.count, run.header, run.start
     length = header + size
