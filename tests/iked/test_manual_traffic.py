@@ -123,16 +123,18 @@ async def test_a_wrong_key_lets_nothing_through_and_the_right_one_mends_it(tmp_p
         child = manual_child(local_ts=OUR_NET, remote_ts=THEIR_NET)
         await keyed(ours, theirs, child)
         wrong = replace(CBC_SHA1, integrity_key=Secret(b"twenty other octets!"))
+        (right,) = await theirs.tunnels()
         await theirs.load(
             document("g", [], [], manual_tunnels=[
                 manual("m", THEIRS, OURS, children=[replace(mirrored(child), inbound=wrong)])]),
         )  # fmt: skip
+        # Between the two keys there are none: a packet then is dropped for want of an SA.
+        before = await theirs.until(lambda now: since(now) > since(right), "keyed wrongly")
         with pytest.raises(AssertionError):
             await asyncio.to_thread(ping, ours.namespace, OUR_HOST, THEIR_HOST)
         async with asyncio.timeout(10):
             while not any(event.startswith("esp.integrity") for event in await theirs.events()):
                 await theirs.changed()
-        (before,) = await theirs.tunnels()
         await keyed(ours, theirs, child)
         await theirs.until(lambda now: since(now) > since(before), "keyed anew")
         await both_ping(ours, theirs)
