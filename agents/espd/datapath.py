@@ -27,7 +27,7 @@ from agents.espd.ah_socket import AhSocket
 from agents.espd.sockets import ENCAPSULATION_PORT, EspSocket, IkeMessage, RawSocket, UdpSocket, path_mtu
 from agents.espd.steering import Share
 from agents.espd.transmitter import Transmitter
-from agents.espd.tun import Tun
+from agents.espd.tun import FRAMES, FRAMES_WITH_PRIORITIES, Tun
 from agents.runtime.tracing import TRACE
 
 READS_PER_WAKE_UP = 32
@@ -94,6 +94,7 @@ class Datapath:
             self._loop.add_reader(tun.fd, self._tun_readable, link.tunnel_id, tun)
         elif tun.mtu != link.mtu:
             tun.set_mtu(link.mtu)
+        tun.keep(FRAMES_WITH_PRIORITIES if link.queues > 1 else FRAMES)
         self._links[link.tunnel_id] = link
         self._missing.pop(link.tunnel_id, None)
         self._transmitter.open(link.tunnel_id, link.queues)

@@ -20,11 +20,14 @@ _CLONE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TUN, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x0100, 0x1000, 0x4000
 _CSUM, _TSO4, _TSO6, _TSO_ECN, _USO4, _USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU = 0x8913, 0x8914, 0x8922
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU, _SIOCSIFTXQLEN = 0x8913, 0x8914, 0x8922, 0x8943
 _IFF_UP = 1
 _NAME = struct.Struct("16sH22x")
 _NUMBER = struct.Struct("16si20x")
 _READ_OCTETS = VNET_OCTETS + 65535
+FRAMES, FRAMES_WITH_PRIORITIES = 500, 4_096
+"""What the kernel keeps of a device while nobody reads: as much as it does by itself (TUN_READQ_SIZE of
+drivers/net/tun.c), and more where we choose what is dropped, since the kernel takes no notice of priorities."""
 
 
 class Tun:
@@ -63,6 +66,10 @@ class Tun:
         """Set the link's MTU in octets; raises OSError."""
         self._ioctl(_SIOCSIFMTU, _NUMBER.pack(self.name.encode("ascii"), mtu))
         self.mtu = mtu
+
+    def keep(self, frames: int) -> None:
+        """Set how many frames the kernel keeps until they are read; raises OSError."""
+        self._ioctl(_SIOCSIFTXQLEN, _NUMBER.pack(self.name.encode("ascii"), frames))
 
     def _up(self) -> None:
         name = self.name.encode("ascii")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,17 @@ from deploy.lab.uml import machine
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 
-def _running() -> set[int]:
-    """Return the processes of machines like ours: their command line names the share."""
+@pytest.fixture
+def shares(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the machines of a test have their shares, by which they are told from others'; a short path for sockets."""
+    with tempfile.TemporaryDirectory(prefix="vc-") as name:
+        monkeypatch.setenv("TMPDIR", name)
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        yield Path(name)
+
+
+def _running(shares: Path) -> set[int]:
+    """Return the processes of these machines: their command line names the share."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -25,7 +36,7 @@ def _running() -> set[int]:
                 words = (entry / "cmdline").read_text()
             except OSError:
                 continue
-            if machine.KERNEL in words and "vpnconsole-uml-" in words:
+            if machine.KERNEL in words and f"{shares}/" in words:
                 found.add(int(entry.name))
     return found
 
@@ -39,11 +50,10 @@ def test_status_and_output_come_back() -> None:
     assert "hello from inside" in outcome.console
 
 
-def test_a_machine_that_takes_too_long_is_ended() -> None:
-    before = _running()
+def test_a_machine_that_takes_too_long_is_ended(shares: Path) -> None:
     with pytest.raises(uml.MachineError, match="longer than 1 s"):
         uml.run("tests.kernel.guest.exits", timeout_s=1)
-    assert not _running() - before
+    assert not _running(shares)
 
 
 def test_a_machine_that_cannot_be_booted_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,14 +62,13 @@ def test_a_machine_that_cannot_be_booted_says_why(monkeypatch: pytest.MonkeyPatc
         uml.run("tests.kernel.guest.exits")
 
 
-def test_a_run_that_is_terminated_takes_its_machine_along() -> None:
+def test_a_run_that_is_terminated_takes_its_machine_along(shares: Path) -> None:
     """As ``python -m tests.kernel.interop`` is by whoever has no more time."""
-    before = _running()
     program = "from deploy.lab import uml; uml.run('tests.kernel.guest.exits')"
     run = subprocess.Popen([sys.executable, "-c", program], cwd=machine.REPOSITORY)
     try:
         limit = time.monotonic() + 60
-        while not _running() - before:
+        while not _running(shares):
             assert run.poll() is None, "it ended before its machine began"
             assert time.monotonic() < limit
             time.sleep(0.02)  # a process that begins has no other sign
@@ -67,4 +76,4 @@ def test_a_run_that_is_terminated_takes_its_machine_along() -> None:
         assert run.wait(30) == 128 + signal.SIGTERM
     finally:
         run.kill()
-    assert not _running() - before
+    assert not _running(shares)

@@ -170,7 +170,7 @@ def watch(
 
     A SIGTERM to this process while it watches ends the machine too, and then this process.
     """
-    with _ended_by_sigterm():
+    with _ended_by_sigterm() as at_once:
         machine = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -189,6 +189,7 @@ def watch(
         timer.start()
         lines: list[str] = []
         try:
+            at_once()
             assert machine.stdout is not None
             for octets in machine.stdout:
                 line = octets.decode("utf-8", "replace").rstrip("\r\n")
@@ -203,18 +204,30 @@ def watch(
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind this block as an exception, where it would only end this process."""
+def _ended_by_sigterm() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM unwind this block as an exception, where it would only end this process.
+
+    Not before what is yielded is called: a machine that is only just beginning would be nobody's.
+    """
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield
+        yield lambda: None
         return
+    early: list[int] = []
+
+    def wait(number: int, _frame: FrameType | None) -> None:
+        early.append(number)
 
     def terminate(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    def at_once() -> None:
+        signal.signal(signal.SIGTERM, terminate)
+        if early:
+            terminate(early[0], None)
+
+    before = signal.signal(signal.SIGTERM, wait)
     try:
-        yield
+        yield at_once
     finally:
         signal.signal(signal.SIGTERM, before)
 
