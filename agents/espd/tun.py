@@ -1,6 +1,6 @@
 """TUN devices with a virtio-net header and segmentation offload, by ``ioctl`` alone (linux/if_tun.h, linux/sockios.h).
 
-A device lives as long as its file descriptor. Addresses and routes are ``agentd``'s.
+A device lives as long as its file descriptor. Routes are ``agentd``'s, addresses the operator's.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Tun:
             flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if shared else 0)
             fcntl.ioctl(self.fd, _TUNSETIFF, _NAME.pack(name.encode("ascii"), flags))
             self._offload()
-            # No router solicitations into the tunnel: the link has the addresses that agentd gives it and no others.
+            # No router solicitations into the tunnel: the link has the addresses that it is given and no others.
             with contextlib.suppress(OSError):
                 Path(f"/proc/sys/net/ipv6/conf/{name}/addr_gen_mode").write_text("1")
             self.set_mtu(mtu)

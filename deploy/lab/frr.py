@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,30 @@ from deploy.lab.netns import LabError, Namespace, end_process
 _DAEMONS = Path("/usr/lib/frr")
 OSPFD = _DAEMONS / "ospfd"
 _USER = "frr"
-_STOP_S = 10.0
+_ZEBRA_SOCKET = "zserv.api"
+_START_S = _STOP_S = 10.0
 
 
 class Frr:
     """``zebra`` and ``ospfd`` in ``namespace``; ``directory`` takes their sockets, configuration and logs.
 
     Each of ``interfaces`` is a point-to-point link that says hello every second and is given up after four; the
-    networks of ``loopback`` are announced.
+    networks of ``loopback`` are announced. ``addresses`` are those that ``zebra`` gives to interfaces, and gives again
+    to one that has been away.
     """
 
-    def __init__(self, namespace: Namespace, directory: Path, router_id: str, interfaces: Sequence[str]) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        directory: Path,
+        router_id: str,
+        interfaces: Sequence[str],
+        addresses: Mapping[str, str] | None = None,
+    ) -> None:
         self.namespace = namespace
         self.directory = directory
-        self._configuration = _configuration(router_id, interfaces)
+        self._ospfd = _ospfd(router_id, interfaces)
+        self._zebra = _zebra(namespace.role, addresses or {})
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -35,18 +47,29 @@ class Frr:
         if not OSPFD.exists():
             raise LabError("FRR is not installed (Debian package frr)")
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / "ospfd.conf").write_text(self._configuration)
-        (self.directory / "zebra.conf").write_text(f"hostname {self.namespace.role}\n")
+        (self.directory / "ospfd.conf").write_text(self._ospfd)
+        (self.directory / "zebra.conf").write_text(self._zebra)
         shutil.chown(self.directory, _USER, _USER)
         for name in ("zebra", "ospfd"):
             with (self.directory / f"{name}.log").open("wb") as log:
                 process = self.namespace.start(
                     str(_DAEMONS / name), "-f", str(self.directory / f"{name}.conf"),
-                    "-i", str(self.directory / f"{name}.pid"), "-z", str(self.directory / "zserv.api"),
+                    "-i", str(self.directory / f"{name}.pid"), "-z", str(self.directory / _ZEBRA_SOCKET),
                     "--vty_socket", str(self.directory), "-P", "0", "--log", "stdout", "-u", _USER, "-g", _USER,
                     log=log,
                 )  # fmt: skip
             self._processes.append(process)
+            if name == "zebra":
+                self._wait_for_zebra()
+
+    def _wait_for_zebra(self) -> None:
+        """Wait until ``zebra`` listens: ``ospfd`` asks but once and then again after ten seconds."""
+        limit = time.monotonic() + _START_S
+        with socket.socket(socket.AF_UNIX) as probe:
+            while probe.connect_ex(str(self.directory / _ZEBRA_SOCKET)) != 0:
+                if time.monotonic() > limit:
+                    raise LabError(f"zebra in {self.namespace.name} did not start; see {self.directory}/zebra.log")
+                time.sleep(0.02)
 
     def stop(self) -> None:
         """End both daemons; the routes they laid go too."""
@@ -78,7 +101,14 @@ class Frr:
         return answer if isinstance(answer, dict) else {}
 
 
-def _configuration(router_id: str, interfaces: Sequence[str]) -> str:
+def _zebra(host: str, addresses: Mapping[str, str]) -> str:
+    lines = [f"hostname {host}"]
+    for name, address in addresses.items():
+        lines += [f"interface {name}", f" ip address {address}"]
+    return "\n".join([*lines, ""])
+
+
+def _ospfd(router_id: str, interfaces: Sequence[str]) -> str:
     lines = []
     for name in interfaces:
         lines += [
