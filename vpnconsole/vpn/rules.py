@@ -130,7 +130,7 @@ def _context(errors: FieldErrors, key: str, end: TunnelEnd, name: str) -> None:
         )
 
 
-def check_selectors(errors: FieldErrors, pairs: Sequence[SelectorPair], *, add_routes: bool) -> None:
+def check_selectors(errors: FieldErrors, tunnel: Tunnel, pairs: Sequence[SelectorPair]) -> None:
     """Note what is wrong with each pair and between pairs of one tunnel."""
     if not 1 <= len(pairs) <= MOST_SELECTORS:
         errors.add("selectors", f"Give 1 to {MOST_SELECTORS} pairs of networks.", "count")
@@ -138,7 +138,7 @@ def check_selectors(errors: FieldErrors, pairs: Sequence[SelectorPair], *, add_r
         key = f"selectors.{index}"
         errors.clean(key, pair, without=("tunnel",))
         if not errors.any_below(key):
-            _check_pair(errors, key, pair, add_routes=add_routes)
+            _check_pair(errors, key, tunnel, pair)
     for index, pair in enumerate(pairs):
         for earlier in range(index):
             if errors.any_below(f"selectors.{index}", f"selectors.{earlier}"):
@@ -152,7 +152,7 @@ def check_selectors(errors: FieldErrors, pairs: Sequence[SelectorPair], *, add_r
                 )
 
 
-def _check_pair(errors: FieldErrors, key: str, pair: SelectorPair, *, add_routes: bool) -> None:
+def _check_pair(errors: FieldErrors, key: str, tunnel: Tunnel, pair: SelectorPair) -> None:
     network_a, network_b = ipaddress.ip_network(pair.network_a), ipaddress.ip_network(pair.network_b)
     if network_a.version != network_b.version:
         errors.add(
@@ -162,14 +162,21 @@ def _check_pair(errors: FieldErrors, key: str, pair: SelectorPair, *, add_routes
             "family",
         )
     elif networks_overlap(network_a, network_b):
-        everything = (network_a.prefixlen == 0) != (network_b.prefixlen == 0)
-        if not everything:
+        everything = [network.prefixlen == 0 for network in (network_a, network_b)]
+        if not any(everything):
             errors.add(
                 f"{key}.network_b",
                 f"{network_a} and {network_b} overlap: the same addresses cannot be on both sides.",
                 "overlap",
             )
-        elif add_routes:
+        elif all(everything) and tunnel.attachment != AttachmentChoice.INTERFACE:
+            errors.add(
+                f"{key}.network_b",
+                "Both sides are everything, which takes every packet there is: give the tunnel an interface of its "
+                "own, so that routes say what goes through it.",
+                "overlap",
+            )
+        elif tunnel.add_routes:
             errors.add(
                 f"{key}.network_b",
                 "A tunnel for everything cannot add its routes by itself, it would catch its own encrypted packets: "
@@ -279,8 +286,8 @@ def _chosen_otherwise(tunnel: Tunnel, ends: Sequence[TunnelEnd], side: str, othe
     own_links = {tunnel.attachment, other.attachment} == {AttachmentChoice.INTERFACE}
     if not own_links and mine.gateway.data_plane != DataPlaneChoice.USERSPACE:
         return False
-    if tunnel.is_manual or other.is_manual:
-        return True  # all routes of manual keys are written down, costs and all
+    if not (tunnel.add_routes and other.add_routes):
+        return True  # at least one has no routes but those written down, costs and all, or a routing protocol's
     theirs = next(end for end in other.ends.all() if end.gateway_id == mine.gateway_id)
     return (mine.context_id, mine.route_cost) != (theirs.context_id, theirs.route_cost)
 

@@ -177,7 +177,7 @@ def _draft(errors: FieldErrors, actor: User | None, tunnel: Tunnel, data: Tunnel
     if tunnel.is_on_demand:
         ondemand.fill(errors, tunnel, data.peers, routes["a"])
     pairs = [_pair(index, pair) for index, pair in enumerate(data.selectors, 1)]
-    rules.check_selectors(errors, pairs, add_routes=tunnel.add_routes)
+    rules.check_selectors(errors, tunnel, pairs)
     drafts = manual.build(errors, tunnel, data.selectors) if tunnel.is_manual else []
     return _Draft(tunnel=tunnel, ends=ends, routes=routes, pairs=pairs, manual=drafts)
 

@@ -16,7 +16,7 @@ from vpnconsole.accounts.models import AuditEvent, User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.gateways.services import AddressInput, GatewayInput, create_gateway
 from vpnconsole.vpn import keys, queries, services
-from vpnconsole.vpn.inputs import EndInput, SelectorInput, TunnelInput
+from vpnconsole.vpn.inputs import CarriageInput, EndInput, SelectorInput, TunnelInput
 from vpnconsole.vpn.models import PresharedKey, SelectorPair, Tunnel
 
 pytestmark = pytest.mark.django_db
@@ -127,7 +127,7 @@ def test_an_impossible_tunnel_is_refused_beside_its_field(
         ([_pair("10.1.0.1/24")], "selectors.0.network_a", "did you mean 10.1.0.0/24?"),
         ([_pair("")], "selectors.0.network_a", "blank"),
         ([_pair("ten")], "selectors.0.network_a", "is not a network"),
-        ([_pair("0.0.0.0/0", "0.0.0.0/0")], "selectors.0.network_b", "overlap"),
+        ([_pair("0.0.0.0/0", "0.0.0.0/0")], "selectors.0.network_b", "an interface of its own"),
         ([_pair("10.1.0.0/24", "0.0.0.0/0")], "selectors.0.network_b", "turn off adding routes"),
         ([_pair(protocol=256)], "selectors.0.protocol", "255"),
         ([_pair(port_a_start=80, port_a_end=80)], "selectors.0.protocol", "Ports need a protocol"),
@@ -164,6 +164,21 @@ def test_everything_may_go_through_a_tunnel_that_adds_no_routes(
 ) -> None:
     data = cast.tunnel_input(paris, lyon, psk, selectors=[_pair("10.1.0.0/24", "0.0.0.0/0")], add_routes=False)
     assert services.create_tunnel(None, data).pk
+
+
+def test_everything_at_both_ends_needs_an_interface_of_its_own_and_leaves_routes_to_others(
+    paris: Gateway, lyon: Gateway, psk: PresharedKey
+) -> None:
+    circuit = CarriageInput(attachment="interface")
+    everything = [_pair("0.0.0.0/0", "0.0.0.0/0"), _pair("::/0", "::/0")]
+    data = cast.tunnel_input(paris, lyon, psk, selectors=everything, add_routes=False)
+    assert "an interface of its own" in _errors(data)["selectors.1.network_b"][0]
+    adding = dataclasses.replace(data, carriage=circuit, add_routes=True)
+    assert "turn off adding routes" in _errors(adding)["selectors.0.network_b"][0]
+    assert services.create_tunnel(None, dataclasses.replace(data, carriage=circuit)).pk
+    end = EndInput(gateway=paris, address=cast.PARIS_ADDRESS, identity_type="fqdn", identity_value="b.paris")
+    second = dataclasses.replace(data, name="second", end_a=end, carriage=circuit)
+    assert services.create_tunnel(None, second).pk
 
 
 def test_impossible_ends_are_refused_beside_them(
