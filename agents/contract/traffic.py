@@ -9,6 +9,14 @@ from enum import StrEnum
 from agents.contract import check
 from agents.contract.errors import FieldError
 
+TYPED = frozenset({1, 58, 135})
+"""ICMP, ICMPv6, Mobility Header: ports of a selector are type and code, or the MH type (RFC 7296 section 3.13.1).
+
+A packet has no two of them: those of the local selector are what is sent, those of the remote one what is received (RFC
+4301 section 4.4.1.3).
+"""
+ALL_CODES = (0, 255)
+
 
 class Mode(StrEnum):
     """IPsec mode (RFC 4301 section 3.2)."""
@@ -36,6 +44,23 @@ class TrafficSelector:
     def version(self) -> int:
         """4 or 6."""
         return ipaddress.ip_network(self.network).version
+
+
+def types_and_codes(ports: tuple[int, int]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return what inclusive ports of a :data:`TYPED` protocol stand for: ranges of types, each with the same codes."""
+    (first, code), (last, last_code) = divmod(ports[0], 256), divmod(ports[1], 256)
+    if first == last:
+        return [((first, first), (code, last_code))]
+    blocks = []
+    if code > ALL_CODES[0]:
+        blocks.append(((first, first), (code, ALL_CODES[1])))
+        first += 1
+    end = last if last_code == ALL_CODES[1] else last - 1
+    if first <= end:
+        blocks.append(((first, end), ALL_CODES))
+    if end < last:
+        blocks.append(((last, last), (ALL_CODES[0], last_code)))
+    return blocks
 
 
 def unicast(field: str, value: str) -> None:

@@ -60,7 +60,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """Inner traffic: prefixes as text, protocol 0 for any, inclusive port ranges."""
+    """Inner traffic: prefixes as text, protocol 0 for any, inclusive port ranges.
+
+    Where types stand in for ports (``agents.contract.traffic``) they are the source's; the destination has every port.
+    """
 
     source: str
     destination: str

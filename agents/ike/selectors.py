@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from agents.contract.config import Mode, TrafficSelector
+from agents.contract.traffic import TYPED
 from agents.dataplane.base import Direction, PolicySpec, SaProtocol, Selector
 from agents.ike.wire.payloads import SelectorRange
 from agents.ike.wire.registry import TsType
@@ -22,9 +23,7 @@ MOST_PREFIX_PAIRS = 4_096
 OPAQUE = (65535, 0)
 """The ports of a selector that stands for packets whose ports cannot be seen (section 3.13.1)."""
 
-_TYPED = frozenset({1, 58, 135})
-"""ICMP, ICMPv6, Mobility Header: the port fields hold type and code, or the MH type (section 3.13.1)."""
-
+_EVERY_PORT = (0, 65_535)
 _BASE_PRIORITY = 2_000
 
 
@@ -114,7 +113,7 @@ def describe(selector: SelectorRange) -> str:
     """Return text for people: ``10.1.0.0/24``, with protocol and ports where they matter."""
     text = ",".join(prefixes(selector)[:8])
     ports = (selector.start_port, selector.end_port)
-    if selector.protocol in _TYPED and ports != (0, 65535):
+    if selector.protocol in TYPED and ports != (0, 65535):
         text += f"[{selector.protocol}/type {_type_and_code(ports[0])}-{_type_and_code(ports[1])}]"
     elif selector.protocol or ports != (0, 65535):
         text += f"[{selector.protocol or 'any'}/{'opaque' if ports == OPAQUE else f'{ports[0]}-{ports[1]}'}]"
@@ -210,8 +209,10 @@ def _pair(
 ) -> tuple[PolicySpec, PolicySpec]:
     (local_net, local_range), (remote_net, remote_range) = local, remote
     protocol = local_range.protocol or remote_range.protocol
-    local_ports = (local_range.start_port, local_range.end_port)
-    remote_ports = (remote_range.start_port, remote_range.end_port)
+    from_here = to_here = (local_range.start_port, local_range.end_port)
+    from_there = to_there = (remote_range.start_port, remote_range.end_port)
+    if protocol in TYPED:
+        to_here = to_there = _EVERY_PORT
     priority = place(specificity(_length(local_net), local_range, _length(remote_net), remote_range))
     outbound = PolicySpec(
         tunnel_id=tunnel_id,
@@ -220,8 +221,8 @@ def _pair(
             source=local_net,
             destination=remote_net,
             protocol=protocol,
-            source_ports=local_ports,
-            destination_ports=remote_ports,
+            source_ports=from_here,
+            destination_ports=to_there,
         ),
         source=outer[0],
         destination=outer[1],
@@ -235,8 +236,8 @@ def _pair(
             source=remote_net,
             destination=local_net,
             protocol=protocol,
-            source_ports=remote_ports,
-            destination_ports=local_ports,
+            source_ports=from_there,
+            destination_ports=to_here,
         ),
         source=outer[1],
         destination=outer[0],

@@ -12,7 +12,8 @@ kernel's data plane with ``meta ipsec exists`` and ``rt ipsec exists``. Beside t
 * Neighbour discovery, and what stays on its link by its address.
 
 A selector with ports is about first fragments: of those that follow, all of its networks and protocol are dropped on
-their way out, since they may be parts of a datagram that is protected.
+their way out, since they may be parts of a datagram that is protected. Types and codes stand in for ports in selectors
+of ICMP: those of the local one are what is sent, those of the remote one what is received (RFC 4301 section 4.4.1.3).
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ from agents.agentd.parts.nftables import (
     rule_of,
 )
 from agents.agentd.parts.routes import ways
-from agents.contract.traffic import TrafficSelector
+from agents.contract.traffic import ALL_CODES, TYPED, TrafficSelector, types_and_codes
 
 _WITH_PORTS = (6, 17, 33, 132, 136)  # TCP, UDP, DCCP, SCTP, UDP-Lite
-_TYPED = frozenset({1, 58, 135})  # ICMP, ICMPv6, Mobility Header: their ports are types (RFC 7296 section 3.13.1)
+_ICMP = {1: "icmp", 58: "icmpv6"}
+_MOBILITY = 135
 _ALL_PORTS = (0, 65_535)
 _NEIGHBORS = ["nd-router-solicit", "nd-router-advert", "nd-neighbor-solicit", "nd-neighbor-advert"]
 _ON_LINK = {
@@ -123,9 +125,9 @@ def arriving(protected: Sequence[Pair], inside: Sequence[_Way], *, kernel: bool,
         for version in (4, 6)
     ]
     for pair in protected:
-        if (what := _what(pair, local="daddr", remote="saddr")) is not None:
-            counter = {"counter": counter_name(pair.tunnel_id, "clear")}
-            rules.append(rule_of(f"clear{pair.version}", [*what, *_ports(pair, local="dport"), counter, DROP]))
+        what = _what(pair, local="daddr", remote="saddr")
+        ends = [{"counter": counter_name(pair.tunnel_id, "clear")}, DROP]
+        rules += [rule_of(f"clear{pair.version}", [*what, *ports, *ends]) for ports in _ports(pair, local="dport")]
     return rules
 
 
@@ -183,33 +185,29 @@ def tcp_of(pair: Pair, *, outwards: bool) -> list[dict[str, Any]] | None:
     if pair.protocol not in (0, 6):
         return None
     local, remote, port = ("saddr", "daddr", "sport") if outwards else ("daddr", "saddr", "dport")
-    return [*_networks(pair, local=local, remote=remote), *_ports(pair, local=port)]
+    (ports,) = _ports(pair, local=port)
+    return [*_networks(pair, local=local, remote=remote), *ports]
 
 
 def _leaving(pair: Pair) -> list[Command]:
     what = _what(pair, local="saddr", remote="daddr")
-    if what is None:
-        return []
     if pair.homes:
         homes = {"set": [prefix(each) for each in pair.homes]}
         what.append(matches(payload(IP[pair.version], "daddr"), homes, "!="))
     ports = _ports(pair, local="sport")
     ends = [{"counter": counter_name(pair.tunnel_id, "leaving")}, DROP]
-    found = [[*what, *ports, *ends]]
-    if ports:
+    found = [[*what, *each, *ends] for each in ports]
+    if any(ports):
         found.append([*what, _LATER_FRAGMENT[pair.version], *ends])
     return [rule_of(f"leaving{pair.version}", each) for each in found]
 
 
-def _what(pair: Pair, *, local: str, remote: str) -> list[dict[str, Any]] | None:
-    """Return the match of a pair but for ports; None where nft has no words for it (types of ICMP)."""
-    ports = _ports(pair, local="sport")
-    if ports and pair.protocol in _TYPED:
-        return None
+def _what(pair: Pair, *, local: str, remote: str) -> list[dict[str, Any]]:
+    """Return the match of a pair but for ports."""
     found = _networks(pair, local=local, remote=remote)
     if pair.everywhere:
         found.append(matches(payload(IP[pair.version], local), f"@local{pair.version}", "!="))
-    if pair.protocol or ports:
+    if pair.protocol or any(_ports(pair, local="sport")):
         found.append(matches(meta("l4proto"), pair.protocol or {"set": list(_WITH_PORTS)}))
     return found
 
@@ -221,14 +219,38 @@ def _networks(pair: Pair, *, local: str, remote: str) -> list[dict[str, Any]]:
     ]
 
 
-def _ports(pair: Pair, *, local: str) -> list[dict[str, Any]]:
-    """Return the match of the ports where they matter; ``local`` is the field of the local one."""
+def _ports(pair: Pair, *, local: str) -> list[list[dict[str, Any]]]:
+    """Return the matches of the ports where they matter, any of which will do; ``local`` is the field of the local one.
+
+    Of what has types instead it is those of the end that sends.
+    """
+    if pair.protocol in TYPED:
+        return _types(pair.protocol, pair.local if local == "sport" else pair.remote)
     remote = "dport" if local == "sport" else "sport"
     return [
-        matches(payload("th", field), {"range": [selector.start_port, selector.end_port]})
-        for field, selector in ((remote, pair.remote), (local, pair.local))
-        if (selector.start_port, selector.end_port) != _ALL_PORTS
+        [
+            matches(payload("th", field), {"range": [selector.start_port, selector.end_port]})
+            for field, selector in ((remote, pair.remote), (local, pair.local))
+            if (selector.start_port, selector.end_port) != _ALL_PORTS
+        ]
     ]
+
+
+def _types(protocol: int, selector: TrafficSelector) -> list[list[dict[str, Any]]]:
+    """Return the matches of a selector's types and codes; nft has no number that both make, so there may be several."""
+    ports = selector.start_port, selector.end_port
+    if ports == _ALL_PORTS or (protocol == _MOBILITY and selector.version == 4):
+        return [[]]
+    if protocol == _MOBILITY:
+        field = {"exthdr": {"name": "mh", "field": "type"}}
+        return [[matches(field, {"range": [ports[0] >> 8, ports[1] >> 8]})]]
+    found = []
+    for types, codes in types_and_codes(ports):
+        what = [matches(payload(_ICMP[protocol], "type"), {"range": list(types)})]
+        if codes != ALL_CODES:
+            what.append(matches(payload(_ICMP[protocol], "code"), {"range": list(codes)}))
+        found.append(what)
+    return found
 
 
 def _homes(locals_: Iterable[str], remote: str) -> tuple[str, ...]:

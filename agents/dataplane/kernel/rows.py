@@ -18,6 +18,7 @@ from typing import Any
 
 from agents.contract.config import Mode
 from agents.contract.status import Counters
+from agents.contract.traffic import TYPED, types_and_codes
 from agents.dataplane.base import REQID_BASE, DataplaneError, Direction, Limits, PolicySpec, SaId, SaProtocol, Selector
 from agents.dataplane.kernel import messages
 
@@ -40,6 +41,7 @@ _NO_LIMITS = Limits()
 _TEMPLATE = struct.Struct("=16sIB3xH2x16sIBBBxIII")  # struct xfrm_user_tmpl; the SPI is always 0
 _EVERY_ALGORITHM = 0xFFFFFFFF
 _WHOLE_MARK = 0xFFFFFFFF
+_EVERY_PORT = (0, 65_535)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,14 +247,22 @@ def policy_id_message(
 
 
 def pieces(spec: PolicySpec) -> tuple[PolicySpec, ...]:
-    """Split a policy into policies whose port ranges the kernel can express: value and mask, so blocks of 2^n ports."""
+    """Split a policy into policies whose port ranges the kernel can express: value and mask, so blocks of 2^n ports.
+
+    Of ICMP the kernel has the type for the source port and the code for the destination's (xfrm_flowi_sport and
+    xfrm_flowi_dport of include/net/xfrm.h).
+    """
     selector = spec.selector
+    pairs = [(selector.source_ports, selector.destination_ports)]
+    if selector.protocol in TYPED and selector.source_ports != _EVERY_PORT:
+        pairs = types_and_codes(selector.source_ports)
     return tuple(
         dataclasses.replace(
             spec, selector=dataclasses.replace(selector, source_ports=source, destination_ports=destination)
         )
-        for source in _port_blocks(selector.source_ports)
-        for destination in _port_blocks(selector.destination_ports)
+        for sources, destinations in pairs
+        for source in _port_blocks(sources)
+        for destination in _port_blocks(destinations)
     )
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 _PORTS = frozenset({6, 17, 33, 132, 136})
 """TCP, UDP, DCCP, SCTP, UDP-Lite: the first four octets are the ports."""
-_TYPED = frozenset({1, 58})
-"""ICMP: type and code stand in for ports (RFC 4301 section 4.4.1.1)."""
-_EXTENSIONS = frozenset({0, 43, 60, 135, 139, 140})
+_ICMP = frozenset({1, 58})
+"""Type and code are one number, which stands in for the source port (RFC 4301 sections 4.4.1.1 and 4.4.1.3)."""
+_MOBILITY = 135
+"""Its type does (RFC 6275 section 6.1.1: the third octet)."""
+_EXTENSIONS = frozenset({0, 43, 60, 139, 140})
 _FRAGMENT = 44
 _AUTHENTICATION = 51
 
@@ -97,8 +99,10 @@ def parse_flow(packet: bytes) -> Flow:
 def _ports(packet: bytes, protocol: int, offset: int) -> tuple[int | None, int | None]:
     if protocol in _PORTS and len(packet) >= offset + 4:
         return _words(packet, offset)
-    if protocol in _TYPED and len(packet) >= offset + 2:
-        return packet[offset] << 8 | packet[offset + 1], 0
+    if protocol in _ICMP and len(packet) >= offset + 2:
+        return packet[offset] << 8 | packet[offset + 1], None
+    if protocol == _MOBILITY and len(packet) >= offset + 3:
+        return packet[offset + 2] << 8, None
     return None, None
 
 

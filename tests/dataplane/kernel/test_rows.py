@@ -334,6 +334,24 @@ def test_blocks_of_ports_read_back(ports: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("ports", "blocks"),
     [
+        ((0, 65535), [((0, 65535), (0, 65535))]),
+        ((0x0800, 0x08FF), [((8, 8), (0, 255))]),
+        ((0x0304, 0x0304), [((3, 3), (4, 4))]),
+        ((0x0303, 0x05FF), [((3, 3), (3, 3)), ((3, 3), (4, 7)), *(((3, 3), (n, 2 * n - 1)) for n in (8, 16, 32, 64)),
+                            ((3, 3), (128, 255)), ((4, 5), (0, 255))]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("protocol", [1, 58])
+def test_the_kernel_has_icmp_s_type_for_the_source_port_and_its_code_for_the_destination_s(
+    protocol: int, ports: tuple[int, int], blocks: list[tuple[tuple[int, int], tuple[int, int]]]
+) -> None:
+    parts = [each.selector for each in rows.pieces(policy(protocol=protocol, source_ports=ports))]
+    assert [(each.source_ports, each.destination_ports) for each in parts] == blocks
+
+
+@pytest.mark.parametrize(
+    ("ports", "blocks"),
+    [
         ((0, 65535), [(0, 65535)]),
         ((80, 90), [(80, 87), (88, 89), (90, 90)]),
         ((81, 96), [(81, 81), (82, 83), (84, 87), (88, 95), (96, 96)]),

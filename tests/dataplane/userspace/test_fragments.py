@@ -60,7 +60,7 @@ def test_fragmentation_needed_is_what_rfc_1191_says() -> None:
     assert answer is not None
     assert len(answer) == 576
     assert ip.parse_flow(answer) == ip.Flow(
-        4, int(ipaddress.ip_address("10.2.0.1")), int(ipaddress.ip_address("10.1.0.1")), 1, 3 << 8 | 4, 0
+        4, int(ipaddress.ip_address("10.2.0.1")), int(ipaddress.ip_address("10.1.0.1")), 1, 3 << 8 | 4, None
     )
     assert struct.unpack_from("!BBHHH", answer, 20)[:2] == (3, 4)
     assert struct.unpack_from("!HH", answer, 24) == (0, 1300)
