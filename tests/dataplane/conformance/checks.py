@@ -382,6 +382,30 @@ async def traffic_outside_the_selectors_stays_out(pair: SitePair) -> None:
     assert await left.ping(right.inner, left.inner, 2) == 2
 
 
+async def types_of_icmp_are_those_of_who_sends(pair: SitePair) -> None:
+    """Requests go one way and answers the other (RFC 4301 section 4.4.1.3); a request the other way is in no SA."""
+    left, right = pair.left, pair.right
+    await key(pair)
+    for protocol, ours, theirs, (request, reply) in (
+        (1, f"{left.inner}/32", f"{right.inner}/32", (8, 0)),
+        (58, f"{left.inner6}/128", f"{right.inner6}/128", (128, 129)),
+    ):
+        for site, here, there, outer, types in (
+            (left, ours, theirs, (left.outer, right.outer), (request, reply)),
+            (right, theirs, ours, (right.outer, left.outer), (reply, request)),
+        ):
+            for direction, kind in zip((Direction.OUT, Direction.IN), types, strict=True):
+                plain = policy(direction, here, there, outer)
+                ports = (kind << 8, kind << 8 | 255)
+                selector = dataclasses.replace(plain.selector, protocol=protocol, source_ports=ports)
+                await site.driver.add_policy(dataclasses.replace(plain, selector=selector))
+    assert await left.ping(right.inner, left.inner, 1) == 1
+    assert await left.ping(right.inner6, left.inner6, 1) == 1
+    await right.ping(left.inner, right.inner, 1)
+    for spi in (0x6001, 0x6002):
+        await counted(pair, spi, 2, ECHO_OCTETS + ECHO6_OCTETS)
+
+
 StateCheck = Callable[[Site], Awaitable[None]]
 TrafficCheck = Callable[[SitePair], Awaitable[None]]
 
@@ -409,7 +433,7 @@ TRAFFIC_CHECKS: Mapping[str, TrafficCheck] = {
         pings_cross_and_are_counted, ipv6_outside, every_suite_carries_traffic,
         extended_sequence_numbers_carry_traffic, packets_of_many_lengths_cross,
         the_newest_sa_is_used, no_sa_asks_for_one_and_nothing_leaves, a_packet_limit_is_told_twice_and_ends_the_sa,
-        another_key_is_told_as_failed_integrity, traffic_outside_the_selectors_stays_out, *kinds.TRAFFIC,
-        *hosts.TRAFFIC,
+        another_key_is_told_as_failed_integrity, traffic_outside_the_selectors_stays_out,
+        types_of_icmp_are_those_of_who_sends, *kinds.TRAFFIC, *hosts.TRAFFIC,
     )
 }  # fmt: skip
