@@ -208,6 +208,9 @@ def _pair(pair: PairRow) -> dict[str, Any]:
         "protocol": pair.protocol,
         "ports_a": list(pair.ports_a),
         "ports_b": list(pair.ports_b),
+        "ipsec_policy": {"id": pair.policy.pk, "name": pair.policy.name, "own": pair.own_policy}
+        if pair.policy
+        else None,
         "up": pair.up,
         "sas": to_plain(pair.sas),
         "total": to_plain(pair.total) if pair.total else None,

@@ -35,7 +35,7 @@ from vpnconsole.rollout.models import Delivery
 from vpnconsole.rollout.queries import GatewayProgress, progress_by_gateway, unfinished
 from vpnconsole.vpn import queries as vpn_queries
 from vpnconsole.vpn.choices import ConnectionTypeChoice
-from vpnconsole.vpn.models import Tunnel, TunnelEnd
+from vpnconsole.vpn.models import IPsecPolicy, Tunnel, TunnelEnd
 
 T = TypeVar("T")
 
@@ -155,6 +155,9 @@ class PairRow:
     up: bool
     sas: tuple[ChildSaStatus, ...]
     seen_from: str
+    #: What it is negotiated by; None with manual keys. ``own_policy`` says that it is not the tunnel's.
+    policy: IPsecPolicy | None = None
+    own_policy: bool = False
     #: What all SAs that the child ever had counted; None where the agent does not say.
     total: Counters | None = None
 
@@ -498,6 +501,8 @@ def _pairs(tunnel: Tunnel, row: TunnelRow) -> tuple[PairRow, ...]:
                 up=child.up if child else False,
                 sas=child.sas if child else (),
                 seen_from=seen.gateway_name if seen else "",
+                policy=None if tunnel.is_manual else tunnel.ipsec_policy_of(pair),
+                own_policy=pair.ipsec_policy is not None,
                 total=child.counters if child and any(asdict(child.counters).values()) else None,
             )
         )

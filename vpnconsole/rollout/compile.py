@@ -1,9 +1,9 @@
 """Snapshot, generation and nonce in; one :class:`GatewayDocument` out. Pure: no database, no clock, no entropy.
 
 Each tunnel is turned to face the gateway it is compiled for, so the two documents of a tunnel mirror each other. One
-child per selector pair, because a pair is what comes up or stays down on its own. Each tunnel brings its own PSK row
-with the pair of addresses and identities it belongs to: two tunnels that share the remote address never share a key by
-accident.
+child per selector pair, because a pair is what comes up or stays down on its own, with the pair's own IPsec policy or
+the tunnel's. Each tunnel brings its own PSK row with the pair of addresses and identities it belongs to: two tunnels
+that share the remote address never share a key by accident.
 
 The SAs of a tunnel with manual keys are mirrored as well: what goes from A to B is outbound at A and inbound at B. The
 peers of an on-demand tunnel have no address, and so has the key's row; it names their identity, which may be partial.
@@ -87,7 +87,7 @@ def _tunnel(tunnel: TunnelSnapshot, here: EndSnapshot, there: EndSnapshot) -> co
         local=config.Endpoint(address=here.address, identity=_identity(here)),
         remote=config.Endpoint(address=there.address, identity=_identity(there)),
         ike=_ike(tunnel.ike),
-        children=tuple(_child(pair, tunnel.ipsec, here.side) for pair in tunnel.selectors),
+        children=tuple(_child(pair, pair.ipsec or tunnel.ipsec, here.side) for pair in tunnel.selectors),
         version=config.IkeVersion(tunnel.version),
         connection_type=config.ConnectionType(here.connection_type),
         enabled=tunnel.enabled,

@@ -94,7 +94,7 @@ class IkePolicySnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IpsecPolicySnapshot:
-    """The IPsec policy of a tunnel; proposals in order of preference, limits of 0 mean none."""
+    """An IPsec policy of a tunnel or of a pair; proposals in order of preference, limits of 0 mean none."""
 
     proposals: tuple[IpsecProposalSnapshot, ...]
     pfs_group: str | None
@@ -109,7 +109,7 @@ class IpsecPolicySnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectorSnapshot:
-    """One pair of protected networks, with the port range of each side."""
+    """One pair of protected networks, with the port range of each side; ``ipsec`` None is the tunnel's policy."""
 
     seq: int
     network_a: str
@@ -117,6 +117,7 @@ class SelectorSnapshot:
     protocol: int
     ports_a: tuple[int, int]
     ports_b: tuple[int, int]
+    ipsec: IpsecPolicySnapshot | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +309,7 @@ def _selector(pair: vpn.SelectorPair) -> SelectorSnapshot:
         protocol=pair.protocol,
         ports_a=(pair.port_a_start, pair.port_a_end),
         ports_b=(pair.port_b_start, pair.port_b_end),
+        ipsec=_ipsec(pair.ipsec_policy) if pair.ipsec_policy else None,
     )
 
 

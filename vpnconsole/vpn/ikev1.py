@@ -65,10 +65,9 @@ def policy_problem(policy: IKEPolicy | IPsecPolicy, version: str) -> str:
     return ""
 
 
-def check_policies(errors: FieldErrors, tunnel: Tunnel) -> None:
+def check_policies(errors: FieldErrors, tunnel: Tunnel, pairs: Iterable[SelectorPair]) -> None:
     """Note policies that the tunnel's IKE version cannot use."""
-    policies = tunnel.policies
-    for field, policy in (("ike_policy", policies.ike_policy), ("ipsec_policy", policies.ipsec_policy)):
+    for field, policy in tunnel.policy_choices(pairs):
         if problem := policy_problem(policy, tunnel.version):
             errors.add(field, f"{problem} Choose another policy, or IKEv2.", "ikev1")
 

@@ -179,7 +179,7 @@ DIRECTIONS = (SaDirection.IN, SaDirection.OUT)
 class SelectorInput:
     """One pair of networks; ports are inclusive ranges and need a protocol (6 TCP, 17 UDP).
 
-    ``manual`` holds its SAs where the tunnel has manual keys.
+    ``ipsec_policy`` None is the tunnel's; ``manual`` holds its SAs where the tunnel has manual keys.
     """
 
     network_a: str
@@ -189,6 +189,7 @@ class SelectorInput:
     port_a_end: int = 65_535
     port_b_start: int = 0
     port_b_end: int = 65_535
+    ipsec_policy: IPsecPolicy | None = None
     manual: ManualInput | None = None
 
     @classmethod
@@ -203,6 +204,7 @@ class SelectorInput:
             port_a_end=pair.port_a_end,
             port_b_start=pair.port_b_start,
             port_b_end=pair.port_b_end,
+            ipsec_policy=pair.ipsec_policy,
             manual=ManualInput.of(child) if child is not None else None,
         )
 

@@ -14,7 +14,7 @@ from agents.contract import algorithms
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.errors import FieldErrors
 from vpnconsole.vpn import queries
-from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, ManualSa, Tunnel, TunnelEnd
+from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, ManualSa, SelectorPair, Tunnel, TunnelEnd
 
 
 class _Row(Protocol):
@@ -50,11 +50,11 @@ def labels(policy: IKEPolicy | IPsecPolicy) -> list[str]:
     return list(found)
 
 
-def check_tunnel(errors: FieldErrors, tunnel: Tunnel, ends: Iterable[TunnelEnd]) -> None:
+def check_tunnel(errors: FieldErrors, tunnel: Tunnel, ends: Iterable[TunnelEnd], pairs: Iterable[SelectorPair]) -> None:
     """Note policies that a managed gateway of the tunnel would refuse."""
     gateways = [end.gateway for end in ends]
-    for field in ("ike_policy", "ipsec_policy"):
-        if found := problem(getattr(tunnel, field), gateways):
+    for field, policy in tunnel.policy_choices(pairs):
+        if found := problem(policy, gateways):
             errors.add(field, found, "legacy")
 
 
@@ -113,7 +113,8 @@ def check_policies(errors: FieldErrors, field: str, policies: Iterable[IKEPolicy
         found = labels(policy)
         if not found:
             continue
-        ends = TunnelEnd.objects.filter(tunnel__in=policy.tunnels.all()).select_related("gateway", "tunnel")
+        using = queries.tunnels_using(policy).values("pk")
+        ends = TunnelEnd.objects.filter(tunnel__in=using).select_related("gateway", "tunnel")
         refusing = sorted({f"{end.tunnel.name} on {end.gateway.name}" for end in ends if _refuses(end.gateway)})
         if refusing:
             errors.add(
@@ -136,8 +137,7 @@ def refuse_end_of_legacy(gateway: Gateway, **_kwargs: object) -> None:
 def _uses(tunnel: Tunnel) -> bool:
     if tunnel.is_manual:
         return bool(manual_labels(sa for pair in tunnel.selectors.all() for sa in pair.manual.sas.all()))
-    policies = tunnel.policies
-    return bool(labels(policies.ike_policy) or labels(policies.ipsec_policy))
+    return any(labels(policy) for _field, policy in tunnel.policy_choices(tunnel.selectors.all()))
 
 
 def _refuses(gateway: Gateway) -> bool:

@@ -105,7 +105,8 @@ def _negotiated(tunnel: Tunnel, others: list[Tunnel]) -> list[Advice]:
     advice += _crowd(tunnel)
     advice += _aggressive(tunnel)
     advice += policy_advice(policies.ike_policy, "ike_policy")
-    advice += policy_advice(policies.ipsec_policy, "ipsec_policy")
+    for field, policy in peers.distinct(tunnel.ipsec_choices(tunnel.selectors.all())):
+        advice += policy_advice(policy, field)
     advice += _peers(tunnel)
     return advice
 

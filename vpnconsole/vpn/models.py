@@ -7,6 +7,7 @@ disagree. Rules that need more than one row are in ``rules.py`` and applied by `
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from django.core.exceptions import ValidationError
@@ -429,6 +430,27 @@ class Tunnel(models.Model):
         """1, or 4 with strict priority."""
         return self.qos_policy.queues if self.qos_policy else 1
 
+    def ipsec_policy_of(self, pair: SelectorPair) -> IPsecPolicy:
+        """What a pair's SAs are negotiated by; raises ValueError for a tunnel with manual keys."""
+        return pair.ipsec_policy or self.policies.ipsec_policy
+
+    @property
+    def own_policies(self) -> int:
+        """How many of its pairs have an IPsec policy of their own (free of queries after ``vpn.queries``)."""
+        return sum(pair.ipsec_policy_id is not None for pair in self.selectors.all())
+
+    def policy_choices(self, pairs: Iterable[SelectorPair]) -> list[tuple[str, IKEPolicy | IPsecPolicy]]:
+        """Return each choice of a policy with the form's field: those of the tunnel, then those of ``pairs``."""
+        return [("ike_policy", self.policies.ike_policy), *self.ipsec_choices(pairs)]
+
+    def ipsec_choices(self, pairs: Iterable[SelectorPair]) -> list[tuple[str, IPsecPolicy]]:
+        """Return each choice of an IPsec policy with the form's field: the tunnel's, then those of ``pairs``."""
+        chosen = [("ipsec_policy", self.policies.ipsec_policy)]
+        for index, pair in enumerate(pairs):
+            if pair.ipsec_policy is not None:
+                chosen.append((f"selectors.{index}.ipsec_policy", pair.ipsec_policy))
+        return chosen
+
     @property
     def end_a(self) -> TunnelEnd:
         """The end on side A (free of queries after ``vpn.queries``)."""
@@ -492,7 +514,7 @@ class SelectorPair(models.Model):
     """Inner traffic between two networks: one child SA pair. Port ranges are inclusive; protocol 0 is any.
 
     ``place`` orders the pairs of a tunnel as rules; ``seq`` names the child for as long as the pair stands, wherever it
-    is moved to.
+    is moved to. ``ipsec_policy`` None is the tunnel's.
     """
 
     tunnel = models.ForeignKey(Tunnel, on_delete=models.CASCADE, related_name="selectors")
@@ -505,6 +527,14 @@ class SelectorPair(models.Model):
     port_a_end = models.PositiveIntegerField(default=65_535, validators=_between(0, 65_535))
     port_b_start = models.PositiveIntegerField(default=0, validators=_between(0, 65_535))
     port_b_end = models.PositiveIntegerField(default=65_535, validators=_between(0, 65_535))
+    ipsec_policy = models.ForeignKey(
+        IPsecPolicy,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="selector_pairs",
+        verbose_name="IPsec policy",
+    )
 
     class Meta:
         ordering = ["place", "seq"]

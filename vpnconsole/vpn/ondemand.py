@@ -16,7 +16,7 @@ from vpnconsole.lib.errors import FieldErrors
 from vpnconsole.vpn import rules
 from vpnconsole.vpn.choices import ExchangeModeChoice, ModeChoice, PeerIdentityChoice
 from vpnconsole.vpn.inputs import PeersInput
-from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, Tunnel, TunnelEnd, TunnelRoute
+from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, SelectorPair, Tunnel, TunnelEnd, TunnelRoute
 
 ANYTHING = "*"
 
@@ -79,12 +79,11 @@ def policy_problem(policy: IKEPolicy | IPsecPolicy, version: str) -> str:
     )
 
 
-def check_policies(errors: FieldErrors, tunnel: Tunnel) -> None:
+def check_policies(errors: FieldErrors, tunnel: Tunnel, pairs: Iterable[SelectorPair]) -> None:
     """Note policies that do not go with peers from anywhere."""
     if not tunnel.is_on_demand:
         return
-    policies = tunnel.policies
-    for field, policy in (("ike_policy", policies.ike_policy), ("ipsec_policy", policies.ipsec_policy)):
+    for field, policy in tunnel.policy_choices(pairs):
         if problem := policy_problem(policy, tunnel.version):
             errors.add(field, problem, "on_demand")
 

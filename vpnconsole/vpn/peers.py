@@ -15,25 +15,40 @@ from vpnconsole.gateways.models import Gateway
 from vpnconsole.gateways.profiles import Profile
 from vpnconsole.lib.errors import FieldErrors
 from vpnconsole.vpn.choices import IkeVersionChoice, ModeChoice, TunnelKindChoice
-from vpnconsole.vpn.models import IKEPolicy, IKEProposal, IPsecPolicy, IPsecProposal, Tunnel, TunnelEnd
+from vpnconsole.vpn.models import (
+    IKEPolicy,
+    IKEProposal,
+    IPsecPolicy,
+    IPsecProposal,
+    SelectorPair,
+    Tunnel,
+    TunnelEnd,
+)
 
 _ADDRESSES = (IdentityTypeChoice.IPV4, IdentityTypeChoice.IPV6)
 
 
-def check(errors: FieldErrors, tunnel: Tunnel, ends: Sequence[TunnelEnd], others: Iterable[Tunnel]) -> None:
+def check(
+    errors: FieldErrors,
+    tunnel: Tunnel,
+    ends: Sequence[TunnelEnd],
+    pairs: Iterable[SelectorPair],
+    others: Iterable[Tunnel],
+) -> None:
     """Note what the makes of a negotiated tunnel's ends rule out; ``others`` share a gateway with it.
 
     Of an on-demand tunnel only our end is known, which has no make.
     """
-    others = list(others)
+    pairs, others = list(pairs), list(others)
     for end, far in (ends, ends[::-1]) if len(ends) == 2 else ():
         if problem := version_problem(end.gateway, tunnel.version):
             errors.add("version", problem, "peer")
             continue
         if problem := ike_policy_problem(end.gateway, tunnel.policies.ike_policy, tunnel.version):
             errors.add("ike_policy", problem, "peer")
-        if problem := ipsec_policy_problem(end.gateway, tunnel.policies.ipsec_policy):
-            errors.add("ipsec_policy", problem, "peer")
+        for field, policy in tunnel.ipsec_choices(pairs):
+            if problem := ipsec_policy_problem(end.gateway, policy):
+                errors.add(field, problem, "peer")
         _check_identities(errors, tunnel, end, far)
         _check_key(errors, tunnel, end, far, others)
 
@@ -148,15 +163,22 @@ def _check_key(errors: FieldErrors, tunnel: Tunnel, end: TunnelEnd, far: TunnelE
             return
 
 
+def distinct(choices: Iterable[tuple[str, IPsecPolicy]]) -> list[tuple[str, IPsecPolicy]]:
+    """Return choices without those of a policy that stands further up: what is said of it is said once."""
+    first: dict[int, tuple[str, IPsecPolicy]] = {}
+    for field, policy in choices:
+        first.setdefault(policy.pk, (field, policy))
+    return list(first.values())
+
+
 def proposals_in_vain(tunnel: Tunnel, gateway: Gateway) -> list[tuple[str, str]]:
     """Return field and sentence of proposals that are offered although the make of the peer has them not."""
-    policies = tunnel.policies
-    found = [
-        ("ike_policy", row.name) for row in policies.ike_policy.ordered_proposals() if not _has_ike(gateway.peer, row)
-    ]
+    ike_policy = tunnel.policies.ike_policy
+    found = [("ike_policy", row.name) for row in ike_policy.ordered_proposals() if not _has_ike(gateway.peer, row)]
     found += [
-        ("ipsec_policy", row.name)
-        for row in policies.ipsec_policy.ordered_proposals()
+        (field, row.name)
+        for field, policy in distinct(tunnel.ipsec_choices(tunnel.selectors.all()))
+        for row in policy.ordered_proposals()
         if not _has_ipsec(gateway.peer, row)
     ]
     return [(field, f"{name} is offered in vain: {gateway.name} is {gateway.peer.named}.") for field, name in found]
@@ -175,13 +197,15 @@ def habits(tunnel: Tunnel, gateway: Gateway) -> list[tuple[str, str]]:
             )
         )
     if peer.whole_minutes:
+        ipsec = distinct(tunnel.ipsec_choices(tunnel.selectors.all()))
+        choices: list[tuple[str, IKEPolicy | IPsecPolicy]] = [("ike_policy", policy), *ipsec]
         found += [
             (
                 field,
                 f"A lifetime of {row.lifetime_s} s is not whole minutes, which is what {gateway.name}, {peer.named}, "
                 "can be told.",
             )
-            for field, row in (("ike_policy", policy), ("ipsec_policy", tunnel.policies.ipsec_policy))
+            for field, row in choices
             if row.lifetime_s % 60
         ]
     return found

@@ -91,9 +91,18 @@ def of(tunnel: Tunnel, field: str, side: str) -> Place | None:
         policy = tunnel.policies.ike_policy
         return _in_policy("ike-policy", policy.pk, f"IKE policy {policy.name}", *_IKE[rest])
     if head == "children" and rest in _IPSEC:
-        ipsec = tunnel.policies.ipsec_policy
-        return _in_policy("ipsec-policy", ipsec.pk, f"IPsec policy {ipsec.name}", *_IPSEC[rest])
+        return _in_ipsec(tunnel, *_IPSEC[rest])
     return None
+
+
+def _in_ipsec(tunnel: Tunnel, label: str, target: str) -> Place:
+    """Agents do not say which child it is about: with several policies only the form that chooses them is sure."""
+    used = {policy.pk: policy for policy in map(tunnel.ipsec_policy_of, tunnel.selectors.all())}
+    if len(used) > 1:
+        url = reverse("vpn:tunnel-edit", args=[tunnel.pk])
+        return Place(label=f"{label} in the IPsec policies of the tunnel and its pairs", url=f"{url}#id_ipsec_policy")
+    policy = next(iter(used.values()), tunnel.policies.ipsec_policy)
+    return _in_policy("ipsec-policy", policy.pk, f"IPsec policy {policy.name}", label, target)
 
 
 def _in_tunnel(tunnel: Tunnel, label: str, target: str) -> Place:

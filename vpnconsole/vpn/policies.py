@@ -34,6 +34,7 @@ from vpnconsole.vpn.models import (
     IPsecPolicyProposal,
     IPsecProposal,
     QosPolicy,
+    SelectorPair,
     Tunnel,
 )
 
@@ -161,7 +162,7 @@ def _refuse_unfit(field: str, changed: Iterable[IKEPolicy | IPsecPolicy]) -> Non
     changed = list(changed)
     legacy.check_policies(errors, field, changed)
     for policy in changed:
-        for tunnel in queries.tunnels().filter(pk__in=policy.tunnels.values("pk")):
+        for tunnel in queries.tunnels_using(policy):
             if problem := _unfit(tunnel):
                 errors.add(field, f"Tunnel {tunnel.name} uses it. {problem}", "unfit")
                 break
@@ -170,22 +171,18 @@ def _refuse_unfit(field: str, changed: Iterable[IKEPolicy | IPsecPolicy]) -> Non
 
 def _unfit(tunnel: Tunnel) -> str:
     """Return why a tunnel cannot use its policies, or nothing."""
-    policies = tunnel.policies
-    for policy in (policies.ike_policy, policies.ipsec_policy):
-        if problem := ikev1.policy_problem(policy, tunnel.version):
-            return problem
+    pairs = tunnel.selectors.all()
+    found = [ikev1.policy_problem(policy, tunnel.version) for _field, policy in tunnel.policy_choices(pairs)]
     for end in tunnel.ends.all():
-        if problem := peers.ike_policy_problem(end.gateway, policies.ike_policy, tunnel.version):
-            return problem
-        if problem := peers.ipsec_policy_problem(end.gateway, policies.ipsec_policy):
-            return problem
-    return ""
+        found.append(peers.ike_policy_problem(end.gateway, tunnel.policies.ike_policy, tunnel.version))
+        found += [peers.ipsec_policy_problem(end.gateway, policy) for _field, policy in tunnel.ipsec_choices(pairs)]
+    return next(filter(None, found), "")
 
 
 def _refuse_on_demand(field: str, policy: IKEPolicy | IPsecPolicy) -> None:
     """Raise ValidationError where an on-demand tunnel could not use the policy any more."""
     errors = FieldErrors()
-    for tunnel in policy.tunnels.filter(kind=TunnelKindChoice.ON_DEMAND):
+    for tunnel in queries.tunnels_using(policy).filter(kind=TunnelKindChoice.ON_DEMAND):
         if problem := ondemand.policy_problem(policy, tunnel.version):
             errors.add(field, f"Tunnel {tunnel.name} uses it. {problem}", "on_demand")
             break
@@ -203,9 +200,9 @@ def _refuse_indistinct_keys(policy: IKEPolicy) -> None:
 
 def _refuse_transport(policy: IPsecPolicy) -> None:
     errors = FieldErrors()
-    for tunnel in queries.tunnels().filter(ipsec_policy=policy).exclude(kind=TunnelKindChoice.ON_DEMAND):
+    for tunnel in queries.tunnels_using(policy).exclude(kind=TunnelKindChoice.ON_DEMAND):
         found = FieldErrors()
-        rules.check_mode(found, policy, list(tunnel.ends.all()), list(tunnel.selectors.all()))
+        rules.check_mode(found, tunnel, list(tunnel.ends.all()), list(tunnel.selectors.all()))
         if found.any_below("selectors"):
             errors.add("mode", f"Tunnel {tunnel.name} carries networks, which transport mode cannot.", "mode")
     errors.raise_any()
@@ -225,7 +222,12 @@ def save_qos_policy(
 def delete(actor: User | None, row: IKEProposal | IPsecProposal | IKEPolicy | IPsecPolicy | QosPolicy) -> None:
     """Remove a proposal or policy; raises ValidationError naming what uses it."""
     audit.record(actor, f"{_word(row)}.deleted", row)
-    delete_unused(row)
+    delete_unused(row, _user)
+
+
+def _user(row: models.Model) -> str:
+    """Call what uses a row by a name that says where it is."""
+    return f"pair {row} of {row.tunnel}" if isinstance(row, SelectorPair) else str(row)
 
 
 def _word(row: models.Model) -> str:

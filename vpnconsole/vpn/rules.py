@@ -18,7 +18,7 @@ from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.errors import FieldErrors
 from vpnconsole.vpn.choices import AttachmentChoice, ConnectionTypeChoice, ModeChoice, Side
 from vpnconsole.vpn.inputs import EndInput
-from vpnconsole.vpn.models import IPsecPolicy, SelectorPair, Tunnel, TunnelEnd, TunnelRoute
+from vpnconsole.vpn.models import SelectorPair, Tunnel, TunnelEnd, TunnelRoute
 from vpnconsole.vpn.traffic import Traffic, ambiguous, covers, networks_overlap, overlap
 
 MOST_SELECTORS = 64
@@ -191,11 +191,11 @@ def _check_pair(errors: FieldErrors, key: str, tunnel: Tunnel, pair: SelectorPai
         errors.add(f"{key}.protocol", "Ports need a protocol that has them: 6 for TCP, 17 for UDP.", "ports")
 
 
-def check_mode(
-    errors: FieldErrors, policy: IPsecPolicy, ends: Sequence[TunnelEnd], pairs: Sequence[SelectorPair]
-) -> None:
+def check_mode(errors: FieldErrors, tunnel: Tunnel, ends: Sequence[TunnelEnd], pairs: Sequence[SelectorPair]) -> None:
     """Note networks that transport mode cannot carry: it protects what the two gateways themselves say."""
-    check_transport(errors, f"Policy {policy.name} is", policy.mode, ends, dict(enumerate(pairs)))
+    for index, pair in enumerate(pairs):
+        policy = tunnel.ipsec_policy_of(pair)
+        check_transport(errors, f"Policy {policy.name} is", policy.mode, ends, {index: pair})
 
 
 def check_transport(

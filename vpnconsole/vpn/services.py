@@ -70,7 +70,7 @@ def set_enabled(actor: User | None, tunnel: Tunnel, enabled: bool) -> Tunnel:
             manual.check_compression(errors, ends, manual.stored(tunnel), others)
         else:
             ikev1.check_keys(errors, tunnel, ends, others)
-            peers.check(errors, tunnel, ends, others)
+            peers.check(errors, tunnel, ends, tunnel.selectors.all(), others)
         errors.raise_any()
     _switch(actor, tunnel, enabled)
     tunnel.save(update_fields=["enabled", "disabled_by", "disabled_at", "updated_at"])
@@ -148,17 +148,17 @@ def _check_manual_modes(errors: FieldErrors, draft: _Draft) -> None:
 
 def _check_policies(errors: FieldErrors, draft: _Draft, others: Sequence[Tunnel]) -> None:
     """Note what ends, policies and IKE version rule out of each other."""
-    legacy.check_tunnel(errors, draft.tunnel, draft.ends)
-    ikev1.check_policies(errors, draft.tunnel)
-    ondemand.check_policies(errors, draft.tunnel)
     if not errors.any_below("selectors"):
         if not draft.tunnel.is_on_demand:
-            rules.check_mode(errors, draft.tunnel.policies.ipsec_policy, draft.ends, draft.pairs)
+            rules.check_mode(errors, draft.tunnel, draft.ends, draft.pairs)
         ikev1.check_ports(errors, draft.tunnel, draft.pairs)
+    legacy.check_tunnel(errors, draft.tunnel, draft.ends, draft.pairs)
+    ikev1.check_policies(errors, draft.tunnel, draft.pairs)
+    ondemand.check_policies(errors, draft.tunnel, draft.pairs)
     has_key = "psk" not in errors
     rivals = others if has_key and draft.tunnel.enabled else ()
     ikev1.check_keys(errors, draft.tunnel, draft.ends, rivals)
-    peers.check(errors, draft.tunnel, draft.ends, rivals)
+    peers.check(errors, draft.tunnel, draft.ends, draft.pairs, rivals)
 
 
 def _draft(errors: FieldErrors, actor: User | None, tunnel: Tunnel, data: TunnelInput) -> _Draft:
@@ -176,7 +176,7 @@ def _draft(errors: FieldErrors, actor: User | None, tunnel: Tunnel, data: Tunnel
     routes = {side: rules.build_routes(errors, side, end) for side, end in (("a", data.end_a), ("b", data.end_b))}
     if tunnel.is_on_demand:
         ondemand.fill(errors, tunnel, data.peers, routes["a"])
-    pairs = [_pair(index, pair) for index, pair in enumerate(data.selectors, 1)]
+    pairs = [_pair(tunnel, index, pair) for index, pair in enumerate(data.selectors, 1)]
     rules.check_selectors(errors, tunnel, pairs)
     drafts = manual.build(errors, tunnel, data.selectors) if tunnel.is_manual else []
     return _Draft(tunnel=tunnel, ends=ends, routes=routes, pairs=pairs, manual=drafts)
@@ -212,8 +212,10 @@ def _keying(errors: FieldErrors, tunnel: Tunnel, data: TunnelInput) -> list[str]
     return missing
 
 
-def _pair(number: int, data: SelectorInput) -> SelectorPair:
+def _pair(tunnel: Tunnel, number: int, data: SelectorInput) -> SelectorPair:
     values = {field.name: getattr(data, field.name) for field in dataclasses.fields(data) if field.name != "manual"}
+    if tunnel.is_manual:
+        values["ipsec_policy"] = None  # nothing is negotiated
     place = min(number, rules.MOST_SELECTORS)
     return SelectorPair(place=place, seq=place, **values)
 
@@ -295,7 +297,8 @@ def _kept(draft: _Draft, rows: Mapping[int, SelectorPair]) -> dict[int, int]:
 
 
 def _traffic(pair: SelectorPair) -> SelectorInput:
-    return dataclasses.replace(SelectorInput.of(pair), manual=None)
+    """Return what tells a pair from the others: another policy makes it no other pair."""
+    return dataclasses.replace(SelectorInput.of(pair), ipsec_policy=None, manual=None)
 
 
 def _facts(tunnel: Tunnel) -> dict[str, object]:
@@ -310,7 +313,7 @@ def _facts(tunnel: Tunnel) -> dict[str, object]:
     for side, end in (("end_a", data.end_a), ("end_b", data.end_b)):
         for field in dataclasses.fields(end):
             facts[f"{side}.{field.name}"] = getattr(end, field.name)
-    facts["selectors"] = [_traffic(pair) for pair in tunnel.selectors.all()]
+    facts["selectors"] = [(_traffic(pair), pair.ipsec_policy_id) for pair in tunnel.selectors.all()]
     return facts
 
 
@@ -336,7 +339,8 @@ def refuse_unfit_profile(gateway: Gateway, profile: str, **_kwargs: object) -> N
     for tunnel in tunnels:
         errors = FieldErrors()
         if not tunnel.is_manual:
-            peers.check(errors, tunnel, list(tunnel.ends.all()), [row for row in tunnels if row.pk != tunnel.pk])
+            rest = [row for row in tunnels if row.pk != tunnel.pk]
+            peers.check(errors, tunnel, list(tunnel.ends.all()), tunnel.selectors.all(), rest)
         try:
             errors.raise_any()
         except ValidationError as error:

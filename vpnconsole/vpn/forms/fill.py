@@ -116,7 +116,7 @@ def _matching(addresses: Sequence[str], other: str) -> str:
 
 def _fill_pairs(state: State, networks_a: Sequence[str], networks_b: Sequence[str]) -> None:
     text = pairs_text(state.pairs)
-    if text not in ("", state.auto.get("pairs", "")):
+    if text not in ("", state.auto.get("pairs", "")) or any(pair.get("ipsec_policy") for pair in state.pairs):
         return
     if networks_a and networks_b:
         filled = [

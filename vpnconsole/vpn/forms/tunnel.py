@@ -356,7 +356,7 @@ class TunnelForm(forms.Form):
         }
         return any(self[name].value() not in values or self[name].errors for name, values in usual.items())
 
-    def settle(self, ends: Sequence[EndForm]) -> None:
+    def settle(self, ends: Sequence[EndForm], pairs: Sequence[SelectorForm]) -> None:
         """Offer what goes with the chosen ends, and say what is to be known of the choices made so far."""
         gateways = [end.chosen for end in ends if end.chosen is not None]
         version = str(self["version"].value() or IkeVersionChoice.V2)
@@ -365,12 +365,12 @@ class TunnelForm(forms.Form):
         widget.choices = offers.versions(gateways, version)
         on_demand = self.chosen_kind == TunnelKindChoice.ON_DEMAND
         choice = offers.Choice(gateways=gateways, version=version, on_demand=on_demand)
-        chosen, remarks = {}, {}
+        chosen, remarks, offered = {}, {}, {}
         for name in ("ike_policy", "ipsec_policy"):
             field = self.fields[name]
             assert isinstance(field, forms.ModelChoiceField)
             rows = list(field.queryset or ())
-            field.widget.choices = offers.policies(rows, choice, str(field.empty_label))
+            field.widget.choices = offered[name] = offers.policies(rows, choice, str(field.empty_label))
             policy = next((row for row in rows if str(row.pk) == str(self[name].value() or "")), None)
             chosen[name] = policy
             if policy is not None:
@@ -378,6 +378,10 @@ class TunnelForm(forms.Form):
         addresses = [str(end["address"].value() or "") for end in ends]
         self.notes, self.warnings = offers.key_notes(chosen["ike_policy"], choice, addresses, self._stored_key())
         self.remarks, self.makes = remarks, offers.makes(gateways)
+        usual = chosen["ipsec_policy"]
+        choices = [("", f"the tunnel's: {usual.name}" if usual else "the tunnel's"), *offered["ipsec_policy"][1:]]
+        for pair in pairs:
+            pair.settle(rows, choices, choice)
 
     def _stored_key(self) -> PresharedKey | None:
         value = str(self["psk"].value() or "")
@@ -409,7 +413,7 @@ class TunnelForms:
     auto: dict[str, str]
 
     def __post_init__(self) -> None:
-        self.main.settle(list(self.used_ends.values()))
+        self.main.settle(list(self.used_ends.values()), self.pairs)
 
     @classmethod
     def bound(cls, data: Mapping[str, Any]) -> TunnelForms:

@@ -24,6 +24,10 @@ from vpnconsole.vpn.forms.policies import (
     IPsecProposalForm,
     QosPolicyForm,
 )
+from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, QosPolicy
+
+MOST_USES = 20
+"""How many tunnels a policy's page names; the number of all of them stands there too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,8 @@ def policy_edit(request: UserRequest, kind: str, row_id: UUID | int | None = Non
                 request, f"{sort.label} {saved.name} was saved. Tunnels take it up with the next deployment."
             )
             return redirect("vpn:policies")
-    context = {"form": form, "kind": sort, "row": row, "title": title, "used": _used(row)}
+    uses = queries.uses_of(row, MOST_USES) if isinstance(row, IKEPolicy | IPsecPolicy | QosPolicy) else []
+    context = {"form": form, "kind": sort, "row": row, "title": title, "used": _used(row), "uses": uses}
     return render(request, "vpn/policy_form.html", context, status=422 if form.errors else 200)
 
 
