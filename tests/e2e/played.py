@@ -32,12 +32,13 @@ def paths() -> dict[str, str]:
     from vpnconsole.accounts.models import User
     from vpnconsole.gateways.models import Gateway
     from vpnconsole.rollout.models import Deployment
-    from vpnconsole.vpn.models import IKEPolicy, IPsecProposal, PresharedKey, QosPolicy, Tunnel
+    from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, IPsecProposal, PresharedKey, QosPolicy, Tunnel
 
     tunnels = dict(Tunnel.objects.values_list("name", "pk"))
     gateways = dict(Gateway.objects.values_list("name", "pk"))
     key = PresharedKey.objects.get(name="lyon-extranet").pk
     policy = IKEPolicy.objects.get(name="default").pk
+    of_pairs = IPsecPolicy.objects.get(name="compatible").pk
     proposal = IPsecProposal.objects.get(name="AES-256-CBC SHA2-256").pk
     return {
         "dashboard": reverse("ui:dashboard"),
@@ -77,6 +78,7 @@ def paths() -> dict[str, str]:
         "key-new": reverse("vpn:key-create"),
         "policies": reverse("vpn:policies"),
         "policy": reverse("vpn:policy-edit", args=["ike-policy", policy]),
+        "ipsec-policy": reverse("vpn:policy-edit", args=["ipsec-policy", of_pairs]),
         "proposal": reverse("vpn:policy-edit", args=["ipsec-proposal", proposal]),
         "qos-policy": reverse("vpn:policy-edit", args=["qos-policy", QosPolicy.objects.get(name="priority").pk]),
         "changes": reverse("rollout:changes"),

@@ -127,13 +127,20 @@ def _gateways() -> dict[str, Gateway]:
 
 def _tunnels(gateways: dict[str, Gateway]) -> dict[str, Tunnel]:
     paris, lyon, madrid, extranet = (gateways[name] for name in ("paris", "lyon", "madrid", "extranet"))
+    compatible = IPsecPolicy.objects.get(name="compatible")
     made = [
         cast.make_tunnel(paris, lyon, description="office to plant"),
         cast.make_tunnel(paris, extranet, description="partner"),
         cast.make_tunnel(paris, madrid),
-        _second(paris, lyon, "paris-lyon-voice", ("10.1.80.0/24", "10.2.80.0/24"), ("10.1.81.0/24", "10.2.81.0/24")),
-        _second(paris, lyon, "paris-lyon-trap", ("10.1.90.0/24", "10.2.90.0/24")),
-        _second(paris, lyon, "paris-lyon-old", ("10.1.99.0/24", "10.2.99.0/24")),
+        _second(
+            paris,
+            lyon,
+            "paris-lyon-voice",
+            SelectorInput(network_a="10.1.80.0/24", network_b="10.2.80.0/24"),
+            SelectorInput(network_a="10.1.81.0/24", network_b="10.2.81.0/24", ipsec_policy=compatible),
+        ),
+        _second(paris, lyon, "paris-lyon-trap", SelectorInput(network_a="10.1.90.0/24", network_b="10.2.90.0/24")),
+        _second(paris, lyon, "paris-lyon-old", SelectorInput(network_a="10.1.99.0/24", network_b="10.2.99.0/24")),
         _old(paris, gateways["aix"], "payroll"),
         _old(lyon, gateways["pbx"], "telephone exchange"),
         *seed_kinds.tunnels(paris, lyon, extranet),
@@ -150,7 +157,7 @@ def _old(a: Gateway, b: Gateway, description: str) -> Tunnel:
     return cast.make_tunnel(a, b, description=description, version="v1", **policies)
 
 
-def _second(a: Gateway, b: Gateway, name: str, *pairs: tuple[str, str]) -> Tunnel:
+def _second(a: Gateway, b: Gateway, name: str, *pairs: SelectorInput) -> Tunnel:
     ends = [
         EndInput(
             gateway=gateway,
@@ -165,7 +172,7 @@ def _second(a: Gateway, b: Gateway, name: str, *pairs: tuple[str, str]) -> Tunne
         name=name,
         end_a=ends[0],
         end_b=ends[1],
-        selectors=[SelectorInput(network_a=left, network_b=right) for left, right in pairs],
+        selectors=pairs,
     )
     return create_tunnel(None, data)
 

@@ -120,3 +120,17 @@ def test_a_rule_moves_up_and_its_order_is_stored(page: Page) -> None:
     expect(first).to_have_value("10.1.64.0/20")
     steps.go(page, "changes")
     expect(page.locator("[data-test=preview-paris]")).to_contain_text("tunnel ordered")
+
+
+def test_a_pair_has_a_policy_of_its_own(page: Page) -> None:
+    steps.open_tunnel(page, "paris-lyon-old")
+    page.locator("[data-test=edit]").click()
+    own = page.locator("[data-test=policy-0]")
+    own.get_by_text("IPsec policy: the tunnel's").click()
+    with page.expect_response(FORM):
+        own.get_by_label("IPsec policy of this pair").select_option(label="compatible")
+    expect(own.get_by_label("IPsec policy of this pair")).to_have_value(re.compile(r"\d+"))
+    expect(own.get_by_text("IPsec policy: the tunnel's")).to_have_count(0)
+    page.locator("[data-test=submit]").click()
+    expect(page.locator("[data-test=pair-policy]")).to_have_text("policy compatible")
+    expect(page.locator("[data-test=own-policies]")).to_have_text("1 pair has its own")

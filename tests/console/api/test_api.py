@@ -96,6 +96,8 @@ def test_deploy_watch_and_read(
     status, shown = api.get(f"tunnels/{tunnel.pk}")
     assert status == 200
     assert (shown["state"], shown["pairs"][0]["up"]) == ("up", True)
+    assert shown["pairs"][0]["ipsec_policy"]["name"] == "default"
+    assert shown["pairs"][0]["ipsec_policy"]["own"] is False
     assert shown["status"]["a"]["state"] == "up"
     assert shown["note"] == "not deployed to lyon"
     status, gateway = api.get(f"gateways/{paris.pk}")
