@@ -95,6 +95,21 @@ class AccessForm(forms.Form):
         return Access(**self.cleaned_data)
 
 
+class GivenPasswordForm(NewPasswordForm):
+    """A new password for somebody else; ``tokens`` is how many API tokens of theirs work."""
+
+    revoke_tokens = forms.BooleanField(label="Revoke their API tokens too", required=False)
+
+    def __init__(self, *args: Any, tokens: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["password"].label = "New password"
+        if tokens:
+            count = f"There is {tokens}" if tokens == 1 else f"There are {tokens}"
+            self.fields["revoke_tokens"].help_text = f"{count}; without this they go on working."
+        else:
+            del self.fields["revoke_tokens"]
+
+
 class OwnPasswordForm(NewPasswordForm):
     """A new password, allowed by the present one."""
 

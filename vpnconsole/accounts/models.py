@@ -12,7 +12,9 @@ from django.utils import timezone
 
 
 class User(AbstractUser):
-    """A person who may log in."""
+    """A person who may log in; after somebody else gave them a password, only to choose one of their own."""
+
+    must_choose_password = models.BooleanField(default=False, editable=False)
 
 
 class ApiToken(models.Model):

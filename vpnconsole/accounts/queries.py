@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.utils import timezone
 
 from vpnconsole.accounts.models import ApiToken, AuditEvent, User
 
@@ -15,6 +16,12 @@ def needs_set_up() -> bool:
 def api_tokens_of(user: User) -> models.QuerySet[ApiToken]:
     """Return a user's tokens, newest first."""
     return ApiToken.objects.filter(user=user)
+
+
+def usable_tokens_of(user: User) -> models.QuerySet[ApiToken]:
+    """Return a user's API tokens that are neither revoked nor over."""
+    lasting = models.Q(expires_at=None) | models.Q(expires_at__gt=timezone.now())
+    return ApiToken.objects.filter(lasting, user=user, revoked_at=None)
 
 
 def audit_events() -> models.QuerySet[AuditEvent]:

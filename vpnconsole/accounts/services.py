@@ -7,12 +7,13 @@ import hmac
 import secrets
 from datetime import datetime, timedelta
 
+from axes.utils import reset as lift_lock_outs
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from vpnconsole.accounts import access, audit
+from vpnconsole.accounts import access, audit, queries
 from vpnconsole.accounts.models import ApiToken, User
 
 _LAST_USED_RESOLUTION = timedelta(minutes=1)
@@ -32,30 +33,57 @@ def create_first_user(*, username: str, password: str, email: str = "", source: 
 
 @transaction.atomic
 def create_user(actor: User | None, *, username: str, password: str, email: str = "") -> User:
-    """Make a further user, no administrator; raises PermissionDenied, and ValidationError by field."""
+    """Make a further user, no administrator; raises PermissionDenied, and ValidationError by field.
+
+    Whom a person makes chooses a password of their own at the first log-in.
+    """
     if actor is not None:
         access.permit(actor)
     user = User(username=username, email=email)
-    _set_password(user, password)
+    _set_password(user, password, must_choose=actor is not None)
     audit.record(actor, "user.created", user)
     return user
 
 
 @transaction.atomic
-def change_password(actor: User, user: User, password: str) -> None:
-    """Set a password; raises ValidationError on ``password``."""
+def change_password(user: User, password: str) -> None:
+    """Set one's own password; raises ValidationError on ``password``."""
+    if user.must_choose_password and user.check_password(password):
+        raise ValidationError({"password": "This is the password that you were given: choose another one."})
     _set_password(user, password)
-    audit.record(actor, "user.password-changed", user)
+    audit.record(user, "user.password-changed", user)
 
 
-def _set_password(user: User, password: str) -> None:
+@transaction.atomic
+def set_password(actor: User, user: User, password: str, *, revoke_tokens: bool = False) -> None:
+    """Give another person a password; raises PermissionDenied, and ValidationError on ``password``.
+
+    Their sessions end, because each holds a hash of the password; lock-outs after wrong ones end too. At the next
+    log-in they choose a password of their own. Like changes of access it waits for the end of the audit trail.
+    """
+    audit.lock()
+    access.permit(User.objects.get(pk=actor.pk))
+    if actor.pk == user.pk:
+        raise ValidationError({"password": "Your own is changed under Settings, Password."})
+    person = User.objects.get(pk=user.pk)
+    _set_password(person, password, must_choose=True)
+    lift_lock_outs(username=person.username)
+    audit.record(actor, "user.password-set", person)
+    if revoke_tokens:
+        for token in queries.usable_tokens_of(person):
+            revoke_api_token(actor, token)
+
+
+def _set_password(user: User, password: str, *, must_choose: bool = False) -> None:
     try:
         validate_password(password, user)
     except ValidationError as error:
         raise ValidationError({"password": error.messages}) from None
     user.set_password(password)
+    user.must_choose_password = must_choose
     user.full_clean()
-    user.save()
+    # Of somebody who exists nothing else: what they may do can have been changed in the meantime.
+    user.save(update_fields=None if user._state.adding else ["password", "must_choose_password"])
 
 
 @transaction.atomic

@@ -17,5 +17,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("settings/tokens/<int:token_id>/revoke/", views.revoke_token, name="revoke-token"),
     path("settings/users/", views.users, name="users"),
     path("settings/users/<int:user_id>/", views.user, name="user"),
+    path("settings/users/<int:user_id>/password/", views.user_password, name="user-password"),
     path("settings/audit/", views.audit_trail, name="audit"),
 ]

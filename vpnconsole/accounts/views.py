@@ -16,11 +16,21 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from vpnconsole.accounts import access, audit, queries, services
-from vpnconsole.accounts.forms import AccessForm, FirstUserForm, LoginForm, NewUserForm, OwnPasswordForm, TokenForm
+from vpnconsole.accounts.forms import (
+    AccessForm,
+    FirstUserForm,
+    GivenPasswordForm,
+    LoginForm,
+    NewUserForm,
+    OwnPasswordForm,
+    TokenForm,
+)
 from vpnconsole.accounts.http import UserRequest
+from vpnconsole.accounts.models import User
 from vpnconsole.lib.forms import place_errors
 from vpnconsole.lib.http import client_address
 from vpnconsole.lib.listing import PER_PAGE, page_number
@@ -72,20 +82,20 @@ def set_up(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "POST"])
 def settings(request: UserRequest) -> HttpResponse:
-    """Change one's own password."""
+    """Change one's own password; who was given one sees nothing else of the console before."""
+    given = request.user.must_choose_password
     form = OwnPasswordForm(request.user, request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            services.change_password(request.user, request.user, form.cleaned_data["password"])
+            services.change_password(request.user, form.cleaned_data["password"])
         except ValidationError as error:
             place_errors(error, form)
         else:
             update_session_auth_hash(request, request.user)
             messages.success(request, "Your password was changed; your other sessions have ended.")
-            return redirect("accounts:settings")
-    return render(
-        request, "accounts/settings.html", {"form": form, "tab": "password"}, status=422 if form.errors else 200
-    )
+            return redirect("ui:dashboard" if given else "accounts:settings")
+    template = "accounts/choose_password.html" if given else "accounts/settings.html"
+    return render(request, template, {"form": form, "tab": "password"}, status=422 if form.errors else 200)
 
 
 @never_cache
@@ -158,8 +168,53 @@ def user(request: UserRequest, user_id: int) -> HttpResponse:
             messages.success(request, said.format(person.username))
             mine = person.pk == request.user.pk and not form.wanted().administrator
             return redirect("accounts:settings" if mine else "accounts:users")
-    context = {"form": form, "person": person, "events": queries.audit_events_of(person)[:_LAST_EVENTS], "tab": "users"}
-    return render(request, "accounts/user.html", context, status=422 if form.errors else 200)
+    return _user_page(request, person, form, _given_password_form(request, person))
+
+
+@sensitive_post_parameters()
+@never_cache
+@require_http_methods(["GET", "POST"])
+def user_password(request: UserRequest, user_id: int) -> HttpResponse:
+    """Give somebody else a password."""
+    access.permit(request.user)
+    person = get_object_or_404(access.people(), pk=user_id)
+    form = _given_password_form(request, person, request.POST)
+    if request.method == "GET" or form is None:  # the page with errors, loaded again
+        return redirect("accounts:user", person.pk)
+    if form.is_valid():
+        values = form.cleaned_data
+        revoke = values.get("revoke_tokens", False)
+        try:
+            services.set_password(request.user, person, values["password"], revoke_tokens=revoke)
+        except ValidationError as error:
+            place_errors(error, form)
+        else:
+            said = f"{person.username} has a new password and was logged out everywhere"
+            said += "; their API tokens were revoked." if revoke else "."
+            messages.success(request, f"{said} They choose one of their own at the next log-in.")
+            return redirect("accounts:user", person.pk)
+    return _user_page(request, person, AccessForm(initial=asdict(access.access_of(person))), form)
+
+
+def _given_password_form(request: UserRequest, person: User, data: Any = None) -> GivenPasswordForm | None:
+    """Return the form for a password of somebody else; for one's own the present one is asked, under Settings."""
+    if person.pk == request.user.pk:
+        return None
+    return GivenPasswordForm(data, tokens=queries.usable_tokens_of(person).count(), prefix="given")
+
+
+def _user_page(
+    request: UserRequest, person: User, form: AccessForm, password_form: GivenPasswordForm | None
+) -> HttpResponse:
+    context = {
+        "form": form,
+        "password_form": password_form,
+        "person": person,
+        "events": queries.audit_events_of(person)[:_LAST_EVENTS],
+        "tab": "users",
+    }
+    wrong = form.errors or (password_form is not None and password_form.errors)
+    return render(request, "accounts/user.html", context, status=422 if wrong else 200)
 
 
 @require_safe
