@@ -37,7 +37,10 @@ class NewPasswordForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["password"].help_text = " ".join(password_validators_help_texts())
+        rules = " ".join(password_validators_help_texts())
+        # Django speaks to the person whose password it is; here it may be somebody else's.
+        rules = rules.replace("Your password", "It").replace("your other personal information", "the user name")
+        self.fields["password"].help_text = rules
 
     def clean(self) -> dict[str, Any]:
         """Refuse two different passwords."""
@@ -122,6 +125,7 @@ class OwnPasswordForm(NewPasswordForm):
 
     def __init__(self, user: User, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fields["password"].label = "New password"
         self.user = user
 
     def clean_present(self) -> str:
