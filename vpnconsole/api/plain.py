@@ -162,6 +162,7 @@ def _capture(row: CaptureRow) -> dict[str, Any]:
         "packets": row.status.packets if row.status else None,
         "octets": row.status.octets if row.status else None,
         "ended_because": (row.status.ended_because or None) if row.status else None,
+        "stop": {"state": row.stop.state, "message": row.stop.message or None} if row.stop else None,
     }
 
 

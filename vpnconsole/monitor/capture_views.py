@@ -89,11 +89,11 @@ def stop(request: UserRequest, tunnel_id: UUID, gateway_id: UUID, capture_id: UU
     """Order the end of a capture."""
     tunnel = get_object_or_404(vpn_queries.tunnels(), pk=tunnel_id)
     try:
-        gateway = services.request_stop(request.user, tunnel, gateway_id, capture_id)
+        job = services.request_stop(request.user, tunnel, gateway_id, capture_id)
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
     else:
-        messages.success(request, f"The capture on {gateway.name} is being ended.")
+        messages.success(request, f"{job.gateway.name} is told to end the capture; beside it stands whether it heard.")
     return redirect("monitor:tunnel", tunnel.pk)
 
 

@@ -38,11 +38,6 @@ def perform(job_id: UUID) -> UUID | None:
     return orders.carry_out(CaptureJob, job_id, send)
 
 
-def stop(gateway_id: UUID, capture_id: UUID) -> bool:
-    """Tell a gateway to end a capture; False when it does not answer, and then the capture ends by itself."""
-    return orders.end(gateway_id, lambda agent: agent.stop_capture(str(capture_id)))
-
-
 def open_download(user: User, tunnel: Tunnel, gateway_id: UUID, capture_id: UUID) -> Download:
     """Begin to read a capture's file. Raises PermissionDenied, ValidationError, AgentError and SealError."""
     orders.permit(user)

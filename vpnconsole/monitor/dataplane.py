@@ -6,7 +6,7 @@ shown of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -15,10 +15,14 @@ from uuid import UUID
 
 from django.utils import timezone
 
+from agents.contract.captures import MOST_SECONDS
 from agents.contract.codec import from_plain
 from agents.contract.errors import DocumentError
 from agents.contract.status import CaptureStatus, FilterCounters, QueueStatus, Rejections, RouteRecord, TunnelStatus
+from vpnconsole.gateways.models import Gateway
+from vpnconsole.monitor import stops
 from vpnconsole.monitor.models import CaptureJob, CounterSample, GatewayObservation
+from vpnconsole.monitor.stops import Stop
 from vpnconsole.vpn.models import Tunnel
 
 T = TypeVar("T")
@@ -87,12 +91,31 @@ class CaptureRow:
     view: str
     status: CaptureStatus | None
     job: CaptureJob | None
+    #: When its time is over at the latest, by the console's clock.
+    ends_at: datetime | None = None
+    #: The last order to end it.
+    asked_to_stop: Stop | None = None
+    #: When its gateway was last heard, where it does not answer any more.
+    old_since: datetime | None = None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it ran when the gateway was last heard, and its time has passed since."""
+        running = self.status is not None and self.status.running
+        return running and self.ends_at is not None and self.ends_at <= timezone.now()
+
+    @property
+    def stop(self) -> Stop | None:
+        """How the order to end it stands, for as long as it may be running still."""
+        return self.asked_to_stop if self.state == "running" else None
 
     @property
     def state(self) -> str:
-        """``running``, ``done``, ``deleted``, or where the order is: ``queued``, ``sent``, ``refused``, ``failed``."""
+        """``running``, ``overdue``, ``done``, ``deleted``, or where the order is: ``queued``, ``sent``, ``refused``,
+        ``failed``.
+        """
         if self.status is not None:
-            return "running" if self.status.running else "done"
+            return "overdue" if self.overdue else "running" if self.status.running else "done"
         assert self.job is not None
         return "deleted" if self.job.state == "accepted" else self.job.state
 
@@ -104,6 +127,9 @@ class EndPlane:
     gateway_id: UUID
     gateway_name: str
     read_at: datetime | None
+    #: The time of that reading by the gateway's own clock.
+    observed_at: float | None
+    reachable: bool
     captures_possible: bool
     #: Whether the tunnel has an interface there on which what it carries is to be seen alone.
     own_interface: bool
@@ -151,15 +177,17 @@ class TunnelPlane:
         return tuple(end for end in self.ends if end.captures_possible)
 
 
-def tunnel_plane(tunnel: Tunnel, statuses: Mapping[UUID, TunnelStatus | None]) -> TunnelPlane:
+def tunnel_plane(
+    tunnel: Tunnel, statuses: Mapping[UUID, TunnelStatus | None], reachable: Collection[UUID]
+) -> TunnelPlane:
     """Return what the managed ends tell of a tunnel; ``statuses`` has what each gateway last said of it."""
     managed = [end.gateway for end in sorted(tunnel.ends.all(), key=lambda end: end.side) if end.gateway.is_managed]
     # Only these parts: the status of a gateway with very many tunnels is long.
-    parts = ("pk", "read_at", "status__schema", "status__route_ledger", "status__captures")
+    parts = ("pk", "read_at", "status__observed_at", "status__schema", "status__route_ledger", "status__captures")
     rows = GatewayObservation.objects.filter(pk__in=[gateway.pk for gateway in managed]).values(*parts)
     seen = {row["pk"]: row for row in rows}
     ends = tuple(
-        _end(str(tunnel.pk), gateway.pk, gateway.name, seen.get(gateway.pk, {}), statuses.get(gateway.pk))
+        _end(str(tunnel.pk), gateway, seen.get(gateway.pk, {}), statuses.get(gateway.pk), gateway.pk in reachable)
         for gateway in managed
     )
     return TunnelPlane(
@@ -170,15 +198,17 @@ def tunnel_plane(tunnel: Tunnel, statuses: Mapping[UUID, TunnelStatus | None]) -
     )
 
 
-def _end(key: str, gateway_id: UUID, name: str, seen: Mapping[str, Any], status: TunnelStatus | None) -> EndPlane:
+def _end(key: str, gateway: Gateway, seen: Mapping[str, Any], status: TunnelStatus | None, reachable: bool) -> EndPlane:
     tells = (seen.get("status__schema") or 0) >= TELLS_SINCE_SCHEMA
     routes = _listed(RouteRecord, seen.get("status__route_ledger"), key)
     standing = tuple(sorted((each for each in routes if each.until is None), key=lambda each: each.network))
     past = sorted((each for each in routes if each.until is not None), key=lambda each: -(each.until or 0.0))
     return EndPlane(
-        gateway_id=gateway_id,
-        gateway_name=name,
+        gateway_id=gateway.pk,
+        gateway_name=gateway.name,
         read_at=seen.get("read_at"),
+        observed_at=seen.get("status__observed_at"),
+        reachable=reachable,
         captures_possible=tells,
         own_interface=status is not None and status.interface is not None,
         rejected=status.rejected if status is not None and tells else None,
@@ -227,6 +257,7 @@ def _refused_lately(tunnel: Tunnel) -> int:
 def _captures(tunnel: Tunnel, ends: tuple[EndPlane, ...]) -> tuple[CaptureRow, ...]:
     """Return what the gateways have and what was asked for lately, the newest first."""
     jobs = {str(job.pk): job for job in tunnel.captures.select_related("gateway", "requested_by")[:20]}
+    asked_to_stop = stops.last(UUID(each.id) for end in ends for each in end.captures if each.running)
     rows = []
     for end in ends:
         for status in end.captures:
@@ -239,6 +270,9 @@ def _captures(tunnel: Tunnel, ends: tuple[EndPlane, ...]) -> tuple[CaptureRow, .
                     view=status.view,
                     status=status,
                     job=job,
+                    ends_at=_ends_at(end, status, job.seconds if job else MOST_SECONDS),
+                    asked_to_stop=asked_to_stop.get(UUID(status.id)),
+                    old_since=None if end.reachable else end.read_at,
                 )
             )
     rows.sort(key=lambda row: -(row.status.started_at if row.status else 0.0))
@@ -251,3 +285,11 @@ def _captures(tunnel: Tunnel, ends: tuple[EndPlane, ...]) -> tuple[CaptureRow, .
     waiting = [row for row in asked if row.job is not None and row.job.state in ("queued", "sent")]
     over = [row for row in asked if row not in waiting]
     return (*waiting, *rows, *over[:5])
+
+
+def _ends_at(end: EndPlane, status: CaptureStatus, seconds: int) -> datetime | None:
+    """Return when a capture is over at the latest, by how long it had to go: the gateway's clock may be wrong."""
+    if end.read_at is None or end.observed_at is None:
+        return None
+    left = min(max(status.started_at + seconds - end.observed_at, -MOST_SECONDS), MOST_SECONDS)
+    return end.read_at + timedelta(seconds=left)

@@ -207,3 +207,24 @@ class TraceJob(Order):
 
     def __str__(self) -> str:
         return f"trace on {self.gateway}: {self.state}"
+
+
+class StopJob(Order):
+    """The end of a capture or trace that a person asked for; ``target`` is its id on the gateway, whoever began it.
+
+    A capture has a tunnel, a trace has none.
+    """
+
+    tunnel = models.ForeignKey(Tunnel, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
+    target = models.UUIDField(db_index=True)
+
+    class Meta(Order.Meta):
+        pass
+
+    def __str__(self) -> str:
+        return f"end of {'trace' if self.tunnel_id is None else 'capture'} on {self.gateway}: {self.state}"
+
+    @property
+    def about(self) -> tuple[str, uuid.UUID]:
+        """Its tunnel, or the gateway."""
+        return ("gateway", self.gateway_id) if self.tunnel_id is None else ("tunnel", self.tunnel_id)

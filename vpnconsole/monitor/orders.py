@@ -17,7 +17,6 @@ from django.utils import timezone
 
 from vpnconsole.accounts.access import CAPTURE_TRAFFIC
 from vpnconsole.accounts.models import User
-from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib import channel
 from vpnconsole.lib.sealed import SealError
 from vpnconsole.monitor.choices import JobState
@@ -32,7 +31,8 @@ LOST_S = 10
 
 REFUSAL = "You may not see the traffic of tunnels. An administrator can give you the permission to capture and trace."
 
-_OPEN = (JobState.QUEUED, JobState.SENT)
+OPEN = (JobState.QUEUED, JobState.SENT)
+NOT_SENT = "not sent in time: no worker was free"
 
 
 def may_capture(user: User) -> bool:
@@ -64,17 +64,6 @@ def carry_out(kind: type[O], job_id: UUID, send: Callable[[AgentClient, O], tupl
     return job.gateway_id if state is JobState.ACCEPTED else None
 
 
-def end(gateway_id: UUID, send: Callable[[AgentClient], object]) -> bool:
-    """Tell a gateway by ``send`` to end what it does; False when it does not answer or does no such thing any more."""
-    gateway = Gateway.objects.get(pk=gateway_id)
-    try:
-        with AgentClient(gateway) as agent:
-            send(agent)
-    except (AgentError, SealError):
-        return False
-    return True
-
-
 def lost(kind: type[O], now: datetime) -> QuerySet[O]:
     """Orders whose task seems to have got lost."""
     return _open(kind).filter(created_at__lt=now - timedelta(seconds=LOST_S))
@@ -83,8 +72,8 @@ def lost(kind: type[O], now: datetime) -> QuerySet[O]:
 def expire(kind: type[Order], now: datetime) -> None:
     """Fail orders that waited too long."""
     old = _open(kind).filter(created_at__lt=now - timedelta(seconds=EXPIRES_S))
-    old.update(state=JobState.FAILED, message="not sent in time: no worker was free", finished_at=now)
+    old.update(state=JobState.FAILED, message=NOT_SENT, finished_at=now)
 
 
 def _open(kind: type[O]) -> QuerySet[O]:
-    return kind._default_manager.filter(state__in=_OPEN)
+    return kind._default_manager.filter(state__in=OPEN)

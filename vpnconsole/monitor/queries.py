@@ -281,7 +281,11 @@ def tunnel_detail(tunnel_id: UUID) -> TunnelDetail:
         pairs=_pairs(tunnel, row),
         events=tuple(events(tunnel_id=tunnel_id)[:20]),
         negotiations=_negotiations(tunnel),
-        plane=tunnel_plane(tunnel, {end.gateway_id: end.status for end in row.ends if end.gateway_id is not None}),
+        plane=tunnel_plane(
+            tunnel,
+            {end.gateway_id: end.status for end in row.ends if end.gateway_id is not None},
+            {end.gateway_id for end in row.ends if end.gateway_id is not None and end.reachable},
+        ),
         jobs=tuple(tunnel.actions.select_related("gateway", "requested_by")[:5]),
     )
 

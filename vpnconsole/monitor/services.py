@@ -15,7 +15,7 @@ from vpnconsole.accounts.models import User
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.tasks import send_on_commit
 from vpnconsole.monitor import captures, orders, tasks, traces
-from vpnconsole.monitor.models import ActionJob, CaptureJob, GatewayObservation, TraceJob
+from vpnconsole.monitor.models import ActionJob, CaptureJob, GatewayObservation, StopJob, TraceJob
 from vpnconsole.monitor.traces import TraceInput
 from vpnconsole.vpn.models import Tunnel, TunnelEnd
 
@@ -57,7 +57,7 @@ def request_capture(
     return job
 
 
-def request_stop(user: User, tunnel: Tunnel, gateway_id: UUID, capture_id: UUID) -> Gateway:
+def request_stop(user: User, tunnel: Tunnel, gateway_id: UUID, capture_id: UUID) -> StopJob:
     """Order the end of a capture. Raises PermissionDenied and ValidationError."""
     orders.permit(user)
     gateway = captures.gateway_of(tunnel, gateway_id)
@@ -65,8 +65,9 @@ def request_stop(user: User, tunnel: Tunnel, gateway_id: UUID, capture_id: UUID)
     with transaction.atomic():
         details = {"gateway": gateway.name, "capture": str(capture_id)}
         audit.record(user, "tunnel.capture.stop", tunnel, details=details)
-        send_on_commit(tasks.stop_capture, str(gateway.pk), str(capture_id))
-    return gateway
+        job = StopJob.objects.create(gateway=gateway, tunnel=tunnel, target=capture_id, requested_by=user)
+        send_on_commit(tasks.stop, str(job.pk))
+    return job
 
 
 def request_trace(user: User, gateway: Gateway, wanted: TraceInput) -> TraceJob:
@@ -100,14 +101,16 @@ def request_trace(user: User, gateway: Gateway, wanted: TraceInput) -> TraceJob:
     return job
 
 
-def request_trace_stop(user: User, gateway: Gateway, trace_id: UUID) -> None:
+def request_trace_stop(user: User, gateway: Gateway, trace_id: UUID) -> StopJob:
     """Order the end of a trace. Raises PermissionDenied and ValidationError."""
     orders.permit(user)
     traces.check_asked(gateway)
     traces.check_known(gateway, trace_id)
     with transaction.atomic():
         audit.record(user, "gateway.trace.stop", gateway, details={"trace": str(trace_id)})
-        send_on_commit(tasks.stop_trace, str(gateway.pk), str(trace_id))
+        job = StopJob.objects.create(gateway=gateway, target=trace_id, requested_by=user)
+        send_on_commit(tasks.stop, str(job.pk))
+    return job
 
 
 def _end_for(tunnel: Tunnel, verb: Verb, gateway_id: UUID | None) -> TunnelEnd:

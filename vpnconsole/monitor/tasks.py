@@ -10,8 +10,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from vpnconsole.gateways import queries as gateways
-from vpnconsole.monitor import actions, captures, orders, polling, traces
-from vpnconsole.monitor.models import ActionJob, CaptureJob, CounterSample, EventRecord, TraceJob
+from vpnconsole.monitor import actions, captures, orders, polling, stops, traces
+from vpnconsole.monitor.models import ActionJob, CaptureJob, CounterSample, EventRecord, StopJob, TraceJob
 
 POLL_EVERY_S = 2
 SWEEP_EVERY_S = 30
@@ -54,13 +54,6 @@ def start_capture(job_id: str) -> None:
         poll_gateway.delay(str(gateway_id))
 
 
-@shared_task(name="monitor.stop_capture")
-def stop_capture(gateway_id: str, capture_id: str) -> None:
-    """Have a gateway end a capture, then look at once what came of it."""
-    if captures.stop(UUID(gateway_id), UUID(capture_id)):
-        poll_gateway.delay(gateway_id)
-
-
 @shared_task(name="monitor.start_trace")
 def start_trace(job_id: str) -> None:
     """Have a gateway begin a trace, then look at once how it goes."""
@@ -69,18 +62,24 @@ def start_trace(job_id: str) -> None:
         poll_gateway.delay(str(gateway_id))
 
 
-@shared_task(name="monitor.stop_trace")
-def stop_trace(gateway_id: str, trace_id: str) -> None:
-    """Have a gateway end a trace, then look at once what came of it."""
-    if traces.stop(UUID(gateway_id), UUID(trace_id)):
-        poll_gateway.delay(gateway_id)
+@shared_task(name="monitor.stop")
+def stop(job_id: str) -> None:
+    """Have a gateway end a capture or trace, then look at once what came of it."""
+    gateway_id = stops.perform(UUID(job_id))
+    if gateway_id is not None:
+        poll_gateway.delay(str(gateway_id))
 
 
 @shared_task(name="monitor.sweep")
 def sweep() -> None:
     """Send orders on whose task got lost, fail those too old to be meant still, delete what is past its time."""
     now = timezone.now()
-    for kind, task in ((ActionJob, perform_action), (CaptureJob, start_capture), (TraceJob, start_trace)):
+    for kind, task in (
+        (ActionJob, perform_action),
+        (CaptureJob, start_capture),
+        (TraceJob, start_trace),
+        (StopJob, stop),
+    ):
         orders.expire(kind, now)
         for job_id in orders.lost(kind, now).values_list("pk", flat=True):
             task.apply_async((str(job_id),), expires=SWEEP_EVERY_S)

@@ -50,7 +50,7 @@ def stop(request: UserRequest, gateway_id: UUID, trace_id: UUID) -> HttpResponse
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
     else:
-        messages.success(request, f"The trace on {gateway.name} is being ended.")
+        messages.success(request, f"{gateway.name} is told to end the trace; beside it stands whether it heard.")
     return redirect("monitor:gateway", gateway.pk)
 
 

@@ -20,11 +20,12 @@ from agents.contract.traces import MOST_OCTETS, MOST_SECONDS, Category, TraceReq
 from vpnconsole.accounts import audit
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways.models import Gateway
-from vpnconsole.monitor import downloads, orders
+from vpnconsole.monitor import downloads, orders, stops
 from vpnconsole.monitor.choices import JobState
 from vpnconsole.monitor.downloads import Download
 from vpnconsole.monitor.models import GatewayObservation, TraceJob
 from vpnconsole.monitor.queries import GatewayRow
+from vpnconsole.monitor.stops import Stop
 from vpnconsole.rollout.client import AgentClient
 
 MEDIA_TYPE = "text/plain; charset=utf-8"
@@ -73,6 +74,8 @@ class TraceRow:
     ends_at: datetime | None = None
     #: Whether the gateway has been asked since the order was sent.
     looked: bool = True
+    #: The last order to end it.
+    asked_to_stop: Stop | None = None
 
     @property
     def running(self) -> bool:
@@ -83,6 +86,11 @@ class TraceRow:
     def overdue(self) -> bool:
         """Whether it ran when the gateway was last heard, and its time has passed since."""
         return self.running and self.ends_at is not None and self.ends_at <= timezone.now()
+
+    @property
+    def stop(self) -> Stop | None:
+        """How the order to end it stands, for as long as it may be running still."""
+        return self.asked_to_stop if self.state == "running" else None
 
     @property
     def state(self) -> str:
@@ -134,11 +142,6 @@ def perform(job_id: UUID) -> UUID | None:
         return JobState.ACCEPTED, ""
 
     return orders.carry_out(TraceJob, job_id, send)
-
-
-def stop(gateway_id: UUID, trace_id: UUID) -> bool:
-    """Tell a gateway to end a trace; False when it does not answer, and then the trace ends by itself."""
-    return orders.end(gateway_id, lambda agent: agent.stop_trace(str(trace_id)))
 
 
 def open_download(user: User, gateway: Gateway, trace_id: UUID) -> Download:
@@ -210,6 +213,7 @@ def _rows(row: GatewayRow) -> tuple[TraceRow, ...]:
                 categories=told.categories,
                 status=told,
                 job=next((job for job in jobs if str(job.pk) == told.id), None),
+                asked_to_stop=stops.last([UUID(told.id)]).get(UUID(told.id)) if told.running else None,
                 # By how long it had to go when it was told: the gateway's clock may be wrong.
                 ends_at=row.read_at + _left(told.ends_at - row.status.observed_at),
             )

@@ -72,11 +72,11 @@ def test_a_capture_is_asked_for_runs_and_is_ended(
     polling.poll(paris.pk)
     (row,) = queries.tunnel_detail(tunnel.pk).plane.captures
     assert (row.state, row.job, row.gateway_name) == ("running", job, "paris")
-    stopping: tuple[str, ...] = ("monitor.stop_capture", str(paris.pk), str(job.pk))
     with django_capture_on_commit_callbacks(execute=True):
-        services.request_stop(alice, tunnel, paris.pk, job.pk)
-    assert sent[-1] == stopping
-    tasks.stop_capture(str(paris.pk), str(job.pk))
+        stop = services.request_stop(alice, tunnel, paris.pk, job.pk)
+    assert sent[-1] == ("monitor.stop", str(stop.pk))
+    tasks.stop(str(stop.pk))
+    assert sent[-1] == ("monitor.poll_gateway", str(paris.pk))
     polling.poll(paris.pk)
     (row,) = queries.tunnel_detail(tunnel.pk).plane.captures
     assert row.status is not None
@@ -129,7 +129,6 @@ def test_a_gateway_that_refuses_or_is_silent_is_told(
     third.refresh_from_db()
     assert third.state == "refused"
     assert "deploy first" in third.message
-    assert not captures.stop(paris.pk, uuid4())
 
 
 def test_a_capture_of_another_tunnel_is_not_given_out_under_this_ones_name(
@@ -217,7 +216,7 @@ def test_a_file_is_passed_on_as_it_comes(alice: User, paris: Gateway, tunnel: Tu
         url = reverse("monitor:capture-download", args=[tunnel.pk, paris.pk, job.pk])
         refused = await browser.post(url)
         assert refused.status_code == 302
-        await asyncio.to_thread(_end, paris.pk, job.pk)
+        await asyncio.to_thread(_end, paris, job.pk)
         response = await browser.post(url)
         assert isinstance(response, StreamingHttpResponse)
         return response, [piece async for piece in response]
@@ -233,10 +232,11 @@ def test_a_file_is_passed_on_as_it_comes(alice: User, paris: Gateway, tunnel: Tu
     assert audited("download").details == {"gateway": "paris", "capture": str(job.pk)}
 
 
-def _end(gateway_id: UUID, capture_id: UUID) -> None:
+def _end(gateway: Gateway, capture_id: UUID) -> None:
     from django.db import connection
 
-    assert captures.stop(gateway_id, capture_id)
+    with AgentClient(gateway) as talk:
+        talk.stop_capture(str(capture_id))
     connection.close()
 
 

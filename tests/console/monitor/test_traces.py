@@ -80,11 +80,11 @@ def test_a_trace_is_asked_for_runs_and_is_ended(
     polling.poll(paris.pk)
     (row,) = shown(paris).rows
     assert (row.state, row.job) == ("running", job)
-    stopping: tuple[str, ...] = ("monitor.stop_trace", str(paris.pk), str(job.pk))
     with django_capture_on_commit_callbacks(execute=True):
-        services.request_trace_stop(alice, paris, job.pk)
-    assert sent[-1] == stopping
-    tasks.stop_trace(str(paris.pk), str(job.pk))
+        stop = services.request_trace_stop(alice, paris, job.pk)
+    assert sent[-1] == ("monitor.stop", str(stop.pk))
+    tasks.stop(str(stop.pk))
+    assert sent[-1] == ("monitor.poll_gateway", str(paris.pk))
     polling.poll(paris.pk)
     (row,) = shown(paris).rows
     assert (row.state, row.endings) == ("done", (("", "switched off"),))
@@ -146,7 +146,6 @@ def test_an_agent_that_does_not_answer_or_refuses_is_told(alice: User, paris: Ga
     third.refresh_from_db()
     assert third.state == "failed"
     assert "127.0.0.1:1" in third.message
-    assert not traces.stop(paris.pk, first.pk)
 
 
 def test_a_trace_that_the_gateway_has_no_more_is_told_so(alice: User, paris: Gateway, heard: FakeAgent) -> None:
