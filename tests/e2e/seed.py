@@ -27,7 +27,14 @@ from vpnconsole.accounts.models import User
 from vpnconsole.accounts.services import create_api_token, create_first_user, create_user
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.monitor import polling
-from vpnconsole.monitor.models import ActionJob, CounterSample, GatewayObservation, TraceJob, TunnelObservation
+from vpnconsole.monitor.models import (
+    ActionJob,
+    CounterSample,
+    GatewayObservation,
+    StopJob,
+    TraceJob,
+    TunnelObservation,
+)
 from vpnconsole.rollout import delivery as rollout_delivery
 from vpnconsole.rollout import services as rollout
 from vpnconsole.rollout.models import Delivery, Revision
@@ -59,6 +66,7 @@ def seed() -> User:
     )
     _report(gateways["lyon"], tunnels, ("paris-lyon", "paris-lyon-voice", "paris-lyon-trap", "lyon-pbx"))
     _report(gateways["madrid"], tunnels, ("paris-madrid",))
+    _not_stopped(alice, gateways["madrid"], tunnels["paris-madrid"])
     Delivery.objects.filter(deployment=deployment).update(
         state="applied", step="In force", percent=100, attempts=1, finished_at=timezone.now()
     )
@@ -360,6 +368,16 @@ def _captures(tunnels: dict[str, Tunnel], names: Sequence[str]) -> tuple[contrac
             octets=1_204,
         ),
     )  # fmt: skip
+
+
+def _not_stopped(alice: User, gateway: Gateway, tunnel: Tunnel) -> None:
+    """Let somebody have tried to end the capture that runs on a gateway which does not answer."""
+    told = GatewayObservation.objects.get(pk=gateway.pk).status or {}
+    (capture,) = [each["id"] for each in told["captures"] if each["running"]]
+    message = f"{gateway.agent_host}:{gateway.agent_port}: [Errno 113] No route to host"
+    StopJob.objects.create(
+        gateway=gateway, tunnel=tunnel, target=capture, requested_by=alice, state="failed", message=message
+    )
 
 
 def _trace(gateway: Gateway) -> contract.TraceStatus:

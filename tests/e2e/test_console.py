@@ -284,6 +284,17 @@ def test_a_capture_is_begun_and_what_is_counted_is_explained(console: Console, p
     expect(page.locator("body")).to_contain_text("tunnel.capture.start")
 
 
+def test_an_end_that_was_not_heard_is_told_and_tried_again(console: Console, page: Page) -> None:
+    page.goto(console.page("tunnel-half-silent"))
+    running = page.locator("[data-test=capture][data-state=running]", has_text="on madrid")
+    expect(running.locator("[data-test=stop-failed]")).to_contain_text("It goes on until its limit")
+    expect(running.locator("[data-test=capture-old]")).to_contain_text("madrid does not answer")
+    running.get_by_role("button", name="Try again to stop").click()
+    expect(page.locator(".note", has_text="madrid is told to end the capture")).to_be_visible()
+    expect(running.locator("[data-test=stop-sent]")).to_be_visible()
+    expect(running.locator("[data-test=capture-stop]")).to_have_count(0)
+
+
 def test_a_trace_is_begun_with_what_was_chosen(console: Console, page: Page) -> None:
     page.goto(console.page("gateway"))
     running = page.locator("[data-test=trace][data-state=running]")
