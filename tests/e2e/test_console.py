@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e import steps
-from tests.e2e.browser import DESKTOP, violations
+from tests.e2e.browser import DESKTOP, PHONE, violations
 from tests.e2e.conftest import Console, started
 from tests.e2e.seed import PASSWORD, USERNAME
 
@@ -282,6 +282,30 @@ def test_a_capture_is_begun_and_what_is_counted_is_explained(console: Console, p
     expect(page.locator("[data-test=capture-download]").first).to_be_visible()
     page.goto(console.page("audit"))
     expect(page.locator("body")).to_contain_text("tunnel.capture.start")
+
+
+def test_a_given_password_is_for_one_log_in(console: Console, browser: Browser, page: Page) -> None:
+    page.goto(console.page("user"))
+    given, own = "three-brass-anchors", "eight-wooden-spoons"
+    page.get_by_label("New password").fill(given)
+    page.get_by_label("The same password again").fill(given)
+    page.locator("[data-test=give-password]").click()
+    page.locator("[data-test=confirm-yes]").click()
+    expect(page.locator("[data-test=message-success]")).to_contain_text("bob has a new password")
+    context = browser.new_context(viewport=PHONE)
+    theirs = context.new_page()
+    theirs.goto(f"{console.url}/accounts/login/")
+    theirs.get_by_label("Username").fill("bob")
+    theirs.get_by_label("Password").fill(given)
+    theirs.locator("[data-test=submit]").click()
+    expect(theirs.locator("body")).to_have_attribute("data-test", "page-choose-password")
+    assert violations(theirs) == []
+    theirs.get_by_label("Present password").fill(given)
+    theirs.get_by_label("New password").fill(own)
+    theirs.get_by_label("The same password again").fill(own)
+    theirs.locator("[data-test=submit]").click()
+    expect(theirs.locator("body")).to_have_attribute("data-test", "page-dashboard")
+    context.close()
 
 
 def test_an_end_that_was_not_heard_is_told_and_tried_again(console: Console, page: Page) -> None:
