@@ -49,7 +49,9 @@ class Carriage:
 
     ``clamp_tcp_mss`` lowers the largest segment that the ends of a TCP connection through the tunnel announce (RFC 9293
     section 3.7.1) to what fits, for paths that swallow ICMP. ``context`` is one of the document's contexts or
-    ``local``; ``route_cost`` that of the routes that the traffic selectors ask for. ECN follows RFC 6040 always.
+    ``local``, that of what the tunnel carries; ``endpoint_context`` is the one whose table says where IKE, ESP and AH
+    leave, and holds for every tunnel of the same local address. ``route_cost`` is the cost of the routes that the
+    traffic selectors ask for. ECN follows RFC 6040 always.
     """
 
     attachment: Attachment = Attachment.SHARED
@@ -58,6 +60,7 @@ class Carriage:
     clamp_tcp_mss: bool = False
     queues: int = 1
     context: str = LOCAL_CONTEXT
+    endpoint_context: str = LOCAL_CONTEXT
     route_cost: int = 0
     routes: tuple[StaticRoute, ...] = ()
 
@@ -65,6 +68,7 @@ class Carriage:
         if self.queues not in (1, 4):
             raise FieldError("queues", "must be 1 or 4")
         check.slug("context", self.context)
+        check.slug("endpoint_context", self.endpoint_context)
         check.bounded("route_cost", self.route_cost, 0, 65_535)
         if len(self.routes) > MOST_ROUTES:
             raise FieldError("routes", f"must have at most {MOST_ROUTES} entries")

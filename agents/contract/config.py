@@ -35,7 +35,7 @@ from agents.contract.traffic import Mode as Mode
 from agents.contract.traffic import TrafficSelector as TrafficSelector
 from agents.contract.traffic import unicast
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - nothing is bound
 
@@ -365,6 +365,11 @@ class Tunnel:
     carriage: Carriage = carriage.DEFAULT
 
     @property
+    def local_addresses(self) -> tuple[str, ...]:
+        """Every outer address of this end, the first one first."""
+        return (self.local.address, *self.local.more_addresses)
+
+    @property
     def needs_psk(self) -> bool:
         """Whether either end proves itself by pre-shared key."""
         return AuthKind.PSK in (self.local_auth.kind, self.remote_auth.kind)
@@ -489,14 +494,32 @@ def _check_contexts(document: GatewayDocument) -> None:
     check.unique("contexts", [context.name for context in document.contexts])
     check.unique("contexts", [str(context.table) for context in document.contexts])
     known = {LOCAL_CONTEXT, *(context.name for context in document.contexts)}
+    first: dict[str, Tunnel | ManualTunnel] = {}
     groups: tuple[tuple[str, Sequence[Tunnel | ManualTunnel]], ...] = (
         ("tunnels", document.tunnels),
         ("manual_tunnels", document.manual_tunnels),
     )
     for kind, tunnels in groups:
         for index, tunnel in enumerate(tunnels):
+            at = f"{kind}[{index}].carriage"
             if tunnel.carriage.context not in known:
-                raise FieldError(f"{kind}[{index}].carriage.context", "is not one of the document's contexts")
+                raise FieldError(f"{at}.context", "is not one of the document's contexts")
+            if tunnel.carriage.endpoint_context not in known:
+                raise FieldError(f"{at}.endpoint_context", "is not one of the document's contexts")
+            if tunnel.enabled:
+                _check_endpoint(f"{at}.endpoint_context", tunnel, first)
+
+
+def _check_endpoint(field: str, tunnel: Tunnel | ManualTunnel, first: dict[str, Tunnel | ManualTunnel]) -> None:
+    """Refuse a local address in two contexts; ``first`` is of the tunnels before this one, by local address."""
+    for address in tunnel.local_addresses:
+        other = first.setdefault(address, tunnel)
+        if other.carriage.endpoint_context != tunnel.carriage.endpoint_context:
+            raise FieldError(
+                field,
+                f"tunnel {other.name} has {address} in context {other.carriage.endpoint_context}: an address is in one "
+                "context. Use the same for both, or another local address",
+            )
 
 
 def _check_manual(document: GatewayDocument) -> None:

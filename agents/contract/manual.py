@@ -145,6 +145,11 @@ class ManualTunnel:
         if self.mtu is not None:
             check.bounded("mtu", self.mtu, 256, 65_535)
 
+    @property
+    def local_addresses(self) -> tuple[str, ...]:
+        """The one outer address of this end."""
+        return (self.local_address,)
+
     def inbound_spis(self) -> list[tuple[str, int]]:
         """Return protocol and SPI of every inbound SA."""
         found: list[tuple[str, int]] = []

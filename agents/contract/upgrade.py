@@ -28,7 +28,12 @@ def _to_4(plain: dict[str, Any]) -> dict[str, Any]:
     return {**plain, "schema": 4}
 
 
-STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2, 2: _to_3, 3: _to_4}
+def _to_5(plain: dict[str, Any]) -> dict[str, Any]:
+    """Schema 5 adds the context of the endpoint; its default is the main table, as in schema 4."""
+    return {**plain, "schema": 5}
+
+
+STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2, 2: _to_3, 3: _to_4, 4: _to_5}
 
 
 def load_document(octets: bytes) -> GatewayDocument:

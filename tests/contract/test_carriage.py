@@ -16,6 +16,7 @@ from agents.contract.traffic import TrafficSelector
 from tests.contract.values import GATEWAY_DOCUMENT, MANUAL_TUNNEL, ON_DEMAND_TUNNEL, TUNNEL_ID
 
 STATIC = GATEWAY_DOCUMENT.tunnels[1]
+BY_THE_UPLINK = GATEWAY_DOCUMENT.tunnels[2]
 ESP_KEYS = {"encryption": "aes-128-cbc", "encryption_key": Secret(bytes(16)), "integrity": "hmac-sha1-96"}
 ESP: dict[str, Any] = {"esp_spi": 256, **ESP_KEYS, "integrity_key": Secret(bytes(20))}
 
@@ -167,6 +168,7 @@ def test_names_and_ids_are_those_of_one_tunnel_of_either_kind() -> None:
     [
         ("queues", Carriage, {"queues": 2}),
         ("context", Carriage, {"context": "Not a slug"}),
+        ("endpoint_context", Carriage, {"endpoint_context": "Not a slug"}),
         ("route_cost", Carriage, {"route_cost": -1}),
         ("routes", Carriage, {"routes": (StaticRoute(network="10.0.0.0/8"), StaticRoute(network="10.0.0.0/8"))}),
         ("network", StaticRoute, {"network": "10.0.0.1/8"}),
@@ -190,3 +192,36 @@ def test_contexts_are_named_once_and_used_only_where_they_are() -> None:
         with pytest.raises(FieldError) as caught:
             dataclasses.replace(GATEWAY_DOCUMENT, contexts=(*GATEWAY_DOCUMENT.contexts, other))
         assert caught.value.field == "contexts"
+
+
+def test_the_context_of_an_endpoint_is_one_of_the_documents() -> None:
+    with pytest.raises(FieldError) as caught:
+        dataclasses.replace(GATEWAY_DOCUMENT, contexts=GATEWAY_DOCUMENT.contexts[:1])
+    assert caught.value.field == "tunnels[2].carriage.endpoint_context"
+    elsewhere = dataclasses.replace(MANUAL_TUNNEL, carriage=Carriage(endpoint_context="nowhere"))
+    with pytest.raises(FieldError) as caught:
+        document(elsewhere)
+    assert caught.value.field == "manual_tunnels[0].carriage.endpoint_context"
+
+
+@pytest.mark.parametrize("context", ["local", "blue"])
+def test_a_local_address_is_in_one_context(context: str) -> None:
+    shares = dataclasses.replace(
+        MANUAL_TUNNEL,
+        enabled=True,
+        local_address=BY_THE_UPLINK.local.address,
+        carriage=Carriage(endpoint_context=context),
+    )
+    with pytest.raises(FieldError, match=r"tunnel paris-roaming has 192\.0\.2\.20 in context uplink-a") as caught:
+        document(shares)
+    assert caught.value.field == "manual_tunnels[0].carriage.endpoint_context"
+    document(dataclasses.replace(shares, enabled=False))
+    document(dataclasses.replace(shares, carriage=Carriage(endpoint_context="uplink-a")))
+
+
+def test_further_local_addresses_are_in_the_context_of_the_first() -> None:
+    further = dataclasses.replace(STATIC.local, more_addresses=(BY_THE_UPLINK.local.address,))
+    tunnels = (dataclasses.replace(STATIC, local=further), BY_THE_UPLINK)
+    with pytest.raises(FieldError, match=r"tunnel .* has 192\.0\.2\.20 in context local") as caught:
+        dataclasses.replace(GATEWAY_DOCUMENT, tunnels=tunnels)
+    assert caught.value.field == "tunnels[1].carriage.endpoint_context"

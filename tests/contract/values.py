@@ -301,12 +301,25 @@ ON_DEMAND_TUNNEL = Tunnel(
     carriage=_CARRIAGE,
 )
 
-GATEWAY_DOCUMENT = replace(
+FOURTH_DOCUMENT = replace(
     THIRD_DOCUMENT,
     tunnels=(*THIRD_DOCUMENT.tunnels, ON_DEMAND_TUNNEL),
     manual_tunnels=(MANUAL_TUNNEL,),
     contexts=(Context(name="blue", table=100),),
     packet_filter=True,
+)
+
+GATEWAY_DOCUMENT = replace(
+    FOURTH_DOCUMENT,
+    tunnels=(
+        *THIRD_DOCUMENT.tunnels,
+        replace(
+            ON_DEMAND_TUNNEL,
+            local=replace(ON_DEMAND_TUNNEL.local, address="192.0.2.20"),
+            carriage=replace(_CARRIAGE, endpoint_context="uplink-a"),
+        ),
+    ),
+    contexts=(*FOURTH_DOCUMENT.contexts, Context(name="uplink-a", table=101)),
 )
 
 _COUNTERS = Counters(bytes_in=1, bytes_out=2, packets_in=3, packets_out=4)
@@ -553,7 +566,7 @@ SIGNED_GRANT = SignedGrant(
 )
 
 GOLDEN: dict[str, object] = {
-    "gateway-document-v4": GATEWAY_DOCUMENT,
+    "gateway-document-v5": GATEWAY_DOCUMENT,
     "gateway-status-v5": GATEWAY_STATUS,
     "event-page-v1": EVENT_PAGE,
     "action-v1": ACTION,
@@ -569,6 +582,7 @@ EARLIER: dict[str, object] = {
     "gateway-document-v2": SECOND_DOCUMENT,
     "gateway-status-v2": replace(SECOND_STATUS, schema=2),
     "gateway-document-v3": THIRD_DOCUMENT,
+    "gateway-document-v4": FOURTH_DOCUMENT,
     "gateway-status-v3": replace(THIRD_STATUS, schema=3),
     "gateway-status-v4": replace(FOURTH_STATUS, schema=4),
 }
