@@ -8,10 +8,11 @@ from typing import Any
 from agents.agentd.errors import HostError
 from agents.agentd.host import NO_TABLE, Host, HostView, Rule
 from agents.agentd.journal import Journal
-from agents.agentd.parts import contexts
+from agents.agentd.parts import contexts, endpoints
 from agents.agentd.parts.carried import Carried
 from agents.agentd.parts.contexts import ALIAS, Vrf
 from agents.contract.carriage import Context
+from agents.contract.config import GatewayDocument
 
 
 class ContextKeeper:
@@ -25,13 +26,15 @@ class ContextKeeper:
         self.shown: tuple[dict[str, Any], ...] = ()
 
     async def apply(
-        self, wanted: Sequence[Context], tunnels: Sequence[Carried], view: HostView
+        self, document: GatewayDocument | None, tunnels: Sequence[Carried], view: HostView
     ) -> tuple[HostView, list[str]]:
         """Put contexts right; returns the machine as it is then and what is in the way."""
         have = contexts.ours(view)
+        wanted = document.contexts if document is not None else ()
         self.vrfs = bool(wanted or have) and await self._host.has_vrfs()
-        plan = contexts.plan(wanted, tunnels, view, vrfs=self.vrfs)
-        problems = list(plan.problems)
+        tenants = contexts.tenants(document) if document is not None else ()
+        plan = contexts.plan(tenants, tunnels, view, vrfs=self.vrfs)
+        problems = [*plan.problems, *endpoints.problems(tunnels, view, self._host.setting)]
         for vrf in plan.remove_vrfs:
             if await self._did(self._host.remove_vrf(vrf.name, vrf.table), problems):
                 self._tell("agent.context-removed", vrf.context, f"VRF {vrf.name} removed")
@@ -45,7 +48,8 @@ class ContextKeeper:
             await self._did(self._host.remove_rule(rule), problems)
         for rule in plan.add_rules:
             if await self._did(self._host.add_rule(rule), problems) and rule in self._in_place:
-                self._tell("agent.repaired", _name_of(wanted, rule.table), f"{describe(rule)} put back")
+                name = next((each.name for each in wanted if _belongs(rule, each, tunnels)), str(rule.table))
+                self._tell("agent.repaired", name, f"{describe(rule)} put back")
         changed = plan.remove_vrfs or plan.add_vrfs or plan.masters or plan.remove_rules or plan.add_rules
         if changed:
             view = await self._host.look()
@@ -70,8 +74,9 @@ class ContextKeeper:
             "name": context.name,
             "table": context.table,
             "vrf": name if name is not None and view.link(name) is not None else None,
-            "rules": [describe(rule) for rule in view.rules if rule.table == context.table],
+            "rules": [describe(rule) for rule in view.rules if _belongs(rule, context, tunnels)],
             "tunnels": [tunnel.name for tunnel in tunnels if tunnel.carriage.context == context.name],
+            "endpoints": [tunnel.name for tunnel in tunnels if tunnel.carriage.endpoint_context == context.name],
         }
 
 
@@ -80,6 +85,8 @@ def describe(rule: Rule) -> str:
     words = [f"from {rule.source or 'all'}"]
     if rule.destination is not None:
         words.append(f"to {rule.destination}")
+    if rule.marked is not None:
+        words.append(f"fwmark {rule.marked:#x}/{rule.marked:#x}")
     if rule.unmarked is not None:
         words.append(f"fwmark 0/{rule.unmarked:#x}")
     if rule.interface is not None:
@@ -92,11 +99,16 @@ def describe(rule: Rule) -> str:
     ]  # fmt: skip
     if rule.table != NO_TABLE:
         words.append(f"lookup {rule.table}")
+    elif rule.unreachable:
+        words.append("unreachable")
     else:
         words.append("nop" if rule.skip_to is None else f"goto {rule.skip_to}")
     family = "" if rule.version == 4 else "IPv6 "
     return f"{family}{rule.priority}: {' '.join(words)}"
 
 
-def _name_of(wanted: Sequence[Context], table: int) -> str:
-    return next((context.name for context in wanted if context.table == table), str(table))
+def _belongs(rule: Rule, context: Context, tunnels: Sequence[Carried]) -> bool:
+    """Whether a rule leads to the context's table, or nowhere what that has no route for."""
+    if rule.unreachable:
+        return rule.source in endpoints.addresses(tunnels, context.name)
+    return rule.table == context.table

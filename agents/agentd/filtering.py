@@ -141,7 +141,10 @@ class FilterKeeper:
 def _made(tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool) -> _Made:
     """Return what a plan is made of: not the counters and SPIs, which change all the time."""
     seen = tuple(
-        (each.id, each.local, each.peers, each.anywhere, each.interface, *((p.local, p.remote) for p in each.protected))
+        (
+            *(each.id, each.local, each.peers, each.anywhere, each.interface, each.endpoint_table),
+            *((protected.local, protected.remote) for protected in each.protected),
+        )
         for each in tunnels
     )
     return seen, view.addresses, tuple(r for r in view.routes if r.protocol != ROUTE_PROTOCOL), kernel, vrfs

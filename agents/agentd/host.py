@@ -36,7 +36,7 @@ _LAST_RESORT = 4_278_198_272
 _SCOPE_NOWHERE = 255
 _IFF_UP = 0x1
 _RTN_UNICAST = 1
-_ACTIONS = {"to_tbl": 1, "goto": 2, "nop": 3}  # linux/fib_rules.h, FR_ACT_*
+_ACTIONS = {"to_tbl": 1, "goto": 2, "nop": 3, "unreachable": 7}  # linux/fib_rules.h, FR_ACT_*
 _RTAX_MTU = 2
 # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV6_IFADDR, IPV6_ROUTE, RTNLGRP_IPV6_RULE
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
@@ -101,9 +101,10 @@ class Route:
 class Rule:
     """One rule of ours: packets of this IP version that are all it says look into ``table``.
 
-    Where that is :data:`NO_TABLE` they go on at the rule of priority ``skip_to``, or at the next one. ``source`` and
-    ``destination`` are prefixes. In by ``interface`` (``lo``: made here), of this ``protocol``, with ports in these
-    ranges, and without any bit of the mark ``unmarked``. None is any.
+    Where that is :data:`NO_TABLE` they go nowhere (``unreachable``), on at the rule of priority ``skip_to``, or on at
+    the next one. ``source`` and ``destination`` are prefixes. In by ``interface`` (``lo``: made here), of this
+    ``protocol``, with ports in these ranges, with every bit of the mark ``marked`` and without any of ``unmarked``.
+    None is any.
     """
 
     version: int
@@ -115,8 +116,10 @@ class Rule:
     protocol: int | None = None
     source_ports: tuple[int, int] | None = None
     destination_ports: tuple[int, int] | None = None
+    marked: int | None = None
     unmarked: int | None = None
     skip_to: int | None = None
+    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,8 +477,10 @@ def _rule(row: Any, version: int) -> Rule | None:
         protocol=row.get("FRA_IP_PROTO"),
         source_ports=_ports(row.get("FRA_SPORT_RANGE")),
         destination_ports=_ports(row.get("FRA_DPORT_RANGE")),
+        marked=row.get("FRA_FWMARK") or None,
         unmarked=row.get("FRA_FWMASK") if not row.get("FRA_FWMARK") else None,
         skip_to=row.get("FRA_GOTO"),
+        unreachable=action == _ACTIONS["unreachable"],
     )
 
 
@@ -498,6 +503,8 @@ def _rule_request(rule: Rule) -> dict[str, Any]:
     }
     if rule.table != NO_TABLE:
         request["table"] = rule.table
+    elif rule.unreachable:
+        request["action"] = _ACTIONS["unreachable"]
     elif rule.skip_to is not None:
         request |= {"action": _ACTIONS["goto"], "goto": rule.skip_to}
     else:
@@ -513,6 +520,8 @@ def _rule_request(rule: Rule) -> dict[str, Any]:
     for end, ports in (("sport_range", rule.source_ports), ("dport_range", rule.destination_ports)):
         if ports is not None:
             request[end] = f"{ports[0]}:{ports[1]}"
+    if rule.marked is not None:
+        request |= {"fwmark": rule.marked, "fwmask": rule.marked}
     if rule.unmarked is not None:
         request |= {"fwmark": 0, "fwmask": rule.unmarked}
     return request

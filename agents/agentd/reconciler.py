@@ -128,7 +128,7 @@ class Reconciler:
         host_view = await self._host.look()
         if accepted is None:
             problems += await self.filter.apply(False, (), host_view, kernel=False, vrfs=False)
-            host_view, in_the_way = await self.contexts.apply((), (), host_view)
+            host_view, in_the_way = await self.contexts.apply(None, (), host_view)
             problems += in_the_way
             problems += await self._routes.apply(routes.WantedRoutes(), (), host_view)
             return PassStatus(problems=tuple(problems))
@@ -170,7 +170,7 @@ class Reconciler:
     async def _apply(self, accepted: Accepted, view: IkedView, host_view: HostView) -> list[str]:
         document, driver = accepted.document, view.data_plane.driver or ""
         tunnels = carried(document, view.tunnels, driver)
-        host_view, problems = await self.contexts.apply(document.contexts, tunnels, host_view)
+        host_view, problems = await self.contexts.apply(document, tunnels, host_view)
         link_plan = links.plan(tunnels, host_view)
         problems += link_plan.problems
         for change in link_plan.changes:

@@ -151,6 +151,8 @@ def contexts_text(contexts: Sequence[dict[str, Any]]) -> str:
     lines = []
     for each in contexts:
         means = f"VRF {each['vrf']}" if each["vrf"] is not None else "rules"
-        lines.append(f"{each['name']}: table {each['table']}, {means}; tunnels: {', '.join(each['tunnels']) or 'none'}")
+        ends = f"; endpoints of: {', '.join(each['endpoints'])}" if each["endpoints"] else ""
+        tunnels = ", ".join(each["tunnels"]) or "none"
+        lines.append(f"{each['name']}: table {each['table']}, {means}; tunnels: {tunnels}{ends}")
         lines += [f"  {rule}" for rule in each["rules"]]
     return "\n".join(lines)

@@ -1,7 +1,8 @@
-"""What is outside the tunnels: the mark of the IKE, ESP and AH that this gateway sends.
+"""What is outside the tunnels: the mark of the IKE, ESP and AH that this gateway sends, in both data planes.
 
 In transport mode inner packets have the outer addresses. The rules that lead them into a tunnel of the userspace data
-plane (:mod:`agents.agentd.parts.transport`) take nothing that has this mark.
+plane (:mod:`agents.agentd.parts.transport`) take nothing that has this mark. Those of endpoints that are not in the
+main table (:mod:`agents.agentd.parts.endpoints`) take what has it.
 """
 
 from __future__ import annotations

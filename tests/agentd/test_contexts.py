@@ -130,8 +130,11 @@ async def test_a_vrf_comes_and_goes_with_its_context_and_is_put_back(tmp_path: P
         assert link is not None
         assert (vrf.table, link.master) == (100, vrf.index)
         assert bench.agent.reconciler.contexts.shown == (
-            {"name": "blue", "table": 100, "vrf": "vrf-blue", "rules": [], "tunnels": ["paris-lyon"]},
-        )
+            {
+                "name": "blue", "table": 100, "vrf": "vrf-blue", "rules": [], "tunnels": ["paris-lyon"],
+                "endpoints": [],
+            },
+        )  # fmt: skip
         await bench.host.remove_vrf("vrf-blue", 100)
         await bench.agent.reconciler.reconcile()
         assert bench.host.view.link("vrf-blue") is not None

@@ -225,7 +225,7 @@ async def test_the_local_socket_tells_of_filter_and_contexts(bench: Bench[FakeHo
         await eventually(lambda: bench.agent.reconciler.status.applied_generation == 1)
         bench.host.nft.counters["strangers-ike"] = 4
         assert await client.call("filter") == {"on": True, "strangers": {"ike": 4, "ipsec": 0}}
-        shown = {"name": "blue", "table": 100, "vrf": None, "rules": [], "tunnels": []}
+        shown = {"name": "blue", "table": 100, "vrf": None, "rules": [], "tunnels": [], "endpoints": []}
         assert await client.call("contexts") == {"contexts": [shown]}
 
 

@@ -111,6 +111,8 @@ def test_a_route_is_added_as_asked_seen_as_asked_and_removed(namespace: Namespac
         ),
         Rule(version=6, priority=9_490, table=NO_TABLE, source="8000::/1", destination="fd02::2/128", skip_to=9_999),
         Rule(version=6, priority=9_999, table=NO_TABLE),
+        Rule(version=4, priority=9_990, table=101, source="192.0.2.1/32", marked=1 << 27),
+        Rule(version=6, priority=9_991, table=NO_TABLE, source="2001:db8::1/128", marked=1 << 27, unreachable=True),
     ],
 )  # fmt: skip
 def test_a_rule_is_added_as_asked_seen_as_asked_and_removed(namespace: Namespace, rule: Rule) -> None:

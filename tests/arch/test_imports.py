@@ -51,7 +51,7 @@ def impure(package: str) -> list[str]:
         ("agents.ike", ["agents.ike", "agents.contract", "agents.dataplane.base", "cryptography"]),
         ("agents.dataplane.base", ["agents.contract"]),
         ("agents.dataplane.userspace", ["agents.dataplane.userspace", *SEAM, PRIMITIVES, "cryptography", "numpy"]),
-        ("agents.dataplane.kernel", ["agents.dataplane.kernel", *SEAM, "pyroute2"]),
+        ("agents.dataplane.kernel", ["agents.dataplane.kernel", *SEAM, "agents.dataplane.outer", "pyroute2"]),
         ("agents.runtime", ["agents.runtime", "agents.contract", "agents.__version__"]),
         ("agents.pki", ["agents.pki", "agents.contract", "agents.runtime", "cryptography"]),
         ("agents.iked", ["agents", "pyroute2", "aiohttp", "yarl", "cryptography"]),

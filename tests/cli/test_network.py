@@ -84,13 +84,16 @@ def test_contexts_are_shown_with_what_they_are_made_of(agentd: FakeAgentd, capsy
     assert vpn(agentd, "contexts") == 0
     assert "no context but local" in capsys.readouterr().out
     agentd.contexts = [
-        {"name": "blue", "table": 100, "vrf": "vrf-blue", "rules": [], "tunnels": ["a", "b"]},
-        {"name": "red", "table": 101, "vrf": None, "rules": ["10000: from all lookup 101"], "tunnels": []},
-    ]
+        {"name": "blue", "table": 100, "vrf": "vrf-blue", "rules": [], "tunnels": ["a", "b"], "endpoints": []},
+        {
+            "name": "red", "table": 101, "vrf": None, "rules": ["10000: from all lookup 101"], "tunnels": [],
+            "endpoints": ["a"],
+        },
+    ]  # fmt: skip
     assert vpn(agentd, "contexts") == 0
     assert capsys.readouterr().out.splitlines() == [
         "blue: table 100, VRF vrf-blue; tunnels: a, b",
-        "red: table 101, rules; tunnels: none",
+        "red: table 101, rules; tunnels: none; endpoints of: a",
         "  10000: from all lookup 101",
     ]
     assert vpn(agentd, "contexts", "--json") == 0

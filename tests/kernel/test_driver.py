@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 
 from agents.contract import algorithms
-from tests.kernel.guest import driver_checks, header_checks, link_checks, mode_checks, ospf_checks, table_checks
+from tests.kernel.guest import (
+    driver_checks,
+    header_checks,
+    link_checks,
+    mode_checks,
+    ospf_checks,
+    outer_checks,
+    table_checks,
+)
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 Report = dict[str, dict[str, Any]]
 Guest = Callable[[str], Report]
-MODULES = (driver_checks, mode_checks, header_checks, link_checks, table_checks)
+MODULES = (driver_checks, mode_checks, header_checks, link_checks, outer_checks, table_checks)
 
 
 @pytest.fixture(scope="module")

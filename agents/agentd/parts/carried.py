@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from agents.agentd.host import TABLE_MAIN
 from agents.contract.carriage import Attachment, Carriage
 from agents.contract.config import Child, GatewayDocument, Mode, Tunnel, TunnelKind
 from agents.contract.errors import FieldError
@@ -58,6 +59,7 @@ class Carried:
 
     ``selector_routes`` tells whether the remote networks are to be routed. ``interface`` is the tunnel's own in the
     data plane in use, None where it shares the outer one. ``hosts`` is what goes through that in transport mode.
+    ``endpoint_table`` is the routing table of its endpoint's context, for its outer packets.
     """
 
     id: str
@@ -72,6 +74,7 @@ class Carried:
     interface: str | None = None
     status: TunnelStatus | None = None
     hosts: tuple[HostPair, ...] = ()
+    endpoint_table: int = TABLE_MAIN
 
     @property
     def up(self) -> bool:
@@ -94,7 +97,8 @@ def carried(document: GatewayDocument, tunnels: Mapping[str, TunnelStatus], driv
     """Return the enabled tunnels in the order of the document; ``tunnels`` is what ``iked`` says of them."""
     found = [_negotiated(each, tunnels.get(each.id), driver) for each in document.tunnels if each.enabled]
     found += [_manual(each, tunnels.get(each.id), driver) for each in document.manual_tunnels if each.enabled]
-    return tuple(found)
+    tables = {context.name: context.table for context in document.contexts}
+    return tuple(replace(each, endpoint_table=tables.get(each.carriage.endpoint_context, TABLE_MAIN)) for each in found)
 
 
 def interface_name(tunnel_id: str) -> str:
@@ -114,7 +118,7 @@ def _negotiated(tunnel: Tunnel, status: TunnelStatus | None, driver: str) -> Car
     return Carried(
         id=tunnel.id,
         name=tunnel.name,
-        local=(tunnel.local.address, *tunnel.local.more_addresses),
+        local=tunnel.local_addresses,
         peers=tuple(dict.fromkeys([*in_use, *configured])),
         anywhere=tunnel.remote.anywhere,
         selector_routes=tunnel.add_routes,
@@ -132,7 +136,7 @@ def _manual(tunnel: ManualTunnel, status: TunnelStatus | None, driver: str) -> C
     return Carried(
         id=tunnel.id,
         name=tunnel.name,
-        local=(tunnel.local_address,),
+        local=tunnel.local_addresses,
         peers=(tunnel.remote_address,),
         anywhere=False,
         selector_routes=False,

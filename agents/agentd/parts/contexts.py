@@ -7,8 +7,10 @@ Rules are the weaker form. Looked up in the context's table first, and in the ma
 comes in by one of its tunnels' interfaces and what has a source address in their local selectors. Of two contexts that
 want one source the one whose tunnel costs less comes first.
 
-Ours are the VRFs with our alias and the rules with our protocol, those of transport mode among them; nothing else is
-touched.
+A context that only endpoints are in is a table that rules lead to, whatever the kernel has (:mod:`.endpoints`).
+
+Ours are the VRFs with our alias and the rules with our protocol, those of endpoints and of transport mode among them;
+nothing else is touched.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agents.agentd.host import HostView, Link, Rule
-from agents.agentd.parts import transport
+from agents.agentd.parts import endpoints, transport
 from agents.agentd.parts.carried import Carried
 from agents.contract.carriage import LOCAL_CONTEXT, Context
+from agents.contract.config import GatewayDocument
 
 ALIAS = "VPN Console context "
 _FIRST_PRIORITY = 10_000
@@ -69,8 +72,16 @@ def ours(view: HostView) -> dict[str, Vrf]:
     }
 
 
+def tenants(document: GatewayDocument) -> tuple[Context, ...]:
+    """Return the contexts but those that only endpoints are in, those of tunnels that are switched off among them."""
+    carriages = [each.carriage for each in document.tunnels]
+    carriages += [each.carriage for each in document.manual_tunnels]
+    uplinks = {each.endpoint_context for each in carriages} - {each.context for each in carriages}
+    return tuple(context for context in document.contexts if context.name not in uplinks)
+
+
 def plan(contexts: Sequence[Context], tunnels: Sequence[Carried], view: HostView, *, vrfs: bool) -> ContextPlan:
-    """Compare; ``vrfs`` tells whether this kernel has them."""
+    """Compare; ``contexts`` are tenants, ``vrfs`` tells whether this kernel has them."""
     want = {vrf_name(each.name): _vrf(each) for each in contexts} if vrfs else {}
     have = ours(view)
     problems = []
@@ -80,7 +91,9 @@ def plan(contexts: Sequence[Context], tunnels: Sequence[Carried], view: HostView
             problems.append(f"context {vrf.context}: an interface {name} that is not ours is in the way")
             del want[name]
     masters, refused = _masters(want, tunnels, view)
-    rules = transport.rules(tunnels, view, vrfs=vrfs) | (_rules(contexts, tunnels) if not vrfs else set())
+    rules = transport.rules(tunnels, view, vrfs=vrfs) | endpoints.rules(tunnels)
+    if not vrfs:
+        rules |= _rules(contexts, tunnels)
     return ContextPlan(
         remove_vrfs=tuple(vrf for name, vrf in have.items() if want.get(name) != vrf),
         add_vrfs=tuple(vrf for name, vrf in want.items() if have.get(name) != vrf),

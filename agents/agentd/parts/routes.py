@@ -9,9 +9,9 @@ the metric of their cost where their interface is another one, so that the kerne
 preferred one goes; the rest are laid then.
 
 Where a remote network holds a peer's own outer address, that address gets a route of its own along its present way, or
-the tunnel would swallow its own packets; a default route is laid as two halves for the same reason, so that the
-machine's own default route stays below it untouched. What two hosts say in transport mode has tables of its own
-(:mod:`agents.agentd.parts.transport`).
+the tunnel would swallow its own packets; where those look into a table of their own (``endpoints``) it needs none. A
+default route is laid as two halves for the same reason, so that the machine's own default route stays below it
+untouched. What two hosts say in transport mode has tables of its own (:mod:`agents.agentd.parts.transport`).
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def plan(want: WantedRoutes, view: HostView, remembered: Mapping[Route, int]) ->
     )
 
 
-def next_hop(view: HostView, address: str) -> Route:
-    """Return the route of the main table, none of ours, to ``address``; raises :class:`LookupError` with a sentence.
+def next_hop(view: HostView, address: str, table: int = TABLE_MAIN) -> Route:
+    """Return the route of a table, none of ours, to ``address``; raises :class:`LookupError` with a sentence.
 
     The unspecified address asks for the default route.
     """
@@ -154,14 +154,15 @@ def next_hop(view: HostView, address: str) -> Route:
     best: Route | None = None
     for route in view.routes:
         network = _network(route.network)
-        if route.protocol == ROUTE_PROTOCOL or route.table != TABLE_MAIN:
+        if route.protocol == ROUTE_PROTOCOL or route.table != table:
             continue
         if network.version != target.version or target not in network:
             continue
         if best is None or (network.prefixlen, -route.priority) > (_length(best), -best.priority):
             best = route
     if best is None:
-        raise LookupError(f"there is no route to the peer {address}")
+        where = "" if table == TABLE_MAIN else f" in table {table}, that of its endpoint's context"
+        raise LookupError(f"there is no route to the peer {address}{where}")
     return best
 
 
@@ -171,12 +172,13 @@ def ways(tunnel: Carried, view: HostView) -> list[Route]:
     Raises :class:`LookupError` where there is none.
     """
     if not tunnel.peers:
-        return [next_hop(view, "::" if ":" in tunnel.local[0] else "0.0.0.0")]  # noqa: S104 - nothing is bound
+        anywhere = "::" if ":" in tunnel.local[0] else "0.0.0.0"  # noqa: S104 - nothing is bound
+        return [next_hop(view, anywhere, tunnel.endpoint_table)]
     found: list[Route] = []
     missing: LookupError | None = None
     for peer in tunnel.peers:
         try:
-            found.append(next_hop(view, peer))
+            found.append(next_hop(view, peer, tunnel.endpoint_table))
         except LookupError as error:
             missing = missing or error
     if not found and missing is not None:
@@ -197,7 +199,7 @@ def _claims(tunnel: Carried, table: int, view: HostView) -> list[Claim]:
     for route in tunnel.carriage.routes:
         up = [each for each in tunnel.protected if each.up]
         claims += _to_network(tunnel, up, _network(route.network), route.cost, way, table, view, cause="static")
-    if tunnel.interface is not None:
+    if tunnel.interface is not None and tunnel.endpoint_table in (TABLE_MAIN, table):
         claims += _pins(tunnel, claims, table, view)
     return [*claims, *_between_hosts(tunnel, view)]
 
@@ -274,7 +276,7 @@ def _pins(tunnel: Carried, claims: Sequence[Claim], table: int, view: HostView) 
         if any(claim.route.network == host for claim in claims):
             continue  # the tunnel is to carry what goes to this very address
         try:
-            way = next_hop(view, str(peer))
+            way = next_hop(view, str(peer), tunnel.endpoint_table)
         except LookupError:
             if str(peer) == tunnel.peers[0]:
                 raise

@@ -23,6 +23,7 @@ from agents.dataplane.base import DataplaneError, Direction, SaSpec, UdpEncapsul
 from agents.dataplane.kernel import messages, rows, suites
 from agents.dataplane.kernel.rows import SHARED, StateId, Steering
 from agents.dataplane.kernel.suites import Attributes
+from agents.dataplane.outer import OUTER_MARK
 
 _UDP_ENCAP_ESPINUDP = 2
 _STATE_NOPMTUDISC = 4
@@ -127,7 +128,11 @@ def _message(spec: SaSpec, name: StateId, mode: Mode, more: Attributes) -> messa
 
 
 def _outer_header(spec: SaSpec, body: dict[str, Any], attributes: Attributes) -> None:
-    """Add what differs from the kernel's habit, which is to copy DF (of an IPv6 packet: set), DSCP and ECN."""
+    """Add what differs from the kernel's habit, which is to copy DF (of an IPv6 packet: set), DSCP and ECN.
+
+    The mark is the one by which rules know what is outside the tunnels; its route is looked for with that mark.
+    """
+    attributes.append(("XFRMA_SET_MARK", struct.pack("I", OUTER_MARK)))
     if spec.df_bit is DfBit.CLEAR and _makes_ipv4_headers(spec):
         body["flags"] |= _STATE_NOPMTUDISC
     if not spec.copy_dscp:

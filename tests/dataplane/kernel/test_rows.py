@@ -28,6 +28,7 @@ from agents.dataplane.base import (
     UdpEncapsulation,
 )
 from agents.dataplane.kernel import bundles, messages, rows
+from agents.dataplane.outer import OUTER_MARK
 
 KEY = bytes(range(20))
 
@@ -379,6 +380,16 @@ def test_mixed_families_are_refused() -> None:
 )
 def test_our_range_of_reqids(reqid: int, ours: bool) -> None:
     assert rows.is_ours(reqid) is ours
+
+
+def test_what_is_outside_has_the_mark_that_rules_ask_for() -> None:
+    def mark(**changes: Any) -> bytes | None:
+        found: bytes | None = decoded(own_message(spec(**changes))).get_attr("XFRMA_SET_MARK")
+        return found
+
+    assert mark() == struct.pack("I", OUTER_MARK)
+    assert mark(mode=Mode.TRANSPORT) is None  # that is routed before it is encrypted
+    assert mark(direction=Direction.IN) is None
 
 
 def _flags(message: Any) -> tuple[int, int]:

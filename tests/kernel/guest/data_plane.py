@@ -15,11 +15,14 @@ from tests.kernel.guest import (
     link_checks,
     mode_checks,
     ospf_checks,
+    outer_checks,
     table_checks,
 )
 from tests.kernel.guest.harness import Pair, report
 
-MODULES = (driver_checks, mode_checks, header_checks, link_checks, table_checks, ospf_checks, conformance_checks)
+MODULES = (
+    driver_checks, mode_checks, header_checks, link_checks, outer_checks, table_checks, ospf_checks, conformance_checks,
+)  # fmt: skip
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

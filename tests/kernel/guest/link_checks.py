@@ -52,7 +52,8 @@ def shown(end: End, name: str) -> dict[str, Any] | None:
     return json.loads(found)[0] if found.startswith("[") else None
 
 
-def _kind(end: End, name: str) -> str:
+def interface_kind(end: End, name: str) -> str:
+    """Return what kind of interface the kernel has made."""
     found = shown(end, name)
     assert found is not None, name
     return str(found["linkinfo"]["info_kind"])
@@ -97,7 +98,7 @@ async def routed(pair: Pair, tunnel: str = FIRST) -> AsyncIterator[None]:
 async def an_interface_carries_what_is_routed_into_it(pair: Pair) -> str:
     left, right = pair.left, pair.right
     await open_links(pair)
-    kind = _kind(left, NAMES[FIRST])
+    kind = interface_kind(left, NAMES[FIRST])
     await key(pair)
     wire = Wire(left.namespace)
     try:
@@ -194,7 +195,7 @@ async def a_tunnel_changes_its_attachment(pair: Pair) -> None:
     await pair.agree(0x1001, 12, 12 * ECHO_OCTETS)
     listing = left.namespace.run("ip", "xfrm", "policy") + left.namespace.run("ip", "xfrm", "state")
     assert "if_id" not in listing
-    assert "mark" not in listing
+    assert "\tmark" not in listing
     await left.driver.remove_sa(spec.id)
     assert 0x1001 not in {state.id.spi for state in await left.driver.list_sas()}
 
@@ -225,7 +226,7 @@ async def a_repeat_changes_an_interface(pair: Pair) -> None:
     assert "UP" in after["flags"]
     await left.driver.open_link(dataclasses.replace(link(FIRST, left, pair.right), name="vpn0000cccc"))
     assert shown(left, NAMES[FIRST]) is None
-    assert _kind(left, "vpn0000cccc") == before["linkinfo"]["info_kind"]
+    assert interface_kind(left, "vpn0000cccc") == before["linkinfo"]["info_kind"]
     assert "qdisc prio" not in left.namespace.run("tc", "qdisc", "show", "dev", "vpn0000cccc")
 
 
@@ -254,7 +255,7 @@ async def a_bundle_goes_through_an_xfrm_interface(pair: Pair) -> str:
     await open_links(pair)
     more: dict[str, Any] = {"ah": "hmac-sha2-256-128", "compression_cpi": 0x4001, "extended_sequence_numbers": True}
     towards = dataclasses.replace(sa(0x1001, left.outer, right.outer, **more), tunnel_id=FIRST)
-    if _kind(left, NAMES[FIRST]) == "vti":
+    if interface_kind(left, NAMES[FIRST]) == "vti":
         with pytest.raises(DataplaneError) as caught:
             await left.driver.add_sa(towards)
         assert await left.driver.list_sas() == ()
@@ -287,7 +288,7 @@ async def _ends_with_its_attachment(pair: Pair, bundle: SaSpec) -> None:
     await left.driver.open_link(link(FIRST, left, right))
     await left.hears(Expired, lambda notice: notice == Expired(id=bundle.id, hard=True))
     assert [state.id for state in await left.driver.list_sas()] == [plain.id]
-    assert left.namespace.run("ip", "xfrm", "state", "list", "spi", "0x1005").count("mark") == 1
+    assert left.namespace.run("ip", "xfrm", "state", "list", "spi", "0x1005").count("\tmark") == 1
 
 
 async def interfaces_of_others_stay(pair: Pair) -> str:
@@ -327,7 +328,7 @@ async def interfaces_of_others_stay(pair: Pair) -> str:
 
 async def _kind_here(pair: Pair) -> str:
     await pair.left.driver.open_link(link(SECOND, pair.left, pair.right))
-    kind = _kind(pair.left, NAMES[SECOND])
+    kind = interface_kind(pair.left, NAMES[SECOND])
     await pair.left.driver.close_link(SECOND)
     return kind
 
