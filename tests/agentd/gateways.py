@@ -226,14 +226,18 @@ class Pair:
             inner = INNER[gateway.name]
             connect(gateway.namespace, "lan", [f"{inner}.1/24"], gateway.host, "lan", [f"{inner}.2/24"])
             gateway.host.ip("route", "add", "default", "via", f"{inner}.1")
-        paris, lyon = self.gateways["paris"], self.gateways["lyon"]
-        connect(
-            paris.namespace, "wan", [f"{OUTER['paris']}/24"], lyon.namespace, "wan", [f"{OUTER['lyon']}/24"]
-        )  # fmt: skip
+        self.join()
         for gateway in self.gateways.values():
             gateway.start()
         for gateway in self.gateways.values():
             eventually(gateway.answers, 30)
+
+    def join(self) -> None:
+        """Make what is between the two."""
+        paris, lyon = self.gateways["paris"], self.gateways["lyon"]
+        connect(
+            paris.namespace, "wan", [f"{OUTER['paris']}/24"], lyon.namespace, "wan", [f"{OUTER['lyon']}/24"]
+        )  # fmt: skip
 
     def remove(self) -> None:
         for gateway in self.gateways.values():

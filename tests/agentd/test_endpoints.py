@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agents.agentd.contexts import describe
-from agents.agentd.host import Address, Link, LinuxHost, Route
+from agents.agentd.host import Address, Link, LinuxHost, Route, Rule
 from agents.agentd.parts import contexts, endpoints, filter_clear, sysctl
 from agents.agentd.parts import routes as parts_routes
 from agents.agentd.parts.carried import Carried, carried
@@ -20,6 +21,7 @@ from agents.contract.carriage import Carriage, Context
 from agents.contract.codec import encode
 from agents.contract.config import Child, Mode, Tunnel
 from agents.dataplane.outer import OUTER_MARK
+from agents.runtime.rpc import Connection
 from deploy.lab.netns import Namespace, connect
 from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import OTHER_TUNNEL_ID, FakeHost, FakeIked, document, tunnel, up_status
@@ -188,6 +190,25 @@ async def test_the_agent_keeps_shows_and_withdraws_them(tmp_path: Path) -> None:
         assert any("in table 101" in problem for problem in status.problems)
         await bench.agent.offer(encode(document(2, by("local"))))
         await eventually(lambda: not bench.host.view.rules)
+    await bench.stop()
+
+
+async def test_rules_are_there_before_the_first_message_of_a_new_tunnel(tmp_path: Path) -> None:
+    bench = Bench.make(tmp_path, FakeHost(VIEW))
+
+    class Watching(FakeIked):
+        rules = frozenset[Rule]()
+
+        async def _configure(self, params: dict[str, Any], connection: Connection) -> Any:
+            self.rules = frozenset(bench.host.view.rules)
+            return await super()._configure(params, connection)
+
+    await bench.start()
+    watching = Watching(bench.paths.iked_socket)
+    async with watching:
+        await bench.agent.offer(encode(document(1, by("uplink-a"), contexts=(UPLINK_A,))))
+        await watching.configured.wait()
+        assert watching.rules == endpoints.rules(seen(by("uplink-a")))
     await bench.stop()
 
 

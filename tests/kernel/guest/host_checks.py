@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agents.agentd.host import LinuxHost
-from agents.agentd.parts import contexts
+from agents.agentd.parts import contexts, endpoints
+from agents.agentd.parts.carried import carried
 from agents.agentd.parts.contexts import ALIAS, Vrf
 from agents.contract.carriage import Carriage, Context
 from agents.contract.codec import encode
+from agents.dataplane.outer import OUTER_MARK
+from agents.iked.sockets import open_socket
 from deploy.lab.netns import Namespace, connect
 from deploy.lab.uml import RESULT_VARIABLE
 from tests.agentd.bench import Bench
@@ -68,6 +75,75 @@ async def a_context_is_a_vrf(pair: Pair, *, filtered: bool = False) -> str:
             return ",".join(code for code in bench_codes(bench) if "context" in code)
 
 
+async def an_uplink_is_a_table_also_where_there_are_vrfs(pair: Pair) -> None:
+    """No VRF is made for a context that only an endpoint is in; what is outside looks into its table and no other."""
+    here, there = pair.left.namespace, pair.right.namespace
+    connect(here, "uplink", ["198.51.100.1/24"], there, "uplink", ["198.51.100.254/24"])
+    here.ip("route", "add", "default", "via", "198.51.100.254", "table", "100")
+    before = _kept(here)
+    carriage = Carriage(endpoint_context="uplink-a")
+    away = tunnel(local=pair.left.outer, remote="203.0.113.9", carriage=carriage)
+    with inside(here):
+        async with LinuxHost() as host:
+            assert await host.has_vrfs()
+            bench = Bench.make(Path(os.environ["TMPDIR"]) / "uplink", host)
+            await bench.start()
+            async with FakeIked(bench.paths.iked_socket) as iked:
+                await bench.agent.offer(encode(document(1, away, contexts=(Context(name="uplink-a", table=100),))))
+                await iked.configured.wait()
+                marked = ("203.0.113.9", "from", pair.left.outer, "mark", hex(OUTER_MARK))
+                assert "dev uplink" in here.ip("route", "get", *marked)
+                here.ip("route", "delete", "default", "table", "100")
+                assert here.ip("route", "get", *marked, check=False) == ""
+                here.ip("route", "add", "default", "via", "198.51.100.254", "table", "100")
+                assert not contexts.ours(await host.look())
+                await bench.agent.offer(encode(document(2, tunnel(local=pair.left.outer, remote=pair.right.outer))))
+                await _until(lambda: _kept(here) == before)
+            await bench.stop()
+    here.ip("route", "delete", "default", "table", "100")
+    here.ip("link", "delete", "uplink")
+
+
+async def an_address_inside_a_vrf_is_deaf_to_ike(pair: Pair) -> None:
+    """That is why the agent says so: a socket that is not the VRF's own hears nothing there unless all are let."""
+    here, there = pair.left.namespace, pair.right.namespace
+    here.ip("link", "add", "tenant", "type", "vrf", "table", "98")
+    here.ip("link", "set", "tenant", "up")
+    connect(here, "inside", ["198.51.100.1/24"], there, "inside", ["198.51.100.254/24"])
+    here.ip("link", "set", "inside", "master", "tenant")
+    which = tunnel(local="198.51.100.1", remote="198.51.100.254")
+    with inside(here):
+        async with LinuxHost() as host:
+            tunnels, view = carried(document(1, which), {}, "userspace"), await host.look()
+            (said,) = endpoints.problems(tunnels, view, host.setting)
+            assert "198.51.100.1 is on inside in VRF tenant" in said
+            with (
+                contextlib.closing(open_socket("198.51.100.1", 500)) as udp,
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as theirs,
+            ):
+                theirs.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"tenant")
+                theirs.bind(("198.51.100.1", 501))
+                assert await _heard(there, theirs) == b"501"
+                with pytest.raises(BlockingIOError):
+                    udp.recv(100)
+                here.run("sysctl", "-q", "-w", "net.ipv4.udp_l3mdev_accept=1")
+                assert await _heard(there, udp) == b"500"
+            assert endpoints.problems(tunnels, view, host.setting) == []
+    here.run("sysctl", "-q", "-w", "net.ipv4.udp_l3mdev_accept=0")
+    here.ip("link", "delete", "inside")
+    here.ip("link", "delete", "tenant")
+
+
+async def _heard(there: Namespace, here: socket.socket) -> bytes:
+    """Send to ports 500 and 501, in this order; returns what a socket hears."""
+    with inside(there):
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sender:
+        for port in (500, 501):
+            sender.sendto(str(port).encode(), ("198.51.100.1", port))
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(here, 100), 10)
+
+
 def bench_codes(bench: Bench[LinuxHost]) -> list[str]:
     """Return the events of an agent that has stopped."""
     return Bench.make(bench.paths.state.parent, bench.host).codes()
@@ -85,7 +161,12 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-CHECKS: dict[str, Callable[[Pair], Awaitable[Any]]] = {check.__name__: check for check in (a_context_is_a_vrf,)}
+CHECKS: dict[str, Callable[[Pair], Awaitable[Any]]] = {
+    check.__name__: check
+    for check in (
+        a_context_is_a_vrf, an_uplink_is_a_table_also_where_there_are_vrfs, an_address_inside_a_vrf_is_deaf_to_ike,
+    )
+}  # fmt: skip
 
 
 def load(modules: Sequence[str]) -> None:
