@@ -195,6 +195,8 @@ def _end(end: EndRow) -> dict[str, Any]:
         "address": end.address or None,
         "identity": {"type": end.identity_type, "value": end.identity_value},
         "connection_type": end.connection_type,
+        "context": end.context,
+        "endpoint_context": end.endpoint_context,
         "reachable": end.reachable if end.managed else None,
         "state": str(end.state) if end.state else None,
         "read_at": _time(end.read_at),

@@ -16,12 +16,13 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from agents.contract import ipsecstat
+from agents.contract.carriage import LOCAL_CONTEXT
 from agents.contract.codec import from_plain
 from agents.contract.errors import DocumentError
 from agents.contract.events import STEPS
 from agents.contract.status import ChildSaStatus, Counters, GatewayStatus, Reason, TunnelState, TunnelStatus
 from vpnconsole.gateways import queries as gateway_queries
-from vpnconsole.gateways.models import Gateway
+from vpnconsole.gateways.models import Gateway, GatewayContext
 from vpnconsole.monitor.choices import PROBLEMS, ConsoleState
 from vpnconsole.monitor.dataplane import REASONS, TunnelPlane, Why, tunnel_plane
 from vpnconsole.monitor.models import ActionJob, EventRecord, GatewayObservation, TunnelObservation
@@ -58,7 +59,8 @@ class Flow:
 class EndRow:
     """One end of a tunnel with what its gateway says; ``status`` is None for an extranet end or before a report.
 
-    The peers of an on-demand tunnel stand as an end on no gateway, ``gateway_id`` None.
+    The peers of an on-demand tunnel stand as an end on no gateway, ``gateway_id`` None. An end that is not ours has no
+    contexts.
     """
 
     side: str
@@ -70,6 +72,8 @@ class EndRow:
     identity_value: str
     connection_type: str
     facts: EndFacts
+    context: str | None = None
+    endpoint_context: str | None = None
     status: TunnelStatus | None = None
     read_at: datetime | None = None
 
@@ -426,9 +430,17 @@ def _end_row(tunnel: Tunnel, end: TunnelEnd, world: _World) -> EndRow:
         identity_value=end.identity_value,
         connection_type=end.connection_type,
         facts=_end_facts(tunnel, end, world, observed, status),
+        context=_context(end, end.context),
+        endpoint_context=_context(end, end.endpoint_context),
         status=status,
         read_at=observed.read_at if observed else None,
     )
+
+
+def _context(end: TunnelEnd, context: GatewayContext | None) -> str | None:
+    if context is not None:
+        return context.name
+    return LOCAL_CONTEXT if end.gateway.is_managed else None
 
 
 def _peers_row(tunnel: Tunnel) -> EndRow:

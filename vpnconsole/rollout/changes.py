@@ -44,6 +44,7 @@ _WORDS = {
     "df_bit": "DF bit",
     "copy_dscp": "copying of the DSCP",
     "clamp_tcp_mss": "clamping of TCP's segment size",
+    "endpoint_context": "context of the endpoint",
     "route_cost": "cost of routes",
     "routes": "static routes",
     "most_peers": "peers at a time",

@@ -108,6 +108,7 @@ def _carriage(shared: CarriageSnapshot, here: EndSnapshot) -> carriage.Carriage:
         clamp_tcp_mss=shared.clamp_tcp_mss,
         queues=shared.queues,
         context=here.context,
+        endpoint_context=here.endpoint_context,
         route_cost=here.route_cost,
         routes=tuple(carriage.StaticRoute(network=network, cost=cost) for network, cost in here.routes),
     )

@@ -39,6 +39,7 @@ class EndSnapshot:
     identity_value: str
     connection_type: str
     context: str = LOCAL_CONTEXT
+    endpoint_context: str = LOCAL_CONTEXT
     route_cost: int = 0
     routes: tuple[tuple[str, int], ...] = ()
 
@@ -334,6 +335,7 @@ def _end(end: vpn.TunnelEnd) -> EndSnapshot:
         identity_value=end.identity_value,
         connection_type=end.connection_type,
         context=end.context.name if end.context else LOCAL_CONTEXT,
+        endpoint_context=end.endpoint_context.name if end.endpoint_context else LOCAL_CONTEXT,
         route_cost=end.route_cost,
         routes=tuple((row.network, row.cost) for row in end.routes.all()),
     )

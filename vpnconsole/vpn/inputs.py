@@ -43,7 +43,10 @@ class RouteInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndInput:
-    """One end. An empty identity means the address itself; ``context`` is one of the gateway's, or ``local``."""
+    """One end. An empty identity means the address itself; contexts are the gateway's own, or ``local``.
+
+    ``context`` is that of what the tunnel carries, ``endpoint_context`` that of its outer packets.
+    """
 
     gateway: Gateway | None
     address: str
@@ -51,6 +54,7 @@ class EndInput:
     identity_value: str = ""
     connection_type: str = ConnectionTypeChoice.BOTH
     context: str = LOCAL_CONTEXT
+    endpoint_context: str = LOCAL_CONTEXT
     route_cost: int = 0
     routes: Sequence[RouteInput] = ()
 
@@ -64,6 +68,7 @@ class EndInput:
             identity_value=end.identity_value,
             connection_type=end.connection_type,
             context=end.context.name if end.context else LOCAL_CONTEXT,
+            endpoint_context=end.endpoint_context.name if end.endpoint_context else LOCAL_CONTEXT,
             route_cost=end.route_cost,
             routes=tuple(RouteInput(network=row.network, cost=row.cost) for row in end.routes.all()),
         )

@@ -484,6 +484,10 @@ class TunnelEnd(models.Model):
     context = models.ForeignKey(
         GatewayContext, null=True, blank=True, on_delete=models.PROTECT, related_name="tunnel_ends"
     )
+    #: That of its outer packets: which table says where they leave. None is ``local`` again.
+    endpoint_context = models.ForeignKey(
+        GatewayContext, null=True, blank=True, on_delete=models.PROTECT, related_name="tunnel_endpoints"
+    )
     route_cost = models.PositiveIntegerField(default=0, validators=_between(0, 65_535))
 
     class Meta:

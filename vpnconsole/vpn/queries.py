@@ -23,12 +23,13 @@ from vpnconsole.vpn.models import (
 
 
 def tunnels() -> models.QuerySet[Tunnel]:
-    """Return all tunnels by name with everything below them (16 queries at most, however many tunnels)."""
+    """Return all tunnels by name with everything below them (17 queries at most, however many tunnels)."""
     return Tunnel.objects.select_related(
         "ike_policy", "ipsec_policy", "psk", "qos_policy", "disabled_by"
     ).prefetch_related(
         "ends__gateway",
         "ends__context",
+        "ends__endpoint_context",
         "ends__routes",
         "selectors__manual__sas",
         "selectors__ipsec_policy__proposal_links__proposal",

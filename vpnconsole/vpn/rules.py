@@ -14,7 +14,7 @@ from agents.contract.carriage import LOCAL_CONTEXT, MOST_ROUTES
 from agents.contract.config import Endpoint, Identity, IdentityType
 from agents.contract.errors import FieldError
 from vpnconsole.gateways.choices import DataPlaneChoice, IdentityTypeChoice
-from vpnconsole.gateways.models import Gateway
+from vpnconsole.gateways.models import Gateway, GatewayContext
 from vpnconsole.lib.errors import FieldErrors
 from vpnconsole.vpn.choices import AttachmentChoice, ConnectionTypeChoice, ModeChoice, Side
 from vpnconsole.vpn.inputs import EndInput
@@ -33,7 +33,8 @@ def build_end(errors: FieldErrors, side: str, data: EndInput) -> TunnelEnd:
         errors.add(f"{key}.gateway", "Choose a gateway.", "required")
     else:
         end.gateway = data.gateway
-        _context(errors, key, end, data.context)
+        end.context = _context(errors, f"{key}.context", end.gateway, data.context)
+        end.endpoint_context = _context(errors, f"{key}.endpoint_context", end.gateway, data.endpoint_context)
     end.route_cost = data.route_cost
     errors.clean(key, end, without=("tunnel",) if data.gateway else ("tunnel", "gateway"))
     if errors.any_below(f"{key}.address", f"{key}.identity_type", f"{key}.identity_value"):
@@ -120,14 +121,32 @@ def build_routes(errors: FieldErrors, side: str, data: EndInput) -> list[TunnelR
     return rows
 
 
-def _context(errors: FieldErrors, key: str, end: TunnelEnd, name: str) -> None:
+def _context(errors: FieldErrors, field: str, gateway: Gateway, name: str) -> GatewayContext | None:
     if name in ("", LOCAL_CONTEXT):
-        return
-    end.context = end.gateway.contexts.filter(name=name).first()
-    if end.context is None:
-        errors.add(
-            f"{key}.context", f"{end.gateway.name} has no context {name}: add it to the gateway first.", "context"
-        )
+        return None
+    found = gateway.contexts.filter(name=name).first()
+    if found is None:
+        errors.add(field, f"{gateway.name} has no context {name}: add it to the gateway first.", "context")
+    return found
+
+
+def check_endpoint_contexts(errors: FieldErrors, ends: Sequence[TunnelEnd], others: Iterable[Tunnel]) -> None:
+    """Note enabled tunnels that have an address of ours in another context: all it sends is routed by one table."""
+    enabled = [other for other in others if other.enabled]
+    for end in ends:
+        field = f"end_{end.side}.endpoint_context"
+        for other in enabled if end.gateway.is_managed else ():
+            theirs = next((each for each in other.ends.all() if each.gateway_id == end.gateway_id), None)
+            if theirs is None or theirs.address != end.address or field in errors:
+                continue
+            if theirs.endpoint_context_id != end.endpoint_context_id:
+                name = theirs.endpoint_context.name if theirs.endpoint_context else LOCAL_CONTEXT
+                errors.add(
+                    field,
+                    f"Tunnel {other.name} has {end.address} in context {name}, and an address is in one context: use "
+                    "that, or another address. To move both, switch one off until both are changed.",
+                    "clash",
+                )
 
 
 def check_selectors(errors: FieldErrors, tunnel: Tunnel, pairs: Sequence[SelectorPair]) -> None:

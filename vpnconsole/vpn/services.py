@@ -65,6 +65,7 @@ def set_enabled(actor: User | None, tunnel: Tunnel, enabled: bool) -> Tunnel:
         errors = FieldErrors()
         ends = list(tunnel.ends.all())
         others = _neighbours(tunnel, [end.gateway for end in ends])
+        rules.check_endpoint_contexts(errors, ends, others)
         rules.check_traffic_unique(errors, tunnel, ends, list(tunnel.selectors.all()), others)
         if tunnel.is_manual:
             manual.check_compression(errors, ends, manual.stored(tunnel), others)
@@ -128,6 +129,8 @@ def _check_beside(errors: FieldErrors, draft: _Draft, others: Sequence[Tunnel]) 
         negotiated = [other for other in others if not other.is_manual]
         rules.check_endpoints_unique(errors, tunnel, ends, negotiated)
         ondemand.check_peers_unique(errors, tunnel, ends, negotiated)
+    if tunnel.enabled:
+        rules.check_endpoint_contexts(errors, ends, others)
     if tunnel.enabled and not errors.any_below("selectors"):
         rules.check_traffic_unique(errors, tunnel, ends, draft.pairs, others)
     if tunnel.is_manual:
@@ -255,7 +258,8 @@ def _save_ends(tunnel: Tunnel, ends: Sequence[TunnelEnd], routes: Mapping[str, S
 
 
 _END_FIELDS = (
-    "gateway", "address", "identity_type", "identity_value", "connection_type", "context", "route_cost",
+    "gateway", "address", "identity_type", "identity_value", "connection_type", "context", "endpoint_context",
+    "route_cost",
 )  # fmt: skip
 
 

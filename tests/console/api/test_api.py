@@ -222,6 +222,7 @@ def test_tunnels_of_each_kind_and_no_manual_key(api: Api, paris: Gateway, lyon: 
     assert (status, [row["kind"] for row in listed["tunnels"]]) == (200, ["manual", "on-demand"])
     _, detail = api.get(f"tunnels/{on_demand.pk}")
     assert [end["gateway"] and end["gateway"]["name"] for end in detail["ends"]] == ["paris", None]
+    assert [(end["context"], end["endpoint_context"]) for end in detail["ends"]] == [("local", "local"), (None, None)]
     assert detail["ends"][1]["identity"] == {"type": "fqdn", "value": "*.example.org"}
     assert (detail["ends"][1]["address"], detail["status"]["b"]) == (None, None)
     _, detail = api.get(f"tunnels/{manual.pk}")

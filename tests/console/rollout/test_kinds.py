@@ -101,10 +101,11 @@ def test_one_manual_sa_serves_both_ways_and_one_end_is_enough(paris: Gateway, ex
 
 def test_carriage_is_that_of_the_gateway_s_end(paris: Gateway, lyon: Gateway) -> None:
     GatewayContext.objects.create(gateway=lyon, name="blue", table=100)
+    GatewayContext.objects.create(gateway=lyon, name="uplink-a", table=101)
     Gateway.objects.filter(pk=lyon.pk).update(packet_filter=True)
     qos = QosPolicy.objects.create(name="voice", queues=4)
     far = EndInput(
-        gateway=lyon, address=cast.LYON_ADDRESS, context="blue", route_cost=10,
+        gateway=lyon, address=cast.LYON_ADDRESS, context="blue", endpoint_context="uplink-a", route_cost=10,
         routes=[RouteInput(network="10.44.0.0/16", cost=5)],
     )  # fmt: skip
     carriage = CarriageInput(attachment="interface", df_bit="set", copy_dscp=False, clamp_tcp_mss=True, qos_policy=qos)
@@ -114,8 +115,9 @@ def test_carriage_is_that_of_the_gateway_s_end(paris: Gateway, lyon: Gateway) ->
     assert here.clamp_tcp_mss
     assert (here.context, here.route_cost, here.routes) == ("local", 0, ())
     assert (there.context, there.route_cost) == ("blue", 10)
+    assert (here.endpoint_context, there.endpoint_context) == ("local", "uplink-a")
     assert [(row.network, row.cost) for row in there.routes] == [("10.44.0.0/16", 5)]
-    assert [(row.name, row.table) for row in compiled(lyon).contexts] == [("blue", 100)]
+    assert [(row.name, row.table) for row in compiled(lyon).contexts] == [("blue", 100), ("uplink-a", 101)]
     assert (compiled(paris).packet_filter, compiled(lyon).packet_filter) == (False, True)
 
 

@@ -44,12 +44,12 @@ def end(gateway: Gateway, **more: Any) -> EndInput:
 
 
 def test_everything_is_stored_and_comes_back(paris: Gateway, lyon: Gateway, psk: PresharedKey) -> None:
-    with_contexts(paris, ContextInput(name="blue", table=100))
+    with_contexts(paris, ContextInput(name="blue", table=100), ContextInput(name="uplink-a", table=101))
     qos = policies.save_qos_policy(None, name="voice", queues=4)
     routes = (RouteInput(network="10.44.0.0/16", cost=5), RouteInput(network="10.45.0.0/16"))
     data = cast.tunnel_input(
         paris, lyon, psk,
-        end_a=end(paris, context="blue", route_cost=10, routes=routes),
+        end_a=end(paris, context="blue", endpoint_context="uplink-a", route_cost=10, routes=routes),
         carriage=CarriageInput(
             attachment="interface", df_bit="clear", copy_dscp=False, clamp_tcp_mss=True, qos_policy=qos
         ),
@@ -57,6 +57,7 @@ def test_everything_is_stored_and_comes_back(paris: Gateway, lyon: Gateway, psk:
     stored = TunnelInput.of(services.create_tunnel(None, data))
     assert stored.carriage == data.carriage
     assert (stored.end_a.context, stored.end_a.route_cost, stored.end_a.routes) == ("blue", 10, routes)
+    assert (stored.end_a.endpoint_context, stored.end_b.endpoint_context) == ("uplink-a", "local")
     assert (stored.end_b.context, stored.end_b.routes) == ("local", ())
 
 
@@ -64,6 +65,7 @@ def test_everything_is_stored_and_comes_back(paris: Gateway, lyon: Gateway, psk:
     ("change", "field", "words"),
     [
         ({"context": "green"}, "end_a.context", "paris has no context green"),
+        ({"endpoint_context": "green"}, "end_a.endpoint_context", "paris has no context green"),
         ({"route_cost": 65_536}, "end_a.route_cost", "65535"),
         ({"routes": [RouteInput(network="ten")]}, "end_a.routes", "is not a network"),
         ({"routes": [RouteInput(network="10.1.0.1/24")]}, "end_a.routes", "did you mean 10.1.0.0/24"),
@@ -113,6 +115,49 @@ def test_one_tunnel_stands_in_for_another_by_cost(paris: Gateway, lyon: Gateway,
     assert services.create_tunnel(None, data).pk
 
 
+def test_an_address_is_in_one_context_for_all_tunnels(paris: Gateway, lyon: Gateway, psk: PresharedKey) -> None:
+    with_contexts(paris, ContextInput(name="uplink-a", table=101), ContextInput(name="uplink-b", table=102))
+    first = cast.make_tunnel(paris, lyon, psk, carriage=INTERFACE, end_a=end(paris, endpoint_context="uplink-a"))
+
+    def second(context: str, **more: Any) -> TunnelInput:
+        named = end(paris, endpoint_context=context, route_cost=10, identity_type="fqdn", identity_value="b.paris")
+        return cast.tunnel_input(
+            paris, lyon, psk, name="backup", carriage=INTERFACE, end_a=named, end_b=end(lyon, route_cost=10), **more
+        )
+
+    for context in ("local", "uplink-b"):
+        found = errors(second(context))
+        assert list(found) == ["end_a.endpoint_context"]
+        assert f"Tunnel {first.name} has {cast.PARIS_ADDRESS} in context uplink-a" in found["end_a.endpoint_context"][0]
+    off = services.create_tunnel(None, second("uplink-b", enabled=False))
+    with pytest.raises(ValidationError) as caught:
+        services.set_enabled(None, off, True)
+    assert list(caught.value.message_dict) == ["end_a.endpoint_context"]
+    both = services.update_tunnel(None, off, second("uplink-a"))
+    assert both.enabled
+    moved = dataclasses.replace(TunnelInput.of(first), end_a=end(paris))
+    with pytest.raises(ValidationError, match="switch one off until both are changed"):
+        services.update_tunnel(None, first, moved)
+
+
+def test_another_address_may_be_in_another_context(paris: Gateway, lyon: Gateway, psk: PresharedKey) -> None:
+    data = GatewayInput(
+        name=paris.name,
+        kind=paris.kind,
+        addresses=[AddressInput(address=cast.PARIS_ADDRESS), AddressInput(address="203.0.113.99")],
+        protected_networks=[row.prefix for row in paris.protected_networks.all()],
+        contexts=[ContextInput(name="uplink-a", table=101), ContextInput(name="uplink-b", table=102)],
+    )
+    two_uplinks = update_gateway(None, paris, data)
+    first = EndInput(gateway=two_uplinks, address=cast.PARIS_ADDRESS, endpoint_context="uplink-a", route_cost=5)
+    cast.make_tunnel(two_uplinks, lyon, psk, carriage=INTERFACE, end_a=first, end_b=end(lyon, route_cost=5))
+    second = EndInput(gateway=two_uplinks, address="203.0.113.99", endpoint_context="uplink-b", route_cost=10)
+    backup = cast.make_tunnel(
+        two_uplinks, lyon, psk, name="backup", carriage=INTERFACE, end_a=second, end_b=end(lyon, route_cost=10)
+    )
+    assert TunnelInput.of(backup).end_a.endpoint_context == "uplink-b"
+
+
 def test_contexts_and_qos_policies_in_use_stay(paris: Gateway, lyon: Gateway, psk: PresharedKey) -> None:
     with_contexts(paris, ContextInput(name="blue", table=100), ContextInput(name="red", table=101))
     qos = policies.save_qos_policy(None, name="voice")
@@ -123,6 +168,10 @@ def test_contexts_and_qos_policies_in_use_stay(paris: Gateway, lyon: Gateway, ps
     assert caught.value.message_dict["contexts"] == [
         "Context blue is used by tunnel paris-lyon: change the tunnel first."
     ]
+    outside = cast.tunnel_input(paris, lyon, psk, end_a=end(paris, context="blue", endpoint_context="red"))
+    services.update_tunnel(None, Tunnel.objects.get(), dataclasses.replace(outside, carriage=carriage))
+    with pytest.raises(ValidationError, match="Context red is used by tunnel paris-lyon"):
+        with_contexts(paris, ContextInput(name="blue", table=100))
     with pytest.raises(ValidationError, match="is used by tunnel paris-lyon"):
         policies.delete(None, qos)
     swapped = with_contexts(paris, ContextInput(name="blue", table=101), ContextInput(name="red", table=100))

@@ -11,7 +11,7 @@ from django.urls import reverse
 
 from tests.console import cast
 from vpnconsole.accounts.models import User
-from vpnconsole.gateways.models import Gateway
+from vpnconsole.gateways.models import Gateway, GatewayContext
 from vpnconsole.vpn.models import ManualSa, PresharedKey, QosPolicy, Tunnel
 
 
@@ -201,6 +201,7 @@ def test_the_carriage_is_closed_until_something_differs(client: Client, on_deman
     assert not carriage(on_demand)
     assert carriage({**on_demand, "df_bit": "set"})
     assert carriage({**on_demand, "end_a-route_cost": "5"})
+    assert carriage({**on_demand, "end_a-endpoint_context": "uplink-a"})
     fine = {name: value for name, value in on_demand.items() if name != "copy_dscp"}
     assert carriage(fine)
     assert carriage({**on_demand, "clamp_tcp_mss": "on"})
@@ -219,6 +220,23 @@ def test_carriage_reaches_the_tunnel(client: Client, manual: dict[str, str]) -> 
     assert [(row.network, row.cost) for row in tunnel.end_a.routes.all()] == [("10.44.0.0/16", 5), ("10.45.0.0/16", 1)]
     page = client.get(reverse("vpn:tunnel-edit", args=[tunnel.pk]))
     assert page.context["forms"].ends["end_a"]["routes"].value() == "10.44.0.0/16 5\n10.45.0.0/16 1"
+
+
+def test_the_endpoint_s_context_reaches_the_tunnel_and_its_page(client: Client, on_demand: dict[str, str]) -> None:
+    paris = Gateway.objects.get(name="paris")
+    GatewayContext.objects.create(gateway=paris, name="uplink-a", table=101)
+    values = {**on_demand, "end_a-endpoint_context": "uplink-a"}
+    client.post(reverse("vpn:tunnel-create"), values)
+    tunnel = Tunnel.objects.get()
+    assert (tunnel.end_a.context, str(tunnel.end_a.endpoint_context)) == (None, "uplink-a")
+    form = client.get(reverse("vpn:tunnel-edit", args=[tunnel.pk])).context["forms"].ends["end_a"]
+    assert form["endpoint_context"].value() == "uplink-a"
+    assert ("uplink-a", "uplink-a") in form.fields["endpoint_context"].widget.choices
+    page = client.get(reverse("monitor:tunnel", args=[tunnel.pk])).content.decode()
+    assert "<dt>Endpoint on paris</dt><dd>context uplink-a" in page
+    response = client.post(reverse("vpn:tunnel-create"), {**values, "name": "other", "peers-identity_value": "*.test",
+                                                          "end_a-endpoint_context": "local"})  # fmt: skip
+    assert "in one context" in response.context["forms"].ends["end_a"].errors["endpoint_context"][0]
 
 
 def test_a_bad_route_stands_beside_the_list(client: Client, manual: dict[str, str]) -> None:

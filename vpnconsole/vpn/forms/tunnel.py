@@ -78,6 +78,14 @@ class EndForm(forms.Form):
         initial=LOCAL_CONTEXT,
         help_text="The table that the tunnel's routes go into. Contexts are made with the gateway.",
     )
+    endpoint_context = forms.CharField(
+        required=False,
+        label="Endpoint context",
+        widget=forms.Select,
+        initial=LOCAL_CONTEXT,
+        help_text="The table by which IKE and IPsec leave from this address: one for each uplink, say. All tunnels of "
+        "one address share it.",
+    )
     route_cost = forms.IntegerField(
         required=False,
         label="Cost of its routes",
@@ -118,15 +126,19 @@ class EndForm(forms.Form):
 
     def _offer_contexts(self) -> None:
         names = [LOCAL_CONTEXT, *(row.name for row in (self.chosen.contexts.all() if self.chosen else ()))]
-        asked = str(self["context"].value() or LOCAL_CONTEXT)
-        widget = self.fields["context"].widget
-        assert isinstance(widget, forms.Select)
-        widget.choices = [(name, name) for name in (names if asked in names else [*names, asked])]
+        for field in ("context", "endpoint_context"):
+            asked = str(self[field].value() or LOCAL_CONTEXT)
+            widget = self.fields[field].widget
+            assert isinstance(widget, forms.Select)
+            widget.choices = [(name, name) for name in (names if asked in names else [*names, asked])]
 
     @property
     def carries(self) -> bool:
         """Whether something of its routing is not as usual, or wrong."""
-        usual = {"context": ("", None, LOCAL_CONTEXT), "route_cost": ("", None, 0, "0"), "routes": ("", None)}
+        local = ("", None, LOCAL_CONTEXT)
+        usual = {
+            "context": local, "endpoint_context": local, "route_cost": ("", None, 0, "0"), "routes": ("", None),
+        }  # fmt: skip
         return any(self[name].value() not in values or self[name].errors for name, values in usual.items())
 
     def to_input(self) -> EndInput:
@@ -139,6 +151,7 @@ class EndForm(forms.Form):
             identity_value=values["identity_value"],
             connection_type=values["connection_type"] or ConnectionTypeChoice.BOTH,
             context=values["context"] or LOCAL_CONTEXT,
+            endpoint_context=values["endpoint_context"] or LOCAL_CONTEXT,
             route_cost=values["route_cost"] or 0,
             routes=[_route(line.strip()) for line in values["routes"].splitlines() if line.strip()],
         )
@@ -153,6 +166,7 @@ class EndForm(forms.Form):
             "identity_value": end.identity_value,
             "connection_type": end.connection_type,
             "context": end.context,
+            "endpoint_context": end.endpoint_context,
             "route_cost": end.route_cost,
             "routes": "\n".join(f"{route.network} {route.cost}" for route in end.routes),
         }
