@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agents.agentd.contexts import describe
-from agents.agentd.host import Address, Link, LinuxHost, Route, Rule
+from agents.agentd.host import NO_TABLE, Address, Link, LinuxHost, Route, Rule
 from agents.agentd.parts import contexts, endpoints, filter_clear, sysctl
 from agents.agentd.parts import routes as parts_routes
 from agents.agentd.parts.carried import Carried, carried
@@ -26,6 +26,7 @@ from deploy.lab.netns import Namespace, connect
 from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import OTHER_TUNNEL_ID, FakeHost, FakeIked, document, tunnel, up_status
 from tests.agentd.inside import run_inside
+from tests.contract.values import GATEWAY_DOCUMENT, MANUAL_TUNNEL
 
 UPLINK_A, UPLINK_B = Context(name="uplink-a", table=101), Context(name="uplink-b", table=102)
 BOTH = (UPLINK_A, UPLINK_B)
@@ -82,6 +83,15 @@ def test_tunnels_of_one_address_have_one_set_of_rules_and_further_addresses_have
     assert endpoints.rules(seen(first, second)) == endpoints.rules(seen(first))
     more = replace(first, local=replace(first.local, more_addresses=("198.51.100.3",)))
     assert {rule.source for rule in endpoints.rules(seen(more))} == {"198.51.100.2/32", "198.51.100.3/32"}
+
+
+def test_on_demand_and_manual_tunnels_have_them_too() -> None:
+    by_hand = replace(
+        MANUAL_TUNNEL, enabled=True, local_address="192.0.2.30", carriage=Carriage(endpoint_context="uplink-a")
+    )
+    given = replace(GATEWAY_DOCUMENT, manual_tunnels=(by_hand,))
+    tables = {(rule.source, rule.table) for rule in endpoints.rules(carried(given, {}, "kernel")) if rule.marked}
+    assert tables == {(f"192.0.2.{host}/32", table) for host in (20, 30) for table in (101, NO_TABLE)}
 
 
 def test_what_two_hosts_say_in_transport_mode_is_outside_without_a_mark() -> None:
