@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -159,9 +160,11 @@ def test_a_change_behind_our_back_is_told(namespace: Namespace) -> None:
         async with LinuxHost() as host:
             changes = host.changes()
             waiting = asyncio.ensure_future(anext(changes))
-            while not waiting.done():
-                await asyncio.to_thread(namespace.ip, "route", "replace", "10.9.0.0/24", "dev", "wan")
+            for number in itertools.count():  # another one each time: it may not listen yet when the first one comes
+                await asyncio.to_thread(namespace.ip, "route", "add", f"10.9.{number}.0/24", "dev", "wan")
                 await asyncio.wait([waiting], timeout=0.5)
+                if waiting.done():
+                    break
             await waiting
 
     async def bounded() -> None:
