@@ -25,6 +25,13 @@ class ContextKeeper:
         self.vrfs = False
         self.shown: tuple[dict[str, Any], ...] = ()
 
+    async def lead(self, tunnels: Sequence[Carried], view: HostView) -> list[str]:
+        """Add the rules of endpoints that are missing; what is to go stays, as ``iked`` may still have a use for it."""
+        problems: list[str] = []
+        for rule in sorted(endpoints.rules(tunnels) - set(view.rules), key=contexts.order):
+            await self._did(self._host.add_rule(rule), problems)
+        return problems
+
     async def apply(
         self, document: GatewayDocument | None, tunnels: Sequence[Carried], view: HostView
     ) -> tuple[HostView, list[str]]:

@@ -145,8 +145,9 @@ class Reconciler:
         if not ike.must_configure(accepted, view.generation, self._link.configured_digest):
             return []
         tunnels = carried(accepted.document, view.tunnels, view.data_plane.driver or "")
+        host_view = await self._host.look()
         # Before a new tunnel's first message: it is to leave where its endpoint's context says, and to be let through.
-        host_view, problems = await self.contexts.apply(accepted.document, tunnels, await self._host.look())
+        problems = await self.contexts.lead(tunnels, host_view)
         problems += await self._filter(accepted, view, tunnels, host_view)
         try:
             await self._link.configure(accepted)

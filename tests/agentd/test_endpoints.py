@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agents.agentd.contexts import describe
-from agents.agentd.host import NO_TABLE, Address, Link, LinuxHost, Route, Rule
+from agents.agentd.host import NO_TABLE, Address, HostView, Link, LinuxHost, Route
 from agents.agentd.parts import contexts, endpoints, filter_clear, sysctl
 from agents.agentd.parts import routes as parts_routes
 from agents.agentd.parts.carried import Carried, carried
@@ -206,19 +206,26 @@ async def test_the_agent_keeps_shows_and_withdraws_them(tmp_path: Path) -> None:
 async def test_rules_are_there_before_the_first_message_of_a_new_tunnel(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path, FakeHost(VIEW))
 
-    class Watching(FakeIked):
-        rules = frozenset[Rule]()
+    bench.host.vrfs = True
+    found: list[HostView] = []
 
+    class Watching(FakeIked):
         async def _configure(self, params: dict[str, Any], connection: Connection) -> Any:
-            self.rules = frozenset(bench.host.view.rules)
+            found.append(bench.host.view)
             return await super()._configure(params, connection)
 
+    blue = replace(by("uplink-a"), carriage=Carriage(endpoint_context="uplink-a", context="blue"))
     await bench.start()
-    watching = Watching(bench.paths.iked_socket)
-    async with watching:
-        await bench.agent.offer(encode(document(1, by("uplink-a"), contexts=(UPLINK_A,))))
-        await watching.configured.wait()
-        assert watching.rules == endpoints.rules(seen(by("uplink-a")))
+    async with Watching(bench.paths.iked_socket) as iked:
+        await bench.agent.offer(encode(document(1, blue, contexts=(UPLINK_A, Context(name="blue", table=100)))))
+        await iked.configured.wait()
+        assert frozenset(found[0].rules) == endpoints.rules(seen(by("uplink-a")))
+        await eventually(lambda: bench.host.view.link("vrf-blue") is not None)
+        await bench.agent.offer(encode(document(2, by("local"))))
+        await eventually(lambda: bench.host.view.link("vrf-blue") is None)
+        # What goes is there until iked has let go of it: else a tenant's packets would come out in the main table.
+        assert found[1].link("vrf-blue") is not None
+        assert found[1].rules
     await bench.stop()
 
 

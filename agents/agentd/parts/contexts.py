@@ -99,7 +99,7 @@ def plan(contexts: Sequence[Context], tunnels: Sequence[Carried], view: HostView
         add_vrfs=tuple(vrf for name, vrf in want.items() if have.get(name) != vrf),
         masters=tuple(masters),
         remove_rules=tuple(rule for rule in view.rules if rule not in rules),
-        add_rules=tuple(sorted(rules - set(view.rules), key=_order)),
+        add_rules=tuple(sorted(rules - set(view.rules), key=order)),
         problems=(*problems, *refused),
     )
 
@@ -181,5 +181,6 @@ def _source(network: str) -> str | None:
     return None if ipaddress.ip_network(network).prefixlen == 0 else network
 
 
-def _order(rule: Rule) -> tuple[int, int, str, str, str]:
+def order(rule: Rule) -> tuple[int, int, str, str, str]:
+    """Return what rules are sorted by."""
     return rule.priority, rule.version, rule.source or "", rule.interface or "", rule.destination or ""
