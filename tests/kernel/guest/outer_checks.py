@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from agents.agentd.host import NO_TABLE, LinuxHost, Rule
-from agents.dataplane.outer import OUTER_MARK
+from agents.agentd.host import LinuxHost
+from agents.agentd.parts import endpoints
+from agents.agentd.parts.carried import Carried, Protected
+from agents.contract.carriage import Carriage
+from agents.contract.config import Mode
 from deploy.lab.netns import connect
 from tests.kernel.guest.harness import Check, Pair, Wire, inside
 from tests.kernel.guest.link_checks import FIRST, NAMES, interface_kind, key, link, open_links, routed
@@ -21,24 +24,35 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+def _carried(pair: Pair, mode: Mode) -> Carried:
+    return Carried(
+        id=FIRST,
+        name=FIRST,
+        local=(pair.left.outer,),
+        peers=(pair.right.outer,),
+        anywhere=False,
+        selector_routes=False,
+        carriage=Carriage(endpoint_context="uplink-a"),
+        protected=(Protected(child="net", local=(), remote=(), mode=mode),),
+        endpoint_table=TABLE,
+    )
+
+
 @asynccontextmanager
-async def another_way(pair: Pair) -> AsyncIterator[None]:
-    """Give left a second link to right, and a table that leads there what is outside and from left's outer address."""
+async def another_way(pair: Pair, mode: Mode = Mode.TUNNEL) -> AsyncIterator[None]:
+    """Give left a second link to right, and the rules of an endpoint that lead there what is outside."""
     left, right = pair.left, pair.right
     connect(left.namespace, OTHER_LINK, ["203.0.113.1/24"], right.namespace, OTHER_LINK, ["203.0.113.2/24"])
     left.namespace.ip("route", "add", "default", "via", "203.0.113.2", "table", str(TABLE))
-    own = Rule(version=4, priority=9_990, table=TABLE, source=f"{left.outer}/32", marked=OUTER_MARK)
-    nowhere = Rule(
-        version=4, priority=9_991, table=NO_TABLE, source=own.source, marked=OUTER_MARK, unreachable=True
-    )  # fmt: skip
+    rules = endpoints.rules([_carried(pair, mode)])
     with inside(left.namespace):
         async with LinuxHost() as host:
-            for rule in (own, nowhere):
+            for rule in rules:
                 await host.add_rule(rule)
             try:
                 yield
             finally:
-                for rule in (own, nowhere):
+                for rule in rules:
                     await host.remove_rule(rule)
                 left.namespace.ip("link", "delete", OTHER_LINK)
 
@@ -69,6 +83,20 @@ async def what_is_outside_goes_where_its_rule_says(pair: Pair) -> None:
         finally:
             for wire in wires.values():
                 wire.close()
+
+
+async def what_two_hosts_say_goes_where_their_rule_says(pair: Pair) -> None:
+    """Transport mode is routed before it is encrypted, and has no mark then."""
+    left, right = pair.left, pair.right
+    async with another_way(pair, Mode.TRANSPORT):
+        wire, other = Wire(left.namespace), Wire(left.namespace, OTHER_LINK)
+        try:
+            await pair.tunnel(mode=Mode.TRANSPORT)
+            assert await left.ping(right.outer, left.outer) == 3
+            assert (_protocols(wire), _protocols(other)) == ([], [socket.IPPROTO_ESP] * 3)
+        finally:
+            wire.close()
+            other.close()
 
 
 async def what_an_interface_sends_goes_where_its_rule_says(pair: Pair) -> None:
@@ -132,8 +160,8 @@ async def _clear(pair: Pair) -> None:
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
-        what_is_outside_goes_where_its_rule_says, what_an_interface_sends_goes_where_its_rule_says,
-        what_comes_out_of_a_vrf_goes_where_its_rule_says,
+        what_is_outside_goes_where_its_rule_says, what_two_hosts_say_goes_where_their_rule_says,
+        what_an_interface_sends_goes_where_its_rule_says, what_comes_out_of_a_vrf_goes_where_its_rule_says,
     )
 }  # fmt: skip
 
