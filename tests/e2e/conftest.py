@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,9 +85,9 @@ def _await_answer(process: subprocess.Popen[bytes], url: str, log: Path) -> None
         if process.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(url, timeout=2):
+            with urllib.request.urlopen(url, timeout=START_S):
                 return
-        except urllib.error.URLError:
+        except OSError:  # nobody listens yet
             time.sleep(0.2)
     raise RuntimeError(f"the console did not start:\n{log.read_text()}")
 

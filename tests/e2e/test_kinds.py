@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -12,8 +10,6 @@ from tests.e2e.browser import shoot, violations
 
 pytestmark = pytest.mark.browser
 
-FORM = re.compile("/tunnels/form/$")
-
 
 def new_tunnel(page: Page) -> None:
     steps.go(page, "tunnels")
@@ -21,7 +17,7 @@ def new_tunnel(page: Page) -> None:
 
 
 def choose_kind(page: Page, label: str) -> None:
-    with page.expect_response(FORM):
+    with steps.refilled(page):
         page.get_by_label(label).check()
     expect(page.get_by_label(label)).to_be_checked()
 
@@ -76,8 +72,7 @@ def test_manual_keys_are_typed_refused_generated_and_shown_once(page: Page) -> N
     page.locator("[data-test=manual-keys]").click()
     expect(page.locator("[data-test=manual-sas]")).to_contain_text("berlin → extranet")
     expect(page.locator("[data-test=key-text]")).to_have_count(0)
-    page.locator("[data-test=reveal]").click()
-    page.locator("[data-test=confirm-yes]").click()
+    steps.press_and_confirm(page, "reveal")
     expect(page.locator("[data-test=key-text]")).to_have_count(4)
     assert violations(page) == []
 
