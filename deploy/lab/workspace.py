@@ -174,7 +174,11 @@ def _ended_within(pid: int, timeout_s: float = 60.0) -> bool:
         os.close(handle)
 
 
-def _end_group(process: subprocess.Popen[bytes], grace_s: float = 10.0) -> None:
+def _end_group(process: subprocess.Popen[bytes], grace_s: float = 40.0) -> None:
+    """Ask a process to end, and end it when it has not by ``grace_s``.
+
+    The console gives its worker 20 s and then its broker 10 s, each in a group of its own: it must not go before them.
+    """
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

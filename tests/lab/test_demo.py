@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,12 +53,12 @@ def test_description_names_what_a_reader_needs(demo: RunningDemo) -> None:
 
 def test_console_answers_and_the_token_opens_the_api(demo: RunningDemo) -> None:
     description = demo.description
-    with urllib.request.urlopen(description["url"], timeout=10) as answer:
+    with urllib.request.urlopen(description["url"], timeout=60) as answer:
         assert answer.status == 200
     request = urllib.request.Request(
         description["url"] + "/api/v1/tunnels", headers={"Authorization": f"Bearer {description['api_token']}"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert b"paris-lyon" in answer.read()
 
 
@@ -75,10 +77,11 @@ def test_the_office_speaks_ikev1(demo: RunningDemo) -> None:
 def test_internet_sees_ike_and_esp_only(demo: RunningDemo, tmp_path: Path) -> None:
     capture = tmp_path / "internet.pcap"
     internet = demo.namespace("internet")
-    tcpdump = internet.start("tcpdump", "-i", "any", "-U", "-n", "-c", "400", "-w", str(capture))
+    tcpdump = internet.start("tcpdump", "--immediate-mode", "-i", "any", "-U", "-n", "-c", "400", "-w", str(capture))
     try:
         while not capture.exists():
             assert tcpdump.poll() is None
+            time.sleep(0.02)  # it opens the file once it listens, and tells nobody
         for check in demo.description["checks"]:
             assert demo.answered(check, count=20)
     finally:
@@ -113,13 +116,14 @@ def test_restarting_agentd_does_not_touch_a_tunnel(demo: RunningDemo) -> None:
     before = {module: demo.agent_process("paris", module) for module in ("agentd", "iked", "espd")}
     routes = paris.ip("route")
     here = next(role for role, name in demo.description["namespaces"].items() if name == check["from"])
+    # Until 60 answers have come: without a deadline ping would wait for the last one no longer than 100 ms.
     ping = subprocess.Popen(
-        demo.namespace(here).command(["ping", "-q", "-i", "0.1", "-c", "60", "-W", "1", check["to"]]),
+        demo.namespace(here).command(["ping", "-n", "-i", "0.1", "-c", "60", "-w", "60", check["to"]]),
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     os.kill(before["agentd"], signal.SIGTERM)
-    out, _ = ping.communicate(timeout=60)
-    assert " 0% packet loss" in out, out
+    out, _ = ping.communicate(timeout=90)
+    assert {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", out)} >= set(range(1, 61)), out
     demo.wait_agent_process("paris", "agentd", other_than=before["agentd"], timeout_s=30)
     after = {module: demo.agent_process("paris", module) for module in before}
     assert after["agentd"] != before["agentd"]

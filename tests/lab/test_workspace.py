@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,15 @@ def holder(directory: Path, how: str) -> subprocess.Popen[str]:
     return process
 
 
+def waits_for(waiting: int, awaited: int) -> bool:
+    """Tell whether a process has a pidfd of another."""
+    held = []
+    for each in Path(f"/proc/{waiting}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            held.append(each.read_text(encoding="ascii"))
+    return any(f"Pid:\t{awaited}\n" in text for text in held)
+
+
 def test_a_demo_that_is_ending_is_waited_for(tmp_path: Path) -> None:
     earlier = holder(tmp_path / "d", "ending")
     later = subprocess.Popen(
@@ -41,10 +52,11 @@ def test_a_demo_that_is_ending_is_waited_for(tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        with pytest.raises(subprocess.TimeoutExpired):
-            later.wait(0.5)  # it waits: nothing tells us that it does but its not having ended
-        earlier.communicate(timeout=10)
-        out, _ = later.communicate(timeout=20)
+        while not waits_for(later.pid, earlier.pid):
+            assert later.poll() is None
+            time.sleep(0.02)  # what another process does is no event here
+        earlier.communicate(timeout=60)
+        out, _ = later.communicate(timeout=60)
     finally:
         for process in (earlier, later):
             process.kill()
