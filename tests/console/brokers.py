@@ -17,7 +17,7 @@ def running_broker(directory: Path) -> Iterator[Path]:
     socket_path = directory / "broker.sock"
     process = subprocess.Popen(broker.server_command(socket_path, directory), stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not broker.answers(socket_path):
             assert process.poll() is None
             assert time.monotonic() < deadline

@@ -14,7 +14,8 @@ from vpnconsole.lib import processes
 from vpnconsole.lib.processes import ProcessSpec, StartError, Supervisor, console_specs
 
 STUBBORN = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "open({log!r}, 'a').write('ignores 0\\n'); time.sleep(60)"
 )
 
 
@@ -99,11 +100,9 @@ async def test_waits_grow_while_a_process_keeps_ending(tmp_path: Path, monkeypat
 
 async def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    code = STUBBORN.replace("'", '"')
-    supervisor = Supervisor([spec("deaf", code, log, stop_timeout_s=0.3)])
+    supervisor = Supervisor([spec("deaf", STUBBORN.format(log=str(log)), log, stop_timeout_s=0.3)])
     task = asyncio.create_task(supervisor.run())
-    ((_, pid),) = await until_lines(log, 1)
-    await asyncio.sleep(0.3)
+    (_, pid), _ignores = await until_lines(log, 2)
     supervisor.stop()
     await asyncio.wait_for(task, 10)
     assert not running(pid)
