@@ -18,7 +18,7 @@ from tests.kernel.guest import (
     table_checks,
 )
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
 Report = dict[str, dict[str, Any]]
 Guest = Callable[[str], Report]

@@ -7,7 +7,7 @@ import pytest
 from tests.interop.results import Outcome
 from tests.kernel import interop
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
 
 @pytest.mark.needs("strongswan")

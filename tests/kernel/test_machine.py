@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,20 +15,19 @@ import pytest
 from deploy.lab import uml
 from deploy.lab.uml import machine
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def shares(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the machines of a test have their shares, by which they are told from others'; a short path for sockets."""
-    with tempfile.TemporaryDirectory(prefix="vc-") as name:
-        monkeypatch.setenv("TMPDIR", name)
-        monkeypatch.setattr(tempfile, "tempdir", name)
-        yield Path(name)
+def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have a folder of its own for this test's machines, by which they are told from others on the host."""
+    folder = tmp_path_factory.mktemp("m")  # short: below it are sockets
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
 
 
-def _running(shares: Path) -> set[int]:
-    """Return the processes of these machines: their command line names the share."""
+def _running(folder: Path) -> set[int]:
+    """Return the processes of this test's machines: their command line names the share."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -36,7 +35,7 @@ def _running(shares: Path) -> set[int]:
                 words = (entry / "cmdline").read_text()
             except OSError:
                 continue
-            if machine.KERNEL in words and f"{shares}/" in words:
+            if machine.KERNEL in words and f"{folder}/vpnconsole-uml-" in words:
                 found.add(int(entry.name))
     return found
 
@@ -50,10 +49,10 @@ def test_status_and_output_come_back() -> None:
     assert "hello from inside" in outcome.console
 
 
-def test_a_machine_that_takes_too_long_is_ended(shares: Path) -> None:
+def test_a_machine_that_takes_too_long_is_ended(folder: Path) -> None:
     with pytest.raises(uml.MachineError, match="longer than 1 s"):
         uml.run("tests.kernel.guest.exits", timeout_s=1)
-    assert not _running(shares)
+    assert not _running(folder)
 
 
 def test_a_machine_that_cannot_be_booted_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,18 +61,19 @@ def test_a_machine_that_cannot_be_booted_says_why(monkeypatch: pytest.MonkeyPatc
         uml.run("tests.kernel.guest.exits")
 
 
-def test_a_run_that_is_terminated_takes_its_machine_along(shares: Path) -> None:
+def test_a_run_that_is_terminated_takes_its_machine_along(folder: Path) -> None:
     """As ``python -m tests.kernel.interop`` is by whoever has no more time."""
     program = "from deploy.lab import uml; uml.run('tests.kernel.guest.exits')"
-    run = subprocess.Popen([sys.executable, "-c", program], cwd=machine.REPOSITORY)
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    run = subprocess.Popen([sys.executable, "-c", program], cwd=machine.REPOSITORY, env=environment)
     try:
         limit = time.monotonic() + 60
-        while not _running(shares):
+        while not _running(folder):
             assert run.poll() is None, "it ended before its machine began"
             assert time.monotonic() < limit
             time.sleep(0.02)  # a process that begins has no other sign
         run.send_signal(signal.SIGTERM)
-        assert run.wait(30) == 128 + signal.SIGTERM
+        assert run.wait(60) == 128 + signal.SIGTERM
     finally:
         run.kill()
-    assert not _running(shares)
+    assert not _running(folder)

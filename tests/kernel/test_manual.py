@@ -9,7 +9,7 @@ import pytest
 
 from tests.kernel.guest import manual_checks
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
 Report = dict[str, dict[str, Any]]
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kernel.guest import mixed_checks
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
 Report = dict[str, dict[str, Any]]
 

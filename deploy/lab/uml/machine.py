@@ -199,6 +199,9 @@ def watch(
         finally:
             timer.cancel()
             _kill(machine)
+            # The last of its helpers has gone when nobody holds the other end any more.
+            if machine.stdout is not None:
+                machine.stdout.read()
             machine.wait()
     return "\n".join(lines), expired.is_set()
 

@@ -86,7 +86,7 @@ def test_worker_killed_in_the_middle_of_a_push_loses_nothing(console: Console, w
     with world.enrol("paris") as paris:
         paris.may_answer.clear()
         deployment = world.deploy("paris")
-        assert paris.put_came.wait(30)
+        assert paris.put_came.wait(90)
         main, *pool = console.worker_pids()
         assert pool
         assert world.state(deployment, "paris") == "pushing"

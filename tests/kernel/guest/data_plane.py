@@ -26,7 +26,7 @@ MODULES = (
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--patience", type=float, default=60)
+    parser.add_argument("--patience", type=float, default=120)
     parser.add_argument("checks", nargs="*")
     arguments = parser.parse_args()
     both = Pair()

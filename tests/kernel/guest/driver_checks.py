@@ -236,7 +236,7 @@ async def replay_and_integrity(pair: Pair) -> None:
 
 
 async def _until(end: Any, name: SaId, *, replayed: int, unauthentic: int) -> None:
-    for _ in range(100):
+    for _ in range(500):
         state = await end.sa(name.spi)
         if (state.rejected.replayed, state.rejected.integrity) == (replayed, unauthentic):
             return

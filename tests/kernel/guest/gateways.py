@@ -122,7 +122,7 @@ class Gateway:
         for process in (self._agentd, self._process):
             if process is not None and process.poll() is None:
                 process.terminate()
-                process.wait(20)
+                process.wait(WAIT_S)
 
     async def status(self) -> dict[str, Any]:
         """Return the whole status."""

@@ -332,7 +332,7 @@ class Wire:
         self._socket.close()
 
 
-def report(checks: Mapping[str, Callable[[], Awaitable[Any]]], *, timeout_s: float = 60) -> None:
+def report(checks: Mapping[str, Callable[[], Awaitable[Any]]], *, timeout_s: float = 120) -> None:
     """Run every check in turn and leave ``{name: {"error", "value", "seconds"}}`` for the host."""
     found: dict[str, dict[str, Any]] = {}
 

@@ -115,12 +115,20 @@ class Ends:
         await self.configure(tunnel(*children))
         await self.left.until(TUNNEL, lambda status: status.state is TunnelState.UP)
         wanted = {spi for each in children for sa in (each.inbound, each.outbound) for spi in (sa.esp_spi, sa.ah_spi)}
-        for _ in range(100):
+        for _ in range(200):
             held = set(self.left.kernel_sas()) - {DEFLATE_CPI, *_IPIP}
-            if held == wanted - {None} and len(self.policies()) == 3 * len(children) - self.transport(children):
+            if held == wanted - {None} and self.ruled_by(children):
                 return await self.left.tunnel(TUNNEL)
             await asyncio.sleep(0.1)  # the kernel's tables tell nobody who only looks
         raise AssertionError((self.left.kernel_sas(), self.policies(), self.left.log()))
+
+    def ruled_by(self, children: tuple[ManualChild, ...]) -> bool:
+        """Whether the kernel's policies are those of these children, in their order."""
+        policies = self.policies()
+        outward = sorted((int(each.split("priority ")[1].split()[0]), each) for each in policies if "dir out" in each)
+        held = [each.split("\n")[0].removeprefix("src ").split() for _, each in outward]
+        wanted = [[source, "dst", target] for source, target in map(_nets, children)]
+        return len(policies) == 3 * len(children) - self.transport(children) and held == wanted
 
     @staticmethod
     def transport(children: tuple[ManualChild, ...]) -> int:
@@ -142,9 +150,7 @@ class Ends:
                 mode = one.mode if number == 0 else Mode.TRANSPORT
                 self._xfrm("state", "add", "src", ends[0], "dst", ends[1], *arguments, "mode", mode, "reqid", "77")
         templates = _templates(one)
-        nets = (one.local_ts.network, one.remote_ts.network)
-        if one.mode is Mode.TRANSPORT:
-            nets = (f"{LEFT}/32", f"{RIGHT}/32")
+        nets = _nets(one)
         for direction, inner, ends in (
             ("in", nets, (LEFT, RIGHT)), ("out", nets[::-1], (RIGHT, LEFT)),
         ):  # fmt: skip
@@ -174,6 +180,13 @@ class Ends:
 
 def tunnel(*children: ManualChild, tunnel_id: str = TUNNEL, name: str = "right", remote: str = RIGHT) -> ManualTunnel:
     return ManualTunnel(id=tunnel_id, name=name, local_address=LEFT, remote_address=remote, children=children)
+
+
+def _nets(one: ManualChild) -> tuple[str, str]:
+    """Return what a child's policies select: in transport mode what is between the two ends, whatever it asks for."""
+    if one.mode is Mode.TRANSPORT:
+        return f"{LEFT}/32", f"{RIGHT}/32"
+    return one.local_ts.network, one.remote_ts.network
 
 
 def _states(sa: ManualSa, one: ManualChild) -> list[list[str]]:
@@ -280,6 +293,10 @@ async def removed_behind_our_back(ends: Ends) -> list[str]:
 async def a_policy_of_somebody_else_is_left_and_waited_for(ends: Ends) -> str:
     """The tunnel says whose fault it is; its neighbour stands; when the policy goes, it stands by itself."""
     await ends.configure()
+    for _ in range(200):
+        if not ends.policies():
+            break
+        await asyncio.sleep(0.1)
     foreign = ("dir", "out", "src", LEFT_NET, "dst", RIGHT_NET)
     tmpl = ("tmpl", "src", LEFT, "dst", "192.0.2.9", "proto", "esp", "reqid", "5", "mode", "tunnel")
     ends.left.namespace.run("ip", "xfrm", "policy", "add", *foreign, *tmpl)

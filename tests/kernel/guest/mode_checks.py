@@ -194,7 +194,7 @@ async def part_of_a_bundle_taken_by_others(pair: Pair) -> None:
 
 
 async def _until(reached: Callable[[], bool]) -> None:
-    for _ in range(100):
+    for _ in range(500):
         if reached():
             return
         await asyncio.sleep(0.02)  # the kernel does this when it comes to it, and tells nobody
