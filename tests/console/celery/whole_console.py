@@ -25,7 +25,7 @@ T = TypeVar("T")
 _numbers = itertools.count(1)
 
 
-def until(what: Callable[[], T], timeout_s: float = 45.0) -> T:
+def until(what: Callable[[], T], timeout_s: float = 90.0) -> T:
     """Ask ``what`` until its answer is true and return it."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -84,7 +84,7 @@ class Console:
             return
         pids = descendants(self._process.pid)
         self._process.send_signal(how)
-        self._process.wait(40)
+        self._process.wait(60)
         self._process = None
         until(lambda: not any(alive(pid) for pid in pids))
 
@@ -163,7 +163,7 @@ class World:
         """Return one delivery's state."""
         return str(self.deliveries(deployment_id)[city]["state"])
 
-    def until_state(self, deployment_id: str, city: str, state: str, timeout_s: float = 45.0) -> dict[str, Any]:
+    def until_state(self, deployment_id: str, city: str, state: str, timeout_s: float = 90.0) -> dict[str, Any]:
         """Wait for one delivery's state and return the delivery."""
         until(lambda: self.state(deployment_id, city) == state, timeout_s)
         return self.deliveries(deployment_id)[city]
