@@ -40,6 +40,7 @@ from agents.runtime.paths import Paths
 from deploy.lab.netns import Namespace, connect
 from tests.agentd.fakes import TUNNEL_ID, Authority, client_context, key_pem
 from tests.agentd.inside import run_inside
+from tests.harness import echo
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 8470
@@ -198,11 +199,15 @@ class Gateway:
     def routes(self) -> str:
         return self.namespace.ip("route", "show", "proto", "86")
 
-    def ping(self, count: int = 1) -> bool:
+    def ping(self, count: int = 1, none_s: float = 5.0) -> bool:
         """From the host behind this gateway to the one behind the other."""
         target = f"{INNER[other(self.name)]}.2"
-        shown = self.host.run("ping", "-c", str(count), "-i", "0.05", "-W", "1", target, check=False)
-        return f"{count} received" in shown
+        with echo.opened(self.host, target) as raw:
+            return echo.answers(raw, target, count, interval_s=0.05, none_s=none_s) == count
+
+    def reaches(self, count: int = 1) -> bool:
+        """The same where there may be no answer yet: it is soon asked again."""
+        return self.ping(count, none_s=1.0)
 
 
 class Pair:
@@ -230,7 +235,7 @@ class Pair:
         for gateway in self.gateways.values():
             gateway.start()
         for gateway in self.gateways.values():
-            eventually(gateway.answers, 30)
+            eventually(gateway.answers, 60)
 
     def join(self) -> None:
         """Make what is between the two."""

@@ -15,6 +15,7 @@ from agents.contract.config import DataPlane, GatewayDocument, Mode, TrafficSele
 from agents.contract.status import Counters
 from agents.dataplane.outer import OUTER_MARK
 from tests.agentd.gateways import OUTER, ROOT, Gateway, Pair, eventually, gateway_document, other
+from tests.harness import echo
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -65,8 +66,8 @@ def led(gateway: Gateway) -> bool:
 def ping(gateway: Gateway, payload: int = 56) -> bool:
     """From the gateway itself to the other, without a word about the source."""
     target = OUTER[other(gateway.name)]
-    shown = gateway.namespace.run("ping", "-c", "2", "-i", "0.05", "-W", "2", "-s", str(payload), target, check=False)
-    return "2 received" in shown
+    with echo.opened(gateway.namespace, target) as raw:
+        return echo.answers(raw, target, 2, payload, interval_s=0.05, none_s=5.0) == 2
 
 
 def carried(gateway: Gateway) -> Counters:

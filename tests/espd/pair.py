@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 import signal
 import socket
@@ -28,6 +27,7 @@ from agents.espd.__main__ import WORKER_LOST
 from agents.iked.userspace_driver import UserspaceDriver
 from agents.runtime.rpc import Client, RpcUnavailable
 from deploy.lab.netns import Namespace, connect
+from tests.harness import echo
 from tests.kernel.guest.harness import inside
 
 REPOSITORY = Path(__file__).parents[2]
@@ -225,14 +225,8 @@ async def counters(end: End) -> dict[str, int]:
 
 async def ping(end: End, target: str, source: str, count: int = 3, payload: int = 56) -> int:
     """Send echo requests quickly one after the other; return how many answers came."""
-    command = ["ping", "-n", "-c", str(count), "-i", "0.02", "-W", "2", "-s", str(payload), "-I", source, target]
-    process = await asyncio.create_subprocess_exec(
-        *end.namespace.command(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    output, _none = await process.communicate()
-    found = re.search(rb"(\d+) received", output)
-    assert found is not None, output.decode()
-    return int(found[1])
+    with echo.opened(end.namespace, target, source) as raw:
+        return await asyncio.to_thread(echo.answers, raw, target, count, payload)
 
 
 async def run_inside(end: End, *arguments: str) -> str:
