@@ -83,7 +83,7 @@ def passes(gateway: Gateway, payload: int) -> tuple[bool, int]:
 def stream(paris: Gateway, lyon: Gateway, octets: int) -> str:
     """Send octets by TCP from one gateway to the other; what the sender says of it."""
     command = [sys.executable, "-m", "tests.espd.transfer"]
-    place = [OUTER["lyon"], "7000", str(octets)]
+    place = [OUTER["lyon"], "7000"]
     serving = subprocess.Popen(
         lyon.namespace.command([*command, "serve", *place]), cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -91,7 +91,11 @@ def stream(paris: Gateway, lyon: Gateway, octets: int) -> str:
         assert serving.stdout is not None
         assert serving.stdout.readline() == "ready\n"
         sent = subprocess.run(
-            paris.namespace.command([*command, "send", *place]), cwd=ROOT, capture_output=True, text=True, timeout=60
+            paris.namespace.command([*command, "send", *place, str(octets)]),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         return sent.stdout
     finally:

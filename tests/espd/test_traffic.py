@@ -6,6 +6,8 @@ import asyncio
 import socket
 import struct
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tests.espd.pair import (
     counters,
     espd_pair,
     key,
+    ping,
     router_between,
     run_inside,
     sa_specs,
@@ -44,9 +47,9 @@ GCM, CBC = ("aes-128-gcm-16", None), ("aes-256-cbc", "hmac-sha2-256-128")
 async def test_pings_both_ways(outer: tuple[str, str], encapsulation: UdpEncapsulation | None) -> None:
     async with espd_pair() as ends:
         await key(ends, sa_specs(outer=outer, encapsulation=encapsulation))
-        await run_inside(ends[0], "ping", "-c", "3", "-i", "0.05", "-W", "2", INNER_4[1])
-        await run_inside(ends[0], "ping", "-c", "3", "-i", "0.05", "-W", "2", INNER_6[1])
-        await run_inside(ends[1], "ping", "-c", "2", "-i", "0.05", "-W", "2", "-s", "1300", INNER_4[0])
+        assert await ping(ends[0], INNER_4[1], INNER_4[0]) == 3
+        assert await ping(ends[0], INNER_6[1], INNER_6[0]) == 3
+        assert await ping(ends[1], INNER_4[0], INNER_4[1], 2, 1300) == 2
         for end in ends:
             states = {state.direction: state for state in await end.driver.list_sas()}
             assert states[Direction.OUT].counters.packets_out == 8
@@ -56,22 +59,49 @@ async def test_pings_both_ways(outer: tuple[str, str], encapsulation: UdpEncapsu
             assert await counters(end) == {}
 
 
-async def transfer(sender: End, receiver: End, address: str, octets: int) -> str:
-    script = str(Path(__file__).with_name("transfer.py"))
+SCRIPT = str(Path(__file__).with_name("transfer.py"))
+
+
+@asynccontextmanager
+async def serving(receiver: End, address: str) -> AsyncIterator[None]:
     server = await asyncio.create_subprocess_exec(
-        *receiver.namespace.command([sys.executable, script, "serve", address, "5555", str(octets)]),
+        *receiver.namespace.command([sys.executable, SCRIPT, "serve", address, "5555"]),
         stdout=asyncio.subprocess.PIPE,
     )
     assert server.stdout is not None
     try:
         assert await asyncio.wait_for(server.stdout.readline(), 20) == b"ready\n"
-        return await asyncio.wait_for(
-            run_inside(sender, sys.executable, script, "send", address, "5555", str(octets)), 80
-        )
+        yield
     finally:
         if server.returncode is None:
             server.kill()
         await server.communicate()
+
+
+async def transfer(sender: End, receiver: End, address: str, octets: int) -> str:
+    async with serving(receiver, address):
+        return await asyncio.wait_for(
+            run_inside(sender, sys.executable, SCRIPT, "send", address, "5555", str(octets)), 80
+        )
+
+
+@asynccontextmanager
+async def transferring(sender: End, receiver: End, address: str) -> AsyncIterator[None]:
+    """Let data be sent until the block is over, however long that takes; all of it must arrive as sent."""
+    async with serving(receiver, address):
+        process = await asyncio.create_subprocess_exec(
+            *sender.namespace.command([sys.executable, SCRIPT, "send", address, "5555", "-"]),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            yield
+            output, _none = await asyncio.wait_for(process.communicate(b""), 60)
+            assert output == b"same\n"
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
 
 
 CASES = {
@@ -105,7 +135,7 @@ async def test_an_outer_path_below_the_tunnels_mtu_works_by_fragments(encapsulat
     """Where DF is not to be set; segmentation offload is refused there, and packets go one by one."""
     async with espd_pair(mtu=1300) as ends:
         await key(ends, sa_specs(encapsulation=encapsulation, df_bit=DfBit.CLEAR))
-        await run_inside(ends[0], "ping", "-c", "1", "-W", "2", "-s", "1372", INNER_4[1])
+        assert await ping(ends[0], INNER_4[1], INNER_4[0], 1, 1372) == 1
         assert await transfer(ends[0], ends[1], INNER_4[1], 4 * MEBIBYTE) == "same\n"
         assert "out.too-big" not in await counters(ends[0])
 
@@ -179,7 +209,7 @@ async def test_the_outer_header_is_as_the_sa_says(df_bit: DfBit, df: tuple[int, 
 
 
 async def ping_output(end: End, *arguments: str) -> str:
-    command = ["ping", "-n", "-c", "1", "-W", "2", *arguments]
+    command = ["ping", "-n", "-c", "1", "-W", "10", *arguments]
     process = await asyncio.create_subprocess_exec(
         *end.namespace.command(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -201,15 +231,15 @@ async def test_transfers_of_both_directions_and_families_at_once() -> None:
 async def test_a_rekey_in_the_middle_of_a_transfer_loses_nothing() -> None:
     async with espd_pair() as ends:
         await key(ends, sa_specs())
-        running = asyncio.create_task(transfer(ends[0], ends[1], INNER_4[1], 32 * MEBIBYTE))
-        old = {state.id for end in ends for state in await end.driver.list_sas()}
-        for number in range(1, 4):
+        async with transferring(ends[0], ends[1], INNER_4[1]):
+            old = {state.id for end in ends for state in await end.driver.list_sas()}
+            for number in range(1, 4):
+                await asyncio.wait_for(_some_traffic(ends[1]), 30)
+                await key(ends, sa_specs(spi=0x1001 + 16 * number))
+            for end in ends:
+                for sa in old:
+                    await end.driver.remove_sa(sa)
             await asyncio.wait_for(_some_traffic(ends[1]), 30)
-            await key(ends, sa_specs(spi=0x1001 + 16 * number))
-        for end in ends:
-            for sa in old:
-                await end.driver.remove_sa(sa)
-        assert await running == "same\n"
         newest = {state.id.spi: state.counters for state in await ends[1].driver.list_sas()}
         assert newest[0x1031].packets_in > 0
 
@@ -229,7 +259,8 @@ async def test_outside_there_is_nothing_but_esp_of_the_same_traffic_class(
         await key(ends, sa_specs(encapsulation=encapsulation))
         wire = Wire(ends[0].namespace, "wan")
         try:
-            await run_inside(ends[0], "ping", "-c", "3", "-i", "0.05", "-Q", "0xb8", "-p", "76706e", INNER_4[1])
+            for _ in range(3):
+                assert "1 received" in await ping_output(ends[0], "-Q", "0xb8", "-p", "76706e", INNER_4[1])
             frames = wire.frames()
         finally:
             wire.close()

@@ -1,11 +1,14 @@
-"""A TCP or UDP transfer with a checksum, run inside a namespace: ``python transfer.py serve|send ADDRESS PORT OCTETS``.
+"""A TCP transfer with a checksum, run inside a namespace: ``python transfer.py serve ADDRESS PORT`` at one end,
+``python transfer.py send ADDRESS PORT OCTETS`` at the other; with ``-`` for octets it goes on until its input ends.
 
-The data is a stream of SHA-256 blocks, so that both ends know it without sharing a file.
+The data is SHA-256 blocks with a number in front of every 128 KiB, so that nothing of it is like anything else.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import select
 import socket
 import sys
 from collections.abc import Iterator
@@ -13,33 +16,34 @@ from collections.abc import Iterator
 _BLOCK = b"".join(hashlib.sha256(bytes((index & 255, index >> 8))).digest() for index in range(4096))
 
 
-def stream(octets: int) -> Iterator[bytes]:
+def stream(octets: str) -> Iterator[bytes]:
     """Yield the data, 128 KiB at a time, each with its number in front."""
-    for number in range(0, octets, len(_BLOCK)):
+    for number in itertools.count() if octets == "-" else range(0, int(octets), len(_BLOCK)):
         yield number.to_bytes(8, "big") + _BLOCK[8:]
+        if octets == "-" and select.select([sys.stdin], [], [], 0)[0]:
+            return
 
 
-def serve(address: str, port: int, octets: int) -> None:
-    """Take one connection, compare what comes with what should, and answer with a digest."""
+def serve(address: str, port: int) -> None:
+    """Take one connection and answer with the digest of what came."""
     listening = socket.create_server((address, port), family=_family(address))
     print("ready", flush=True)
     connection, _peer = listening.accept()
     received = hashlib.sha256()
-    left = -(-octets // len(_BLOCK)) * len(_BLOCK)
-    while left and (data := connection.recv(1 << 20)):
+    while data := connection.recv(1 << 20):
         received.update(data)
-        left -= len(data)
     connection.sendall(received.digest())
     connection.close()
 
 
-def send(address: str, port: int, octets: int) -> None:
+def send(address: str, port: int, octets: str) -> None:
     """Send the data and say ``same`` when the other end saw what was sent."""
     connection = socket.create_connection((address, port), timeout=60)
     sent = hashlib.sha256()
     for block in stream(octets):
         sent.update(block)
         connection.sendall(block)
+    connection.shutdown(socket.SHUT_WR)
     answer = b""
     while part := connection.recv(32):
         answer += part
@@ -51,4 +55,7 @@ def _family(address: str) -> socket.AddressFamily:
 
 
 if __name__ == "__main__":
-    {"serve": serve, "send": send}[sys.argv[1]](sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2], int(sys.argv[3]))
+    else:
+        send(sys.argv[2], int(sys.argv[3]), sys.argv[4])
