@@ -176,6 +176,7 @@ class ManualTunnels:
             problem = self._claim(tunnel, name, bundle)
             if problem is None:
                 problem = await in_place.put(driver, (tunnel_id, name), bundle, anew=name in anew)
+                self._daemon.changed()
                 if problem is not None:
                     self._daemon.engine.release(tunnel.claimed.pop(name))
                 elif name in anew:

@@ -28,12 +28,16 @@ def loopback(host: int) -> str:
 
 
 class Daemon:
-    """One ``iked``; ``driver`` is the data plane in use, a new one after each :meth:`start`."""
+    """One ``iked``; ``driver`` is the data plane in use, a new one after each :meth:`start`.
+
+    ``told`` is how often it has said that something changed.
+    """
 
     def __init__(self, directory: Path, planes: Planes | None = None) -> None:
         self.paths = Paths(state=directory / "state", run=directory / "run")
         self.driver = FakeDriver()
         self.last: dict[str, Any] | None = None
+        self.told = 0
         self._planes = planes
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -135,6 +139,7 @@ class Daemon:
     async def _listen(self) -> None:
         async for method, params in self.client.notifications():
             if method == "changed":
+                self.told += 1
                 self._changed.set()
             elif method == "last":
                 self.last = params

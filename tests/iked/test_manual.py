@@ -304,6 +304,37 @@ class Picky(FakeDriver):
         await super().add_sa(spec)
 
 
+class Slow(FakeDriver):
+    """Takes SAs when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def add_sa(self, spec: SaSpec) -> None:
+        await self.gate.wait()
+        await super().add_sa(spec)
+
+
+async def test_new_sas_are_told_of_once_they_stand_however_long_that_takes(tmp_path: Path) -> None:
+    driver = Slow()
+    async with Daemon(tmp_path / "slow", Planes(lambda: driver, lambda: driver)) as daemon:
+        before = (await stand(daemon, with_children(manual_child()))).children[0].sas[0]
+        driver.gate.clear()
+        told = daemon.told
+        await daemon.configure(of(with_children(manual_child(sa=OTHER_SA))))
+        while daemon.told == told:
+            await daemon.status()  # that there is another document is told meanwhile
+        waiting = asyncio.create_task(until(daemon, "m", lambda now: bool(now.children[0].sas)))
+        await asyncio.sleep(0)
+        for _ in range(3):
+            await daemon.status()  # the first look finds none
+        driver.gate.set()
+        after = await waiting
+        assert after.children[0].sas[0].spi_in != before.spi_in
+
+
 class TestRefusal:
     async def test_a_suite_that_cannot_be_harms_nobody_else(self, tmp_path: Path) -> None:
         driver = Picky()
