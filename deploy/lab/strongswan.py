@@ -147,9 +147,9 @@ class StrongSwan:
         self._write("swanctl.conf", swanctl_conf)
         self.swanctl("--load-all", "--clear", "--file", str(self.directory / "swanctl.conf"), "--noprompt")
 
-    def vici(self, *events: str) -> Vici:
-        """Open a control connection that keeps the events of these names."""
-        return Vici(self.vici_path, *events)
+    def vici(self) -> Vici:
+        """Open a control connection."""
+        return Vici(self.vici_path)
 
     def _strongswan_conf(self) -> str:
         return _CONFIGURATION.format(

@@ -1,4 +1,4 @@
-"""A client of strongSwan's control socket (vici), as much of it as a lab needs: requests, streams and events.
+"""A client of strongSwan's control socket (vici), as much of it as a lab needs: requests and streams.
 
 The protocol is described in strongSwan's ``src/libcharon/plugins/vici/README.md``: packets of a 4-octet length, a type,
 a name for requests and events, and a message of nested sections, lists and values. Values that come stay ``str``;
@@ -11,7 +11,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,13 @@ Message = dict[str, Any]
 
 
 class Vici:
-    """One connection. Events of the names given are kept from the start until :meth:`wait_event` takes them."""
+    """One connection."""
 
-    def __init__(self, path: Path, *events: str, timeout_s: float = 30.0) -> None:
+    def __init__(self, path: Path, *, timeout_s: float = 30.0) -> None:
         self._timeout_s = timeout_s
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(str(path))
         self._events: deque[tuple[str, Message]] = deque()
-        for name in events:
-            self._subscribe(name)
 
     def close(self) -> None:
         """Close the connection."""
@@ -68,18 +66,6 @@ class Vici:
         for content in self.stream("list-sas", "list-sa"):
             sas.update(content)
         return sas
-
-    def wait_event(self, accept: Callable[[str, Message], bool], timeout_s: float | None = None) -> tuple[str, Message]:
-        """Wait for an event that ``accept(name, content)`` takes; earlier ones are dropped. Raises LabError."""
-        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        while True:
-            while self._events:
-                name, content = self._events.popleft()
-                if accept(name, content):
-                    return name, content
-            kind, name, content = self._receive(deadline)
-            if kind == _EVENT:
-                self._events.append((name, content))
 
     def _subscribe(self, event: str) -> None:
         self._send(_REGISTER, event)

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from agents.contract.codec import from_plain
 from agents.contract.manual import ManualChild
 from agents.contract.secret import Secret
 from agents.contract.status import TunnelState, TunnelStatus
+from agents.dataplane.base import Direction, PolicySpec
+from agents.runtime.rpc import Client
 from tests.interop.rig import OUR_HOST, OUR_NET, OURS, THEIR_HOST, THEIR_NET, THEIRS, OurGateway, ping, two_namespaces
 
 from .cast import CBC_SHA1, document, manual, manual_child, uid
@@ -75,11 +78,21 @@ def packets(status: TunnelStatus) -> tuple[int, int]:
 
 async def counted(gateway: OurGateway, accept: Callable[[TunnelStatus], bool]) -> TunnelStatus:
     """Return a status whose counters are right; each asking reads them anew."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             (status,) = await gateway.tunnels()
             if accept(status):
                 return status
+
+
+async def until_first(gateway: OurGateway, source: str) -> None:
+    """Wait until what goes out from ``source`` is looked at before all other traffic."""
+    async with asyncio.timeout(20), await Client.connect(gateway.run / "espd.sock") as espd:
+        while True:
+            policies = [from_plain(PolicySpec, each) for each in (await espd.call("list_policies"))["policies"]]
+            outwards = [each for each in policies if each.direction is Direction.OUT]
+            if min(outwards, key=lambda each: each.priority).selector.source == source:
+                return
 
 
 async def test_pings_both_ways_and_again_after_each_kind_of_loss(tmp_path: Path) -> None:
@@ -154,6 +167,8 @@ async def test_of_two_rules_the_first_carries_the_traffic_of_both(tmp_path: Path
         assert by_name["wide"] >= 6
         installed = {child.name: child.sas[0].installed_at for child in status.children}
         await keyed(ours, theirs, narrow, wide)
+        for gateway, source in ((ours, f"{OUR_HOST}/32"), (theirs, f"{THEIR_HOST}/32")):
+            await until_first(gateway, source)  # it stood before, and its status does not tell of an order
         await both_ping(ours, theirs)
         status = await counted(ours, lambda now: now.children[0].sas[0].counters.packets_in >= 6)
         assert status.children[0].name == "narrow"

@@ -22,7 +22,7 @@ async def pair(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
         theirs.start()
         try:
             await asyncio.to_thread(theirs.wait_ready)
-            with theirs.vici("ike-updown", "child-updown", "child-rekey", "ike-rekey") as vici:
+            with theirs.vici() as vici:
                 async with OurGateway(spaces[0], tmp_path / "agent") as ours:
                     yield Pair(ours, theirs, vici, spaces, suite)
         finally:

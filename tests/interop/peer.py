@@ -13,7 +13,18 @@ from deploy.lab.netns import Namespace
 from deploy.lab.strongswan import StrongSwan
 from deploy.lab.vici import Message, Vici
 from tests.iked.cast import document, psk, tunnel
-from tests.interop.rig import OUR_HOST, OUR_NET, OURS, THEIR_HOST, THEIR_NET, THEIRS, OurGateway, is_up, ping
+from tests.interop.rig import (
+    OUR_HOST,
+    OUR_NET,
+    OURS,
+    THEIR_HOST,
+    THEIR_NET,
+    THEIRS,
+    TIMEOUT_S,
+    OurGateway,
+    is_up,
+    ping,
+)
 
 _PSK = b"interop's \x00\xff octets"
 
@@ -132,18 +143,20 @@ class Pair:
 
     async def theirs_gone(self) -> None:
         """Wait until strongSwan has no IKE SA left."""
-        if await asyncio.to_thread(self.vici.list_sas):
-            await asyncio.to_thread(
-                self.vici.wait_event, lambda name, event: name == "ike-updown" and "up" not in event
-            )
+        await self.until_theirs(lambda sas: not sas, "gone")
+
+    async def until_theirs(self, accept: Callable[[list[Message]], bool], what: str) -> None:
+        """Wait for a list of strongSwan's IKE SAs that ``accept`` takes: an event may be of an SA before these."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                while not accept(sas := await asyncio.to_thread(self.vici.stream, "list-sas", "list-sa")):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"not reached at strongSwan: {what}; its SAs are {sas}") from None
 
     async def _theirs_have(self, spi_in: str) -> None:
         """Wait until strongSwan's child with this SPI of its own is installed."""
-        if _has_child(await asyncio.to_thread(self.vici.list_sas), spi_in):
-            return
-        await asyncio.to_thread(
-            self.vici.wait_event, lambda name, event: name.startswith("child-") and _has_child(event, spi_in)
-        )
+        await self.until_theirs(lambda sas: any(_has_child(each, spi_in) for each in sas), f"child {spi_in}")
 
 
 def _has_child(connections: Message, spi_in: str) -> bool:

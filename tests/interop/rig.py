@@ -66,6 +66,9 @@ class OurGateway:
         self.start("espd")
         self.start("iked")
         await self.connect()
+        if "espd" in self.processes:
+            # Without it a document would be in force before there is a device to route into.
+            await (await self._connected("espd")).close()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -105,13 +108,16 @@ class OurGateway:
 
     async def connect(self) -> None:
         """Connect to ``iked`` as soon as it listens."""
+        self._client = await self._connected("iked")
+        self._listener = asyncio.create_task(self._listen(self._client))
+
+    async def _connected(self, name: str) -> Client:
         async with asyncio.timeout(TIMEOUT_S):
-            while self._client is None:
+            while True:
                 try:
-                    self._client = await Client.connect(self.run / "iked.sock")
+                    return await Client.connect(self.run / f"{name}.sock")
                 except RpcUnavailable:
                     await asyncio.sleep(0.02)  # a Unix socket's appearance is no event without inotify
-        self._listener = asyncio.create_task(self._listen(self._client))
 
     async def disconnect(self) -> None:
         """Hang up."""

@@ -111,7 +111,7 @@ class Session:
             raise AssertionError(f"not reached: {what}; our tunnel is {describe(status)}") from None
         return status
 
-    async def until_equal(self, limit_s: float = 8.0) -> TunnelStatus:
+    async def until_equal(self, limit_s: float = 20.0) -> TunnelStatus:
         """Wait until the tunnel is whole and both ends report the same SAs."""
         status = await self.until(self.is_whole, "up", limit_s)
         mine, other = views.ours(status), views.theirs(await self.list_sas())
@@ -186,9 +186,9 @@ class Session:
         """Take the tunnel away at our side, which must take it away at theirs; clear up whatever happened."""
         try:
             await self.ours.load(empty(self.document))
-            await self.until_theirs_gone(5)
+            await self.until_theirs_gone(10)
         except TimeoutError:
-            raise LabError("strongSwan still had SAs 5 s after our tunnel was taken away") from None
+            raise LabError("strongSwan still had SAs 10 s after our tunnel was taken away") from None
         await self.clear()
 
     async def clear(self) -> None:

@@ -107,9 +107,9 @@ async def test_exchanged_keys_bring_neither_up(tmp_path: Path) -> None:
             with StrongSwan(hub, tmp_path / "hub", swanctl_conf((KEYS[1], KEYS[0]))):
                 await gateway.configure(our_document(ConnectionType.INITIATOR_ONLY))
                 async with asyncio.timeout(40):
-                    while not all(each.reason for each in await gateway.tunnels()):
+                    tunnels = await gateway.tunnels()
+                    while not all(each.reason for each in tunnels):
                         await gateway.changed()
-                assert all(each.state is not TunnelState.UP for each in await gateway.tunnels())
-                assert {each.reason.code for each in await gateway.tunnels() if each.reason} == {
-                    "ike.peer-refused-auth"
-                }
+                        tunnels = await gateway.tunnels()
+                assert all(each.state is not TunnelState.UP for each in tunnels)
+                assert {each.reason.code for each in tunnels if each.reason} == {"ike.peer-refused-auth"}
