@@ -395,6 +395,6 @@ def test_a_scanner_does_not_fill_the_journal(tmp_path: Path) -> None:
 
 
 async def eventually(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.01)

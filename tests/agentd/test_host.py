@@ -19,6 +19,7 @@ from agents.agentd.identity import GatewayIdentity
 from agents.contract.codec import encode
 from agents.runtime.paths import Paths
 from deploy.lab.netns import Namespace, connect
+from tests.agentd.bench import eventually
 from tests.agentd.fakes import GATEWAY_ID, TUNNEL_ID, FakeIked, document, tunnel
 from tests.agentd.inside import run_inside
 
@@ -201,7 +202,8 @@ def test_the_agent_routes_for_a_kernel_tunnel_and_leaves_the_rest_alone(namespac
             await until(lambda: shown() == "10.2.0.0/24 via 192.0.2.2 dev wan src 10.1.0.1")
             namespace.ip("route", "del", "10.2.0.0/24")
             await until(lambda: "10.2.0.0/24" in shown())
-            assert "agent.repaired" in [event.code for event in agent.events(0, 100).events]
+            # The kernel has the route before the agent has heard that it does.
+            await eventually(lambda: "agent.repaired" in [event.code for event in agent.events(0, 100).events])
             assert namespace.run("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
             await iked.set_up()
             await until(lambda: shown() == "")

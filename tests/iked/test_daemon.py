@@ -194,7 +194,7 @@ async def test_a_peer_whose_port_moved_is_followed(alpha: Daemon, beta: Daemon) 
     await beta.until_up("alpha")
     inbound = by_direction(beta.driver)[Direction.IN]
     beta.driver.move(inbound.id, ALPHA, 40_123)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while True:
             encapsulation = by_direction(beta.driver)[Direction.OUT].encapsulation
             if encapsulation is not None and encapsulation.destination_port == 40_123:
@@ -339,7 +339,7 @@ async def test_links_follow_the_document(alpha: Daemon) -> None:
     await alpha.configure(alpha_document(mtu=1_250))
     assert alpha.driver.links[uid("beta")].mtu == 1_250
     await alpha.configure(alpha_document(enabled=False))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while alpha.driver.links:
             await alpha.status()
     assert (await alpha.tunnel("beta")).state is TunnelState.DISABLED

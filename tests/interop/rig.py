@@ -219,8 +219,8 @@ def is_up(tunnel: TunnelStatus) -> bool:
 
 
 def ping_through(namespace: Namespace, source: str, target: str) -> None:
-    """Ping until an answer comes, within 5 seconds: an end that has just moved may lose what is under way."""
-    arguments = ("-n", "-q", "-c", "1", "-w", "5", "-i", "0.2", "-I", source, target)
+    """Ping until an answer comes, within 20 seconds: an end that has just moved may lose what is under way."""
+    arguments = ("-n", "-q", "-c", "1", "-w", "20", "-i", "0.2", "-I", source, target)
     out = namespace.run("ping", *arguments, check=False)
     assert "1 received" in out, out
 
