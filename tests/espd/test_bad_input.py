@@ -200,7 +200,7 @@ async def test_a_full_socket_loses_packets_and_counts_them(name: str) -> None:
     async with keyed(name) as (left, _right, _wire, _ears):
         rate = ["rate", "1mbit", "burst", "20kb", "limit", "40mb"]
         await run_inside(left, "tc", "qdisc", "add", "dev", "wan", "root", "tbf", *rate)
-        async with flood(left, 0, 300), asyncio.timeout(20):
+        async with flood(left, 0, 300), asyncio.timeout(60):
             while (await counters(left)).get("out.full", 0) <= 100:
                 await asyncio.sleep(0.01)
 

@@ -56,7 +56,7 @@ async def test_an_application_that_forbids_fragments_hears_what_fits(ends: tuple
     pair = EspdPair(EspdSite(ends[0], 0), EspdSite(ends[1], 1))
     async with hosts.between(pair, hosts.HOSTS, 0x6001):
         target = (pair.right.outer, "-I", pair.left.outer)
-        whole = await run_inside(ends[0], "ping", "-n", "-c", "1", "-M", "do", "-s", "1400", "-W", "2", *target)
+        whole = await run_inside(ends[0], "ping", "-n", "-c", "1", "-M", "do", "-s", "1400", "-W", "10", *target)
         assert "1 received" in whole
         command = "ping -n -c 1 -M do -s 1472 -W 2 " + " ".join(target)
         refused = await run_inside(ends[0], "sh", "-c", f"{command} || true")
