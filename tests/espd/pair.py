@@ -223,10 +223,12 @@ async def counters(end: End) -> dict[str, int]:
     return {code: count for code, count in answer["counters"].items() if code != "out.no-policy"}
 
 
-async def ping(end: End, target: str, source: str, count: int = 3, payload: int = 56) -> int:
+async def ping(
+    end: End, target: str, source: str, count: int = 3, payload: int = 56, *, rest_s: float = echo.PATIENCE_S
+) -> int:
     """Send echo requests quickly one after the other; return how many answers came."""
     with echo.opened(end.namespace, target, source) as raw:
-        return await asyncio.to_thread(echo.answers, raw, target, count, payload)
+        return await asyncio.to_thread(echo.answers, raw, target, count, payload, rest_s=rest_s)
 
 
 async def run_inside(end: End, *arguments: str) -> str:

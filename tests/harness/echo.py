@@ -17,7 +17,7 @@ from deploy.lab.netns import Namespace
 from tests.kernel.guest.harness import inside
 
 PATIENCE_S = 20.0
-"""How long the rest may take when some have come."""
+"""How long the rest may take where some have come and all should."""
 
 _REQUEST, _ANSWER, _ERRORS = {4: 8, 6: 128}, {4: 0, 6: 129}, {4: (3, 11), 6: (1, 2, 3, 4)}
 _HEADER = struct.Struct("!BBHHH")
@@ -36,20 +36,29 @@ def opened(namespace: Namespace, target: str, source: str | None = None) -> sock
 
 
 def answers(
-    raw: socket.socket, target: str, count: int = 3, payload: int = 56, *, interval_s: float = 0.02, none_s: float = 2.0
+    raw: socket.socket,
+    target: str,
+    count: int = 3,
+    payload: int = 56,
+    *,
+    interval_s: float = 0.02,
+    none_s: float = 2.0,
+    rest_s: float = PATIENCE_S,
 ) -> int:
     """Send echo requests one after the other; return how many answers came.
 
-    Where there is none at all ``none_s`` after the last request, nobody waits any longer.
+    Where there is none at all ``none_s`` after the last request, nobody waits any longer; where there are some, the
+    rest has another ``rest_s``.
     """
     exchange = _Exchange(raw, payload)
     for number in range(count):
         exchange.send(target, number)
         if number < count - 1:
             exchange.hear(interval_s, all_of_it=True)
-    exchange.hear(none_s)
+    if not exchange.came:
+        exchange.hear(none_s, first_only=True)
     if exchange.came:
-        exchange.hear(PATIENCE_S)
+        exchange.hear(rest_s)
     return len(exchange.came)
 
 
@@ -74,10 +83,15 @@ class _Exchange:
             self._raw.sendto(octets, (target, 0))
             self._waiting.add(number)
 
-    def hear(self, limit_s: float, *, all_of_it: bool = False) -> None:
-        """Take answers until each request has one or is refused, or for so long; ``all_of_it`` is for so long."""
+    def hear(self, limit_s: float, *, all_of_it: bool = False, first_only: bool = False) -> None:
+        """Take answers until each request has one or is refused, or for so long.
+
+        ``all_of_it`` is for so long, ``first_only`` until one has come.
+        """
         deadline = time.monotonic() + limit_s
         while (self._waiting or all_of_it) and (left := deadline - time.monotonic()) > 0:
+            if first_only and self.came:
+                return
             if select.select([self._raw], [], [], left)[0]:
                 self._take(self._raw.recv(1 << 17))
 

@@ -346,11 +346,11 @@ async def a_packet_limit_is_told_twice_and_ends_the_sa(pair: SitePair) -> None:
     left, right = pair.left, pair.right
     await key(pair, limits=Limits(soft_packets=2, hard_packets=5))
     await policies(pair)
-    await left.ping(right.inner, left.inner, 3)
+    await left.say(right.inner, left.inner, 3)
     sa_out = SaId(spi=0x6001, destination=right.outer)
     await left.hears(Expired, lambda notice: notice == Expired(id=sa_out, hard=False))
     assert sa_out in {state.id for state in await left.driver.list_sas()}
-    await left.ping(right.inner, left.inner, 5)
+    await left.say(right.inner, left.inner, 5)
     await left.hears(Expired, lambda notice: notice == Expired(id=sa_out, hard=True))
     assert sa_out not in {state.id for state in await left.driver.list_sas()}
 

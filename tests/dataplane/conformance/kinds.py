@@ -167,11 +167,11 @@ async def _byte_limit(pair: SitePair, suite: Suite, spi: int) -> None:
     left, right = pair.left, pair.right
     await key(pair, suite, spi=spi, limits=Limits(soft_bytes=2 * ECHO_OCTETS, hard_bytes=5 * ECHO_OCTETS))
     await policies(pair)
-    await left.ping(right.inner, left.inner, 3)
+    await left.say(right.inner, left.inner, 3)
     sa_out = SaId(spi=spi, destination=right.outer)
     await left.hears(Expired, lambda notice: notice == Expired(id=sa_out, hard=False))
     assert sa_out in {state.id for state in await left.driver.list_sas()}
-    await left.ping(right.inner, left.inner, 5)
+    await left.say(right.inner, left.inner, 5)
     await left.hears(Expired, lambda notice: notice == Expired(id=sa_out, hard=True))
     assert sa_out not in {state.id for state in await left.driver.list_sas()}
 

@@ -56,6 +56,10 @@ class Site(Protocol):
         """Send echo requests; return how many answers came."""
         ...
 
+    async def say(self, target: str, source: str, count: int) -> None:
+        """Send echo requests, some of which may have no answer."""
+        ...
+
     def led(
         self, local: str, remote: str, protocol: int, local_port: int | None, remote_port: int | None
     ) -> AbstractAsyncContextManager[None]:
@@ -147,6 +151,10 @@ class FakeSite(_Listening):
         """There are no packets."""
         raise NotImplementedError
 
+    async def say(self, target: str, source: str, count: int) -> None:
+        """There are no packets."""
+        raise NotImplementedError
+
     def led(
         self, local: str, remote: str, protocol: int, local_port: int | None, remote_port: int | None
     ) -> AbstractAsyncContextManager[None]:
@@ -182,6 +190,10 @@ class EspdSite(_Listening):
     async def ping(self, target: str, source: str, count: int = 3, payload: int = 56) -> int:
         """See :class:`Site`."""
         return await espd.ping(self._end, target, source, count, payload)
+
+    async def say(self, target: str, source: str, count: int) -> None:
+        """See :class:`Site`."""
+        await espd.ping(self._end, target, source, count, rest_s=0.1)
 
     def let_outside(self, opened: socket.socket) -> None:
         """See :class:`Site`."""

@@ -122,6 +122,10 @@ class End:
         assert found is not None, output
         return int(found[1])
 
+    async def say(self, target: str, source: str, count: int) -> None:
+        """Send echo requests, some of which may have no answer."""
+        await self.ping(target, source, count)
+
     @contextlib.asynccontextmanager
     async def led(
         self, local: str, remote: str, protocol: int, local_port: int | None, remote_port: int | None
