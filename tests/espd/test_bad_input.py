@@ -211,7 +211,7 @@ async def test_jumbo_frames_carry_jumbo_packets() -> None:
         for end in ends:
             await end.driver.open_link(TunnelLink(tunnel_id=TUNNEL, name=LINK, mtu=8900))
         for inner, overhead in ((INNER_4, 28), (INNER_6, 48)):
-            command = ("ping", "-c", "2", "-i", "0.05", "-W", "2", "-M", "do", "-s", str(8900 - overhead), inner[1])
+            command = ("ping", "-c", "2", "-i", "0.05", "-W", "10", "-M", "do", "-s", str(8900 - overhead), inner[1])
             await run_inside(ends[0], *command)
         assert await counters(ends[0]) == {}
 

@@ -245,6 +245,7 @@ async def test_the_last_words_of_a_daemon_hold_what_it_counted(alpha: Daemon, be
     assert (told.counters.packets_out, told.children[0].counters.packets_out) == (9, 9)
 
 
+@pytest.mark.usefixtures("trace_as_before")
 async def test_the_trace_has_the_facts_of_a_negotiation_and_no_key(alpha: Daemon, beta: Daemon) -> None:
     wanted = {"id": str(uuid.uuid4()), "categories": list(map(str, Category)), "seconds": 60, "octets": 1_000_000}
     await alpha.client.call("trace", {"action": "on", **wanted})
