@@ -39,7 +39,7 @@ OUTER_6 = ("2001:db8::1", "2001:db8::2")
 INNER_4 = ("10.1.0.1", "10.2.0.1")
 INNER_6 = ("fd01::1", "fd02::1")
 NAT = UdpEncapsulation(source_port=4500, destination_port=4500)
-START_S = 15.0
+START_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)

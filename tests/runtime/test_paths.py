@@ -53,7 +53,7 @@ def test_readiness_is_told_to_the_service_manager(tmp_path: Path, monkeypatch: p
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(5)
+        manager.settimeout(20)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         sd_notify.ready("serving")
         assert manager.recv(100) == b"READY=1\nSTATUS=serving"
