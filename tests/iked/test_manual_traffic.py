@@ -86,13 +86,15 @@ async def counted(gateway: OurGateway, accept: Callable[[TunnelStatus], bool]) -
 
 
 async def until_first(gateway: OurGateway, source: str) -> None:
-    """Wait until what goes out from ``source`` is looked at before all other traffic."""
+    """Wait until what goes out from ``source`` is looked at before all other traffic, and nothing is under way."""
     async with asyncio.timeout(20), await Client.connect(gateway.run / "espd.sock") as espd:
         while True:
             policies = [from_plain(PolicySpec, each) for each in (await espd.call("list_policies"))["policies"]]
             outwards = [each for each in policies if each.direction is Direction.OUT]
-            if min(outwards, key=lambda each: each.priority).selector.source == source:
-                return
+            first, *others = sorted(outwards, key=lambda each: each.priority)
+            if first.selector.source == source and all(first.priority < each.priority for each in others):
+                break
+    await gateway.until(lambda now: all(child.sas for child in now.children), "every child stands")
 
 
 async def test_pings_both_ways_and_again_after_each_kind_of_loss(tmp_path: Path) -> None:
