@@ -43,6 +43,7 @@ def paris(pair: Pair) -> Gateway:
 
 
 def test_a_tunnel_comes_up_and_carries_packets(paris: Gateway) -> None:
+    eventually(lambda: paris.status().tunnels[0].routes)  # told at the end of the pass that has laid them
     status = paris.status()
     tunnel = status.tunnels[0]
     assert (status.applied_generation, tunnel.state, tunnel.routes) == (1, TunnelState.UP, ("10.2.0.0/24",))
