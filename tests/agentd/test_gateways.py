@@ -35,15 +35,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 @pytest.fixture
 def paris(pair: Pair) -> Gateway:
-    """Paris, with the tunnel up at both ends and carrying packets."""
+    """Paris, with the tunnel up at both ends and carrying packets; what routes there are has gone into its status."""
     for gateway in pair.gateways.values():
-        eventually(gateway.up)
+        eventually(lambda: gateway.up() and gateway.status().tunnels[0].routes)  # noqa: B023 - called here
     eventually(pair.gateways["paris"].reaches)
     return pair.gateways["paris"]
 
 
 def test_a_tunnel_comes_up_and_carries_packets(paris: Gateway) -> None:
-    eventually(lambda: paris.status().tunnels[0].routes)  # told at the end of the pass that has laid them
     status = paris.status()
     tunnel = status.tunnels[0]
     assert (status.applied_generation, tunnel.state, tunnel.routes) == (1, TunnelState.UP, ("10.2.0.0/24",))
