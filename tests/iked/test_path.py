@@ -301,7 +301,8 @@ async def test_keepalives_hold_the_door_of_a_nat_that_forgets_quickly(tmp_path: 
                     await asyncio.sleep(0.2)  # a packet counter in another namespace tells nobody
             await asyncio.to_thread(ping, right, THEIR_HOST, OUR_HOST, 1)
             codes = {each.split(":")[0] for each in await theirs.events()}
-            assert not {code for code in codes if code.startswith("drop.")}
+            # Nothing is a keepalive's; a request that was answered slowly is sent twice.
+            assert {code for code in codes if code.startswith("drop.")} <= {"drop.duplicate"}
 
 
 @pytest.mark.lab
