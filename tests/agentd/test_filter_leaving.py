@@ -17,7 +17,6 @@ from agents.agentd.parts.carried import carried
 from agents.agentd.parts.filter import FilterPlan
 from agents.contract.carriage import Carriage, Context
 from agents.contract.config import Tunnel
-from agents.contract.status import FilterCounters
 from agents.contract.traffic import TrafficSelector
 from deploy.lab.netns import Namespace
 from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, document, tunnel, up_status
@@ -246,7 +245,7 @@ def test_ah_of_ipv6_passes_as_ah_whatever_is_inside(site: Site) -> None:
     header = struct.pack(">BBHII", socket.IPPROTO_UDP, 4, 0, 0xC0000001, 1) + bytes(12)
     inner = struct.pack(">HHHH", 4000, 7, 8, 0)
     send_raw(site.here, here, socket.IPPROTO_AH, to=peer, data=header + inner)
-    assert counts(site) == FilterCounters()
+    assert counts(site).dropped_leaving == 0  # whatever the peer says of an AH that it cannot read
     send_raw(site.peer, peer, socket.IPPROTO_AH, to=here, data=header + inner)
     assert counts(site).admitted_ipsec == 1
 
