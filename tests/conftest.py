@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from agents.runtime import log_levels
 from agents.runtime.tracing import TRACE
 from tests.needs import BY_MARKER, why_not
 
-# A busy machine must not fail a property: an example may take as long as it needs.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# A busy machine must not fail a property: an example may take as long as it needs. The same code gets the same
+# examples; HYPOTHESIS_PROFILE=random draws others.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("random", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 _ONE_WORKER = {"tests/kernel/": "kernel", "tests/lab/": "demo", "tests/e2e/test_main_job.py": "demo"}
 """Where tests are that share something machine-wide: User Mode Linux, the demo's network."""
