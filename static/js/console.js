@@ -223,6 +223,31 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   }
 });
 
+// --- the tunnel form fills itself in: what a person does until the answer comes stays -----------------------------------
+const filled = { asked: new Map(), meanwhile: [] };
+
+function valuesBelow(part) {
+  const fields = part.querySelectorAll("input[id]:not([type=hidden]), select[id], textarea[id]");
+  return new Map([...fields].map((field) => [field.id, field.matches("[type=checkbox], [type=radio]") ? field.checked : field.value]));
+}
+
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.detail.elt.id === "tunnel-fields") filled.asked = valuesBelow(event.detail.elt);
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.requestConfig.elt.id !== "tunnel-fields") return;
+  filled.meanwhile = [...valuesBelow(event.detail.target)].filter(([id, value]) => filled.asked.get(id) !== value);
+});
+document.addEventListener("htmx:afterSettle", () => {
+  for (const [id, value] of filled.meanwhile.splice(0)) {
+    const field = document.getElementById(id);
+    if (!field) continue;
+    field[typeof value === "boolean" ? "checked" : "value"] = value;
+    // What follows from it was not asked for yet.
+    field.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+});
+
 showTheme();
 tickAges();
 setInterval(tickAges, 1000);

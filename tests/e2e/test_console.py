@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.e2e import steps
 from tests.e2e.browser import DESKTOP, PHONE, violations
@@ -34,6 +34,26 @@ def test_choosing_gateways_fills_in_the_other_fields(page: Page) -> None:
     page.get_by_label("Use a stored key").check()
     expect(page.locator("#id_psk")).to_be_visible()
     assert violations(page) == []
+
+
+def test_what_is_typed_and_chosen_before_the_form_has_filled_itself_in_stays(page: Page) -> None:
+    held: list[Route] = []
+    steps.go(page, "tunnels")
+    page.locator("[data-test=new-tunnel]").click()
+    page.wait_for_load_state()
+    page.route("**/tunnels/form/", lambda route: held.append(route), times=1)
+    with page.expect_request("**/tunnels/form/"):
+        page.locator("#id_end_a-gateway").select_option(label="paris")
+    page.locator("#id_end_b-gateway").select_option(label="berlin")
+    page.locator("#id_name").press_sequentially("quick")
+    page.get_by_label("Always encapsulate in UDP").check()
+    with page.expect_request("**/tunnels/form/"):
+        held[0].continue_()
+    expect(page.locator("#id_end_b-identity_value")).to_have_value("203.0.113.50")
+    expect(page.locator("#id_end_a-address")).to_have_value("192.0.2.1")
+    expect(page.locator("#id_end_b-gateway option:checked")).to_have_text("berlin")
+    expect(page.locator("#id_name")).to_have_value("quick")
+    expect(page.get_by_label("Always encapsulate in UDP")).to_be_checked()
 
 
 def test_a_peer_that_is_fixed_brings_its_version_and_its_policies(page: Page) -> None:
