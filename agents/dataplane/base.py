@@ -157,7 +157,8 @@ class PolicySpec:
 class TunnelLink:
     """The link of one tunnel: a TUN of this name in userspace mode; in the kernel an xfrm interface or VTI where the
     tunnel has an interface of its own, and nothing where it shares. ``local`` and ``remote`` are its outer addresses,
-    ``table`` the routing table of its context (None: the main one), ``queues`` 1 or 4 with strict priority by DSCP.
+    ``table`` the routing table of its context (None: the main one), ``queues`` 1 or 4 with strict priority by DSCP, and
+    ``rate_kbps`` what they let go at most, as the packets are inside.
     """
 
     tunnel_id: str
@@ -165,6 +166,7 @@ class TunnelLink:
     mtu: int
     attachment: Attachment = Attachment.SHARED
     queues: int = 1
+    rate_kbps: int | None = None
     table: int | None = None
     local: str | None = None
     remote: str | None = None

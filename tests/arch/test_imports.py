@@ -25,7 +25,7 @@ IMPURE = (
 )
 PRIMITIVES = "agents.ike.crypto.primitives"
 """Ciphers and MACs that IKE and userspace ESP share; nothing else of ``ike`` is ESP's business."""
-SEAM = ("agents.dataplane.base", "agents.dataplane.plain", "agents.contract")
+SEAM = ("agents.dataplane.base", "agents.dataplane.plain", "agents.dataplane.shaping", "agents.contract")
 CONSOLE_ORDER = ("lib", "accounts", "gateways", "pki", "vpn", "rollout", "monitor", "api", "ui")
 
 
@@ -50,6 +50,7 @@ def impure(package: str) -> list[str]:
         ("agents.ike.wire", ["agents.ike.wire", "agents.ike.errors", "agents.contract.algorithms"]),
         ("agents.ike", ["agents.ike", "agents.contract", "agents.dataplane.base", "cryptography"]),
         ("agents.dataplane.base", ["agents.contract"]),
+        ("agents.dataplane.shaping", []),
         ("agents.dataplane.userspace", ["agents.dataplane.userspace", *SEAM, PRIMITIVES, "cryptography", "numpy"]),
         ("agents.dataplane.kernel", ["agents.dataplane.kernel", *SEAM, "agents.dataplane.outer", "pyroute2"]),
         ("agents.runtime", ["agents.runtime", "agents.contract", "agents.__version__"]),
@@ -65,7 +66,14 @@ def test_package_imports_only_what_it_may(package: str, allowed: list[str]) -> N
 
 
 @pytest.mark.parametrize(
-    "package", ["agents.contract", "agents.ike", "agents.dataplane.base", "agents.dataplane.userspace"]
+    "package",
+    [
+        "agents.contract",
+        "agents.ike",
+        "agents.dataplane.base",
+        "agents.dataplane.shaping",
+        "agents.dataplane.userspace",
+    ],
 )
 def test_pure_package_has_no_clock_socket_or_randomness(package: str) -> None:
     assert impure(package) == []

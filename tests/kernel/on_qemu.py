@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.lab import qemu
-from tests.kernel.guest import filter_checks, link_checks, outer_checks
+from tests.kernel.guest import filter_checks, link_checks, outer_checks, queue_checks
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(900)]
 
@@ -22,7 +22,7 @@ PATIENCE_S = 120
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    names = [*link_checks.CHECKS, *outer_checks.CHECKS, "features"]
+    names = [*link_checks.CHECKS, *outer_checks.CHECKS, *queue_checks.CHECKS, "features"]
     return _run("tests.kernel.guest.data_plane", "--patience", str(PATIENCE_S), *names)
 
 
@@ -38,7 +38,7 @@ def _run(module: str, *arguments: str) -> Report:
     return outcome.result
 
 
-@pytest.mark.parametrize("check", [*link_checks.CHECKS, *outer_checks.CHECKS])
+@pytest.mark.parametrize("check", [*link_checks.CHECKS, *outer_checks.CHECKS, *queue_checks.CHECKS])
 def test_check(report: Report, check: str) -> None:
     assert report[check]["error"] == ""
 

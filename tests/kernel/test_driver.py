@@ -15,6 +15,7 @@ from tests.kernel.guest import (
     mode_checks,
     ospf_checks,
     outer_checks,
+    queue_checks,
     table_checks,
 )
 
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
 Report = dict[str, dict[str, Any]]
 Guest = Callable[[str], Report]
-MODULES = (driver_checks, mode_checks, header_checks, link_checks, outer_checks, table_checks)
+MODULES = (driver_checks, mode_checks, header_checks, link_checks, outer_checks, queue_checks, table_checks)
 
 
 @pytest.fixture(scope="module")

@@ -40,13 +40,17 @@ _GROUP_LINK = 1  # RTMGRP_LINK
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Own:
-    """An interface of ours: what was asked for, the kernel's kind and index, our number, and the VRF it is in."""
+    """An interface of ours: what was asked for, the kernel's kind and index, our number, and the VRF it is in.
+
+    ``counted`` is what earlier queues of the tunnel did, before those there are took their place.
+    """
 
     link: TunnelLink
     kind: str
     index: int
     number: int
     master: int = _NO_MASTER
+    counted: tuple[QueueStatus, ...] = ()
 
     @property
     def steering(self) -> Steering:
@@ -162,7 +166,7 @@ class Links:
                 async with _told("queues", own.link.name):
                     counted = await queues.read(self._netlink, own.index)
                 if counted:
-                    found[tunnel_id] = counted
+                    found[tunnel_id] = queues.joined(own.counted, counted)
         return found
 
     async def _listen(self, listener: Listener) -> None:
@@ -188,7 +192,7 @@ class Links:
                     raise
                 continue
             (index,) = await self._netlink.link_lookup(ifname=link.name)
-            plain = replace(link, queues=1)
+            plain = replace(link, queues=1, rate_kbps=None)
             return _Own(link=plain, kind=kind, index=index, number=number)
         reason = "the kernel has neither xfrm interfaces nor VTI: let the tunnel share instead"
         raise DataplaneError("open_link", link.name, errno.EOPNOTSUPP, reason)
@@ -202,9 +206,27 @@ class Links:
             await self._netlink.link("set", index=own.index, master=master)
         alias = f"VPN Console, tunnel {link.tunnel_id}"
         await self._netlink.link("set", index=own.index, mtu=link.mtu, ifalias=alias, state="up")
-        if own.link.queues != link.queues:
-            await (queues.remove if link.queues == 1 else queues.add)(self._netlink, own.index)
-        return replace(own, link=link, master=master)
+        return replace(own, link=link, master=master, counted=await self._queue(own, link))
+
+    async def _queue(self, own: _Own, link: TunnelLink) -> tuple[QueueStatus, ...]:
+        """Bring an interface's queues to what is asked for; returns what those counted that are there no more."""
+        had, rate, shaped = own.link.queues > 1, link.rate_kbps, own.link.rate_kbps is not None
+        if link.queues == 1:
+            if had:
+                await queues.remove(self._netlink, own.index, shaped=shaped)
+            return ()
+        if had and shaped == (rate is not None):
+            if rate is not None and (rate, link.mtu) != (own.link.rate_kbps, own.link.mtu):
+                await queues.set_rate(self._netlink, own.index, rate, link.mtu)
+            return own.counted
+        if not had:
+            await queues.add(self._netlink, own.index, rate, link.mtu)
+            return ()
+        counted = queues.joined(own.counted, await queues.read(self._netlink, own.index)) or own.counted
+        if shaped:
+            await queues.remove(self._netlink, own.index, shaped=True)
+        await queues.add(self._netlink, own.index, rate, link.mtu)
+        return counted
 
     async def _vrf(self, table: int | None) -> int:
         """Return the index of the VRF of a routing table; 0 where there is none, and rules lead to the table."""

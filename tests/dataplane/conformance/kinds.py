@@ -57,6 +57,9 @@ async def a_link_with_four_queues_shows_them(site: Site) -> None:
     rows = (await site.driver.queues())[TUNNEL]
     assert [row.queue for row in rows] == [0, 1, 2, 3]
     assert {row.depth_packets for row in rows} == {0}
+    for rate_kbps in (64, 10_000_000, None):
+        await site.driver.open_link(dataclasses.replace(link, rate_kbps=rate_kbps))
+        assert (await site.driver.queues())[TUNNEL] == rows
     await site.driver.open_link(dataclasses.replace(link, queues=1))
     assert not (await site.driver.queues()).get(TUNNEL)
     await site.driver.close_link(TUNNEL)

@@ -16,12 +16,14 @@ from tests.kernel.guest import (
     mode_checks,
     ospf_checks,
     outer_checks,
+    queue_checks,
     table_checks,
 )
 from tests.kernel.guest.harness import Pair, report
 
 MODULES = (
-    driver_checks, mode_checks, header_checks, link_checks, outer_checks, table_checks, ospf_checks, conformance_checks,
+    driver_checks, mode_checks, header_checks, link_checks, outer_checks, queue_checks, table_checks, ospf_checks,
+    conformance_checks,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import dataclasses
 import errno
 import json
 import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import pytest
 
 from agents.contract.carriage import Attachment
-from agents.contract.status import QueueStatus
 from agents.dataplane.base import DataplaneError, Direction, Expired, Repaired, SaId, SaSpec, TunnelLink
 from tests.kernel.guest.harness import (
     REQID,
@@ -27,10 +25,8 @@ from tests.kernel.guest.harness import (
     Pair,
     Wire,
     inbound,
-    inside,
     policy,
     protocols_of,
-    readable,
     sa,
 )
 
@@ -390,152 +386,12 @@ async def a_context_is_a_vrf_where_there_is_one(pair: Pair) -> None:
         left.namespace.ip("link", "delete", "blue")
 
 
-_CLASSES = {0xC0: 0, 0xE0: 0, 0xB8: 1, 0x80: 1, 0x48: 2, 0x60: 2, 0x20: 3, 0x00: 3, 0x03: 3}
-"""Type of service octets: CS6, CS7, EF, CS4, AF21, CS3, CS1, CS0, and CE without a class."""
-
-
-async def four_queues_by_class(pair: Pair) -> dict[int, int]:
-    left, right = pair.left, pair.right
-    await open_links(pair, queues=4)
-    await key(pair)
-    sent = dict.fromkeys(range(4), 0)
-    async with routed(pair):
-        for family, source, target in (
-            (socket.AF_INET, left.inner, right.inner), (socket.AF_INET6, left.inner6, right.inner6)
-        ):  # fmt: skip
-            for tos, queue in _CLASSES.items():
-                _send(left, family, source, target, tos, b"x" * 100)
-                sent[queue] += 1
-    counted = {each.queue: each for each in (await left.driver.queues())[FIRST]}
-    assert {queue: each.packets for queue, each in counted.items()} == sent
-    assert counted[0].bytes == 2 * (128 + 148), counted[0]
-    assert all((each.dropped_packets, each.depth_packets) == (0, 0) for each in counted.values())
-    # They stay while the tunnel keeps them, whatever else changes, and go when it has one again.
-    await left.driver.open_link(link(FIRST, left, right, queues=4, mtu=1280))
-    assert {each.queue: each for each in (await left.driver.queues())[FIRST]} == counted
-    await left.driver.open_link(link(FIRST, left, right))
-    assert await left.driver.queues() == {}
-    return sent
-
-
-def _sender(end: End, family: int, source: str, tos: int) -> socket.socket:
-    with inside(end.namespace):
-        udp = socket.socket(family, socket.SOCK_DGRAM)
-    if family == socket.AF_INET:
-        udp.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
-    else:
-        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tos)
-    udp.bind((source, 0))
-    return udp
-
-
-def _send(end: End, family: int, source: str, target: str, tos: int, octets: bytes, port: int = 9) -> None:
-    with _sender(end, family, source, tos) as udp:
-        udp.sendto(octets, (target, port))
-
-
-async def a_queue_that_is_held_up(pair: Pair) -> dict[str, Any]:
-    """What waits and what is dropped is told queue by queue, and a higher queue does not wait for it."""
-    left, right = pair.left, pair.right
-    await open_links(pair, queues=4)
-    await key(pair)
-    with inside(right.namespace):
-        heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    heard.bind((right.inner, 4000))
-    heard.setblocking(False)
-    left.namespace.run(
-        "tc", "qdisc", "add", "dev", NAMES[FIRST], "parent", "5643:4", "tbf", "rate", "1kbit", "burst", "1600",
-        "limit", "10000",
-    )  # fmt: skip
-    try:
-        async with routed(pair):
-            for number in range(40):
-                _send(left, socket.AF_INET, left.inner, right.inner, 0, b"%04d" % number + b"." * 1000, 4000)
-            _send(left, socket.AF_INET, left.inner, right.inner, 0xC0, b"urgent", 4000)
-            counted = (await left.driver.queues())[FIRST]
-            arrived = []
-            async with asyncio.timeout(10):
-                while b"urgent" not in arrived:
-                    await readable(heard)
-                    arrived.append(heard.recv(2000)[:6])
-    finally:
-        heard.close()
-    low = counted[3]
-    assert (counted[0].packets, counted[0].dropped_packets, counted[0].depth_packets) == (1, 0, 0)
-    assert low.dropped_packets > 20
-    assert 5 <= low.depth_packets <= 9
-    assert low.packets + low.depth_packets + low.dropped_packets == 40
-    assert len(arrived) <= 4, arrived
-    return {"dropped": low.dropped_packets, "depth": low.depth_packets, "before the urgent one": len(arrived) - 1}
-
-
-_FLOOD = 60
-
-
-async def a_slow_path_and_where_packets_wait(pair: Pair) -> dict[str, Any]:
-    """Behind a modem of 1 Mbit/s the queues alone hold nothing back; with CS0 shaped below that, CS6 does not wait."""
-    left, right = pair.left, pair.right
-    await open_links(pair, queues=4)
-    await key(pair)
-    with inside(right.namespace):
-        heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    heard.bind((right.inner, 4000))
-    heard.setblocking(False)
-    tbf = ("tbf", "burst", "2kb", "limit", "200kb", "rate")
-    left.namespace.run("tc", "qdisc", "add", "dev", "wire", "root", *tbf, "1mbit")
-    try:
-        async with routed(pair):
-            alone = await _ahead_of_cs6(pair, heard)
-            depths = {each.queue: each.depth_packets for each in (await left.driver.queues())[FIRST]}
-            assert depths == dict.fromkeys(range(4), 0)
-            left.namespace.run("tc", "qdisc", "add", "dev", NAMES[FIRST], "parent", "5643:4", *tbf, "400kbit")
-            shaped = await _ahead_of_cs6(pair, heard)
-    finally:
-        heard.close()
-        left.namespace.run("tc", "qdisc", "delete", "dev", "wire", "root")
-    assert alone[0] == _FLOOD
-    assert shaped[0] < _FLOOD / 4, shaped
-    rejected = (await right.sa(0x1001)).rejected
-    assert (rejected.late, rejected.replayed) == (0, 0), "they waited before they were sealed"
-    return {"alone": alone, "CS0 shaped": shaped}
-
-
-async def _ahead_of_cs6(pair: Pair, heard: socket.socket) -> tuple[int, int]:
-    """Send a burst of CS0 and then a packet of CS6; return how many came before that, and after how many ms it came."""
-    left, right = pair.left, pair.right
-    low, high = (_sender(left, socket.AF_INET, left.inner, tos) for tos in (0, 0xC0))
-    with low, high:
-        for _ in range(_FLOOD):
-            low.sendto(b"." * 1000, (right.inner, 4000))
-        sent = time.monotonic()
-        high.sendto(b"urgent", (right.inner, 4000))
-    arrived, place, took = 0, 0, 0.0
-    async with asyncio.timeout(10):
-        while arrived <= _FLOOD:
-            await readable(heard)
-            if heard.recv(2000) == b"urgent":
-                place, took = arrived, time.monotonic() - sent
-            arrived += 1
-    return place, round(1000 * took)
-
-
-async def queues_need_an_interface(pair: Pair) -> str:
-    with pytest.raises(DataplaneError) as caught:
-        await pair.left.driver.open_link(link(FIRST, pair.left, pair.right, attachment=Attachment.SHARED, queues=4))
-    assert caught.value.errno == errno.EINVAL
-    assert await pair.left.driver.queues() == {}
-    none: tuple[QueueStatus, ...] = ()
-    assert (await pair.left.driver.queues()).get(FIRST, none) == none
-    return caught.value.reason
-
-
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         an_interface_carries_what_is_routed_into_it, two_tunnels_may_select_the_same, a_tunnel_changes_its_attachment,
         a_repeat_changes_an_interface, an_interface_follows_moved_addresses, a_bundle_goes_through_an_xfrm_interface,
         interfaces_of_others_stay, an_interface_that_others_remove_is_back, a_context_is_a_vrf_where_there_is_one,
-        four_queues_by_class, a_queue_that_is_held_up, a_slow_path_and_where_packets_wait, queues_need_an_interface,
     )
 }  # fmt: skip
 
