@@ -52,6 +52,7 @@ def tunnel_plain(tunnel: TunnelStatus) -> dict[str, Any]:
         "counters": to_plain(tunnel.counters),
         "rejected": to_plain(tunnel.rejected),
         "queues": to_plain(tunnel.queues),
+        "rate_kbps": tunnel.rate_kbps,
         "filter": to_plain(tunnel.filter),
         "children": {
             child.name: {
@@ -107,6 +108,8 @@ def tunnel_text(tunnel: TunnelStatus) -> str:
             for each in tunnel.queues
         ]
         lines += ["", text.table(_QUEUE_HEADS, queues)]
+        if tunnel.rate_kbps is not None:
+            lines.append(f"Together they send {tunnel.rate_kbps} kbit/s at most.")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-STATUS_SCHEMA_VERSION = 5
+STATUS_SCHEMA_VERSION = 6
 
 
 class TunnelState(StrEnum):
@@ -263,7 +263,7 @@ class TunnelStatus:
     """One configured tunnel; ``step`` says in a few words where a negotiation is.
 
     ``kind`` is ``static``, ``on-demand`` or ``manual``. An on-demand tunnel shows the SAs of all its peers, and
-    ``peers`` how many have one.
+    ``peers`` how many have one. ``rate_kbps`` is what its queues send at most, None without a limit.
     """
 
     id: str
@@ -281,6 +281,7 @@ class TunnelStatus:
     peers: int = 0
     rejected: Rejections = NO_REJECTIONS
     queues: tuple[QueueStatus, ...] = ()
+    rate_kbps: int | None = None
     filter: FilterCounters | None = None
 
 

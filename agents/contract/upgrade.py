@@ -29,7 +29,10 @@ def _to_4(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_5(plain: dict[str, Any]) -> dict[str, Any]:
-    """Schema 5 adds the context of the endpoint; its default is the main table, as in schema 4."""
+    """Schema 5 adds the context of the endpoint and the rate of a tunnel's queues.
+
+    Their defaults, the main table and none, are schema 4.
+    """
     return {**plain, "schema": 5}
 
 

@@ -65,6 +65,7 @@ def _link(
         mtu=mtu,
         attachment=carriage.attachment,
         queues=carriage.queues,
+        rate_kbps=carriage.rate_kbps,
         table=contexts.get(carriage.context),
         local=outer[0],
         remote=outer[1],

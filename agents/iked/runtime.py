@@ -280,7 +280,7 @@ class Runtime:
             except DataplaneError as error:
                 _log.warning("%s", error)
         tunnels = (*self.engine.snapshot(self._loop.time()), *self.manual.snapshot())
-        return report(tunnels, self.traffic, queues, self._unix, self._interface)
+        return report(tunnels, self.traffic, queues, self._unix, self._interface, self._rate_kbps)
 
     def data_plane_counts(self) -> tuple[NamedCount, ...]:
         """Return the data plane's own counters as last read; nothing without a data plane."""
@@ -424,6 +424,10 @@ class Runtime:
         if link is None or (self.data_plane.driver != "userspace" and link.attachment is Attachment.SHARED):
             return None
         return link.name
+
+    def _rate_kbps(self, tunnel_id: str) -> int | None:
+        link = self.links.get(tunnel_id)
+        return link.rate_kbps if link is not None else None
 
 
 def _espd_path(told: IkeDatagram | PathLimit) -> Path:

@@ -44,6 +44,7 @@ def report(
     queues: Mapping[str, tuple[QueueStatus, ...]],
     unix: UnixTime,
     interface: Callable[[str], str | None],
+    rate_kbps: Callable[[str], int | None],
 ) -> tuple[TunnelStatus, ...]:
     """Return the engine's snapshot with what the engine cannot know."""
     unix.follow()
@@ -63,6 +64,7 @@ def report(
             counters=totals.get(tunnel.id, NOTHING).counters,
             rejected=totals.get(tunnel.id, NOTHING).rejected,
             queues=queues.get(tunnel.id, ()),
+            rate_kbps=rate_kbps(tunnel.id),
             interface=interface(tunnel.id),
         )
         for tunnel in snapshot

@@ -497,7 +497,7 @@ def test_counters_are_shown_down_to_the_sas(agentd: FakeAgentd, capsys: pytest.C
     sa = dataclasses.replace(UP.children[0].sas[0], counters=passed, rejected=refused)
     child = dataclasses.replace(UP.children[0], sas=(sa,), counters=passed, rejected=refused)
     queues = (QueueStatus(queue=0, packets=7, bytes=700, dropped_packets=1, depth_packets=2),)
-    tunnel = dataclasses.replace(UP, children=(child,), rejected=refused, queues=queues)
+    tunnel = dataclasses.replace(UP, children=(child,), rejected=refused, queues=queues, rate_kbps=800)
     agentd.status = dataclasses.replace(
         STATUS,
         tunnels=(tunnel, DOWN),
@@ -514,9 +514,11 @@ def test_counters_are_shown_down_to_the_sas(agentd: FakeAgentd, capsys: pytest.C
     assert ["SA", "c0000001", "c0000002", "2.0", "KiB", "2", "0", "B", "0", "4"] in lines
     assert [line for line in lines if line and line[0] in ("integrity", "late")] == [["integrity", "1"], ["late", "3"]]
     assert ["0", "700", "B", "7", "1", "2"] in lines
+    assert ["Together", "they", "send", "800", "kbit/s", "at", "most."] in lines
     assert vpn(agentd, "counters", "paris-lyon", "--json") == 0
     plain = json.loads(capsys.readouterr().out)
     assert plain["children"]["net"]["sas"][0]["rejected"]["late"] == 3
+    assert plain["rate_kbps"] == 800
     assert vpn(agentd, "counters", "--json") == 0
     assert json.loads(capsys.readouterr().out)["gateway"]["packets.in"] == 99
 

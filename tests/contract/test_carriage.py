@@ -167,6 +167,9 @@ def test_names_and_ids_are_those_of_one_tunnel_of_either_kind() -> None:
     ("field", "kind", "values"),
     [
         ("queues", Carriage, {"queues": 2}),
+        ("rate_kbps", Carriage, {"rate_kbps": 800}),
+        ("rate_kbps", Carriage, {"queues": 4, "rate_kbps": 63}),
+        ("rate_kbps", Carriage, {"queues": 4, "rate_kbps": 10_000_001}),
         ("context", Carriage, {"context": "Not a slug"}),
         ("endpoint_context", Carriage, {"endpoint_context": "Not a slug"}),
         ("route_cost", Carriage, {"route_cost": -1}),

@@ -17,7 +17,8 @@ from tests.contract.values import EARLIER, GOLDEN
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "golden/contract"
 DIGESTS = {
-    "gateway-document-v5": "dc681ee2f2c87e00741873cb1fe37473977e79c075ae96e52af48309970d18f6",
+    "gateway-document-v5": "f888033e22310ff5f78ff3186fccc0dc352cebffae8f8f70dfbdd68cb8835f0c",
+    "gateway-status-v6": "e80768257d20cc9e5f18d1f90320f98be60810a914cc61babb0355a5eccc8b4c",
     "gateway-document-v4": "9355ae63f0fc6109f875b9ac8c995c4ce2d7fc5e2ba5e9c1cb1ad3e0e54f7e9d",
     "gateway-status-v5": "5bef821b9a3789568aebd2f2f3dc696fc3d740c6b5238019fb7e1baa7bc3d105",
     "gateway-status-v4": "7e66c3543f0a7bd168f319bc7ffd932def8bf46556d8181ba3d7ece6c83c2c1c",

@@ -316,7 +316,7 @@ GATEWAY_DOCUMENT = replace(
         replace(
             ON_DEMAND_TUNNEL,
             local=replace(ON_DEMAND_TUNNEL.local, address="192.0.2.20"),
-            carriage=replace(_CARRIAGE, endpoint_context="uplink-a"),
+            carriage=replace(_CARRIAGE, endpoint_context="uplink-a", rate_kbps=8_000),
         ),
     ),
     contexts=(*FOURTH_DOCUMENT.contexts, Context(name="uplink-a", table=101)),
@@ -516,7 +516,7 @@ FOURTH_STATUS = replace(
     ipsec_counts=(NamedCount(name="esp.in", count=8),),
 )
 
-GATEWAY_STATUS = replace(
+FIFTH_STATUS = replace(
     FOURTH_STATUS,
     trace=TraceStatus(
         id="9b1d",
@@ -528,6 +528,8 @@ GATEWAY_STATUS = replace(
         processes=(ProcessTrace(process="iked", running=True, records=2, ended_because="60 s are over"),),
     ),
 )
+
+GATEWAY_STATUS = replace(FIFTH_STATUS, tunnels=(replace(FIFTH_STATUS.tunnels[0], rate_kbps=8_000),))
 
 EVENT_PAGE = EventPage(
     events=(
@@ -567,7 +569,7 @@ SIGNED_GRANT = SignedGrant(
 
 GOLDEN: dict[str, object] = {
     "gateway-document-v5": GATEWAY_DOCUMENT,
-    "gateway-status-v5": GATEWAY_STATUS,
+    "gateway-status-v6": GATEWAY_STATUS,
     "event-page-v1": EVENT_PAGE,
     "action-v1": ACTION,
     "action-result-v1": ACTION_RESULT,
@@ -585,5 +587,6 @@ EARLIER: dict[str, object] = {
     "gateway-document-v4": FOURTH_DOCUMENT,
     "gateway-status-v3": replace(THIRD_STATUS, schema=3),
     "gateway-status-v4": replace(FOURTH_STATUS, schema=4),
+    "gateway-status-v5": replace(FIFTH_STATUS, schema=5),
 }
 """Golden files of earlier schemas to what they are read as today."""

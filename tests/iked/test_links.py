@@ -71,12 +71,12 @@ def test_the_peers_of_an_on_demand_tunnel_have_no_route_to_look_at() -> None:
 
 def test_the_carriage_is_the_links() -> None:
     contexts = tables((Context(name="blue", table=100), Context(name="red", table=200)))
-    carriage = Carriage(attachment=Attachment.INTERFACE, queues=4, context="red")
+    carriage = Carriage(attachment=Attachment.INTERFACE, queues=4, rate_kbps=800, context="red")
     for link in (
         tunnel_link(dataclasses.replace(tunnel("t", *V4), carriage=carriage), contexts),
         manual_link(dataclasses.replace(manual("t", *V4), carriage=carriage), contexts),
     ):
-        assert (link.attachment, link.queues, link.table) == (Attachment.INTERFACE, 4, 200)
+        assert (link.attachment, link.queues, link.rate_kbps, link.table) == (Attachment.INTERFACE, 4, 800, 200)
         assert (link.local, link.remote, link.name) == (*V4, link_name(uid("t")))
     assert tunnel_link(tunnel("t", *V4), contexts).table is None
 

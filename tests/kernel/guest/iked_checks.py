@@ -162,11 +162,11 @@ async def _settled(gateway: Gateway, kind: Kind, old: set[int]) -> str:
 
 
 async def an_interface_of_its_own(lab: Gateways) -> dict[str, int]:
-    """Edited to have one, with four queues: the SAs that stand go over to it, a rekey stays on it, and back again."""
+    """Edited to have one, with queues and a rate: SAs that stand go over to it, a rekey stays on it, and back again."""
     before = _spis(await lab.paris.tunnel(TUNNEL_LYON))
     name = f"vpn{TUNNEL_LYON[:8]}"
     ends = ((lab.paris, LYON, PARIS), (lab.lyon, PARIS, LYON))
-    carriage = Carriage(attachment=Attachment.INTERFACE, queues=4)
+    carriage = Carriage(attachment=Attachment.INTERFACE, queues=4, rate_kbps=10_000)
     for gateway, there, _ in ends:
         await gateway.change(TUNNEL_LYON, lambda tunnel: replace(tunnel, carriage=carriage))
         assert await _until(lambda gateway=gateway: name in gateway.namespace.ip("link")), gateway.log()  # type: ignore[misc]
@@ -174,7 +174,8 @@ async def an_interface_of_its_own(lab: Gateways) -> dict[str, int]:
     assert await lab.ping(PARIS, LYON) == 3, lab.paris.log()
     status = await lab.paris.tunnel(TUNNEL_LYON)
     assert (_spis(status), status.interface) == (before, name), "moved, not negotiated anew"
-    assert [each.packets for each in status.queues] == [0, 0, 0, 3]
+    assert ([each.packets for each in status.queues], status.rate_kbps) == ([0, 0, 0, 3], 10_000)
+    assert " rate 10Mbit " in lab.paris.namespace.run("tc", "qdisc", "show", "dev", name, "root")
     await _agree(lab.paris, TUNNEL_LYON)
     await lab.lyon.act("rekey-child", TUNNEL_LYON)
     for gateway, _, _ in ends:
@@ -188,7 +189,7 @@ async def an_interface_of_its_own(lab: Gateways) -> dict[str, int]:
         gateway.namespace.ip("route", "replace", there.lan_network, "via", here.router_address)
     assert await lab.ping(PARIS, LYON) == 3, lab.paris.log()
     after = await lab.paris.tunnel(TUNNEL_LYON)
-    assert (after.interface, after.queues) == (None, ())
+    assert (after.interface, after.queues, after.rate_kbps) == (None, (), None)
     return {"packets": after.counters.packets_in - status.counters.packets_in}
 
 
