@@ -29,3 +29,28 @@ def waiting_octets(rate_kbps: int, mtu: int) -> int:
     """Return what may wait in one queue."""
     in_time = min(octets_per_second(rate_kbps) * _WAIT_MS // 1000, _MOST_WAITING_OCTETS)
     return max(in_time, _LEAST_WAITING_PACKETS * mtu)
+
+
+class TokenBucket:
+    """Says how many packets may go. The last of them may take more than there is, and those behind it wait for that."""
+
+    def __init__(self, rate_kbps: int, mtu: int) -> None:
+        self._per_second = octets_per_second(rate_kbps)
+        self._most = self._octets = float(burst_octets(rate_kbps, mtu))
+        self._mtu = mtu
+        self._filled_at = 0.0
+
+    def packets(self, now: float) -> int:
+        """Return how many packets of the MTU's size may go; 0 where the next has to wait."""
+        self._octets = min(self._most, self._octets + (now - self._filled_at) * self._per_second)
+        self._filled_at = now
+        return max(1, int(self._octets / self._mtu)) if self._octets > 0 else 0
+
+    def spend(self, octets: int) -> None:
+        """Let so much go."""
+        self._octets -= octets
+
+    @property
+    def wait_s(self) -> float:
+        """After how many seconds from the last :meth:`packets` on a packet may go, where none may now."""
+        return max(0.0, (1 - self._octets) / self._per_second)

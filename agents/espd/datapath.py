@@ -67,7 +67,7 @@ class Datapath:
         self._sockets: dict[Key, EspSocket] = {}
         self._bound: frozenset[Key] = frozenset()
         self._dropped: Counter[str] = Counter()
-        self._transmitter = Transmitter(self.engine, self._socket_of, self._wait_for_room, self._dropped)
+        self._transmitter = Transmitter(self.engine, self._socket_of, self._wait_for_room, self._wake, self._dropped)
 
     # Links
 
@@ -97,7 +97,7 @@ class Datapath:
         tun.keep(FRAMES_WITH_PRIORITIES if link.queues > 1 else FRAMES)
         self._links[link.tunnel_id] = link
         self._missing.pop(link.tunnel_id, None)
-        self._transmitter.open(link.tunnel_id, link.queues)
+        self._transmitter.open(link.tunnel_id, link.queues, link.rate_kbps, link.mtu)
         self._let_sockets_hold_much()
 
     def close_link(self, tunnel_id: str) -> None:
@@ -206,6 +206,9 @@ class Datapath:
     def _writable(self, opened: EspSocket) -> None:
         self._loop.remove_writer(opened)
         self._transmitter.resume(opened)
+
+    def _wake(self, tunnel_id: str, delay_s: float) -> None:
+        self._loop.call_later(delay_s, lambda: self._transmitter.go_on(tunnel_id, time.monotonic()))
 
     # Packets
 

@@ -1,7 +1,8 @@
 """What leaves: bursts go to their sockets, and packets wait in order of priority while a socket has no room.
 
 A socket that a tunnel with priorities sends through holds little itself: what waits there cannot be overtaken any more.
-While one is full, the tunnels that want to send through it take turns; each sends what is first among its own.
+While one is full, the tunnels that want to send through it take turns; each sends what is first among its own. A tunnel
+with a rate sends no more than that either: what its path cannot take is to wait here, not in a modem on the way.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from agents.contract.status import QueueStatus
+from agents.dataplane.shaping import TokenBucket, waiting_octets
 from agents.dataplane.userspace.engine import Engine
 from agents.dataplane.userspace.outward import Burst
 from agents.dataplane.userspace.queues import PriorityQueues
@@ -31,22 +33,30 @@ Group = Sequence[bytes]
 class _Lane:
     """One tunnel. ``stalled`` is sealed already and goes before everything else; while there is some, others wait.
 
-    A second after ``stalled_at`` what it sends is taken to have room again.
+    A second after ``stalled_at`` what it sends is taken to have room again. ``woken`` is true while it will be woken.
     """
 
-    __slots__ = ("queues", "stalled", "stalled_at", "tunnel_id")
+    __slots__ = ("bucket", "queues", "stalled", "stalled_at", "tunnel_id", "woken")
 
     def __init__(self, tunnel_id: str, queues: int) -> None:
         self.tunnel_id = tunnel_id
         self.queues = PriorityQueues(queues)
         self.stalled: deque[Burst] = deque()
         self.stalled_at = -CALM_AFTER_S
+        self.bucket: TokenBucket | None = None
+        self.woken = False
+
+    def limit(self, rate_kbps: int | None, mtu: int) -> None:
+        """Hold the tunnel to a rate, or to none."""
+        self.bucket = None if rate_kbps is None else TokenBucket(rate_kbps, mtu)
+        self.queues.bound(None if rate_kbps is None else waiting_octets(rate_kbps, mtu))
 
 
 class Transmitter:
     """``socket_of`` returns a path's socket, ``when_writable`` calls :meth:`resume` once the socket has room.
 
-    ``dropped`` counts what is lost here: ``out.no-socket`` and ``out.full``.
+    ``wake`` calls :meth:`go_on` for a tunnel after so many seconds. ``dropped`` counts what is lost here:
+    ``out.no-socket`` and ``out.full``.
     """
 
     def __init__(
@@ -54,11 +64,13 @@ class Transmitter:
         engine: Engine,
         socket_of: Callable[[Path], EspSocket | None],
         when_writable: Callable[[EspSocket], None],
+        wake: Callable[[str, float], None],
         dropped: Counter[str],
     ) -> None:
         self._engine = engine
         self._socket_of = socket_of
         self._when_writable = when_writable
+        self._wake = wake
         self._dropped = dropped
         self._lanes: dict[str, _Lane] = {}
         self._waiting: dict[EspSocket, deque[_Lane]] = {}
@@ -68,12 +80,13 @@ class Transmitter:
         """Whether some tunnel has priorities."""
         return any(lane.queues.count > 1 for lane in self._lanes.values())
 
-    def open(self, tunnel_id: str, queues: int) -> None:
-        """Begin a tunnel's queues; those of the same number go on."""
+    def open(self, tunnel_id: str, queues: int, rate_kbps: int | None, mtu: int) -> None:
+        """Begin a tunnel's queues; those of the same number go on. A rate is for tunnels with priorities."""
         lane = self._lanes.get(tunnel_id)
         if lane is None or lane.queues.count != queues:
             self.close(tunnel_id)
-            self._lanes[tunnel_id] = _Lane(tunnel_id, queues)
+            self._lanes[tunnel_id] = lane = _Lane(tunnel_id, queues)
+        lane.limit(rate_kbps, mtu)
 
     def close(self, tunnel_id: str) -> None:
         """Drop what a tunnel has waiting."""
@@ -116,14 +129,38 @@ class Transmitter:
                 behind.extendleft(reversed(waiting))
                 return
 
+    def go_on(self, tunnel_id: str, now: float) -> None:
+        """Send what a tunnel's rate allows by now; the tunnel may be gone."""
+        lane = self._lanes.get(tunnel_id)
+        if lane is not None:
+            lane.woken = False
+            self._drain(lane, now)
+
     def statuses(self) -> dict[str, tuple[QueueStatus, ...]]:
         """Return the queues of the tunnels that have several."""
         return {lane.tunnel_id: lane.queues.statuses() for lane in self._lanes.values() if lane.queues.count > 1}
 
     def _drain(self, lane: _Lane, now: float) -> None:
         most = WHOLE if now - lane.stalled_at >= CALM_AFTER_S else PACKETS_PER_TURN
-        while not lane.stalled and (group := lane.queues.take(most)) is not None:
+        while not lane.stalled and (group := self._take(lane, most, now)) is not None:
             self._send_all(lane, self._engine.outbound(lane.tunnel_id, (group,), now))
+
+    def _take(self, lane: _Lane, most: int, now: float) -> Group | None:
+        """Return what goes next, None where nothing does: nothing waits, or nothing may go yet."""
+        if lane.bucket is None:
+            return lane.queues.take(most)
+        if not lane.queues:
+            return None
+        allowed = lane.bucket.packets(now)
+        if not allowed:
+            if not lane.woken:
+                lane.woken = True
+                self._wake(lane.tunnel_id, lane.bucket.wait_s)
+            return None
+        group = lane.queues.take(min(most, allowed))
+        if group is not None:
+            lane.bucket.spend(sum(map(len, group)))
+        return group
 
     def _send_all(self, lane: _Lane, bursts: Sequence[Burst] | deque[Burst]) -> None:
         """Send bursts, those of one path in a row together."""

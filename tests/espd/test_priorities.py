@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +124,33 @@ async def test_cs6_keeps_its_latency_and_cs0_is_starved(encapsulation: UdpEncaps
         async with asyncio.timeout(20):
             while any(row.depth_packets for row in (await queues(left)).values()):
                 await asyncio.sleep(0.02)
+
+
+async def test_a_rate_makes_packets_wait_here_whatever_the_path_takes() -> None:
+    """What lies behind the first hop tells no socket that it is full: the rate does."""
+    async with espd_pair() as ends:
+        left = ends[0]
+        await key(ends, sa_specs())
+        link = TunnelLink(tunnel_id=TUNNEL, name=LINK, mtu=1400, queues=4)
+        await left.driver.open_link(link)
+        async with flood(left, CS0, 4):
+            pass
+        before = (await queues(left))[3]
+        assert (before.dropped_packets, before.depth_packets) == (0, 0)
+        await left.driver.open_link(replace(link, rate_kbps=1_000))
+        async with flood(left, CS0, 4) as much:
+            seen = await echoes(left, CS6)
+        rows = await queues(left)
+        low = rows[3]
+        sent, dropped = low.packets - before.packets, low.dropped_packets
+        print(f"CS0: {much.sent} given, {sent} sent, {dropped} dropped")
+        print(f"CS6 round trip: average {seen.average_ms} ms, at most {seen.most_ms} ms")
+        assert seen.received == 20
+        # At 1 Mbit/s a packet of CS0 takes 10 ms; the 20 that may wait take 200.
+        assert seen.average_ms < 60
+        assert (rows[0].packets, rows[0].dropped_packets) == (20, 0)
+        assert sent + dropped + low.depth_packets >= much.sent * 0.9
+        assert dropped > 2 * sent
 
 
 async def test_with_one_queue_everything_waits_together() -> None:

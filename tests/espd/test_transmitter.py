@@ -58,9 +58,10 @@ class Rig:
     def __init__(self, **tunnels: int) -> None:
         self.socket = Narrow()
         self.asked = 0
+        self.woken: list[tuple[str, float]] = []
         self.dropped: Counter[str] = Counter()
         self.engine = Engine(entropy())
-        self.transmitter = Transmitter(self.engine, lambda _path: self.socket, self._wait, self.dropped)
+        self.transmitter = Transmitter(self.engine, lambda _path: self.socket, self._wait, self._wake, self.dropped)
         for number, (name, queues) in enumerate(tunnels.items()):
             reqid, spi = REQID + number, 0x1001 + number
             self.engine.add_sa(sa_spec(Direction.OUT, tunnel_id=name, reqid=reqid, spi=spi), 0.0)
@@ -69,10 +70,13 @@ class Rig:
                 selector = dataclasses.replace(row.selector, destination=f"10.{number}.0.0/16")
                 row = dataclasses.replace(row, selector=selector)
             self.engine.add_policy(row)
-            self.transmitter.open(name, queues)
+            self.transmitter.open(name, queues, None, 1400)
 
     def _wait(self, _opened: Any) -> None:
         self.asked += 1
+
+    def _wake(self, tunnel: str, delay_s: float) -> None:
+        self.woken.append((tunnel, delay_s))
 
     def send(self, tunnel: str, *packets: bytes) -> None:
         self.transmitter.send(tunnel, [[packet] for packet in packets], 1.0)
@@ -154,8 +158,8 @@ def test_a_closed_socket_takes_along_what_waited_for_it() -> None:
 
 def test_without_a_socket_packets_are_counted_and_gone() -> None:
     rig = Rig(a=4)
-    rig.transmitter = Transmitter(rig.engine, lambda _path: None, rig._wait, rig.dropped)
-    rig.transmitter.open("a", 4)
+    rig.transmitter = Transmitter(rig.engine, lambda _path: None, rig._wait, rig._wake, rig.dropped)
+    rig.transmitter.open("a", 4, None, 1400)
     rig.send("a", low(), high())
     assert rig.dropped == {"out.no-socket": 2}
 
@@ -175,9 +179,72 @@ def test_other_queues_begin_anew_and_the_same_go_on() -> None:
     rig = Rig(a=4)
     rig.socket.room = 10
     rig.send("a", high())
-    rig.transmitter.open("a", 4)
+    rig.transmitter.open("a", 4, None, 1400)
     assert rig.transmitter.statuses()["a"][0].packets == 1
     assert rig.transmitter.bounds_sockets
-    rig.transmitter.open("a", 1)
+    rig.transmitter.open("a", 1, None, 1400)
     assert rig.transmitter.statuses() == {}
     assert not rig.transmitter.bounds_sockets
+
+
+def test_a_rate_lets_packets_wait_here_and_the_higher_ones_pass() -> None:
+    rig = Rig(a=4)
+    rig.socket.room = 1_000
+    rig.transmitter.open("a", 4, 800, 1_400)  # 100 octets in a millisecond, 2,800 at once, 20,000 in a queue
+    inner = low(bytes(972))
+    assert len(inner) == 1_000
+    rig.send("a", *[inner] * 60)
+    assert len(rig.socket.sent) == 3
+    ((tunnel, delay_s),) = rig.woken
+    assert tunnel == "a"
+    assert delay_s == pytest.approx(0.002, abs=1e-4)
+    lowest = rig.transmitter.statuses()["a"][3]
+    assert (lowest.packets, lowest.depth_packets, lowest.dropped_packets) == (3, 20, 37)
+    rig.send("a", high())
+    assert len(rig.woken) == 1, "it will be woken already"
+    rig.transmitter.go_on("a", 1.0 + delay_s)
+    assert [len(packet) for packet in rig.socket.sent[3:]] == [80]
+    rows = rig.transmitter.statuses()["a"]
+    assert [(row.packets, row.depth_packets) for row in rows] == [(1, 0), (0, 0), (0, 0), (3, 20)]
+    assert not rig.asked
+
+
+def test_what_goes_in_a_second_is_the_rate() -> None:
+    rig = Rig(a=4)
+    rig.socket.room = 10_000
+    rig.transmitter.open("a", 4, 8_000, 1_400)
+    inner = low(bytes(1_072))
+    now, octets = 1.0, 0
+    while now < 2.0:
+        rig.transmitter.send("a", [[inner] * 20], now)
+        _, delay_s = rig.woken[-1]
+        now += delay_s
+        rig.transmitter.go_on("a", now)
+    octets = rig.transmitter.statuses()["a"][3].bytes
+    assert 1_000_000 < octets < 1_015_000
+
+
+def test_a_rate_that_goes_lets_everything_go() -> None:
+    rig = Rig(a=4)
+    rig.socket.room = 100
+    rig.transmitter.open("a", 4, 64, 1_400)
+    rig.send("a", *[low(bytes(972))] * 8)
+    assert len(rig.socket.sent) == 3
+    rig.transmitter.open("a", 4, None, 1_400)
+    rig.transmitter.go_on("a", 1.1)
+    assert len(rig.socket.sent) == 8
+    rig.transmitter.close("a")
+    rig.transmitter.go_on("a", 1.2)
+
+
+def test_a_full_socket_holds_up_what_the_rate_would_let_go() -> None:
+    rig = Rig(a=4)
+    rig.socket.room = 1
+    rig.transmitter.open("a", 4, 800, 1_400)
+    rig.send("a", *[low(bytes(972))] * 8)
+    assert (len(rig.socket.sent), rig.asked) == (1, 1)
+    rig.transmitter.go_on("a", 2.0)
+    assert len(rig.socket.sent) == 1
+    assert rig.woken == []
+    rig.make_room(100)
+    assert [len(rig.socket.sent), len(rig.woken)] == [5, 1], "the bucket is full again"

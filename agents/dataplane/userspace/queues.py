@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 
 from agents.contract.status import QueueStatus
 from agents.dataplane.userspace import ip
@@ -18,11 +19,19 @@ DEPTH_PACKETS = 256
 
 
 class _Queue:
-    __slots__ = ("depth_packets", "dropped_packets", "groups", "octets", "packets")
+    __slots__ = ("depth_octets", "depth_packets", "dropped_packets", "groups", "octets", "packets")
 
     def __init__(self) -> None:
         self.groups: deque[Sequence[bytes]] = deque()
-        self.depth_packets = self.packets = self.octets = self.dropped_packets = 0
+        self.depth_packets = self.depth_octets = self.packets = self.octets = self.dropped_packets = 0
+
+    def room_for(self, group: Sequence[bytes], most_packets: int, most_octets: int | None) -> int:
+        """Return how many packets of a group fit."""
+        room = min(len(group), most_packets - self.depth_packets)
+        if most_octets is None:
+            return room
+        room_octets = most_octets - self.depth_octets
+        return min(room, sum(end <= room_octets for end in accumulate(map(len, group))))
 
 
 class PriorityQueues:
@@ -33,6 +42,7 @@ class PriorityQueues:
             raise ValueError(f"{count} queues")
         self._queues = tuple(_Queue() for _ in range(count))
         self._most = depth_packets
+        self._most_octets: int | None = None
 
     def __bool__(self) -> bool:
         """Whether packets wait."""
@@ -43,16 +53,21 @@ class PriorityQueues:
         """How many queues there are."""
         return len(self._queues)
 
+    def bound(self, most_octets: int | None) -> None:
+        """Let a queue hold no more than so many octets; what waits already stays."""
+        self._most_octets = most_octets
+
     def put(self, group: Sequence[bytes]) -> None:
         """Let a group wait; what the queue has no room for is dropped and counted."""
         queue = self._queues[queue_of(group[0]) if len(self._queues) > 1 else 0]
-        room = self._most - queue.depth_packets
+        room = queue.room_for(group, self._most, self._most_octets)
         if len(group) > room:
             queue.dropped_packets += len(group) - room
             group = group[:room]
         if group:
             queue.groups.append(group)
             queue.depth_packets += len(group)
+            queue.depth_octets += sum(map(len, group))
 
     def take(self, most_packets: int) -> Sequence[bytes] | None:
         """Return what goes next, at most so many packets of one group, None when nothing waits."""
@@ -65,7 +80,9 @@ class PriorityQueues:
                     queue.groups.popleft()
                 queue.depth_packets -= len(group)
                 queue.packets += len(group)
-                queue.octets += sum(map(len, group))
+                octets = sum(map(len, group))
+                queue.depth_octets -= octets
+                queue.octets += octets
                 return group
         return None
 

@@ -82,3 +82,18 @@ def test_one_queue_keeps_the_order() -> None:
     assert queues.statuses() == (QueueStatus(queue=0, packets=1, bytes=29, depth_packets=1),)
     with pytest.raises(ValueError):
         PriorityQueues(3)
+
+
+def test_a_queue_may_be_bound_in_octets_too() -> None:
+    queues = PriorityQueues(4)
+    queues.bound(100)
+    queues.put([packet(0, number) for number in range(6)])  # of 29 octets
+    queues.put([packet(48)])
+    assert [(row.depth_packets, row.dropped_packets) for row in queues.statuses()] == [(1, 0), (0, 0), (0, 0), (3, 3)]
+    assert queues.take(1) == [packet(48)]
+    assert queues.take(2) == [packet(0, 0), packet(0, 1)]
+    queues.put([packet(0, 9)] * 3)
+    assert queues.statuses()[3].depth_packets == 3
+    queues.bound(None)
+    queues.put([packet(0, 9)] * 3)
+    assert queues.statuses()[3].depth_packets == 6
