@@ -135,6 +135,8 @@ class EndPlane:
     own_interface: bool
     rejected: Rejections | None
     queues: tuple[QueueStatus, ...]
+    #: What the queues send at most; None without a limit, and where the agent does not tell.
+    rate_kbps: int | None
     filter: FilterCounters | None
     routes: tuple[RouteRecord, ...]
     past_routes: tuple[RouteRecord, ...]
@@ -213,6 +215,7 @@ def _end(key: str, gateway: Gateway, seen: Mapping[str, Any], status: TunnelStat
         own_interface=status is not None and status.interface is not None,
         rejected=status.rejected if status is not None and tells else None,
         queues=status.queues if status is not None else (),
+        rate_kbps=status.rate_kbps if status is not None else None,
         filter=status.filter if status is not None else None,
         routes=standing,
         past_routes=tuple(past[:MOST_PAST_ROUTES]),

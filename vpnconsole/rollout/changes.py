@@ -45,6 +45,7 @@ _WORDS = {
     "copy_dscp": "copying of the DSCP",
     "clamp_tcp_mss": "clamping of TCP's segment size",
     "endpoint_context": "context of the endpoint",
+    "rate_kbps": "rate (kbit/s)",
     "route_cost": "cost of routes",
     "routes": "static routes",
     "most_peers": "peers at a time",

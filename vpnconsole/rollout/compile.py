@@ -107,6 +107,7 @@ def _carriage(shared: CarriageSnapshot, here: EndSnapshot) -> carriage.Carriage:
         copy_dscp=shared.copy_dscp,
         clamp_tcp_mss=shared.clamp_tcp_mss,
         queues=shared.queues,
+        rate_kbps=shared.rate_kbps,
         context=here.context,
         endpoint_context=here.endpoint_context,
         route_cost=here.route_cost,

@@ -53,6 +53,7 @@ class CarriageSnapshot:
     copy_dscp: bool = True
     clamp_tcp_mss: bool = False
     queues: int = 1
+    rate_kbps: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +300,7 @@ def _carriage(tunnel: vpn.Tunnel) -> CarriageSnapshot:
         copy_dscp=tunnel.copy_dscp,
         clamp_tcp_mss=tunnel.clamp_tcp_mss,
         queues=tunnel.queues,
+        rate_kbps=tunnel.rate_kbps,
     )
 
 

@@ -160,6 +160,11 @@ def classes(queue: int) -> str:
     return _CLASSES.get(queue, NOTHING)
 
 
+def rate(kbps: int | None) -> str:
+    """Return a rate that was configured, in its own unit and exact: ``800 kbit/s``; a dash for None."""
+    return NOTHING if kbps is None else f"{kbps:,} kbit/s"
+
+
 def refused(rejected: Rejections | None) -> int:
     """Return how many packets were refused, whatever the reason."""
     return sum(asdict(rejected).values()) if rejected is not None else 0

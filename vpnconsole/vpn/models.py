@@ -16,6 +16,7 @@ from django.db import models
 from django.utils import timezone
 
 from agents.contract import algorithms
+from agents.contract.carriage import RATES_KBPS
 from agents.contract.secret import Secret
 from vpnconsole.accounts.models import User
 from vpnconsole.gateways.choices import IdentityTypeChoice
@@ -300,11 +301,15 @@ class IPsecPolicyProposal(models.Model):
 
 
 class QosPolicy(models.Model):
-    """How many queues a tunnel's outbound packets wait in: one, or four with strict priority by DSCP."""
+    """How many queues a tunnel's outbound packets wait in: one, or four with strict priority by DSCP.
+
+    ``rate_kbps`` is what four let go at most, at each end; empty means no limit.
+    """
 
     name = models.CharField(max_length=100, unique=True)
     description = models.CharField(max_length=255, blank=True)
     queues = models.PositiveSmallIntegerField(choices=QUEUE_CHOICES, default=4)
+    rate_kbps = models.PositiveIntegerField("Rate (kbit/s)", null=True, blank=True, validators=_between(*RATES_KBPS))
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -315,6 +320,14 @@ class QosPolicy(models.Model):
 
     def __str__(self) -> str:
         return f"QoS policy {self.name}"
+
+    def clean(self) -> None:
+        """Refuse a rate where there is one queue."""
+        super().clean()
+        if self.rate_kbps is not None and self.queues == 1:
+            raise ValidationError(
+                {"rate_kbps": "A rate needs four queues: with one there is nothing to let pass."}, code="queues"
+            )
 
 
 class Policies(NamedTuple):
@@ -450,6 +463,11 @@ class Tunnel(models.Model):
             if pair.ipsec_policy is not None:
                 chosen.append((f"selectors.{index}.ipsec_policy", pair.ipsec_policy))
         return chosen
+
+    @property
+    def rate_kbps(self) -> int | None:
+        """What each end sends at most."""
+        return self.qos_policy.rate_kbps if self.qos_policy else None
 
     @property
     def end_a(self) -> TunnelEnd:

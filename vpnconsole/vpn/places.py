@@ -61,6 +61,7 @@ _TUNNEL: Mapping[str, tuple[str, str]] = MappingProxyType(
         "carriage.copy_dscp": ("the DSCP", "copy_dscp"),
         "carriage.clamp_tcp_mss": ("the clamping of TCP's segment size", "clamp_tcp_mss"),
         "carriage.queues": ("the QoS policy", "qos_policy"),
+        "carriage.rate_kbps": ("the QoS policy", "qos_policy"),
         "manual_tunnels.children": ("the SAs", "selectors-0-manual-protocol"),
         "children": ("the pairs of networks", "selectors-0-network_a"),
         "children.local_ts": ("the pairs of networks", "selectors-0-network_a"),

@@ -210,11 +210,17 @@ def _refuse_transport(policy: IPsecPolicy) -> None:
 
 @transaction.atomic
 def save_qos_policy(
-    actor: User | None, policy: QosPolicy | None = None, *, name: str, queues: int = 4, description: str = ""
+    actor: User | None,
+    policy: QosPolicy | None = None,
+    *,
+    name: str,
+    queues: int = 4,
+    rate_kbps: int | None = None,
+    description: str = "",
 ) -> QosPolicy:
     """Make a QoS policy, or change the one given; raises ValidationError by field."""
     row = QosPolicy.objects.get(pk=policy.pk) if policy else QosPolicy()
-    row.name, row.description, row.queues = name, description, queues
+    row.name, row.description, row.queues, row.rate_kbps = name, description, queues, rate_kbps
     return _saved(actor, row)
 
 

@@ -72,6 +72,7 @@ def told(paris: Gateway, tunnel: Tunnel, paris_agent: FakeAgent) -> FakeAgent:
         children=(child,),
         rejected=REFUSED,
         queues=(QueueStatus(queue=3, packets=11, bytes=900, dropped_packets=77, depth_packets=4),),
+        rate_kbps=8_000,
         filter=FilterCounters(admitted_ike=2, admitted_ipsec=3, dropped_clear=19, dropped_leaving=23),
     )
     paris_agent.more = {
@@ -105,6 +106,7 @@ def test_the_tunnel_page_shows_queues_routes_and_filter(told: FakeAgent, tunnel:
     for text in (
         "CS0, CS1",
         "11 packets, 900 B",
+        "paris sends 8,000 kbit/s at most",
         "<strong>77</strong>",
         "<strong>19</strong>",
         "<strong>23</strong>",
@@ -159,6 +161,7 @@ def test_the_api_gives_the_same(told: FakeAgent, alice: User, paris: Gateway, tu
     assert plain["refused"][0]["packets"]["paris"] == 1_200
     assert [each["network"] for each in plain["routes"]["paris"]] == ["10.2.0.0/24", "10.3.0.0/16", "10.2.0.0/24"]
     assert plain["pairs"][0]["total"]["bytes_in"] == 5 * 2**30
+    assert plain["status"]["a"]["rate_kbps"] == 8_000
     plain = client.get(f"/api/v1/gateways/{paris.pk}", headers=header).json()
     assert (plain["ipsecstat"]["Incoming ESP packets"], plain["ipsecstat"]["Srcrte packets allowed"]) == (42, None)
     assert plain["data_plane_counts"] == {"XfrmInNoStates": 6}

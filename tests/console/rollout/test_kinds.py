@@ -21,7 +21,7 @@ from vpnconsole.rollout import snapshot
 from vpnconsole.rollout.changes import differences
 from vpnconsole.rollout.compile import compile_document
 from vpnconsole.rollout.delivery import tunnel_digests
-from vpnconsole.vpn import services
+from vpnconsole.vpn import policies, services
 from vpnconsole.vpn.inputs import CarriageInput, EndInput, Keys, PeersInput, RouteInput, SelectorInput, TunnelInput
 from vpnconsole.vpn.models import IKEPolicy, IPsecPolicy, QosPolicy, Tunnel
 
@@ -103,7 +103,7 @@ def test_carriage_is_that_of_the_gateway_s_end(paris: Gateway, lyon: Gateway) ->
     GatewayContext.objects.create(gateway=lyon, name="blue", table=100)
     GatewayContext.objects.create(gateway=lyon, name="uplink-a", table=101)
     Gateway.objects.filter(pk=lyon.pk).update(packet_filter=True)
-    qos = QosPolicy.objects.create(name="voice", queues=4)
+    qos = QosPolicy.objects.create(name="voice", queues=4, rate_kbps=8_000)
     far = EndInput(
         gateway=lyon, address=cast.LYON_ADDRESS, context="blue", endpoint_context="uplink-a", route_cost=10,
         routes=[RouteInput(network="10.44.0.0/16", cost=5)],
@@ -113,12 +113,22 @@ def test_carriage_is_that_of_the_gateway_s_end(paris: Gateway, lyon: Gateway) ->
     here, there = compiled(paris).tunnels[0].carriage, compiled(lyon).tunnels[0].carriage
     assert (here.attachment, here.df_bit, here.copy_dscp, here.queues) == ("interface", "set", False, 4)
     assert here.clamp_tcp_mss
+    assert (here.rate_kbps, there.rate_kbps) == (8_000, 8_000)
     assert (here.context, here.route_cost, here.routes) == ("local", 0, ())
     assert (there.context, there.route_cost) == ("blue", 10)
     assert (here.endpoint_context, there.endpoint_context) == ("local", "uplink-a")
     assert [(row.network, row.cost) for row in there.routes] == [("10.44.0.0/16", 5)]
     assert [(row.name, row.table) for row in compiled(lyon).contexts] == [("blue", 100), ("uplink-a", 101)]
     assert (compiled(paris).packet_filter, compiled(lyon).packet_filter) == (False, True)
+
+
+def test_a_rate_is_told_as_what_changed(paris: Gateway, lyon: Gateway) -> None:
+    qos = policies.save_qos_policy(None, name="voice", queues=4)
+    cast.make_tunnel(paris, lyon, carriage=CarriageInput(attachment="interface", qos_policy=qos))
+    old = compiled(paris)
+    policies.save_qos_policy(None, qos, name="voice", queues=4, rate_kbps=8_000)
+    (change,) = differences(old, compiled(paris))
+    assert change.details == ("carriage rate (kbit/s): none → 8000",)
 
 
 def test_the_order_of_the_rules_reaches_the_document_and_names_stay(paris: Gateway, lyon: Gateway) -> None:

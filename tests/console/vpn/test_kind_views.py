@@ -252,12 +252,35 @@ def test_manual_keys_are_only_those_of_a_manual_tunnel(client: Client, tunnel: T
 def test_qos_policies_have_pages(client: Client) -> None:
     client.post(reverse("vpn:policy-create", args=["qos-policy"]), {"name": "voice", "queues": "4"})
     row = QosPolicy.objects.get(name="voice")
+    assert row.rate_kbps is None
     url = reverse("vpn:policy-edit", args=["qos-policy", row.pk])
     assert client.get(url).status_code == 200
     client.post(url, {"name": "voice", "queues": "1", "description": "plain"})
     row.refresh_from_db()
     assert (row.queues, row.description) == (1, "plain")
     assert client.post(url, {"name": "voice", "queues": "3"}).status_code == 422
+    client.post(url, {"name": "voice", "queues": "4", "rate_kbps": "8000"})
+    row.refresh_from_db()
+    assert row.rate_kbps == 8_000
+    assert client.get(url).context["form"]["rate_kbps"].value() == 8_000
+    assert "8,000 kbit/s" in client.get(reverse("vpn:policies")).content.decode()
     assert "voice" in client.get(reverse("vpn:policies")).content.decode()
     client.post(reverse("vpn:policy-delete", args=["qos-policy", row.pk]))
     assert not QosPolicy.objects.filter(pk=row.pk).exists()
+
+
+@pytest.mark.parametrize(
+    ("queues", "rate_kbps", "words"),
+    [
+        ("1", "8000", "needs four queues"),
+        ("4", "63", "64"),
+        ("4", "10000001", "10000000"),
+        ("4", "fast", "whole number"),
+    ],
+)
+def test_an_impossible_rate_stands_beside_its_field(client: Client, queues: str, rate_kbps: str, words: str) -> None:
+    values = {"name": "voice", "queues": queues, "rate_kbps": rate_kbps}
+    response = client.post(reverse("vpn:policy-create", args=["qos-policy"]), values)
+    assert response.status_code == 422
+    assert words in response.context["form"].errors["rate_kbps"][0]
+    assert not QosPolicy.objects.filter(name="voice").exists()

@@ -26,6 +26,7 @@ register.filter("span", words.span)
 register.filter("proof", words.proof)
 register.filter("lapse", words.lapse)
 register.filter("classes", words.classes)
+register.filter("rate", words.rate)
 register.filter("refused", words.refused)
 register.filter("cause", words.cause)
 

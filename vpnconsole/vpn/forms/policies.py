@@ -290,9 +290,9 @@ class IPsecPolicyForm(_PolicyForm):
 
 
 class QosPolicyForm(forms.Form):
-    """How many queues."""
+    """How many queues, and what they let go at most."""
 
-    optional = ("description",)
+    optional = ("description", "rate_kbps")
     name = forms.CharField(max_length=100, widget=forms.TextInput(attrs={"autocomplete": "off"}))
     description = forms.CharField(max_length=255, required=False)
     queues = forms.TypedChoiceField(
@@ -302,8 +302,16 @@ class QosPolicyForm(forms.Form):
         help_text="Strict priority: CS6 and CS7 go first (queue 0), then CS4 and CS5 (1), CS2 and CS3 (2), CS0 and CS1 "
         "last (3). Under load what has a low priority waits for as long as there is anything above it.",
     )
+    rate_kbps = forms.IntegerField(
+        label="Rate (kbit/s)",
+        required=False,
+        help_text="What each end sends through the tunnel at most; empty means no limit. Packets wait for their turn "
+        "only where something holds them up: in the kernel's data plane this rate alone, in userspace also the "
+        "gateway's own interface. Choose somewhat less than the path takes, since packets count as they are inside: "
+        "outside each is about 60 to 80 octets longer.",
+    )
 
     @classmethod
     def initial_of(cls, row: QosPolicy) -> dict[str, Any]:
         """Return what the form shows of an existing row."""
-        return {"name": row.name, "description": row.description, "queues": row.queues}
+        return {"name": row.name, "description": row.description, "queues": row.queues, "rate_kbps": row.rate_kbps}

@@ -83,7 +83,7 @@ KINDS = {
         Kind(
             slug="qos-policy",
             label="QoS policy",
-            about="In how many queues a tunnel's outbound packets wait. Without one there is one queue.",
+            about="In how many queues a tunnel's outbound packets wait, and how fast they go. Without one: one queue.",
             rows=queries.qos_policies,
             form=QosPolicyForm,
             save=policies.save_qos_policy,
