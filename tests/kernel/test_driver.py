@@ -50,6 +50,10 @@ def test_every_algorithm_of_the_contract_works(report: Report) -> None:
     assert (found["modes"], found["protocols"], found["more"]) == (["transport", "tunnel"], ["ah", "esp"], [True, True])
 
 
+def test_a_rate_that_the_kernel_cannot_keep_is_refused_in_its_words(report: Report) -> None:
+    assert report["a_kernel_without_a_shaper_says_so"]["value"] == "Specified qdisc kind is unknown"
+
+
 def test_an_interface_of_its_own_is_a_vti_here(report: Report) -> None:
     """User Mode Linux has no xfrm interfaces."""
     assert report["an_interface_carries_what_is_routed_into_it"]["value"] == "vti"

@@ -126,6 +126,7 @@ class KernelDriver:
 
         SAs and policies that the tunnel has already go over to its interface, or back when it no longer has one.
         Raises EOPNOTSUPP where the kernel has no interfaces for tunnels, EEXIST where somebody else's has the name.
+        What it refuses of queues and their rate is raised when all else is done.
         """
         links.check(link)
         async with self._turn:
@@ -133,6 +134,7 @@ class KernelDriver:
             if link.attachment is Attachment.INTERFACE:
                 await self._links.put(link)
                 await self._steer(requests, link.tunnel_id, self._links.steering(link.tunnel_id))
+                await self._links.put_queues(link.tunnel_id)
             else:
                 await self._steer(requests, link.tunnel_id, SHARED)
                 await self._links.remove(link.tunnel_id)

@@ -42,7 +42,8 @@ _GROUP_LINK = 1  # RTMGRP_LINK
 class _Own:
     """An interface of ours: what was asked for, the kernel's kind and index, our number, and the VRF it is in.
 
-    ``counted`` is what earlier queues of the tunnel did, before those there are took their place.
+    ``queued`` is what was asked for when it got the several queues it has, None while it has one; ``counted`` is what
+    earlier queues did before those took their place.
     """
 
     link: TunnelLink
@@ -50,6 +51,7 @@ class _Own:
     index: int
     number: int
     master: int = _NO_MASTER
+    queued: TunnelLink | None = None
     counted: tuple[QueueStatus, ...] = ()
 
     @property
@@ -108,7 +110,7 @@ class Links:
         return self.steering(tunnel_id)
 
     async def put(self, link: TunnelLink) -> None:
-        """Make the tunnel's interface as asked for, up; its number stays while the tunnel has one."""
+        """Make the tunnel's interface as asked for, up, its queues apart; its number stays while the tunnel has one."""
         before = self._own.get(link.tunnel_id)
         if before is not None and (before.link.name != link.name or _version(before.link) != _version(link)):
             await self.remove(link.tunnel_id)
@@ -124,6 +126,12 @@ class Links:
         self._refused.pop(link.tunnel_id, None)
         async with _told("open_link", link.name):
             self._own[link.tunnel_id] = await self._change(before, link)
+
+    async def put_queues(self, tunnel_id: str) -> None:
+        """Bring the queues of a tunnel's interface to what was asked for; where that fails they stay as they are."""
+        own = self._own[tunnel_id]
+        async with _told("open_link", own.link.name):
+            self._own[tunnel_id] = await self._queue(own)
 
     async def remove(self, tunnel_id: str) -> None:
         """Remove the tunnel's interface; it need not be there."""
@@ -144,6 +152,7 @@ class Links:
             fresh = await self._create(own.link, own.number)
             self._own[tunnel_id] = fresh
             self._own[tunnel_id] = await self._change(fresh, own.link)
+        await self.put_queues(tunnel_id)
         return own.link.name
 
     async def follow(self, tunnel_id: str, local: str, remote: str) -> None:
@@ -162,7 +171,7 @@ class Links:
         """Return what the queues of tunnels with several counted, by tunnel id."""
         found = {}
         for tunnel_id, own in self._own.items():
-            if own.link.queues > 1:
+            if own.queued is not None:
                 async with _told("queues", own.link.name):
                     counted = await queues.read(self._netlink, own.index)
                 if counted:
@@ -192,8 +201,7 @@ class Links:
                     raise
                 continue
             (index,) = await self._netlink.link_lookup(ifname=link.name)
-            plain = replace(link, queues=1, rate_kbps=None)
-            return _Own(link=plain, kind=kind, index=index, number=number)
+            return _Own(link=link, kind=kind, index=index, number=number)
         reason = "the kernel has neither xfrm interfaces nor VTI: let the tunnel share instead"
         raise DataplaneError("open_link", link.name, errno.EOPNOTSUPP, reason)
 
@@ -206,27 +214,29 @@ class Links:
             await self._netlink.link("set", index=own.index, master=master)
         alias = f"VPN Console, tunnel {link.tunnel_id}"
         await self._netlink.link("set", index=own.index, mtu=link.mtu, ifalias=alias, state="up")
-        return replace(own, link=link, master=master, counted=await self._queue(own, link))
+        return replace(own, link=link, master=master)
 
-    async def _queue(self, own: _Own, link: TunnelLink) -> tuple[QueueStatus, ...]:
-        """Bring an interface's queues to what is asked for; returns what those counted that are there no more."""
-        had, rate, shaped = own.link.queues > 1, link.rate_kbps, own.link.rate_kbps is not None
+    async def _queue(self, own: _Own) -> _Own:
+        """Bring an interface's queues to what is asked for; returns it as it is now."""
+        had, link, rate = own.queued, own.link, own.link.rate_kbps
         if link.queues == 1:
-            if had:
-                await queues.remove(self._netlink, own.index, shaped=shaped)
-            return ()
-        if had and shaped == (rate is not None):
-            if rate is not None and (rate, link.mtu) != (own.link.rate_kbps, own.link.mtu):
-                await queues.set_rate(self._netlink, own.index, rate, link.mtu)
-            return own.counted
-        if not had:
+            if had is not None:
+                await queues.remove(self._netlink, own.index, shaped=had.rate_kbps is not None)
+            return replace(own, queued=None, counted=())
+        if had is None:
             await queues.add(self._netlink, own.index, rate, link.mtu)
-            return ()
+            return replace(own, queued=link)
+        if had.rate_kbps is not None and rate is not None:
+            if (had.rate_kbps, had.mtu) != (rate, link.mtu):
+                await queues.set_rate(self._netlink, own.index, rate, link.mtu)
+            return replace(own, queued=link)
+        if had.rate_kbps == rate:
+            return replace(own, queued=link)
         counted = queues.joined(own.counted, await queues.read(self._netlink, own.index)) or own.counted
-        if shaped:
+        if had.rate_kbps is not None:
             await queues.remove(self._netlink, own.index, shaped=True)
         await queues.add(self._netlink, own.index, rate, link.mtu)
-        return counted
+        return replace(own, queued=link, counted=counted)
 
     async def _vrf(self, table: int | None) -> int:
         """Return the index of the VRF of a routing table; 0 where there is none, and rules lead to the table."""

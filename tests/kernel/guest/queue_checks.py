@@ -20,6 +20,7 @@ import pytest
 from agents.contract.carriage import Attachment
 from agents.contract.status import QueueStatus
 from agents.dataplane.base import DataplaneError
+from deploy.lab.qemu.machine import KERNEL
 from deploy.lab.uml import RESULT_VARIABLE
 from tests.kernel.guest.harness import Check, End, Pair, inside, readable
 from tests.kernel.guest.link_checks import FIRST, NAMES, SECOND, key, link, open_links, routed, shown
@@ -236,7 +237,7 @@ def _qdiscs(end: End) -> str:
 
 
 async def a_kernel_without_a_shaper_says_so(pair: Pair) -> str:
-    """The tunnel keeps the queues it has, and other tunnels are as they were."""
+    """The tunnel keeps the queues it has, one that had none works without, and other tunnels are as they were."""
     left, right = pair.left, pair.right
     await open_links(pair, queues=4)
     await key(pair)
@@ -247,8 +248,14 @@ async def a_kernel_without_a_shaper_says_so(pair: Pair) -> str:
         await left.driver.open_link(dataclasses.replace(link(SECOND, left, right, queues=4), remote="192.0.2.99"))
         assert await left.ping(right.inner, left.inner) == 3
         assert (await _queues(left))[3].packets == 3
+        await left.driver.open_link(link(FIRST, left, right, attachment=Attachment.SHARED))
+        with pytest.raises(DataplaneError):
+            await left.driver.open_link(link(FIRST, left, right, queues=4, rate_kbps=800))
+        assert list(await left.driver.queues()) == [SECOND]
+        left.namespace.ip("route", "replace", f"{right.inner}/32", "dev", NAMES[FIRST])
+        assert await left.ping(right.inner, left.inner) == 3
     await left.driver.open_link(link(FIRST, left, right, queues=4, rate_kbps=800))
-    assert (await _queues(left))[3].packets == 3
+    assert set(await left.driver.queues()) == {FIRST, SECOND}
     return caught.value.reason
 
 
@@ -263,8 +270,8 @@ async def _without(end: End, module: str) -> AsyncIterator[None]:
         yield
     finally:
         loader.write_text(before)
-        tree = Path(os.environ[RESULT_VARIABLE]).parent
-        end.namespace.run("modprobe", *(("-d", str(tree)) if (tree / "lib").is_dir() else ()), module)
+        share = Path(os.environ[RESULT_VARIABLE]).parent  # in which User Mode Linux has its modules
+        end.namespace.run("modprobe", "-d", str(share if (share / "lib").is_dir() else KERNEL), module)
 
 
 async def queues_need_an_interface(pair: Pair) -> str:
