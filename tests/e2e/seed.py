@@ -316,6 +316,7 @@ def _status(tunnel: Tunnel, here: str) -> contract.TunnelStatus:
         interface=f"vpn{str(tunnel.pk)[:8]}",
         rejected=_REFUSED if alive else contract.NO_REJECTIONS,
         queues=_QUEUES if tunnel.name == "paris-lyon" else (),
+        rate_kbps=8_000 if tunnel.name == "paris-lyon" else None,
         filter=_FILTER if alive else None,
     )
 

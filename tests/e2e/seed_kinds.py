@@ -40,7 +40,7 @@ def tunnels(paris: Gateway, lyon: Gateway, extranet: Gateway) -> list[Tunnel]:
         SelectorInput(network_a="10.2.44.0/24", network_b="10.9.44.0/24", manual=cast.manual()),
         SelectorInput(network_a="10.2.45.0/24", network_b="10.9.45.0/24", manual=_second_pair()),
     ]
-    priority = QosPolicy.objects.get_or_create(name="priority", defaults={"queues": 4})[0]
+    priority = QosPolicy.objects.update_or_create(name="priority", defaults={"queues": 4, "rate_kbps": 8_000})[0]
     return [
         cast.make_on_demand(paris, description="branch offices"),
         cast.make_on_demand(

@@ -159,6 +159,11 @@ class TunnelPlane:
         return any(end.queues for end in self.ends)
 
     @property
+    def limited(self) -> bool:
+        """Whether any end keeps to a rate."""
+        return any(end.rate_kbps for end in self.ends)
+
+    @property
     def filters(self) -> bool:
         """Whether any end tells what its packet filter counted."""
         return any(end.filter is not None for end in self.ends)
