@@ -22,6 +22,8 @@ from tests.agentd.inside import run_inside
 TUN = "vpnaaaaaaaa"
 HERE, PEER, STRANGER, INNER, REMOTE = "192.0.2.1", "192.0.2.2", "192.0.2.3", "10.1.0.9", "10.2.0.5"
 
+LAN6, REMOTE6 = "fd01::9", "fd02::5"
+
 
 def filtered(generation: int, *tunnels: Tunnel, on: bool = True) -> GatewayDocument:
     return document(generation, *tunnels, packet_filter=on)
@@ -48,6 +50,18 @@ class Site:
         self.peer.ip("route", "add", "10.1.0.0/24", "dev", "tunnel", "metric", "50")
         self.lan.ip("route", "add", "default", "via", "10.1.0.1")
         self.here.ip("route", "add", "10.2.0.0/24", "dev", "wan")
+
+    def add_ipv6(self) -> None:
+        """Give the inner networks IPv6 addresses too, with a way between them in the clear."""
+        for namespace, link, address in (
+            (self.here, "lan", "fd01::1"),
+            (self.lan, "lan", LAN6),
+            (self.peer, "wan", REMOTE6),
+        ):
+            namespace.ip("address", "add", f"{address}/64", "dev", link, "nodad")
+        self.lan.ip("route", "add", "default", "via", "fd01::1")
+        self.here.ip("route", "add", "fd02::/64", "via", "2001:db8::2")
+        self.peer.ip("route", "add", "fd01::/64", "via", "2001:db8::1")
 
     def remove(self) -> None:
         for namespace in (self.here, self.peer, self.lan):

@@ -23,8 +23,10 @@ from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, document, t
 from tests.agentd.filter_site import (
     HERE,
     INNER,
+    LAN6,
     PEER,
     REMOTE,
+    REMOTE6,
     STRANGER,
     TUN,
     Site,
@@ -39,7 +41,6 @@ from tests.agentd.filter_site import (
 from tests.agentd.test_routes import MANUAL_ID, called, manual, on_demand
 
 OTHER_TUN = "vpnbbbbbbbb"
-LAN6, REMOTE6 = "fd01::9", "fd02::5"
 needs_nft = pytest.mark.needs("nft")
 
 
@@ -164,14 +165,7 @@ def test_while_the_tunnel_is_down_nothing_leaves_beside_it_and_while_it_is_up_al
 @pytest.mark.lab
 @needs_nft
 def test_the_same_with_ipv6(site: Site) -> None:
-    for namespace, link, address in (
-        (site.here, "lan", "fd01::1"),
-        (site.lan, "lan", LAN6),
-        (site.peer, "wan", REMOTE6),
-    ):
-        namespace.ip("address", "add", f"{address}/64", "dev", link, "nodad")
-    site.lan.ip("route", "add", "default", "via", "fd01::1")
-    site.here.ip("route", "add", "fd02::/64", "via", "2001:db8::2")
+    site.add_ipv6()
     apply(site, filtered(1, tunnel(local=HERE, remote=PEER, local_ts=("fd01::/64",), remote_ts=("fd02::/64",))))
     with hearing(site.peer, REMOTE6, 7) as (remote,):
         send(site.lan, LAN6, REMOTE6, 7, b"a leak")

@@ -16,13 +16,25 @@ from agents.contract.status import FilterCounters
 from agents.contract.traffic import TrafficSelector
 from deploy.lab.netns import Namespace
 from tests.agentd.fakes import tunnel
-from tests.agentd.filter_site import HERE, INNER, PEER, REMOTE, TUN, Site, apply, counts, filtered, send_raw
+from tests.agentd.filter_site import (
+    HERE,
+    INNER,
+    LAN6,
+    PEER,
+    REMOTE,
+    REMOTE6,
+    TUN,
+    Site,
+    apply,
+    counts,
+    filtered,
+    send_raw,
+)
 from tests.agentd.inside import run_inside
 from tests.agentd.test_filter import planned, rules
 
 NETWORKS = {4: ("10.1.0.0/24", "10.2.0.0/24"), 6: ("fd01::/64", "fd02::/64")}
 PROTOCOLS = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
-LAN6, REMOTE6 = "fd01::9", "fd02::5"
 Ports = tuple[int, int]
 
 
@@ -69,15 +81,7 @@ def site() -> Iterator[Site]:
     made = Site(*(Namespace(prefix, role) for role in ("here", "peer", "lan")))
     try:
         made.build()
-        for namespace, link, address in (
-            (made.here, "lan", "fd01::1"),
-            (made.lan, "lan", LAN6),
-            (made.peer, "wan", REMOTE6),
-        ):
-            namespace.ip("address", "add", f"{address}/64", "dev", link, "nodad")
-        made.lan.ip("route", "add", "default", "via", "fd01::1")
-        made.here.ip("route", "add", "fd02::/64", "via", "2001:db8::2")
-        made.peer.ip("route", "add", "fd01::/64", "via", "2001:db8::1")
+        made.add_ipv6()
         yield made
     finally:
         made.remove()
