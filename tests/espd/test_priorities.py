@@ -184,7 +184,8 @@ async def test_ike_is_not_lost_while_tunnels_fill_its_socket() -> None:
                 )
                 left.driver.send_ike(message)
             arrived = [(await asyncio.wait_for(heard.get(), 20)).datagram[0] for _ in range(100)]
-        assert arrived == list(range(100))
+        # UDP promises no order: each processor of the kernel hands on what it took from the path, one may be late.
+        assert sorted(arrived) == list(range(100))
         assert (await queues(left))[3].dropped_packets > 0
 
 
