@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import errno
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from agents.agentd.errors import HostError
@@ -134,6 +135,14 @@ def counts(site: Site) -> FilterCounters:
             return found
 
     return run_inside(site.here, work)
+
+
+def until_counted(site: Site, condition: Callable[[FilterCounters], object]) -> None:
+    """Wait until the counters are so: the kernel may have in hand still what a namespace beside it has sent."""
+    ends_at = time.monotonic() + 20
+    while not condition(seen := counts(site)):
+        assert time.monotonic() < ends_at, seen
+        time.sleep(0.02)
 
 
 def apply(site: Site, given: GatewayDocument, *, kernel: bool = False) -> None:

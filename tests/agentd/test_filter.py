@@ -33,12 +33,12 @@ from tests.agentd.filter_site import (
     TUN,
     Site,
     apply,
-    counts,
     filtered,
     hearing,
     lab_document,
     send,
     send_raw,
+    until_counted,
 )
 from tests.agentd.gateways import eventually as eventually_sync
 from tests.agentd.inside import run_inside
@@ -267,7 +267,10 @@ def test_ike_and_ipsec_are_admitted_from_peers_only(site: Site) -> None:
     for protocol in (50, 51):
         for source in (STRANGER, PEER):
             send_raw(site.peer, source, protocol)
-    assert counts(site) == FilterCounters(admitted_ike=3, admitted_ipsec=3)
+    until_counted(site, lambda seen: seen == FilterCounters(admitted_ike=3, admitted_ipsec=3))
+    eventually_sync(
+        lambda: "packets 2 " in site.here.run("nft", "list", "counter", "inet", "vpnconsole", "strangers-ipsec")
+    )
     shown = site.here.run("nft", "list", "counters", "table", "inet", "vpnconsole")
     assert "strangers-ike {\n\t\tpackets 4 " in shown
     assert "strangers-ipsec {\n\t\tpackets 2 " in shown
@@ -281,7 +284,7 @@ def test_on_demand_is_open_to_all(site: Site) -> None:
     with hearing(site.here, HERE, 500) as (ike,):
         send(site.peer, STRANGER, HERE, 500)
         assert ike.recvfrom(100)[1][0] == STRANGER
-    assert counts(site) == FilterCounters(admitted_ike=1)
+    until_counted(site, lambda seen: seen == FilterCounters(admitted_ike=1))
 
 
 @pytest.mark.lab
@@ -295,15 +298,15 @@ def test_clear_text_from_outside_is_dropped_and_what_came_out_of_the_tunnel_is_n
         if kernel:  # an interface of this name means nothing there: only decryption counts
             send(site.peer, PEER, INNER, 7, b"not protected")
             assert inner.recv(100) == b"not protected"
-            eventually_sync(lambda: counts(site).dropped_clear == 2, 10)
+            until_counted(site, lambda seen: seen.dropped_clear == 2)
         else:
             assert inner.recv(100) == b"out of the tunnel"
-            assert counts(site).dropped_clear == 1
+            until_counted(site, lambda seen: seen.dropped_clear == 1)
     with hearing(site.here, "10.1.0.1", 7) as (gateway,):  # to the gateway's own inner address
         send(site.peer, REMOTE, "10.1.0.1", 7, b"clear", "wan")
         send(site.peer, PEER, "10.1.0.1", 7, b"not protected")
         assert gateway.recv(100) == b"not protected"
-    assert counts(site).dropped_clear == (3 if kernel else 2)
+    until_counted(site, lambda seen: seen.dropped_clear == (3 if kernel else 2))
 
 
 @pytest.mark.lab
@@ -314,7 +317,7 @@ def test_neighbours_on_the_inside_still_talk_when_everything_goes_through_the_tu
         send(site.peer, PEER, "10.1.0.1", 7, b"from outside")
         send(site.lan, INNER, "10.1.0.1", 7, b"from the lan")
         assert gateway.recv(100) == b"from the lan"
-    assert counts(site).dropped_clear == 1
+    until_counted(site, lambda seen: seen.dropped_clear == 1)
 
 
 @pytest.mark.lab
@@ -331,7 +334,7 @@ def test_host_to_host_leaves_ike_neighbours_and_ipsec_alone_also_with_ipv6(site:
         plain.settimeout(0.1)
         with pytest.raises(TimeoutError):
             plain.recv(100)
-    assert counts(site) == FilterCounters(admitted_ike=1, dropped_clear=1)
+    until_counted(site, lambda seen: seen == FilterCounters(admitted_ike=1, dropped_clear=1))
 
 
 @pytest.mark.lab
@@ -343,16 +346,17 @@ def test_a_replacement_keeps_the_counts_and_nothing_of_others_is_touched(site: S
     foreign = site.here.run("nft", "list", "ruleset")
     apply(site, lab_document())
     send(site.peer, PEER, HERE, 500)
+    until_counted(site, lambda seen: seen.admitted_ike == 1)
     other = tunnel(id=OTHER_TUNNEL_ID, name="other", local=HERE, remote=STRANGER, remote_ts=("10.3.0.0/24",))
     apply(site, filtered(2, tunnel(local=HERE, remote=PEER), other))
-    assert counts(site).admitted_ike == 1
+    until_counted(site, lambda seen: seen.admitted_ike == 1)
     site.here.run("nft", "add", "set", "inet", "vpnconsole", "stray", "{ type ipv4_addr; }")
     site.here.run("nft", "add", "chain", "inet", "vpnconsole", "stray")
     apply(site, filtered(3, tunnel(local=HERE, remote=PEER)))
     shown = site.here.run("nft", "list", "table", "inet", "vpnconsole")
     assert "stray" not in shown
     assert OTHER_TUNNEL_ID not in shown
-    assert counts(site).admitted_ike == 1
+    until_counted(site, lambda seen: seen.admitted_ike == 1)
     send(site.peer, PEER, HERE, 9999)
     assert "packets 1 " in site.here.run("nft", "list", "counters", "table", "inet", "other")
 
