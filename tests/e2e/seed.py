@@ -45,6 +45,8 @@ from vpnconsole.vpn.services import create_tunnel, set_enabled
 
 USERNAME, PASSWORD = "alice", "seven-copper-lanterns"
 BOOT = "0f5a4b52-8a3f-4a55-9d5e-6a0e8b3c7d11"
+SILENT_FOR = timedelta(minutes=7)
+"""How long ago the gateway that fell silent was heard."""
 
 
 def seed() -> User:
@@ -99,8 +101,14 @@ def _people(alice: User) -> None:
 
 
 def advance() -> list[object]:
-    """Let a second's worth of traffic pass and be read where the gateway is in reach; return the tunnels."""
+    """Let a second's worth of traffic pass and be read where the gateway is in reach; return the tunnels.
+
+    A silent gateway stays silent for as long as it was: what depends on that is the same at the end of a long run.
+    """
     now = timezone.now()
+    silent = GatewayObservation.objects.filter(reachable=False, read_at__isnull=False)
+    silent.update(read_at=now - SILENT_FOR, reachable_since=now - SILENT_FOR)
+    TunnelObservation.objects.filter(gateway__observation__in=silent).update(read_at=now - SILENT_FOR)
     GatewayObservation.objects.filter(reachable=True).update(read_at=now)
     heard = TunnelObservation.objects.filter(gateway__observation__reachable=True)
     heard.update(read_at=now)
@@ -551,12 +559,12 @@ def _refuse(gateway: Gateway) -> None:
     )
     GatewayObservation.objects.filter(gateway=gateway).update(
         reachable=False,
-        reachable_since=timezone.now() - timedelta(minutes=7),
-        read_at=timezone.now() - timedelta(minutes=7),
+        reachable_since=timezone.now() - SILENT_FOR,
+        read_at=timezone.now() - SILENT_FOR,
         failures=9,
         error="10.0.0.13:8470 refused the connection",
     )
-    TunnelObservation.objects.filter(gateway=gateway).update(read_at=timezone.now() - timedelta(minutes=7))
+    TunnelObservation.objects.filter(gateway=gateway).update(read_at=timezone.now() - SILENT_FOR)
 
 
 def _history(tunnel: Tunnel, gateway: Gateway) -> None:
