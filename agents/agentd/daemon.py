@@ -25,6 +25,7 @@ from agents.agentd.host import Host, LinuxHost
 from agents.agentd.identity import GatewayIdentity
 from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
+from agents.agentd.kept_filter import KeptFilter
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.levels import Levels
 from agents.agentd.parts.filter import STRANGERS
@@ -58,7 +59,10 @@ class Agent:
         self.ledger = Ledger(paths.document, gateway.gateway_id)
         self.link = IkedLink(paths.iked_socket, self.journal, self._iked_changed)
         self.routes = RouteLedger(database)
-        self.reconciler = Reconciler(self.ledger, self.link, self.journal, host, self.routes, on_pass=self._moved.set)
+        kept = KeptFilter(paths.kept_filter)
+        self.reconciler = Reconciler(
+            self.ledger, self.link, self.journal, host, self.routes, kept, on_pass=self._moved.set
+        )
         self.totals = Totals(database)
         self.link.on_view = self._count
         self.link.on_end = self.totals.save

@@ -2,7 +2,8 @@
 
 The table is replaced in one transaction, and only when it is to change or somebody changed it; it is planned and looked
 at only when what it is made of, or anything in the packet filter, is not as at the last time. Before a document goes
-to ``iked`` the table is that document's already, so that a new tunnel's first message finds it open.
+to ``iked`` the table is that document's already, so that a new tunnel's first message finds it open. What was applied
+is kept on the disk, so that a start has it back before ``iked`` answers and a plan can be made.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from agents.agentd import nft
 from agents.agentd.errors import HostError
 from agents.agentd.host import ROUTE_PROTOCOL, Host, HostView
 from agents.agentd.journal import Journal
+from agents.agentd.kept_filter import KeptFilter
 from agents.agentd.parts import filter as parts_filter
 from agents.agentd.parts.carried import Carried
 from agents.agentd.parts.filter import FilterPlan
@@ -29,9 +31,10 @@ _Made = tuple[object, ...]
 class FilterKeeper:
     """Applies what is wanted. Whether a table of ours is there is remembered across restarts."""
 
-    def __init__(self, host: Host, journal: Journal) -> None:
+    def __init__(self, host: Host, journal: Journal, kept: KeptFilter) -> None:
         self._host = host
         self._journal = journal
+        self._kept = kept
         self._planned: tuple[_Made, FilterPlan] | None = None
         self._applied: FilterPlan | None = None
         self._looked_like = ""
@@ -41,6 +44,15 @@ class FilterKeeper:
     def on(self) -> bool:
         """Whether our filter is there, as far as we know."""
         return self._journal.recall(_FACT) == _ON
+
+    async def hold(self) -> None:
+        """Have the filter of before back where it has gone; the first pass replaces it."""
+        try:
+            if await self._kept.load(self._host):
+                self._journal.append("agent.repaired", "The packet filter of before this start is in force again")
+        except (HostError, OSError) as error:
+            told = f"The packet filter of before this start could not be put back: {error}"
+            self._journal.append("agent.repair-failed", told)
 
     async def apply(
         self,
@@ -63,13 +75,13 @@ class FilterKeeper:
                 wanted = parts_filter.clamping_only(clamps)
             generation = await self._host.filter_generation()
             if wanted == self._applied and generation == self._generation:
-                return []
+                return self._keep(enabled, wanted)
             listed = await self._list()
             looks_like = _look(listed)
             changed_by_others = self._applied is not None and looks_like != self._looked_like
             if wanted == self._applied and not changed_by_others:
                 self._generation = generation
-                return []
+                return self._keep(enabled, wanted)
             await self._replace(wanted, listed)
             self._generation = await self._host.filter_generation()
             self._applied, self._looked_like = wanted, _look(await self._list())
@@ -78,7 +90,7 @@ class FilterKeeper:
         if changed_by_others:
             self._journal.append("agent.repaired", "The packet filter is as it should be again")
         self._note(_ON if enabled else _CLAMPING)
-        return []
+        return self._keep(enabled, wanted)
 
     async def counts(self) -> dict[str, int]:
         """Return the packets of each counter now, empty where there is no table or it cannot be read."""
@@ -88,6 +100,17 @@ class FilterKeeper:
             return parts_filter.packets(await self._host.filter(parts_filter.counters()))
         except HostError:
             return {}  # the last pass has said why
+
+    def _keep(self, enabled: bool, wanted: FilterPlan) -> list[str]:
+        """Keep a filter for the next start, or none; returns what is in the way."""
+        try:
+            if enabled:
+                self._kept.keep(wanted)
+            else:
+                self._kept.forget()
+        except HostError as error:
+            return [str(error)]
+        return []
 
     def _note(self, now: str) -> None:
         """Remember what is there, and tell of a filter that came or went."""
@@ -127,7 +150,7 @@ class FilterKeeper:
             await self._host.filter([*parts_filter.removal(), *parts_filter.transaction(wanted, ())])
 
     async def _remove(self) -> None:
-        if self._journal.recall(_FACT) in (None, _OFF):
+        if not self._kept.forget() and self._journal.recall(_FACT) in (None, _OFF):
             return
         try:
             await self._host.filter(parts_filter.removal())

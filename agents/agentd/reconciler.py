@@ -19,6 +19,7 @@ from agents.agentd.filtering import FilterKeeper
 from agents.agentd.host import Host, HostView
 from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
+from agents.agentd.kept_filter import KeptFilter
 from agents.agentd.ledger import Accepted, Ledger
 from agents.agentd.parts import contexts, ike, links, mss, routes, sysctl
 from agents.agentd.parts.carried import Carried, carried
@@ -52,6 +53,7 @@ class Reconciler:
         journal: Journal,
         host: Host,
         route_ledger: RouteLedger,
+        kept: KeptFilter,
         *,
         interval_s: float = INTERVAL_S,
         on_pass: Callable[[], None] | None = None,
@@ -65,7 +67,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         self._passing = asyncio.Lock()
         self.contexts = ContextKeeper(host, journal)
-        self.filter = FilterKeeper(host, journal)
+        self.filter = FilterKeeper(host, journal, kept)
         self._routes = RouteKeeper(host, journal, route_ledger)
         self._settings: dict[str, str] = {}
         self.status = PassStatus()
@@ -75,7 +77,11 @@ class Reconciler:
         self._wake.set()
 
     async def run(self) -> None:
-        """Make passes until cancelled."""
+        """Make passes until cancelled; the filter of before is back before the first, which may wait for ``iked``."""
+        accepted = self._ledger.current
+        if accepted is not None and accepted.document.packet_filter:
+            async with self._passing:
+                await self.filter.hold()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch_kernel())
             while True:

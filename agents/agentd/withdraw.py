@@ -7,12 +7,13 @@ import errno
 from agents.agentd.contexts import describe
 from agents.agentd.errors import HostError
 from agents.agentd.host import ROUTE_PROTOCOL, Host
+from agents.agentd.kept_filter import KeptFilter
 from agents.agentd.nft import NoNftError
 from agents.agentd.parts import contexts, nftables
 from agents.agentd.parts import filter as parts_filter
 
 
-async def withdraw(host: Host) -> list[str]:
+async def withdraw(host: Host, kept: KeptFilter) -> list[str]:
     """Remove what is ours and return a line for each; raises :class:`HostError` where the kernel refuses."""
     done = []
     view = await host.look()
@@ -26,6 +27,8 @@ async def withdraw(host: Host) -> list[str]:
     for vrf in contexts.ours(view).values():
         await host.remove_vrf(vrf.name, vrf.table)
         done.append(f"VRF {vrf.name}")
+    if kept.forget():
+        done.append("packet filter kept for the next start")
     try:
         await host.filter(parts_filter.removal())
     except NoNftError:

@@ -1,4 +1,4 @@
-"""``vpn-agent routes``, ``filter``, ``contexts`` and ``withdraw``: what the agent keeps on its host."""
+"""``vpn-agent routes``, ``filter``, ``contexts``, ``hold`` and ``withdraw``: what the agent keeps on its host."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from agents.agentd import kept_filter
 from agents.agentd.errors import HostError
 from agents.agentd.host import LinuxHost
+from agents.agentd.kept_filter import KeptFilter
 from agents.agentd.withdraw import withdraw
 from agents.cli import text
 from agents.cli.ask import Agentd, CommandError, ask
@@ -28,6 +30,15 @@ def add(commands: Any, places: argparse.ArgumentParser, output: argparse.Argumen
     filtering.set_defaults(command=_filter)
     contexts = commands.add_parser("contexts", parents=[places, output], help="show the routing contexts")
     contexts.set_defaults(command=_contexts)
+    holding = commands.add_parser(
+        "hold",
+        parents=[places],
+        help="put the packet filter of before back, ahead of the agent",
+        description="For a machine that starts, before its network is up: where the configuration in force has the "
+        "packet filter on, puts it in force as it was last. The agent takes it over when it runs. A filter that is in "
+        "force already stays as it is.",
+    )
+    holding.set_defaults(command=_hold)
     leaving = commands.add_parser(
         "withdraw",
         parents=[places],
@@ -67,6 +78,21 @@ def _contexts(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _hold(arguments: argparse.Namespace) -> int:
+    where = paths.from_arguments(arguments)
+
+    async def work() -> bool:
+        async with LinuxHost() as host:
+            return await KeptFilter(where.kept_filter).load(host)
+
+    try:
+        done = kept_filter.wanted(where) and asyncio.run(work())
+    except HostError as error:
+        raise CommandError(str(error)) from None
+    print("The packet filter of before is in force." if done else "There is nothing to hold.")
+    return 0
+
+
 def _withdraw(arguments: argparse.Namespace) -> int:
     async def work() -> list[str]:
         try:
@@ -74,7 +100,7 @@ def _withdraw(arguments: argparse.Namespace) -> int:
                 raise CommandError("the agent is running and would put everything back: stop it first")
         except RpcUnavailable:
             async with LinuxHost() as host:
-                return await withdraw(host)
+                return await withdraw(host, KeptFilter(paths.from_arguments(arguments).kept_filter))
 
     try:
         done = asyncio.run(work())

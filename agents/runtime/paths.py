@@ -56,6 +56,11 @@ class Paths:
         return self.state / "document.json"
 
     @property
+    def kept_filter(self) -> Path:
+        """The packet filter that was applied last, for the next start."""
+        return self.state / "filter.json"
+
+    @property
     def journal(self) -> Path:
         """The directory of the event journal."""
         return self.state / "journal"

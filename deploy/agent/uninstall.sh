@@ -25,7 +25,7 @@ if [ -z "$root" ]; then
         exit 1
     }
     systemctl disable --now vpn-agent.target
-    systemctl stop vpn-agent-agentd.service vpn-agent-iked.service vpn-agent-espd.service
+    systemctl stop vpn-agent-agentd.service vpn-agent-iked.service vpn-agent-espd.service vpn-agent-filter.service
     /usr/local/sbin/vpn-agent withdraw
 fi
 
@@ -34,5 +34,6 @@ for command in vpn-agent ike ipsecstat; do
 done
 rm -f "$root"/etc/systemd/system/vpn-agent*
 rm -rf "$root/opt/vpn-agent"
+rm -f "$root/var/lib/vpn-agent/filter.json"
 [ -z "$purge" ] || rm -rf "$root/var/lib/vpn-agent"
 [ -n "$root" ] || systemctl daemon-reload

@@ -39,7 +39,12 @@ class Site:
     lan: Namespace
 
     def build(self) -> None:
-        for namespace in (self.here, self.peer, self.lan):
+        self.here.create()
+        self.wire()
+
+    def wire(self) -> None:
+        """Give the gateway, which has nothing yet, its interfaces and neighbours."""
+        for namespace in (self.peer, self.lan):
             namespace.create()
         self.here.forward()
         outer = [f"{PEER}/24", f"{STRANGER}/24", "2001:db8::2/64", "2001:db8::3/64"]

@@ -13,6 +13,7 @@ import pytest
 
 from agents.agentd.contexts import describe
 from agents.agentd.host import NO_TABLE, Address, HostView, Link, LinuxHost, Route
+from agents.agentd.kept_filter import KeptFilter
 from agents.agentd.parts import contexts, endpoints, filter_clear, sysctl
 from agents.agentd.parts import routes as parts_routes
 from agents.agentd.parts.carried import Carried, carried
@@ -293,7 +294,7 @@ def test_the_kernel_sends_outer_packets_by_the_table_and_all_else_as_before(
                 await bench.agent.offer(encode(document(2, by("uplink-b", local=local, remote=peer), contexts=BOTH)))
                 await until(lambda: outer() == "wan-b")
             await bench.stop()
-            removed = await withdraw(host)
+            removed = await withdraw(host, KeptFilter(bench.paths.kept_filter))
             assert len([line for line in removed if line.startswith("rule ")]) == 3
         assert (gateway.ip("rule"), gateway.ip("-6", "rule")) == before
 

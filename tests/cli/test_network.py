@@ -125,7 +125,7 @@ def look(namespace: Namespace) -> tuple[str, ...]:
 
 
 def withdrawn(namespace: Namespace, run: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "agents.cli", "withdraw", "--run", str(run)]
+    command = [sys.executable, "-m", "agents.cli", "withdraw", "--run", str(run), "--state", str(run)]
     return subprocess.run(namespace.command(command), cwd=ROOT, capture_output=True, text=True)
 
 

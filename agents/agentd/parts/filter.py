@@ -19,6 +19,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agents.agentd.host import HostView
 from agents.agentd.nft import Command
@@ -28,11 +29,13 @@ from agents.agentd.parts.mss import Clamp
 from agents.agentd.parts.nftables import (
     ACCEPT,
     DROP,
+    FAMILY,
     IKE_PORT,
     IP,
     IPSEC,
     NAT_T_PORT,
     RETURN,
+    TABLE,
     address_type,
     base_chain,
     chain_of,
@@ -128,6 +131,11 @@ def transaction(wanted: FilterPlan, listed: Iterable[Command]) -> list[Command]:
     return [*commands, *({"add": each} for each in wanted.sets), *({"add": each} for each in wanted.rules)]
 
 
+def is_ours(commands: Iterable[Any]) -> bool:
+    """Return whether these are commands as :func:`transaction` makes them of nothing: about our table alone."""
+    return all(_about_ours(each) for each in commands)
+
+
 def removal() -> list[Command]:
     """Return the commands that remove the table."""
     return [{"delete": table_itself()}]
@@ -155,6 +163,18 @@ def counters_of(tunnel_id: str, counts: Mapping[str, int]) -> FilterCounters | N
     if ike is None or ipsec is None or clear is None or leaving is None:
         return None
     return FilterCounters(admitted_ike=ike, admitted_ipsec=ipsec, dropped_clear=clear, dropped_leaving=leaving)
+
+
+def _about_ours(command: Any) -> bool:
+    if not isinstance(command, dict) or list(command) not in (["add"], ["flush"]):
+        return False
+    (what,) = command.values()
+    if not isinstance(what, dict) or len(what) != 1:
+        return False
+    ((kind, value),) = what.items()
+    if not isinstance(value, dict):
+        return False
+    return (value.get("family"), value.get("name" if kind == "table" else "table")) == (FAMILY, TABLE)
 
 
 def _deletions(kind: str, names: Iterable[str]) -> list[Command]:
