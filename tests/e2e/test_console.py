@@ -327,7 +327,7 @@ def test_a_given_password_is_for_one_log_in(console: Console, browser: Browser, 
 def test_an_end_that_was_not_heard_is_told_and_tried_again(console: Console, page: Page) -> None:
     page.goto(console.page("tunnel-half-silent"))
     running = page.locator("[data-test=capture][data-state=running]", has_text="on madrid")
-    expect(running.locator("[data-test=stop-failed]")).to_contain_text("It goes on until its limit")
+    expect(running.locator("[data-test=stop-failed]")).to_contain_text("Sent again when madrid answers")
     expect(running.locator("[data-test=capture-old]")).to_contain_text("madrid does not answer")
     running.get_by_role("button", name="Try again to stop").click()
     expect(page.locator(".note", has_text="madrid is told to end the capture")).to_be_visible()

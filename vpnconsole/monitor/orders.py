@@ -66,13 +66,18 @@ def carry_out(kind: type[O], job_id: UUID, send: Callable[[AgentClient, O], tupl
 
 def lost(kind: type[O], now: datetime) -> QuerySet[O]:
     """Orders whose task seems to have got lost."""
-    return _open(kind).filter(created_at__lt=now - timedelta(seconds=LOST_S))
+    return _stuck(kind, now, LOST_S)
 
 
 def expire(kind: type[Order], now: datetime) -> None:
     """Fail orders that waited too long."""
-    old = _open(kind).filter(created_at__lt=now - timedelta(seconds=EXPIRES_S))
-    old.update(state=JobState.FAILED, message=NOT_SENT, finished_at=now)
+    _stuck(kind, now, EXPIRES_S).update(state=JobState.FAILED, message=NOT_SENT, finished_at=now)
+
+
+def _stuck(kind: type[O], now: datetime, seconds: int) -> QuerySet[O]:
+    """Orders that are so old and not on their way at this moment."""
+    old = _open(kind).filter(created_at__lt=now - timedelta(seconds=seconds))
+    return old.exclude(sent_at__gt=now - timedelta(seconds=LOST_S))
 
 
 def _open(kind: type[O]) -> QuerySet[O]:

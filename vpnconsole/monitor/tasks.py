@@ -34,8 +34,10 @@ def poll_all() -> None:
 
 @shared_task(name="monitor.poll_gateway")
 def poll_gateway(gateway_id: str) -> None:
-    """Read status and events of one gateway."""
-    polling.poll(UUID(gateway_id))
+    """Read status and events of one gateway, and send on what it did not hear before."""
+    if polling.poll(UUID(gateway_id)):
+        for job_id in stops.send_again(UUID(gateway_id)):
+            stop.delay(str(job_id))
 
 
 @shared_task(name="monitor.perform_action")

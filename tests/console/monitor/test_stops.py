@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -96,7 +97,8 @@ def test_a_capture_that_does_not_hear_its_end_is_told_as_running_and_can_be_ende
     assert "paris is told to end the capture; beside it stands whether it heard." in page
     assert 'data-test="stop-failed"' in page
     assert "127.0.0.1:1" in page
-    assert "It goes on until its limit, in 9 min" in page
+    assert "Sent again when" in page
+    assert "it goes on until then, or until its limit, in 9 min" in page
     assert "Try again to stop" in page
     row = capture_row(tunnel)
     assert row.stop is not None
@@ -120,7 +122,7 @@ def test_a_trace_that_does_not_hear_its_end_is_told_as_running_and_can_be_ended_
     away(paris)
     page = press(client, "monitor:trace-stop", paris.pk, trace.pk)
     assert 'data-test="stop-failed"' in page
-    assert "It goes on until its limit, in 4 min" in page
+    assert "it goes on until then, or until its limit, in 4 min" in page
     assert "Try again to stop" in page
     unheard(paris, 1)
     page = client.get(reverse("monitor:gateway", args=[paris.pk])).content.decode()
@@ -146,8 +148,79 @@ def test_while_nobody_knows_yet_nothing_is_claimed(
     assert 'data-test="capture-stop"' not in page
     StopJob.objects.filter(pk=job.pk).update(created_at=timezone.now() - timedelta(seconds=91))
     page = client.get(url).content.decode()
-    assert "not sent in time: no worker was free. It goes on" in page
+    assert "not sent in time: no worker was free. Sent again when" in page
     assert "Try again to stop" in page
+
+
+def test_an_end_that_was_not_heard_is_sent_again_when_the_gateway_is_heard(
+    alice: User,
+    paris: Gateway,
+    tunnel: Tunnel,
+    paris_agent: FakeAgent,
+    capture: CaptureJob,
+    sent: list[tuple[str, ...]],
+) -> None:
+    """By the poll that finds it, one order at a time, until it is heard."""
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        away(paris)
+        given_up = services.request_stop(alice, tunnel, paris.pk, capture.pk)
+        tasks.stop(str(given_up.pk))
+        clock.shift(1)
+        job = services.request_stop(alice, tunnel, paris.pk, capture.pk)
+        tasks.stop(str(job.pk))
+        again = ("monitor.stop", str(job.pk))
+        clock.shift(20)
+        sent.clear()
+        tasks.poll_gateway(str(paris.pk))
+        assert sent == []
+        back(paris, paris_agent)
+        for _ in range(2):
+            tasks.poll_gateway(str(paris.pk))
+        assert sent == [again]
+        row = capture_row(tunnel)
+        assert row.stop is not None
+        assert row.stop.state == "sent"
+        away(paris)
+        tasks.stop(str(job.pk))
+        back(paris, paris_agent)
+        tasks.poll_gateway(str(paris.pk))
+        assert sent == [again]  # not at once
+        clock.shift(11)
+        tasks.poll_gateway(str(paris.pk))
+        assert sent == [again, again]
+        tasks.sweep()  # which gives old orders up, and not what is on its way
+        tasks.stop(str(job.pk))
+        job.refresh_from_db()
+        assert job.state == "accepted"
+        clock.shift(60)
+        tasks.poll_gateway(str(paris.pk))
+    assert (capture_row(tunnel).state, capture_row(tunnel).stop) == ("done", None)
+    assert AuditEvent.objects.filter(action="tunnel.capture.stop").count() == 2
+    given_up.refresh_from_db()
+    assert given_up.state == "failed"
+
+
+def test_the_end_of_what_is_over_is_not_sent_again(
+    alice: User, paris: Gateway, paris_agent: FakeAgent, trace: TraceJob, sent: list[tuple[str, ...]]
+) -> None:
+    away(paris)
+    job = services.request_trace_stop(alice, paris, trace.pk)
+    tasks.stop(str(job.pk))
+    back(paris, paris_agent)
+    StopJob.objects.filter(pk=job.pk).update(sent_at=timezone.now() - timedelta(minutes=1))
+    polling.poll(paris.pk)
+    StopJob.objects.filter(pk=job.pk).update(created_at=timezone.now() - stops.LONGEST)
+    assert stops.send_again(paris.pk) == []
+    StopJob.objects.filter(pk=job.pk).update(created_at=timezone.now())
+    assert paris_agent.trace is not None
+    ended = [dataclasses.replace(each, running=False) for each in paris_agent.trace.processes]
+    paris_agent.trace = dataclasses.replace(paris_agent.trace, processes=tuple(ended))
+    polling.poll(paris.pk)
+    assert stops.send_again(paris.pk) == []
+    running = [dataclasses.replace(each, running=True) for each in ended]
+    paris_agent.trace = dataclasses.replace(paris_agent.trace, processes=tuple(running))
+    polling.poll(paris.pk)
+    assert stops.send_again(paris.pk) == [job.pk]
 
 
 def test_what_its_gateway_has_no_more_has_ended(
