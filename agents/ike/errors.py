@@ -12,6 +12,7 @@ Anything else that is raised while a message is handled is a bug. ``code`` is an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Self
 
 
 class IkeError(Exception):
@@ -74,6 +75,16 @@ class PeerError(IkeError):
         self.field = field
         self.fatal = fatal
         self.attributes = dict(attributes or {})
+
+    @property
+    def child(self) -> str | None:
+        """The name of the configured child that it is about, None where that is not known or it is about none."""
+        return self.attributes.get("child")
+
+    def about(self, child: str) -> Self:
+        """Say which child it is about, unless it says so itself; returns itself, to be raised."""
+        self.attributes.setdefault("child", child)
+        return self
 
 
 class LocalError(IkeError):

@@ -18,8 +18,10 @@ from agents.contract.config import (
     SequenceNumbers,
     TrafficSelector,
 )
+from agents.contract.events import KINDS, Severity
 from agents.contract.status import ChildSaStatus
 from agents.dataplane.base import SaSpec
+from agents.ike.outputs import Report
 from tests.harness.documents import child, mirrored
 from tests.harness.v1 import BOTH, MODES, ONE, Scene, policy
 from tests.harness.world import Host, matched, up
@@ -144,3 +146,47 @@ def test_another_policy_for_one_child_touches_no_other(version: IkeVersion, mode
     assert matched(*scene.hosts)
     for host in scene.hosts:
         keep_to(host, changed, pfs=True)
+
+
+def refused(host: Host) -> list[Report]:
+    """The refusals of IPsec SAs that the host tells of."""
+    found = [
+        each for each in host.reports if (each.field or "").startswith("children.") and each.code != "child.failed"
+    ]
+    assert all(KINDS[each.code].severity is Severity.ERROR for each in found), found
+    return found
+
+
+@versions
+def test_refusals_say_which_child_they_are_about(version: IkeVersion, mode: ExchangeMode) -> None:
+    scene = Scene(mode, version=version, ike=policy(mode), children=CHILDREN)
+    scene.left.allow_legacy = scene.right.allow_legacy = True
+    other = replace(BULK, proposals=(IpsecProposal(encryption="aes-256-ctr", integrity="hmac-sha2-512-256"),))
+    scene.right.change(children=tuple(map(mirrored, (WEB, other, SIGNED))))
+    scene.start()
+    assert scene.world.run(40, lambda: all(host.codes()["child.failed"] for host in scene.hosts))
+    scene.world.run(5)
+    assert set(sas_up(scene.paris)) == {"web", "signed"}
+    for host in scene.hosts:
+        assert {each.attributes.get("child") for each in refused(host)} == {"bulk"}
+        assert {each.attributes["child"] for each in host.reports if each.code == "child.failed"} == {"bulk"}
+    reason = scene.paris.status().reason
+    assert reason is not None
+    told = [each for each in refused(scene.paris) if (each.code, each.message) == (reason.code, reason.message)]
+    assert {(each.received, each.configured) for each in told} == {(reason.received, reason.configured)}
+
+
+@versions
+def test_what_the_data_plane_refuses_is_about_its_child(version: IkeVersion, mode: ExchangeMode) -> None:
+    scene = Scene(mode, version=version, ike=policy(mode), children=CHILDREN)
+    scene.left.allow_legacy = scene.right.allow_legacy = True
+    scene.paris.data_plane.refuse = "no room"
+    scene.start()
+    assert scene.world.run(40, lambda: bool(scene.paris.codes()["child.install-failed"]))
+    (first, *_) = [each for each in scene.paris.reports if each.code == "child.install-failed"]
+    assert first.attributes["child"] in {each.name for each in CHILDREN}
+    assert f"child {first.attributes['child']}:" in first.message
+
+
+def sas_up(host: Host) -> list[str]:
+    return [each.name for each in host.status().children if each.up]

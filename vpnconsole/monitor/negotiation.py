@@ -1,4 +1,7 @@
-"""The last negotiation of a tunnel as steps, read from the stored events of each end (FEATURES A23)."""
+"""The last negotiation of a tunnel as steps, read from the stored events of each end (FEATURES A23).
+
+Also which pair of selectors a refusal was about, which the events of refusals say and reasons in a status do not.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
+from uuid import UUID
 
 from agents.contract.events import KINDS, STEPS
+from agents.contract.status import Reason
 from vpnconsole.monitor.models import EventRecord
+from vpnconsole.rollout.compile import child_name
+from vpnconsole.vpn.models import SelectorPair, Tunnel
 
 Outcome = Literal["done", "failed", "waiting", "open"]
 
@@ -27,6 +34,8 @@ _FAILED = frozenset({"ike.sa-failed", "child.failed"})
 _FIRST = {"initiator": "ike.initiate", "responder": "ike.sa-established"}
 MOST_EVENTS = 60
 """Enough for a tunnel of eight pairs; of more, the steps of the last ones show."""
+_MOST_ALIKE = 20
+"""So many refusals that differ in their text alone are looked through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +90,24 @@ def last_negotiation(gateway_name: str, newest_first: Iterable[EventRecord]) -> 
     return Negotiation(
         gateway_name=gateway_name, role=role, began_at=began_at, steps=tuple(_steps(numbers, found, began_at))
     )
+
+
+def refused_pair(tunnel: Tunnel, gateway_id: UUID, reason: Reason) -> SelectorPair | None:
+    """Return the pair that a gateway's reason is about, by the newest event of the same refusal.
+
+    None where there is no such event any more, where it names no child, or one that the tunnel has no more.
+    """
+    alike = EventRecord.objects.filter(
+        tunnel=tunnel,
+        gateway_id=gateway_id,
+        code=reason.code,
+        received=reason.received,
+        configured=reason.configured,
+    ).order_by("-id")[:_MOST_ALIKE]
+    # A reason may have less of a long text.
+    event = next((each for each in alike if each.message.startswith(reason.message)), None)
+    name = None if event is None else event.attributes.get("child")
+    return next((pair for pair in tunnel.selectors.all() if child_name(pair.seq) == name), None)
 
 
 def _steps(numbers: list[int], found: dict[int, EventRecord], began_at: datetime) -> Iterable[Step]:

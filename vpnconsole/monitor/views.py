@@ -20,11 +20,14 @@ from django.views.decorators.vary import vary_on_headers
 
 from agents.contract.actions import Verb
 from agents.contract.events import KINDS
+from agents.contract.status import Reason
 from vpnconsole.accounts.http import UserRequest
 from vpnconsole.gateways.models import Gateway
 from vpnconsole.lib.listing import PER_PAGE, list_rows, page_number
 from vpnconsole.monitor import orders, queries, services, traces
 from vpnconsole.monitor.capture_views import form_for
+from vpnconsole.monitor.negotiation import refused_pair
+from vpnconsole.monitor.queries import TunnelDetail
 from vpnconsole.monitor.tables import GATEWAY_COLUMNS, TUNNEL_COLUMNS, EventFilter, TunnelFilter
 from vpnconsole.monitor.trace_form import TraceForm
 from vpnconsole.rollout import queries as rollout_queries
@@ -33,6 +36,7 @@ from vpnconsole.rollout.changes import Change
 from vpnconsole.vpn import match, places
 from vpnconsole.vpn import queries as vpn_queries
 from vpnconsole.vpn.models import Tunnel
+from vpnconsole.vpn.places import Place
 
 _LONGEST_SERIES_MIN = 48 * 60
 _TABLE_POINTS = 30
@@ -117,7 +121,7 @@ def tunnel(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
         "row": detail.row,
         "tunnel": detail.tunnel,
         "reason_kind": KINDS.get(reason.code) if reason else None,
-        "reason_place": places.of(detail.tunnel, reason.field or "", detail.row.reason_side) if reason else None,
+        "reason_place": _place_of(detail, reason) if reason else None,
         "points": points[-_TABLE_POINTS:][::-1],
         "operations": _operations(detail.tunnel),
         "may_capture": orders.may_capture(request.user),
@@ -129,6 +133,16 @@ def tunnel(request: UserRequest, tunnel_id: UUID) -> HttpResponse:
     context["pending"] = _pending(detail.row)
     context["capture_form"] = form_for(detail.plane.may_capture) if detail.plane.may_capture else None
     return render(request, "monitor/tunnel.html", context)
+
+
+def _place_of(detail: TunnelDetail, reason: Reason) -> Place | None:
+    """Return where the verdict's reason is mended, None where no form has its field."""
+    field, side = reason.field or "", detail.row.reason_side
+    gateway_id = next((end.gateway_id for end in detail.row.ends if end.side == side), None)
+    pair = None
+    if gateway_id is not None and field.startswith("children."):
+        pair = refused_pair(detail.tunnel, gateway_id, reason)
+    return places.of(detail.tunnel, field, side, pair)
 
 
 def _operations(tunnel: Tunnel) -> tuple[Operation, ...]:

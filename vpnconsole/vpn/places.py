@@ -13,7 +13,7 @@ from types import MappingProxyType
 from django.urls import reverse
 
 from vpnconsole.vpn.choices import Side
-from vpnconsole.vpn.models import Tunnel
+from vpnconsole.vpn.models import SelectorPair, Tunnel
 
 _INDEX = re.compile(r"\[\d*\]")
 
@@ -76,8 +76,11 @@ _ENDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
-def of(tunnel: Tunnel, field: str, side: str) -> Place | None:
-    """Return where ``field``, as the end on ``side`` reports it, is changed; None where no form has it."""
+def of(tunnel: Tunnel, field: str, side: str, pair: SelectorPair | None = None) -> Place | None:
+    """Return where ``field``, as the end on ``side`` reports it, is changed; None where no form has it.
+
+    ``pair`` is the one that it is about, where that is known.
+    """
     name = _INDEX.sub("", field)
     if name in _TUNNEL:
         label, target = _TUNNEL[name]
@@ -92,13 +95,14 @@ def of(tunnel: Tunnel, field: str, side: str) -> Place | None:
         policy = tunnel.policies.ike_policy
         return _in_policy("ike-policy", policy.pk, f"IKE policy {policy.name}", *_IKE[rest])
     if head == "children" and rest in _IPSEC:
-        return _in_ipsec(tunnel, *_IPSEC[rest])
+        return _in_ipsec(tunnel, pair, *_IPSEC[rest])
     return None
 
 
-def _in_ipsec(tunnel: Tunnel, label: str, target: str) -> Place:
-    """Agents do not say which child it is about: with several policies only the form that chooses them is sure."""
-    used = {policy.pk: policy for policy in map(tunnel.ipsec_policy_of, tunnel.selectors.all())}
+def _in_ipsec(tunnel: Tunnel, pair: SelectorPair | None, label: str, target: str) -> Place:
+    """Where nobody says which pair it is about, with several policies only the form that chooses them is sure."""
+    pairs = tunnel.selectors.all() if pair is None else (pair,)
+    used = {policy.pk: policy for policy in map(tunnel.ipsec_policy_of, pairs)}
     if len(used) > 1:
         url = reverse("vpn:tunnel-edit", args=[tunnel.pk])
         return Place(label=f"{label} in the IPsec policies of the tunnel and its pairs", url=f"{url}#id_ipsec_policy")

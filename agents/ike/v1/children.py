@@ -46,7 +46,8 @@ def most_of(pairs: int) -> int:
 
 
 def _too_many(config: Child, most: int) -> PeerError:
-    return PeerError(0, "child.too-many", f"Child {config.name} stands as often as it may", configured=str(most))
+    text = f"Child {config.name} stands as often as it may"
+    return PeerError(0, "child.too-many", text, configured=str(most)).about(config.name)
 
 
 class Children:
@@ -185,7 +186,7 @@ class Children:
             NotifyType.NO_PROPOSAL_CHOSEN,
             "child.install-failed",
             f"The data plane refused child {child.name}: {problem}",
-            attributes={"phase": "2"},
+            attributes={"phase": "2", "child": child.name},
         )
         sa.report_error(error)
         steps.child_failed(sa, child.name, error)

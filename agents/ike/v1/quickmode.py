@@ -81,6 +81,7 @@ def circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Cir
             f"Child {child.name} is for transport mode, which is not done through a NAT; use tunnel mode",
             configured=child.mode,
             field="children.mode",
+            attributes={"child": child.name},
         )
     features = sa.core.hub.features
     modes = _UDP[child.mode] if sa.nat.encapsulates else (_PLAIN[child.mode],)
@@ -175,6 +176,7 @@ def check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
             received=selectors.describe_pair(pair),
             configured=owner,
             field="children.remote_ts",
+            attributes={"child": config.name},
         )
 
 

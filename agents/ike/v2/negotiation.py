@@ -100,12 +100,12 @@ def accept_request(
     """Find the child that a request asks for.
 
     Among children whose selectors meet the request, one of the mode asked for goes first, then one with exactly these
-    selectors, then one that is not up. ``rekeyed`` fixes the child by name. Raises PeerError.
+    selectors, then one that is not up; where none will do, the refusal is about the one that was meant by that order.
+    ``rekeyed`` fixes the child by name. Raises PeerError.
     """
     offer, ts_i, ts_r = _parts(message)
     met: list[tuple[tuple[bool, bool, bool], Accepted]] = []
-    refusal: PeerError | None = None
-    meeting = 0
+    refused: list[tuple[tuple[bool, bool], PeerError]] = []
     for config in children:
         if rekeyed is not None and config.name != rekeyed:
             continue
@@ -113,12 +113,12 @@ def accept_request(
         local_ts, remote_ts = selectors.narrow(local, ts_r.selectors), selectors.narrow(remote, ts_i.selectors)
         if not _can_meet(local_ts, remote_ts, selectors.prefix_pairs(local, remote)):
             continue
-        meeting += 1
+        nearness = not (set(local_ts) == set(local) and set(remote_ts) == set(remote)), is_live(config.name)
         try:
             choice = _choose(config, offer, message, pfs, setting)
             mode, declined = _mode_asked(config, message, setting)
         except PeerError as error:
-            refusal = refusal or error
+            refused.append((nearness, error.about(config.name)))
             continue
         accepted = Accepted(
             config=config,
@@ -130,13 +130,14 @@ def accept_request(
             peer_cpi=_cpi_asked(message) if config.ipcomp and setting.compression else None,
             mode_declined=declined,
         )
-        exact = set(local_ts) == set(local) and set(remote_ts) == set(remote)
-        met.append(((declined, not exact, is_live(config.name)), accepted))
+        met.append(((declined, *nearness), accepted))
     if met:
         accepted = min(met, key=lambda entry: entry[0])[1]
-        _check_key_exchange(accepted.choice, message)
-        return replace(accepted, more=accepted.narrowed and meeting > 1)
-    raise refusal or _no_selectors(children, ts_i, ts_r)
+        _check_key_exchange(accepted.config, accepted.choice, message)
+        return replace(accepted, more=accepted.narrowed and len(met) + len(refused) > 1)
+    if refused:
+        raise min(refused, key=lambda entry: entry[0])[1]
+    raise _no_selectors(children, ts_i, ts_r)
 
 
 def accept_answer(
@@ -163,7 +164,7 @@ def accept_answer(
         raise _no_proposal(config, offer, pfs)
     choice = _choose(config, offer, message, pfs, setting)
     _check_mode_answered(config, message, setting)
-    _check_key_exchange(choice, message)
+    _check_key_exchange(config, choice, message)
     narrowed = not (_all_in(local, ts_i.selectors) and _all_in(remote, ts_r.selectors))
     return Accepted(
         config=config,
@@ -278,7 +279,7 @@ def _choose(config: Child, offer: SecurityAssociation, message: Message, pfs: bo
     return choice
 
 
-def _check_key_exchange(choice: IpsecChoice, message: Message) -> None:
+def _check_key_exchange(config: Child, choice: IpsecChoice, message: Message) -> None:
     if choice.group is None:
         return
     key_exchange = message.find(KeyExchangeData)
@@ -291,6 +292,7 @@ def _check_key_exchange(choice: IpsecChoice, message: Message) -> None:
             received="none" if key_exchange is None else str(key_exchange.group),
             configured=choice.group.slug,
             field="children.pfs_groups",
+            attributes={"child": config.name},
         )
 
 

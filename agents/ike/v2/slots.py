@@ -101,6 +101,7 @@ def check_free(sa: IkeSa, accepted: Accepted, slot: int) -> None:
         received=f"{selectors.describe_all(accepted.local_ts)} = {selectors.describe_all(accepted.remote_ts)}",
         configured=owner,
         field="children.remote_ts",
+        attributes={"child": accepted.config.name},
     )
 
 
@@ -112,4 +113,5 @@ def _too_many(name: str, most: int) -> PeerError:
         received=f"more than {most}",
         configured=str(most),
         field="children",
+        attributes={"child": name},
     )

@@ -61,6 +61,7 @@ def child_failed(sa: IkeSa, name: str | None, error: PeerError) -> None:
     """A child that was asked for, by us or (then ``name`` may be unknown) by the peer, could not be made."""
     if error.notify == NotifyType.SINGLE_PAIR_REQUIRED:  # it is asked for anew, in pieces
         return
+    name = name or error.child
     sa.report(
         "child.failed",
         f"Child {name or 'asked for by the peer'} could not be established",

@@ -85,7 +85,7 @@ class Initiator:
         try:
             self._offer(now)
         except PeerError as error:
-            self.sa.report_error(error)
+            self.sa.report_error(error.about(self.config.name))
             self.refused(error, now)
 
     def _offer(self, now: float) -> None:
@@ -139,7 +139,7 @@ class Initiator:
         try:
             choice, shared = self._read(message)
         except PeerError as error:
-            sa.report_error(error)
+            sa.report_error(error.about(self.config.name))
             info.refuse(sa, error, need(message, SecurityAssociation), now)
             self.refused(error, now)
             return
@@ -268,7 +268,7 @@ def respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> N
         exchange.finish(now)
         sa.report_error(error)
         info.refuse(sa, error, need(message, SecurityAssociation), now)
-        steps.child_failed(sa, error.attributes.get("child"), error)
+        steps.child_failed(sa, error.child, error)
         sa.tunnel.note_error(error)
 
 
@@ -338,9 +338,9 @@ def _received_pair(sa: IsakmpSa, message: Message) -> Pair:
 def _accept(
     sa: IsakmpSa, received: Pair, offer: SecurityAssociation, ke: KeyExchangeData | None
 ) -> tuple[Child, int, Pair, QuickChoice]:
-    """Find the child asked for: with exactly these selectors, else one that holds them. Raises PeerError."""
+    """Find the child asked for: with exactly these selectors, else one that holds them. Raises PeerError, about it."""
     assert sa.tunnel is not None
-    refusal: PeerError | None = None
+    refused: list[tuple[bool, bool, PeerError]] = []
     met = []
     for config in sa.tunnel.config.children:
         found = selectors.match(sa.tunnel.children.pairs_of(config), received)
@@ -349,15 +349,16 @@ def _accept(
         usable = quickmode.feasible(sa, config)
         here = quickmode.circumstances(sa, usable, ke)
         choice = quick_proposals.choose_quick(usable, offer, here)
+        nearness = not found.exact, sa.tunnel.children.live(config.name) is not None
         if choice is None:
-            refusal = refusal or mismatch.quick_refusal(usable, offer, here)
+            refused.append((*nearness, mismatch.quick_refusal(usable, offer, here)))
             continue
-        met.append((not found.exact, sa.tunnel.children.live(config.name) is not None, config, found, choice))
+        met.append((*nearness, config, found, choice))
     if met:
         _inexact, _live, config, found, choice = min(met, key=lambda entry: entry[:2])
         return config, sa.tunnel.children.slot_of(config, found), found.received, choice
-    if refusal is not None:
-        raise refusal
+    if refused:
+        raise min(refused, key=lambda entry: entry[:2])[2]
     every = tuple(pair for config in sa.tunnel.config.children for pair in sa.tunnel.children.pairs_of(config))
     raise selectors.refusal(every, received)
 

@@ -213,6 +213,7 @@ class CreateChild(Task):
         """The answer is a refusal or not acceptable."""
         assert sa.tunnel is not None
         self._release(sa)
+        error.about(self.name)
         if self._answer is not None and self._request is not None:
             sa.enqueue(DeleteUnaccepted(self._answer, self._request.spi_in), now)
         old = self.replaced
@@ -325,6 +326,7 @@ def _install(
                 NotifyType.TEMPORARY_FAILURE,
                 "child.install-failed",
                 f"The data plane refused child {child.name}: {problem}",
+                attributes={"child": child.name},
             )
         sa.respond(answer(agreement, accepted, (Nonce(data=agreement.nonce_r), *key_exchange)), then)
         sa.child_up(child, then, rekeyed=old is not None)

@@ -72,7 +72,7 @@ class FirstChild:
             agreement = self._request.agree(sa, accepted, (sa.nonce_i, sa.nonce_r))
         except PeerError as error:
             self.release(sa)
-            sa.report_error(error)
+            sa.report_error(error.about(config.name))
             steps.child_failed(sa, config.name, error)
             sa.tunnel.child_refused(config.name, error, now)
             if made:
@@ -115,7 +115,7 @@ def install_failed(sa: IkeSa, child: ChildSa, problem: str, now: float) -> None:
     error = PeerError(
         NotifyType.TEMPORARY_FAILURE, "child.install-failed", f"The data plane refused child {child.name}: {problem}"
     )
-    sa.report_error(error)
+    sa.report_error(error.about(child.name))
     steps.child_failed(sa, child.name, error)
     sa.tunnel.child_refused(child.name, error, now)
     sa.enqueue(DeleteChildren((child,)), now)
@@ -157,7 +157,7 @@ def _install(sa: IkeSa, tunnel: TunnelRuntime, child: ChildSa, accepted: Accepte
                 "child.install-failed",
                 f"The data plane refused child {child.name}: {problem}",
             )
-            sa.report_error(error)
+            sa.report_error(error.about(child.name))
             steps.child_failed(sa, child.name, error)
             tunnel.child_refused(child.name, error, then)
             sa.remove_child(child, then)
@@ -179,6 +179,7 @@ def report_terms(sa: IkeSa, accepted: Accepted) -> None:
             received="transport",
             configured="tunnel",
             field="children.mode",
+            attributes={"child": accepted.config.name},
         )
     if accepted.narrowed:
         sa.report(
@@ -187,6 +188,7 @@ def report_terms(sa: IkeSa, accepted: Accepted) -> None:
             received=f"{selectors.describe_all(accepted.local_ts)} = {selectors.describe_all(accepted.remote_ts)}",
             configured=_describe_request(accepted.config, NotifyType.TS_UNACCEPTABLE),
             field="children.local_ts",
+            attributes={"child": accepted.config.name},
         )
 
 
