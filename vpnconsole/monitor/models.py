@@ -181,7 +181,7 @@ class CaptureJob(Order):
     octets = models.PositiveIntegerField()
 
     class Meta(Order.Meta):
-        permissions = [("capture_traffic", "Can capture and download the traffic of tunnels")]
+        permissions = [("capture_traffic", "Can capture the traffic of tunnels, trace gateways and download both")]
 
     def __str__(self) -> str:
         return f"capture of {self.view} packets on {self.gateway}: {self.state}"
