@@ -21,7 +21,7 @@ from tests.interop.rig import OUR_HOST, OUR_NET, OURS, THEIR_HOST, THEIR_NET, TH
 
 from .cast import CBC_SHA1, document, manual, manual_child, uid
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 BACK = replace(CBC_SHA1, esp_spi=0x3003, encryption_key=Secret(b"the way back has"), integrity_key=Secret(bytes(20)))
 

@@ -213,7 +213,7 @@ def heard_at(address: str) -> Callable[[TunnelStatus], bool]:
 
 
 @pytest.mark.lab
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_an_address_that_goes_takes_the_tunnel_to_another_and_back(tmp_path: FilePath) -> None:
     """Two links; userspace ESP. The same IKE SA and child carry on, by address first, by carrier then."""
     with spaces("roam", "ours", "theirs") as (left, right):
@@ -260,7 +260,7 @@ def _keepalives(router: Namespace) -> int:
 
 
 @pytest.mark.lab
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_keepalives_hold_the_door_of_a_nat_that_forgets_quickly(tmp_path: FilePath) -> None:
     """The NAT forgets after 4 s; ours sends 0xff every second through espd, so theirs can reach it at any time."""
     with spaces("nat", "ours", "router", "theirs") as (left, router, right):
@@ -306,7 +306,7 @@ async def test_keepalives_hold_the_door_of_a_nat_that_forgets_quickly(tmp_path: 
 
 
 @pytest.mark.lab
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_held_policies_ask_for_the_tunnel_when_a_packet_needs_it(tmp_path: FilePath) -> None:
     """``dpd_action`` hold: the peer dies, nothing begins by itself; the first packet towards its network does it."""
     with spaces("hold", "ours", "theirs") as (left, right):

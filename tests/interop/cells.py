@@ -140,7 +140,7 @@ class Cell:
     needs: tuple[str, ...] = ()
     impossible: str = ""
     quick: bool = False
-    limit_s: float = 25.0
+    limit_s: float = 60.0
 
     @property
     def group(self) -> tuple[str, tuple[tuple[str, str], ...]]:

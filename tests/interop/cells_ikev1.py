@@ -51,7 +51,7 @@ def cell(axis: str, name: str, mode: ExchangeMode = MAIN, **more: Any) -> Cell:
     """
     answers = steps.they_rekey_the_ike_sa in more.get("script", ())
     more = {
-        "version": IkeVersion.V1, "ike": (ike(),), "esp": (esp(),), "settings": SETTINGS, "limit_s": 45.0,
+        "version": IkeVersion.V1, "ike": (ike(),), "esp": (esp(),), "settings": SETTINGS, "limit_s": 90.0,
         "answers": answers, **more,
     }  # fmt: skip
     return Cell(axis=axis, name=name, mode=mode, **more)

@@ -146,7 +146,7 @@ def cell(
     )
     if "proto comp" in shown:
         script = (large_packets_get_smaller, *script)
-    return Cell(axis=AXIS, name=name, nets=(net,), esp=(esp,), their_esp=theirs, script=script, limit_s=40, **more)
+    return Cell(axis=AXIS, name=name, nets=(net,), esp=(esp,), their_esp=theirs, script=script, limit_s=90, **more)
 
 
 def ah_cell(name: str, slug: str, *, numbers: str = "", **more: Any) -> Cell:

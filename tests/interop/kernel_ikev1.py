@@ -65,5 +65,5 @@ def _ikev1(cell: Cell, axis: str) -> Cell:
     plain = proposal == ESP_GCM and cell.their_esp is None
     esps: tuple[IpsecProposal, ...] = (esp("aes-128-gcm-16"),) if plain else cell.esp
     return dataclasses.replace(
-        cell, axis=axis, version=IkeVersion.V1, ike=(ike(),), esp=esps, settings=SETTINGS, limit_s=60.0
+        cell, axis=axis, version=IkeVersion.V1, ike=(ike(),), esp=esps, settings=SETTINGS, limit_s=120.0
     )

@@ -122,7 +122,7 @@ def _case(
     if "proto comp" in shown:
         script = (large_packets_get_smaller, *script)
     net = dataclasses.replace(net, child={**net.child, **(child or {})})
-    cell = Cell(axis=AXIS, name=name, nets=(net,), esp=(esp,), their_esp="-", script=script, limit_s=60, **more)
+    cell = Cell(axis=AXIS, name=name, nets=(net,), esp=(esp,), their_esp="-", script=script, limit_s=120, **more)
     return Case(cell=cell, lines=lines or {})
 
 
@@ -179,7 +179,7 @@ class LibreswanSession(Session):
                 raise LabError(f"Libreswan is not asked for {command}")
         return {}
 
-    async def until_equal(self, limit_s: float = 15.0) -> TunnelStatus:
+    async def until_equal(self, limit_s: float = 30.0) -> TunnelStatus:
         """Wait until the tunnel is whole and both kernels hold its states alike, keys included."""
         status = await self.until(self.is_whole, "up", limit_s)
         try:
@@ -191,7 +191,7 @@ class LibreswanSession(Session):
             raise AssertionError("the kernels' states differ") from None
         return status
 
-    async def until_theirs_gone(self, limit_s: float = 10.0) -> None:
+    async def until_theirs_gone(self, limit_s: float = 30.0) -> None:
         """Wait until Libreswan's kernel has no state left."""
         async with asyncio.timeout(limit_s):
             while _states(self.lab.their_space):

@@ -134,7 +134,7 @@ def _case(
         script = (large_packets_get_smaller, *script)
     nets = (dataclasses.replace(net, child={**net.child, **(child or {})}),)
     cell = cells_ikev1.cell(
-        AXIS, name, mode, nets=nets, esp=(esp,), their_esp="-", script=script, settings=(), limit_s=60, **more
+        AXIS, name, mode, nets=nets, esp=(esp,), their_esp="-", script=script, settings=(), limit_s=120, **more
     )
     aggressive = "yes" if mode is AGGRESSIVE else "no"
     said = {

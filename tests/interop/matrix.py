@@ -129,12 +129,12 @@ def _lives() -> list[Cell]:
         Cell(axis=axis, name="child deleted by us", script=(steps.we_delete_the_child,)),
         Cell(axis=axis, name="child deleted by the peer", script=(steps.they_delete_the_child,)),
         Cell(
-            axis=axis, name="reauthenticated by us, make before break", script=(steps.we_reauthenticate,), limit_s=40,
+            axis=axis, name="reauthenticated by us, make before break", script=(steps.we_reauthenticate,), limit_s=90,
             policy={"reauth_s": 10, "reauthentication": Reauthentication.MAKE_BEFORE_BREAK},
             connection={"over_time": "3s"}, tunnel={"connection_type": ConnectionType.BOTH},
         ),
         Cell(
-            axis=axis, name="reauthenticated by us, break before make", script=(steps.we_reauthenticate,), limit_s=40,
+            axis=axis, name="reauthenticated by us, break before make", script=(steps.we_reauthenticate,), limit_s=90,
             policy={"reauth_s": 10, "reauthentication": Reauthentication.BREAK_BEFORE_MAKE},
             connection={"over_time": "3s"},
         ),
@@ -229,7 +229,7 @@ def _nat() -> list[Cell]:
     cells.append(
         Cell(
             axis="NAT", name="mapping in front of the peer changes, with MOBIKE", lab="nat-theirs", roles=(RESPONDER,),
-            connection={"dpd_delay": "3s"}, limit_s=35,
+            connection={"dpd_delay": "3s"}, limit_s=90,
             script=(
                 steps_path.the_peer_has_looked_once, steps_path.mapping_in_front_of_the_peer_changes, *_AFTER_REKEYS,
             ),
@@ -245,11 +245,11 @@ def _moves() -> list[Cell]:
     policy = {"dpd_interval_s": 1}
     return [
         Cell(
-            axis=axis, name="our address moves", tunnel=tunnel, policy=policy, connection=addresses, limit_s=45,
+            axis=axis, name="our address moves", tunnel=tunnel, policy=policy, connection=addresses, limit_s=90,
             script=(steps_path.our_address_moves,),
         ),
         Cell(
-            axis=axis, name="the peer's address moves", tunnel=tunnel, policy=policy, connection=addresses, limit_s=45,
+            axis=axis, name="the peer's address moves", tunnel=tunnel, policy=policy, connection=addresses, limit_s=90,
             script=(steps_path.their_address_moves,),
         ),
         Cell(axis=axis, name="off at our side", policy={"mobike": False}, connection=addresses),
@@ -263,16 +263,16 @@ def _dead_peers() -> list[Cell]:
     killed = steps_path.we_are_killed_and_the_peer_clears
     return [
         Cell(
-            axis=axis, name="peer killed: restart", roles=(INITIATOR,), script=(dead, back), limit_s=45,
+            axis=axis, name="peer killed: restart", roles=(INITIATOR,), script=(dead, back), limit_s=90,
             policy={"dpd_interval_s": 1, "dpd_action": DpdAction.RESTART},
         ),
         Cell(
-            axis=axis, name="peer killed: clear", limit_s=45,
+            axis=axis, name="peer killed: clear", limit_s=90,
             policy={"dpd_interval_s": 1, "dpd_action": DpdAction.CLEAR},
             script=(dead, steps_path.the_tunnel_is_cleared_until_asked_for),
         ),
         Cell(
-            axis=axis, name="we are killed: the peer clears", script=(killed,), limit_s=45,
+            axis=axis, name="we are killed: the peer clears", script=(killed,), limit_s=90,
             settings=(("retransmit_timeout", "0.2"),), connection={"dpd_delay": "1s"},
         ),
     ]  # fmt: skip

@@ -88,7 +88,7 @@ def _revocation() -> list[Cell]:
         good, bad = Side(checks=kind), Side(checks=kind, revoked=True)
         deep = Side(checks=kind, intermediates=1)
         hard: dict[str, Any] = {"revocation": Revocation.HARD_FAIL, "their_revocation": "strict"}
-        refuse = {"axis": axis, "up": False, "limit_s": 40.0}
+        refuse = {"axis": axis, "up": False, "limit_s": 90.0}
         found += [
             _cell(
                 f"good by {word}, both insist", Proof(ours=good, theirs=good, **hard), axis=axis, quick=kind == "crl"
@@ -113,7 +113,7 @@ def _revocation() -> list[Cell]:
     found += [
         _cell(
             "nobody answers, hard-fail: we refuse", Proof(theirs=dead, revocation=Revocation.HARD_FAIL), axis=axis,
-            up=False, script=(steps.we_refuse_the_unknown,), limit_s=40.0,
+            up=False, script=(steps.we_refuse_the_unknown,), limit_s=90.0,
         ),
         _cell("nobody answers, soft-fail", Proof(theirs=dead, revocation=Revocation.SOFT_FAIL), axis=axis),
         _cell("the peer's is revoked, checks off", Proof(theirs=Side(checks="crl", revoked=True)), axis=axis),

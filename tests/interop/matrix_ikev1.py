@@ -53,7 +53,7 @@ def _modes() -> list[Cell]:
         life = (spoken, *AFTER_REKEYS, spoken, steps.they_delete_the_ike_sa, steps.we_delete_the_ike_sa)
         found += [
             cell(axis, f"{_title(mode)}, pre-shared key", mode, script=(spoken,), quick=True),
-            cell(axis, f"{_title(mode)}, pre-shared key, a whole life", mode, script=life, limit_s=70),
+            cell(axis, f"{_title(mode)}, pre-shared key, a whole life", mode, script=life, limit_s=150),
         ]
         for label, (key_type, slug) in _KEYS.items():
             side = Side(key_type=key_type)
@@ -193,15 +193,15 @@ def _lives() -> list[Cell]:
     return [
         cell(axis, "phase 2 rekeyed by us", script=(steps.we_rekey_the_child,) * 2),
         cell(axis, "phase 2 rekeyed by the peer", script=(steps.they_rekey_the_child,) * 2, quick=True),
-        cell(axis, "phase 2 rekeyed by both at once", script=(steps_ikev1.both_rekey_phase_2,), limit_s=90),
+        cell(axis, "phase 2 rekeyed by both at once", script=(steps_ikev1.both_rekey_phase_2,), limit_s=150),
         cell(
             axis, "phase 2 rekeyed by a peer that keeps the old SAs", settings=SETTINGS[:1],
             script=(steps_ikev1.the_peer_keeps_what_it_has_rekeyed,),
         ),
         cell(axis, "phase 1 rekeyed by us", tunnel=BOTH, script=(steps.we_rekey_the_ike_sa,) * 2),
-        cell(axis, "phase 1 rekeyed by the peer", script=(steps.they_rekey_the_ike_sa,) * 2, limit_s=70),
+        cell(axis, "phase 1 rekeyed by the peer", script=(steps.they_rekey_the_ike_sa,) * 2, limit_s=150),
         cell(
-            axis, "phase 1 rekeyed by both at once", tunnel=BOTH, script=(steps_ikev1.both_rekey_phase_1,), limit_s=90
+            axis, "phase 1 rekeyed by both at once", tunnel=BOTH, script=(steps_ikev1.both_rekey_phase_1,), limit_s=150
         ),
         cell(
             axis, "phase 1 rekeyed by us, then phase 2 by the peer and by us, Aggressive Mode", AGGRESSIVE, tunnel=BOTH,
@@ -220,7 +220,7 @@ def _lives() -> list[Cell]:
             script=(steps_ikev1.the_phase_1_lifetime_ends,) * 2,
         ),
         cell(
-            axis, "phase 1 rekeyed by the peer before its lifetime ends", answers=True, limit_s=80,
+            axis, "phase 1 rekeyed by the peer before its lifetime ends", answers=True, limit_s=150,
             connection={"reauth_time": "20s", "over_time": "30s", "rand_time": "0s"},
             script=(steps_ikev1.the_phase_1_lifetime_ends,),
         ),
@@ -242,7 +242,7 @@ def _selectors() -> list[Cell]:
     icmp = Net(ours=("10.1.0.0/24[1]",), theirs=("10.2.0.0/24[1]",))
     return [
         cell(axis, "two Quick Modes", nets=two, quick=True),
-        cell(axis, "three Quick Modes, each phase rekeyed by each side", nets=three, script=AFTER_REKEYS, limit_s=70),
+        cell(axis, "three Quick Modes, each phase rekeyed by each side", nets=three, script=AFTER_REKEYS, limit_s=150),
         cell(axis, "two Quick Modes, Aggressive Mode", AGGRESSIVE, nets=two, script=AFTER_REKEYS[:2]),
         cell(axis, "hosts", nets=(hosts,)),
         cell(axis, "one protocol only (ICMP)", nets=(icmp,)),
@@ -261,7 +261,7 @@ def _nat() -> list[Cell]:
             quick = lab == "nat-ours" and mode is AGGRESSIVE
             found.append(
                 cell(
-                    "NAT", f"{name}, {_title(mode)}", mode, lab=lab, limit_s=60, quick=quick, tunnel=BOTH,
+                    "NAT", f"{name}, {_title(mode)}", mode, lab=lab, limit_s=120, quick=quick, tunnel=BOTH,
                     script=(script[0], script[2]) if quick else script,
                 )
             )  # fmt: skip
@@ -308,16 +308,16 @@ def _dead_peers() -> list[Cell]:
         ]  # fmt: skip
     found += [
         cell(
-            axis, "peer killed: restart", roles=(INITIATOR,), script=(dead, back), limit_s=60,
+            axis, "peer killed: restart", roles=(INITIATOR,), script=(dead, back), limit_s=120,
             policy={"dpd_interval_s": 1, "dpd_action": DpdAction.RESTART},
         ),
         cell(
-            axis, "peer killed: clear", limit_s=60, policy={"dpd_interval_s": 1, "dpd_action": DpdAction.CLEAR},
+            axis, "peer killed: clear", limit_s=120, policy={"dpd_interval_s": 1, "dpd_action": DpdAction.CLEAR},
             script=(dead, steps_path.the_tunnel_is_cleared_until_asked_for),
         ),
         cell(
             axis, "we are killed: the peer clears", script=(steps_path.we_are_killed_and_the_peer_clears,),
-            limit_s=60, connection=asks,
+            limit_s=120, connection=asks,
         ),
     ]  # fmt: skip
     return found

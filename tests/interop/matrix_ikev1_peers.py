@@ -56,12 +56,12 @@ def _versions() -> list[Cell]:
     return [
         cell(
             axis, "IKEv2, else IKEv1; the peer speaks IKEv1 only", connection={"version": "1"},
-            script=(v1, *AFTER_REKEYS, v1), limit_s=90, **both,
+            script=(v1, *AFTER_REKEYS, v1), limit_s=150, **both,
         ),
         cell(
             axis, "IKEv2, else IKEv1; the peer speaks IKEv1 only, Aggressive Mode", AGGRESSIVE,
             connection={"version": "1", "aggressive": "yes"},
-            script=(steps_ikev1.spoken(IkeVersion.V1, AGGRESSIVE),), limit_s=60, **both,
+            script=(steps_ikev1.spoken(IkeVersion.V1, AGGRESSIVE),), limit_s=120, **both,
         ),
         cell(
             axis, "IKEv2, else IKEv1; the peer speaks IKEv2 only", script=(v2, *AFTER_REKEYS, v2), quick=True, **both,
@@ -70,7 +70,7 @@ def _versions() -> list[Cell]:
         cell(
             axis, "IKEv2, else IKEv1; the peer's only common proposal is IKEv1's, it speaks IKEv1",
             ike=(gcm, ike()), their_ike=words.ike_keywords(ike()), connection={"version": "1"}, script=(v1,),
-            limit_s=60, **both,
+            limit_s=120, **both,
         ),
         cell(axis, "IKEv1 here; the peer speaks both", roles=(INITIATOR,), connection={"version": "0"}, script=(v1,)),
         cell(
@@ -102,11 +102,11 @@ def _refusals() -> list[Cell]:
     found += [
         _refused(
             axis, "another pre-shared key, Main Mode", refused("ikev1.psk-mismatch", ""),
-            their_psk=b"another key of this length", limit_s=60,
+            their_psk=b"another key of this length", limit_s=120,
         ),
         _refused(
             axis, "another pre-shared key, Aggressive Mode", refused("ikev1.psk-mismatch", ""), mode=AGGRESSIVE,
-            their_psk=b"another key of this length", limit_s=60,
+            their_psk=b"another key of this length", limit_s=120,
         ),
         _refused(
             axis, "certificates here, a pre-shared key there",
@@ -195,7 +195,7 @@ def _profiles() -> list[Cell]:
     v1 = steps_ikev1.spoken(IkeVersion.V1, MAIN)
     life = (v1, *AFTER_REKEYS, steps.they_delete_the_child, steps.they_delete_the_ike_sa, steps.we_delete_the_ike_sa)
     found = [
-        _profile(profile, "its parameters, a whole life", script=life, limit_s=80) for profile in PROFILES.values()
+        _profile(profile, "its parameters, a whole life", script=life, limit_s=150) for profile in PROFILES.values()
     ]
     refuses = steps_ikev1.refused("ike.peer-refused-auth", "Aggressive Mode")
     second = Endpoint(address=OUR_SECOND, identity=Identity(type=IdentityType.IPV4, value=OUR_SECOND))
@@ -211,5 +211,5 @@ def _profiles() -> list[Cell]:
             our_identity=second.identity, their_owners=tuple(AIX.owners(THEIRS, OUR_SECOND)),
             connection={**AIX.connection(), "remote_addrs": [OUR_SECOND]}, script=(v1,),
         ),
-        _profile(SMARTEDGE, "IKEv2 tried first", version=IkeVersion.V2_ELSE_V1, script=(v1,), limit_s=60),
+        _profile(SMARTEDGE, "IKEv2 tried first", version=IkeVersion.V2_ELSE_V1, script=(v1,), limit_s=120),
     ]  # fmt: skip

@@ -76,15 +76,16 @@ class Session:
             await self.request("load-shared", {"id": f"ppk-{name}", "type": "PPK", "data": key, "owners": [name]})
         await self.request("load-conn", {CONNECTION: self.connection})
 
-    async def bring_up(self) -> None:
+    async def bring_up(self, limit_s: float = 25.0) -> None:
         """Let the initiator begin, where that does not happen by itself."""
         if not self.initiator:
             for net in self.cell.nets:
-                await self.initiate(net.name)
+                await self.initiate(net.name, limit_s)
 
-    async def initiate(self, child: str) -> None:
-        """Let strongSwan bring a child up; raises LabError where it fails."""
-        await self.request("initiate", {"ike": CONNECTION, "child": child, "timeout": "8000", "loglevel": "0"})
+    async def initiate(self, child: str, limit_s: float = 25.0) -> None:
+        """Let strongSwan bring a child up; raises LabError where it fails or the limit comes first."""
+        limit = {"timeout": str(round(limit_s * 1000)), "loglevel": "0"}
+        await self.request("initiate", {"ike": CONNECTION, "child": child, **limit})
 
     async def request(self, command: str, message: Message | None = None) -> Message:
         """Ask strongSwan without stopping our own loop."""
@@ -99,7 +100,7 @@ class Session:
         """Return strongSwan's SAs."""
         return await asyncio.to_thread(self.vici.stream, "list-sas", "list-sa")
 
-    async def until(self, accept: Callable[[TunnelStatus], bool], what: str, limit_s: float = 20.0) -> TunnelStatus:
+    async def until(self, accept: Callable[[TunnelStatus], bool], what: str, limit_s: float = 30.0) -> TunnelStatus:
         """Wait for a status of our tunnel that ``accept`` takes."""
         status = await self.status()
         try:
@@ -111,7 +112,7 @@ class Session:
             raise AssertionError(f"not reached: {what}; our tunnel is {describe(status)}") from None
         return status
 
-    async def until_equal(self, limit_s: float = 20.0) -> TunnelStatus:
+    async def until_equal(self, limit_s: float = 30.0) -> TunnelStatus:
         """Wait until the tunnel is whole and both ends report the same SAs."""
         status = await self.until(self.is_whole, "up", limit_s)
         mine, other = views.ours(status), views.theirs(await self.list_sas())
@@ -160,7 +161,7 @@ class Session:
         """Perform a verb on our tunnel."""
         await self.ours.act(verb, self.tunnel_id)
 
-    async def until_theirs_gone(self, limit_s: float = 10.0) -> None:
+    async def until_theirs_gone(self, limit_s: float = 30.0) -> None:
         """Wait until strongSwan has no established SA left."""
         async with asyncio.timeout(limit_s):
             while views.theirs(await self.list_sas()):
@@ -170,7 +171,7 @@ class Session:
         """Return our events of this run as ``code: message``."""
         return await self.ours.events_since(self.lab.first_event)
 
-    async def until_event(self, code: str, limit_s: float = 10.0) -> str:
+    async def until_event(self, code: str, limit_s: float = 30.0) -> str:
         """Wait for an event of ours whose code begins so."""
         try:
             async with asyncio.timeout(limit_s):
@@ -186,9 +187,9 @@ class Session:
         """Take the tunnel away at our side, which must take it away at theirs; clear up whatever happened."""
         try:
             await self.ours.load(empty(self.document))
-            await self.until_theirs_gone(10)
+            await self.until_theirs_gone()
         except TimeoutError:
-            raise LabError("strongSwan still had SAs 10 s after our tunnel was taken away") from None
+            raise LabError("strongSwan still has SAs long after our tunnel was taken away") from None
         await self.clear()
 
     async def clear(self) -> None:

@@ -10,6 +10,9 @@ from tests.interop import views
 from tests.interop.cells import CONNECTION
 from tests.interop.session import Session
 
+IN_VAIN_S = 8.0
+"""So long strongSwan tries what is to be refused: some peers say nothing."""
+
 
 def child_spis(status: TunnelStatus) -> frozenset[str]:
     """Return what the rekey of a child changes."""
@@ -93,7 +96,7 @@ async def we_delete_the_ike_sa(session: Session) -> None:
 
 async def they_delete_the_ike_sa(session: Session) -> None:
     before = await session.status()
-    await session.request("terminate", {"ike": CONNECTION, "timeout": "5000"})
+    await session.request("terminate", {"ike": CONNECTION, "timeout": "25000"})
     if not session.initiator:
         await session.until(lambda now: not now.ike_sas, "closed by the peer")
         await session.bring_up()
@@ -112,7 +115,7 @@ async def we_delete_the_child(session: Session) -> None:
 
 async def they_delete_the_child(session: Session) -> None:
     before = await session.status()
-    await session.request("terminate", {"child": session.cell.nets[0].name, "timeout": "5000"})
+    await session.request("terminate", {"child": session.cell.nets[0].name, "timeout": "25000"})
     if not session.initiator:
         await session.until(lambda now: not child_spis(now) & child_spis(before), "child closed by the peer")
         if not child_spis(await session.status()):
@@ -157,7 +160,7 @@ async def the_peer_refuses_us(session: Session) -> None:
 async def _in_vain(session: Session) -> None:
     await session.prepare()
     try:
-        await session.bring_up()
+        await session.bring_up(IN_VAIN_S)
     except LabError:
         return
     assert session.initiator, "strongSwan says that it is up"

@@ -114,7 +114,7 @@ async def the_peer_is_killed(session: Session) -> None:
     pid = session.lab.theirs.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    await session.until(lambda now: not session.is_whole(now), "found dead", 20)
+    await session.until(lambda now: not session.is_whole(now), "found dead", 40)
 
 
 async def the_peer_comes_back_and_we_restart(session: Session) -> None:
@@ -127,7 +127,7 @@ async def the_peer_comes_back_and_we_restart(session: Session) -> None:
 
 async def the_tunnel_is_cleared_until_asked_for(session: Session) -> None:
     """``clear``: nothing is left here, and the peer or an operator begins again."""
-    await session.until(lambda now: not now.ike_sas, "cleared", 20)
+    await session.until(lambda now: not now.ike_sas, "cleared", 40)
     await session.lab.restart_theirs()
     await session.load_theirs()
     if session.initiator:

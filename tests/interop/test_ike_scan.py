@@ -20,7 +20,7 @@ from tests.iked.cast import document, psk, tunnel
 from tests.interop.cells_ikev1 import AGGRESSIVE, MAIN, esp, ike
 from tests.interop.rig import OURS, THEIRS, OurGateway, two_namespaces
 
-pytestmark = [pytest.mark.lab, pytest.mark.needs("ike-scan"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.lab, pytest.mark.needs("ike-scan"), pytest.mark.timeout(120)]
 
 WEAK, STRONG = b"letmein", b"8e1c0b54f9a94f2db1b7a6c2"
 DICTIONARY = ("secret", "password", WEAK.decode(), "vpn")

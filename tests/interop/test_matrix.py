@@ -25,7 +25,7 @@ _DOCUMENTED: Mapping[str, Sequence[Cell]] = {
 
 @pytest.mark.lab
 @pytest.mark.needs("strongswan")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 @every_suite
 async def test_the_representative_part_passes(suite: UserspaceSuite) -> None:
     failures: list[str] = []

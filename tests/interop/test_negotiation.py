@@ -10,7 +10,7 @@ from agents.contract.config import ConnectionType, IkeProposal
 from tests.interop.peer import SUITES, Pair, child_spi, ike_spi, swanctl_conf
 from tests.interop.rig import is_up
 
-pytestmark = [pytest.mark.lab, pytest.mark.needs("strongswan"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.lab, pytest.mark.needs("strongswan"), pytest.mark.timeout(300)]
 
 INITIATOR, RESPONDER, BOTH = ConnectionType.INITIATOR_ONLY, ConnectionType.RESPONDER_ONLY, ConnectionType.BOTH
 CURVE25519_FIRST = IkeProposal(

@@ -21,7 +21,7 @@ from tests.agentd.gateways import eventually
 from tests.iked.cast import document, psk, tunnel
 from tests.interop.rig import OUR_HOST, OURS, THEIR_HOST, THEIRS, OurGateway, ping, two_namespaces
 
-pytestmark = [pytest.mark.lab, pytest.mark.needs("frr"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.lab, pytest.mark.needs("frr"), pytest.mark.timeout(300)]
 
 EVERYTHING = "0.0.0.0/0"
 CIRCUIT = Carriage(attachment=Attachment.INTERFACE, queues=4)

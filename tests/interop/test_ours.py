@@ -18,7 +18,7 @@ from deploy.lab.netns import Namespace, connect
 from tests.iked.cast import document, psk, tunnel, uid
 from tests.interop.rig import OUR_HOST, OUR_NET, OURS, THEIR_HOST, THEIR_NET, THEIRS, OurGateway, ping, two_namespaces
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 OURS_6, THEIRS_6 = "2001:db8::1", "2001:db8::2"
 CBC = IpsecProposal(encryption="aes-256-cbc", integrity="hmac-sha2-512-256")
