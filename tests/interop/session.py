@@ -167,6 +167,12 @@ class Session:
             while views.theirs(await self.list_sas()):
                 await asyncio.sleep(_POLL_S)  # several kinds of events end an SA; the list is what counts
 
+    async def until_theirs_without(self, spis: frozenset[str], limit_s: float = 30.0) -> None:
+        """Wait until strongSwan has none of these children left; what it begins before counts as failed with them."""
+        async with asyncio.timeout(limit_s):
+            while spis & views.their_children(await self.list_sas()):
+                await asyncio.sleep(_POLL_S)
+
     async def events(self) -> list[str]:
         """Return our events of this run as ``code: message``."""
         return await self.ours.events_since(self.lab.first_event)

@@ -108,6 +108,7 @@ async def we_delete_the_child(session: Session) -> None:
     await session.act("clear-ipsec")
     if not session.initiator:
         await session.until(lambda now: not child_spis(now) & child_spis(before), "child closed by us")
+        await session.until_theirs_without(child_spis(before))
         if not child_spis(await session.status()):
             await session.bring_up()
     await session.changed_from(before, child_spis, "child up again after our delete")

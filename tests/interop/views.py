@@ -64,6 +64,12 @@ def theirs(list_sas: Iterable[Message]) -> View:
     return frozenset(rows)
 
 
+def their_children(list_sas: Iterable[Message]) -> frozenset[str]:
+    """Return our inbound SPI of every child that strongSwan has, also of one that is being deleted."""
+    children = (child for ike in _sections(list_sas) for child in ike.get("child-sas", {}).values())
+    return frozenset(f"{int(child['spi-out'], 16):08x}" for child in children if "spi-out" in child)
+
+
 def _sections(list_sas: Iterable[Message]) -> Iterator[dict[str, Any]]:
     for message in list_sas:
         yield from (section for section in message.values() if isinstance(section, dict))
