@@ -73,8 +73,9 @@ class Lab:
         return OurGateway(self.our_space, directory)
 
     def make_theirs(self, directory: Path) -> StrongSwan:
-        """Return strongSwan, not started."""
-        return StrongSwan(self.their_space, directory, settings=self._settings)
+        """Return strongSwan, not started. What it rekeyed goes at once: going later, it fails what is begun then."""
+        settings = {"delete_rekeyed_delay": "0", **self._settings}
+        return StrongSwan(self.their_space, directory, settings=settings)
 
     async def restart_theirs(self) -> None:
         """Start strongSwan again after it was ended."""
