@@ -144,14 +144,17 @@ def test_what_is_the_agents_goes_and_the_rest_stays(namespace: Namespace, tmp_pa
 
     run_inside(namespace, work)
     assert look(namespace) != before
+    (tmp_path / "filter.json").write_text("{}")
     done = withdrawn(namespace, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "Removed route to 10.2.0.0/24 through wan",
         "Removed route to 10.2.0.0/24 through wan",
         "Removed rule 10000: from 10.1.0.0/24 lookup 100",
+        "Removed packet filter kept for the next start",
         "Removed packet filter table inet vpnconsole",
     ]
+    assert not (tmp_path / "filter.json").exists()
     assert look(namespace) == before
     assert withdrawn(namespace, tmp_path).stdout == "Nothing of the agent's is here.\n"
 
