@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 from collections.abc import Sequence
 
 from agents.agentd import nft
@@ -19,13 +20,13 @@ from agents.agentd.journal import Journal
 from agents.agentd.kept_filter import KeptFilter
 from agents.agentd.parts import filter as parts_filter
 from agents.agentd.parts.carried import Carried
-from agents.agentd.parts.filter import FilterPlan
-from agents.agentd.parts.mss import Clamp
+from agents.agentd.parts.filter import NOTHING_BESIDE, Beside, FilterPlan
 
 _FACT = "filter"
-_ON, _OFF, _CLAMPING = "on", "off", "clamping"
-"""What of ours is there: the filter, nothing, or a table that only clamps TCP's segments."""
+_ON, _OFF, _BESIDE = "on", "off", "clamping"
+"""What of ours is there: the filter, nothing, or a table that has only what is beside it."""
 _Made = tuple[object, ...]
+_log = logging.getLogger(__name__)
 
 
 class FilterKeeper:
@@ -39,11 +40,16 @@ class FilterKeeper:
         self._applied: FilterPlan | None = None
         self._looked_like = ""
         self._generation = 0
+        self._unseen = False
 
     @property
     def on(self) -> bool:
         """Whether our filter is there, as far as we know."""
         return self._journal.recall(_FACT) == _ON
+
+    @property
+    def _there(self) -> bool:
+        return self._journal.recall(_FACT) not in (None, _OFF)
 
     async def hold(self) -> None:
         """Have the filter of before back where it has gone; the first pass replaces it."""
@@ -62,39 +68,51 @@ class FilterKeeper:
         *,
         kernel: bool,
         vrfs: bool,
-        clamps: tuple[Clamp, ...] = (),
+        beside: Beside = NOTHING_BESIDE,
     ) -> list[str]:
-        """Put the table right, or away; returns what is in the way. ``clamps`` are there without the filter too."""
+        """Put the table right, or away; returns what is in the way. What is ``beside`` is there without the filter too.
+
+        Where nothing else is asked for, a machine without nftables goes on without what congestion asks for, and a
+        line in the log says so.
+        """
+        wanted = self._plan(tunnels, view, kernel=kernel, vrfs=vrfs, beside=beside) if enabled else beside.plan()
         try:
-            if not enabled and not clamps:
+            if not enabled and not beside:
                 await self._remove()
                 return []
-            if enabled:
-                wanted = self._plan(tunnels, view, kernel=kernel, vrfs=vrfs, clamps=clamps)
-            else:
-                wanted = parts_filter.clamping_only(clamps)
-            generation = await self._host.filter_generation()
-            if wanted == self._applied and generation == self._generation:
-                return self._keep(enabled, wanted)
-            listed = await self._list()
-            looks_like = _look(listed)
-            changed_by_others = self._applied is not None and looks_like != self._looked_like
-            if wanted == self._applied and not changed_by_others:
-                self._generation = generation
-                return self._keep(enabled, wanted)
-            await self._replace(wanted, listed)
-            self._generation = await self._host.filter_generation()
-            self._applied, self._looked_like = wanted, _look(await self._list())
+            await self._put(wanted, _ON if enabled else _BESIDE)
         except HostError as error:
-            return [f"the packet filter is not as it should be: {error}"]
+            if enabled or not beside or beside.clamps or self._there:
+                return [f"the packet filter is not as it should be: {error}"]
+            self._goes_unseen(error)
+        return self._keep(enabled, wanted)
+
+    async def _put(self, wanted: FilterPlan, now: str) -> None:
+        """Make the table what is wanted, unless it is; raises :class:`HostError`."""
+        generation = await self._host.filter_generation()
+        if wanted == self._applied and generation == self._generation:
+            return
+        listed = await self._list()
+        looks_like = _look(listed)
+        changed_by_others = self._applied is not None and looks_like != self._looked_like
+        if wanted == self._applied and not changed_by_others:
+            self._generation = generation
+            return
+        await self._replace(wanted, listed)
+        self._generation = await self._host.filter_generation()
+        self._applied, self._looked_like = wanted, _look(await self._list())
         if changed_by_others:
             self._journal.append("agent.repaired", "The packet filter is as it should be again")
-        self._note(_ON if enabled else _CLAMPING)
-        return self._keep(enabled, wanted)
+        self._note(now)
+
+    def _goes_unseen(self, error: HostError) -> None:
+        if not self._unseen:
+            _log.warning("what cannot be told of congestion is not dropped (RFC 6040 section 4.2): %s", error)
+        self._unseen = True
 
     async def counts(self) -> dict[str, int]:
         """Return the packets of each counter now, empty where there is no table or it cannot be read."""
-        if not self.on:
+        if not self._there:
             return {}
         try:
             return parts_filter.packets(await self._host.filter(parts_filter.counters()))
@@ -125,11 +143,11 @@ class FilterKeeper:
             self._journal.remember({_FACT: now})
 
     def _plan(
-        self, tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool, clamps: tuple[Clamp, ...]
+        self, tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool, beside: Beside
     ) -> FilterPlan:
-        made = (*_made(tunnels, view, kernel=kernel, vrfs=vrfs), clamps)
+        made = (*_made(tunnels, view, kernel=kernel, vrfs=vrfs), beside)
         if self._planned is None or self._planned[0] != made:
-            self._planned = (made, parts_filter.plan(tunnels, view, kernel=kernel, vrfs=vrfs, clamps=clamps))
+            self._planned = (made, parts_filter.plan(tunnels, view, kernel=kernel, vrfs=vrfs, beside=beside))
         return self._planned[1]
 
     async def _list(self) -> tuple[nft.Command, ...]:
@@ -150,7 +168,7 @@ class FilterKeeper:
             await self._host.filter([*parts_filter.removal(), *parts_filter.transaction(wanted, ())])
 
     async def _remove(self) -> None:
-        if not self._kept.forget() and self._journal.recall(_FACT) in (None, _OFF):
+        if not self._kept.forget() and not self._there:
             return
         try:
             await self._host.filter(parts_filter.removal())

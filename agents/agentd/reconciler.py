@@ -21,8 +21,9 @@ from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
 from agents.agentd.kept_filter import KeptFilter
 from agents.agentd.ledger import Accepted, Ledger
-from agents.agentd.parts import contexts, ike, links, mss, routes, sysctl
+from agents.agentd.parts import congestion, contexts, ike, links, mss, routes, sysctl
 from agents.agentd.parts.carried import Carried, carried
+from agents.agentd.parts.filter import Beside
 from agents.agentd.route_ledger import RouteLedger
 from agents.agentd.routing import RouteKeeper
 from agents.runtime.rpc import RpcError, RpcUnavailable
@@ -167,13 +168,13 @@ class Reconciler:
     async def _filter(
         self, accepted: Accepted, view: IkedView, tunnels: Sequence[Carried], host_view: HostView
     ) -> list[str]:
-        return await self.filter.apply(
-            accepted.document.packet_filter,
-            tunnels,
-            host_view,
-            kernel=view.data_plane.driver == "kernel",
-            vrfs=self.contexts.vrfs,
+        kernel = view.data_plane.driver == "kernel"
+        beside = Beside(
             clamps=mss.wanted(accepted.document, tunnels, host_view),
+            congestion=congestion.wanted(tunnels, kernel=kernel),
+        )
+        return await self.filter.apply(
+            accepted.document.packet_filter, tunnels, host_view, kernel=kernel, vrfs=self.contexts.vrfs, beside=beside
         )
 
     async def _apply(self, accepted: Accepted, view: IkedView, host_view: HostView) -> list[str]:

@@ -17,6 +17,7 @@ from agents.agentd.capture.captures import Captures
 from agents.agentd.iked_link import IkedLink
 from agents.agentd.journal import Journal
 from agents.agentd.ledger import Accepted, Ledger
+from agents.agentd.parts.congestion import counted as congested
 from agents.agentd.parts.filter import counters_of
 from agents.agentd.reconciler import PassStatus
 from agents.agentd.route_ledger import RouteLedger
@@ -106,7 +107,7 @@ class StatusReporter:
             ),
             exchanges=view.exchanges if view is not None else (),
             route_ledger=self._routes.lines(),
-            data_plane_counts=view.data_plane_counts if view is not None else (),
+            data_plane_counts=(*view.data_plane_counts, *congested(filtered)) if view is not None else (),
             captures=self._captures.statuses(),
             trace=trace,
             last_event=self._journal.last,

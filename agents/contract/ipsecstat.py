@@ -18,8 +18,11 @@ def statistics(status: GatewayStatus) -> dict[str, int | None]:
         return dict.fromkeys(_LINES)
     filtered = [tunnel.filter for tunnel in status.tunnels if tunnel.filter is not None]
     clear, leaving = sum(each.dropped_clear for each in filtered), sum(each.dropped_leaving for each in filtered)
+    plane = {each.name: each.count for each in status.data_plane_counts}
+    # In the kernel it is our table that drops for congestion, after the SA counted; "dropped.in" has the other's.
+    congested = plane.pop("in.congestion", 0) if status.data_plane.driver == "kernel" else 0
     # Without its own counters (a kernel built without them) a data plane drops outbound packets that nobody sees.
-    sees_all = status.data_plane.driver == "userspace" or bool(status.data_plane_counts) or "dropped.out" in counts
+    sees_all = status.data_plane.driver == "userspace" or bool(plane) or "dropped.out" in counts
 
     def of(*names: str) -> int:
         return sum(counts.get(name, 0) for name in names)
@@ -34,7 +37,7 @@ def statistics(status: GatewayStatus) -> dict[str, int | None]:
         of("packets.out") + dropped_out if dropped_out is not None else None,
         of("ah.out"),
         of("esp.out"),
-        dropped_in,
+        dropped_in + congested,
         of("rejected.selectors") + clear,
         of("ah.rejected.integrity", "ah.rejected.malformed"),
         of("esp.rejected.integrity", "esp.rejected.malformed"),

@@ -12,6 +12,8 @@ import socket
 
 OUTER_MARK = 0x0800_0000
 """One bit, so that rules can ask for its absence whatever else marks packets here."""
+CONGESTED_MARK = 0x0400_0000
+"""On its way in: the outer header said congestion experienced (:mod:`agents.agentd.parts.congestion`)."""
 _SO_MARK = 36
 
 

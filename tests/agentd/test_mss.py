@@ -147,7 +147,7 @@ def clamp(site: Site, carriage: Carriage = CLAMPED) -> str:
     async def work() -> None:
         async with LinuxHost() as host:
             which = tunnel(local=HERE, remote=PEER, carriage=carriage)
-            plan = parts_filter.clamping_only(clamps(document(1, which), view=await host.look()))
+            plan = parts_filter.Beside(clamps=clamps(document(1, which), view=await host.look())).plan()
             await host.filter(parts_filter.transaction(plan, await listed(host)))
 
     run_inside(site.here, work)

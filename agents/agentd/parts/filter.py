@@ -8,7 +8,8 @@ What it is for (nft syntax, for IPv4; IPv6 is alike):
 * ``forward`` and ``output``: packets from a local network to a remote one are dropped unless they go into a tunnel
   (``filter_clear`` has both), up or down, so that nothing leaves in clear text while a tunnel is down.
 
-Where tunnels are to have TCP's segments clamped, the table has two chains for that (``mss``), also without the filter.
+Where tunnels are to have TCP's segments clamped, the table has two chains for that (``mss``), and where the kernel has
+tunnels those for their congestion (``congestion``), both also without the filter.
 
 Verdicts of other tables stand: what they drop stays dropped. Counters are named objects that a replacement leaves
 alone, so they go on; a pair of addresses that several tunnels share is counted for the first.
@@ -23,8 +24,9 @@ from typing import Any
 
 from agents.agentd.host import HostView
 from agents.agentd.nft import Command
-from agents.agentd.parts import filter_clear, mss
+from agents.agentd.parts import congestion, filter_clear, mss
 from agents.agentd.parts.carried import Carried
+from agents.agentd.parts.congestion import Congestion
 from agents.agentd.parts.mss import Clamp
 from agents.agentd.parts.nftables import (
     ACCEPT,
@@ -70,8 +72,31 @@ class FilterPlan:
     rules: tuple[Command, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What the table holds beside the filter, and without it too."""
+
+    clamps: tuple[Clamp, ...] = ()
+    congestion: Congestion | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.clamps) or self.congestion is not None
+
+    def plan(self) -> FilterPlan:
+        """Return the table that has nothing else."""
+        return FilterPlan(
+            counters=congestion.counters(self.congestion),
+            sets=(),
+            chains=(*mss.chains(self.clamps), *congestion.chains(self.congestion)),
+            rules=(*mss.rules(self.clamps), *congestion.rules(self.congestion)),
+        )
+
+
+NOTHING_BESIDE = Beside()
+
+
 def plan(
-    tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool, clamps: Sequence[Clamp] = ()
+    tunnels: Sequence[Carried], view: HostView, *, kernel: bool, vrfs: bool, beside: Beside = NOTHING_BESIDE
 ) -> FilterPlan:
     """Return the table for these tunnels; ``kernel`` where decrypted packets come without an interface of their own."""
     names = [counter_name(tunnel.id, kind) for tunnel in tunnels for kind in _KINDS]
@@ -83,6 +108,7 @@ def plan(
         remote = collapsed([pair.remote.network for pair in protected if pair.remote.version == version])
         sets.append(set_of(f"remote{version}", address_type(version), map(prefix, remote), "interval"))
     inside = filter_clear.own_ways(tunnels, protected, view)
+    others = beside.plan()
     rules = [
         *_entry(),
         *(rule for version in (4, 6) for rule in _outer(version)),
@@ -90,19 +116,15 @@ def plan(
         rule_of("outer", [IPSEC, {"counter": STRANGERS[1]}, DROP]),
         *filter_clear.arriving(protected, inside, kernel=kernel, vrfs=vrfs),
         *filter_clear.leaving(protected, inside, kernel=kernel, vrfs=vrfs),
-        *mss.rules(clamps),
+        *others.rules,
     ]
     chains = (
         *map(base_chain, ("input", "forward", "output")),
         *map(chain_of, ("outer", "clear", "clear4", "clear6", "leaving", "leaving4", "leaving6")),
-        *mss.chains(clamps),
+        *others.chains,
     )
-    return FilterPlan(counters=(*STRANGERS, *names), sets=tuple(sets), chains=chains, rules=tuple(rules))
-
-
-def clamping_only(clamps: Sequence[Clamp]) -> FilterPlan:
-    """Return the table where nothing is filtered: it has only what clamps TCP's segments."""
-    return FilterPlan(counters=(), sets=(), chains=tuple(mss.chains(clamps)), rules=tuple(mss.rules(clamps)))
+    counters = (*STRANGERS, *names, *others.counters)
+    return FilterPlan(counters=counters, sets=tuple(sets), chains=chains, rules=tuple(rules))
 
 
 def transaction(wanted: FilterPlan, listed: Iterable[Command]) -> list[Command]:

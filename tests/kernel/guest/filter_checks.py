@@ -1,9 +1,10 @@
-"""The packet filter on a kernel with ESP and nftables: what it makes of packets decrypted, to encrypt, and of a VRF."""
+"""Our nftables table on a kernel with ESP: what it makes of packets decrypted, to encrypt, congested, and of a VRF."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from functools import partial
 from typing import Any
 
@@ -16,10 +17,10 @@ from agents.contract.status import FilterCounters
 from agents.dataplane.base import Direction
 from deploy.lab.netns import Namespace, connect
 from tests.agentd.fakes import TUNNEL_ID, document, tunnel, up_status
-from tests.kernel.guest import host_checks
+from tests.kernel.guest import congestion_checks, host_checks
 from tests.kernel.guest.harness import Check, End, Pair, inside, policy, report
 
-MODULES = ("nf_tables", "nft_objref", "vrf")
+MODULES = ("nf_tables", "nft_objref", "vrf", "ip_vti")
 PATIENCE_S = 120
 
 
@@ -129,7 +130,7 @@ async def segments_of_a_shared_tunnel_are_clamped(pair: Pair) -> list[int]:
     with listening, inside(left.namespace):
         async with LinuxHost() as host:
             before = _segments(left, right, listening)
-            plan = parts_filter.clamping_only(mss.wanted(given, seen, await host.look()))
+            plan = parts_filter.Beside(clamps=mss.wanted(given, seen, await host.look())).plan()
             await host.filter(parts_filter.transaction(plan, ()))
             after = _segments(left, right, listening)
             await host.filter(parts_filter.removal())
@@ -158,6 +159,7 @@ CHECKS: dict[str, Check] = {
     "what_will_be_encrypted_leaves_and_clear_text_does_not": what_will_be_encrypted_leaves_and_clear_text_does_not,
     "a_forwarded_packet_is_known_by_its_policy": a_forwarded_packet_is_known_by_its_policy,
     "segments_of_a_shared_tunnel_are_clamped": segments_of_a_shared_tunnel_are_clamped,
+    **congestion_checks.CHECKS,
     "what_comes_out_of_a_tunnel_in_a_vrf_passes": partial(host_checks.a_context_is_a_vrf, filtered=True),
 }
 
@@ -171,4 +173,5 @@ if __name__ == "__main__":
     both = Pair()
     both.build()
     host_checks.load(MODULES)
-    report({name: partial(_run, both, name) for name in CHECKS}, timeout_s=PATIENCE_S)
+    chosen = sys.argv[1:] or CHECKS
+    report({name: partial(_run, both, name) for name in chosen}, timeout_s=PATIENCE_S)
