@@ -26,6 +26,7 @@ from agents.agentd.parts.filter import Beside
 from agents.contract.carriage import Attachment, Carriage
 from agents.contract.codec import encode
 from agents.contract.config import Tunnel
+from agents.contract.ipsecstat import statistics
 from agents.contract.status import NamedCount
 from agents.dataplane.outer import CONGESTED_MARK
 from deploy.lab.netns import Namespace
@@ -69,8 +70,13 @@ async def test_the_table_is_there_as_long_as_the_kernel_has_tunnels(tmp_path: Pa
         await iked.configured.wait()
         await eventually(lambda: bench.agent.reconciler.status.applied_generation == 1)
         assert (chains(), table.counters) == (CHAINS, {"congestion": 0})
+        before = statistics(await bench.agent.status())
         table.counters["congestion"] = 7
-        assert NamedCount(name="in.congestion", count=7) in (await bench.agent.status()).data_plane_counts
+        status = await bench.agent.status()
+        assert NamedCount(name="in.congestion", count=7) in status.data_plane_counts
+        now = statistics(status)
+        assert now["Total incoming packets"] == before["Total incoming packets"], "their SAs have counted them"
+        assert (before["Total incoming packets dropped"], now["Total incoming packets dropped"]) == (0, 7)
         await bench.agent.offer(encode(document(2, packet_filter=True)))
         await eventually(lambda: "strangers-ike" in table.counters)
         assert set(CHAINS) < set(chains())

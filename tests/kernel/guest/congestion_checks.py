@@ -16,7 +16,7 @@ from agents.dataplane.base import UdpEncapsulation
 from agents.dataplane.outer import CONGESTED_MARK
 from tests.kernel.guest import link_checks
 from tests.kernel.guest.driver_checks import port_4500
-from tests.kernel.guest.harness import WAIT_S, Check, Pair, inside, sa
+from tests.kernel.guest.harness import WAIT_S, Check, Pair, inside, readable, sa
 from tests.kernel.guest.host_checks import load
 from tests.kernel.guest.link_checks import FIRST, NAMES
 
@@ -68,13 +68,8 @@ class _Receiver:
                 while await self.dropped() < self._dropped:
                     await asyncio.sleep(0.05)
             _send(self._pair, _DSCP_AF41 | _ECT_0, octets)
-            loop = asyncio.get_running_loop()
-            arrived = loop.create_future()
-            loop.add_reader(heard, lambda: arrived.done() or arrived.set_result(heard.recvmsg(2_000, 100)))
-            try:
-                data, ancillary, _flags, _address = await asyncio.wait_for(arrived, WAIT_S)
-            finally:
-                loop.remove_reader(heard)
+            await asyncio.wait_for(readable(heard), WAIT_S)
+            data, ancillary, _flags, _address = heard.recvmsg(2_000, 100)
         (tos,) = [value[0] for level, kind, value in ancillary if (level, kind) == (socket.IPPROTO_IP, socket.IP_TOS)]
         assert (tos, len(data)) == (_DSCP_AF41 | _CE, octets), what
         assert await self.dropped() == self._dropped, what
