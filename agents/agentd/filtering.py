@@ -82,7 +82,7 @@ class FilterKeeper:
                 return []
             await self._put(wanted, _ON if enabled else _BESIDE)
         except HostError as error:
-            if enabled or not beside or beside.clamps or self._there:
+            if enabled or not beside or beside.configured or self._there:
                 return [f"the packet filter is not as it should be: {error}"]
             self._goes_unseen(error)
         return self._keep(enabled, wanted)

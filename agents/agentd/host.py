@@ -24,6 +24,7 @@ from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError
 
 from agents.agentd import nft
 from agents.agentd.errors import HostError
+from agents.dataplane import outer
 
 ROUTE_PROTOCOL = 86
 """The mark of the routes and rules that are ours ("V"); rows with another protocol are never touched."""
@@ -185,6 +186,10 @@ class Host(Protocol):
 
     async def set_link(self, name: str, mtu: int) -> None:
         """Set a link up with this MTU."""
+        ...
+
+    def path_mtu(self, local: str, remote: str) -> int:
+        """Return what the kernel knows of the largest packet from one address to another, 1500 where it has no way."""
         ...
 
     def setting(self, name: str) -> str | None:
@@ -360,6 +365,10 @@ class LinuxHost:
                 await self._netlink.link("set", index=await self._index(name), mtu=mtu, state="up")
             except NetlinkError as error:
                 raise HostError("set link", name, error.code, _reason(error)) from None
+
+    def path_mtu(self, local: str, remote: str) -> int:
+        """Return what the kernel knows of the largest packet from one address to another, 1500 where it has no way."""
+        return outer.path_mtu(local, remote)
 
     def setting(self, name: str) -> str | None:
         """Return the value of a ``net.*`` setting, None where the kernel has none of that name."""

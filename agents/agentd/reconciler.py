@@ -21,7 +21,7 @@ from agents.agentd.iked_link import IkedLink, IkedView
 from agents.agentd.journal import Journal
 from agents.agentd.kept_filter import KeptFilter
 from agents.agentd.ledger import Accepted, Ledger
-from agents.agentd.parts import congestion, contexts, ike, links, mss, routes, sysctl
+from agents.agentd.parts import congestion, contexts, dont_fragment, ike, links, mss, routes, sysctl
 from agents.agentd.parts.carried import Carried, carried
 from agents.agentd.parts.filter import Beside
 from agents.agentd.route_ledger import RouteLedger
@@ -172,6 +172,7 @@ class Reconciler:
         beside = Beside(
             clamps=mss.wanted(accepted.document, tunnels, host_view),
             congestion=congestion.wanted(tunnels, kernel=kernel),
+            dont_fragment=bool(dont_fragment.wanted(tunnels, kernel=kernel)),
         )
         return await self.filter.apply(
             accepted.document.packet_filter, tunnels, host_view, kernel=kernel, vrfs=self.contexts.vrfs, beside=beside
@@ -181,22 +182,31 @@ class Reconciler:
         document, driver = accepted.document, view.data_plane.driver or ""
         tunnels = carried(document, view.tunnels, driver)
         host_view, problems = await self.contexts.apply(document, tunnels, host_view)
-        link_plan = links.plan(tunnels, host_view)
-        problems += link_plan.problems
-        for change in link_plan.changes:
-            try:
-                await self._host.set_link(change.name, change.mtu)
-            except HostError as error:
-                problems.append(str(error))
-            else:
-                text = f"{change.name} is up with MTU {change.mtu} again"
-                self._journal.append("agent.repaired", text, tunnel_id=change.tunnel_id)
+        whole = dont_fragment.wanted(tunnels, kernel=driver == "kernel")
+        room = dont_fragment.room(document, whole, self._host.path_mtu)
+        problems += await self._put_links(tunnels, host_view, room)
         problems += self._apply_settings(sysctl.plan(tunnels, host_view, self._host.setting))
         routed, unroutable = contexts.routable(tunnels, vrfs=self.contexts.vrfs)
         wanted = routes.wanted(routed, routes.tables(document), host_view)
         problems += unroutable
         problems += await self._routes.apply(wanted, tunnels, host_view, vrfs=self.contexts.vrfs)
         return problems + await self._filter(accepted, view, tunnels, host_view)
+
+    async def _put_links(self, tunnels: Sequence[Carried], host_view: HostView, room: Mapping[str, int]) -> list[str]:
+        link_plan = links.plan(tunnels, host_view, room)
+        problems = list(link_plan.problems)
+        for change in link_plan.changes:
+            try:
+                await self._host.set_link(change.name, change.mtu)
+            except HostError as error:
+                problems.append(str(error))
+                continue
+            if change.follows:
+                _log.info("%s has MTU %d, for which the way to its peer has room", change.name, change.mtu)
+                continue
+            text = f"{change.name} is up with MTU {change.mtu} again"
+            self._journal.append("agent.repaired", text, tunnel_id=change.tunnel_id)
+        return problems
 
     def _apply_settings(self, settings: Mapping[str, str]) -> list[str]:
         problems = []

@@ -7,21 +7,14 @@ Ethernet's MTU is taken.
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 from collections.abc import Iterable, Mapping
 
 from agents.contract.carriage import Context
 from agents.contract.config import GatewayDocument, Tunnel
 from agents.contract.manual import ManualTunnel
-from agents.dataplane import outer
 from agents.dataplane.base import TunnelLink
 from agents.dataplane.mtu import inner_mtu, manual_mtu
-
-DEFAULT_PATH_MTU = 1_500
-_LARGEST_PATH_MTU = 9_000
-_IP_MTU = 14
-_IPV6_MTU = 24
+from agents.dataplane.outer import DEFAULT_PATH_MTU, path_mtu
 
 
 def link_name(tunnel_id: str) -> str:
@@ -70,17 +63,3 @@ def _link(
         local=outer[0],
         remote=outer[1],
     )
-
-
-def path_mtu(local_address: str, remote_address: str) -> int:
-    """Return the MTU of the route from one address to the other, 1500 where there is none yet."""
-    v6 = ipaddress.ip_address(remote_address).version == 6
-    with socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        outer.mark(probe)
-        try:
-            probe.bind((local_address, 0))
-            probe.connect((remote_address, 9))
-            level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if v6 else (socket.IPPROTO_IP, _IP_MTU)
-            return min(probe.getsockopt(level, option), _LARGEST_PATH_MTU)
-        except OSError:
-            return DEFAULT_PATH_MTU

@@ -275,6 +275,7 @@ class FakeHost:
         self.settings = {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/rp_filter": "0"}
         self.vrfs = False
         self.nft = FakeNft()
+        self.path_mtus: dict[str, int] = {}
         self.refuse: str | None = None
         self.writes = 0
         self._changed = asyncio.Event()
@@ -348,6 +349,9 @@ class FakeHost:
         self._write("set link", name)
         links = tuple(replace(link, mtu=mtu, up=True) if link.name == name else link for link in self.view.links)
         self.view = replace(self.view, links=links)
+
+    def path_mtu(self, local: str, remote: str) -> int:
+        return self.path_mtus.get(remote, 1_500)
 
     def setting(self, name: str) -> str | None:
         return self.settings.get(name)

@@ -152,12 +152,12 @@ def put(site: Site) -> None:
 
 
 def arrive_with_the_bit(site: Site, interface: str) -> None:
-    """Let everything that arrives by an interface have the bit already, as somebody else's mark."""
+    """Let what arrives by an interface, but for what hosts say by themselves, have the bit as somebody else's mark."""
     site.here.run("nft", f"""
         table netdev before {{
             chain {interface} {{
                 type filter hook ingress device {interface} priority 0;
-                meta mark set {CONGESTED_MARK:#x}
+                meta l4proto {{ esp, ah, udp }} meta mark set {CONGESTED_MARK:#x}
             }}
         }}""")  # fmt: skip
 

@@ -7,7 +7,8 @@ import pytest
 from agents.contract.carriage import Attachment, Carriage, Context
 from agents.contract.config import ConnectionType, Endpoint, IpsecProposal, TunnelKind
 from agents.dataplane.mtu import inner_mtu, manual_mtu
-from agents.iked.links import link_name, manual_link, path_mtu, tables, tunnel_link
+from agents.dataplane.outer import path_mtu
+from agents.iked.links import link_name, manual_link, tables, tunnel_link
 
 from .cast import AH_SHA1, CBC_SHA1, manual, manual_child, tunnel, uid
 

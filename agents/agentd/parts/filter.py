@@ -9,7 +9,7 @@ What it is for (nft syntax, for IPv4; IPv6 is alike):
   (``filter_clear`` has both), up or down, so that nothing leaves in clear text while a tunnel is down.
 
 Where tunnels are to have TCP's segments clamped, the table has two chains for that (``mss``), and where the kernel has
-tunnels those for their congestion (``congestion``), both also without the filter.
+tunnels those for their congestion (``congestion``) and one for DF (``dont_fragment``), also without the filter.
 
 Verdicts of other tables stand: what they drop stays dropped. Counters are named objects that a replacement leaves
 alone, so they go on; a pair of addresses that several tunnels share is counted for the first.
@@ -24,7 +24,7 @@ from typing import Any
 
 from agents.agentd.host import HostView
 from agents.agentd.nft import Command
-from agents.agentd.parts import congestion, filter_clear, mss
+from agents.agentd.parts import congestion, dont_fragment, filter_clear, mss
 from agents.agentd.parts.carried import Carried
 from agents.agentd.parts.congestion import Congestion
 from agents.agentd.parts.mss import Clamp
@@ -78,17 +78,31 @@ class Beside:
 
     clamps: tuple[Clamp, ...] = ()
     congestion: Congestion | None = None
+    dont_fragment: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.clamps) or self.congestion is not None
+        return self.configured or self.congestion is not None
+
+    @property
+    def configured(self) -> bool:
+        """Whether any of it is there because somebody configured it."""
+        return bool(self.clamps) or self.dont_fragment
 
     def plan(self) -> FilterPlan:
         """Return the table that has nothing else."""
         return FilterPlan(
             counters=congestion.counters(self.congestion),
             sets=(),
-            chains=(*mss.chains(self.clamps), *congestion.chains(self.congestion)),
-            rules=(*mss.rules(self.clamps), *congestion.rules(self.congestion)),
+            chains=(
+                *mss.chains(self.clamps),
+                *congestion.chains(self.congestion),
+                *dont_fragment.chains(self.dont_fragment),
+            ),
+            rules=(
+                *mss.rules(self.clamps),
+                *congestion.rules(self.congestion),
+                *dont_fragment.rules(self.dont_fragment),
+            ),
         )
 
 

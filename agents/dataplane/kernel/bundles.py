@@ -23,7 +23,7 @@ from agents.dataplane.base import DataplaneError, Direction, SaSpec, UdpEncapsul
 from agents.dataplane.kernel import messages, rows, suites
 from agents.dataplane.kernel.rows import SHARED, StateId, Steering
 from agents.dataplane.kernel.suites import Attributes
-from agents.dataplane.outer import OUTER_MARK
+from agents.dataplane.outer import OUTER_MARK, WHOLE_MARK
 
 _UDP_ENCAP_ESPINUDP = 2
 _STATE_NOPMTUDISC = 4
@@ -86,9 +86,11 @@ def states(
     if spec.direction is Direction.IN and spec.replay_window > _REPLAY_WINDOW_MOST:
         reason = f"a replay window of {spec.replay_window} packets is more than the kernel's {_REPLAY_WINDOW_MOST}"
         raise _refusal(spec, reason)
-    if spec.df_bit is DfBit.SET and spec.direction is Direction.OUT and _makes_ipv4_headers(spec):
-        reason = "the kernel copies the outer Don't Fragment bit or clears it, but cannot always set it: "
-        raise _refusal(spec, reason + "choose propagate or clear for this tunnel, or the userspace data plane")
+    if steering == SHARED and spec.direction is Direction.OUT and _is_to_set(spec):
+        # Nothing would cut long packets before they are encrypted, and nobody could afterwards (docs/adr/0014).
+        reason = "the kernel copies the outer Don't Fragment bit or clears it, but cannot always set it where a tunnel "
+        reason += "shares: choose propagate or clear, or give it an interface of its own or the userspace data plane"
+        raise _refusal(spec, reason)
     found = []
     for place, name in enumerate(names):
         mode = spec.mode if place == 0 else Mode.TRANSPORT
@@ -130,13 +132,19 @@ def _message(spec: SaSpec, name: StateId, mode: Mode, more: Attributes) -> messa
 def _outer_header(spec: SaSpec, body: dict[str, Any], attributes: Attributes) -> None:
     """Add what differs from the kernel's habit, which is to copy DF (of an IPv6 packet: set), DSCP and ECN.
 
-    The mark is the one by which rules know what is outside the tunnels; its route is looked for with that mark.
+    The mark is the one by which rules know what is outside the tunnels; its route is looked for with that mark. One
+    more bit of it asks for DF always, which a rule of :mod:`agents.agentd.parts.dont_fragment` sets.
     """
-    attributes.append(("XFRMA_SET_MARK", struct.pack("I", OUTER_MARK)))
+    mark = OUTER_MARK | WHOLE_MARK if _is_to_set(spec) else OUTER_MARK
+    attributes.append(("XFRMA_SET_MARK", struct.pack("I", mark)))
     if spec.df_bit is DfBit.CLEAR and _makes_ipv4_headers(spec):
         body["flags"] |= _STATE_NOPMTUDISC
     if not spec.copy_dscp:
         attributes.append(("XFRMA_SA_EXTRA_FLAGS", struct.pack("I", _EXTRA_DONT_ENCAP_DSCP)))
+
+
+def _is_to_set(spec: SaSpec) -> bool:
+    return spec.df_bit is DfBit.SET and _makes_ipv4_headers(spec)
 
 
 def _makes_ipv4_headers(spec: SaSpec) -> bool:

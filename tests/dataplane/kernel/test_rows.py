@@ -28,7 +28,7 @@ from agents.dataplane.base import (
     UdpEncapsulation,
 )
 from agents.dataplane.kernel import bundles, messages, rows
-from agents.dataplane.outer import OUTER_MARK
+from agents.dataplane.outer import OUTER_MARK, WHOLE_MARK
 
 KEY = bytes(range(20))
 
@@ -424,8 +424,12 @@ def test_in_a_bundle_only_the_innermost_state_makes_a_header() -> None:
 
 
 def test_a_bit_that_is_always_set_is_refused_where_there_is_one() -> None:
-    with pytest.raises(DataplaneError, match="cannot always set it: choose propagate or clear"):
+    with pytest.raises(DataplaneError, match="cannot always set it where a tunnel shares: choose propagate or clear"):
         bundles.states(spec(df_bit=DfBit.SET))
+    for steering in (rows.Steering(if_id=0x56430001), rows.Steering(mark=0x56430001)):
+        (state,) = bundles.states(spec(df_bit=DfBit.SET), steering=steering)
+        marked = decoded(state.message).get_attr("XFRMA_SET_MARK")
+        assert marked == struct.pack("I", OUTER_MARK | WHOLE_MARK), "a rule of the agent's sets the bit by that"
     six = {"source": "2001:db8::1", "destination": "2001:db8::2"}
     for changes in (six, {"direction": Direction.IN}, {"mode": Mode.TRANSPORT}):
         assert bundles.states(spec(df_bit=DfBit.SET, **changes))

@@ -17,7 +17,7 @@ from agents.contract.status import FilterCounters
 from agents.dataplane.base import Direction
 from deploy.lab.netns import Namespace, connect
 from tests.agentd.fakes import TUNNEL_ID, document, tunnel, up_status
-from tests.kernel.guest import congestion_checks, host_checks
+from tests.kernel.guest import congestion_checks, host_checks, whole_checks
 from tests.kernel.guest.harness import Check, End, Pair, inside, policy, report
 
 MODULES = ("nf_tables", "nft_objref", "vrf", "ip_vti")
@@ -160,6 +160,7 @@ CHECKS: dict[str, Check] = {
     "a_forwarded_packet_is_known_by_its_policy": a_forwarded_packet_is_known_by_its_policy,
     "segments_of_a_shared_tunnel_are_clamped": segments_of_a_shared_tunnel_are_clamped,
     **congestion_checks.CHECKS,
+    **whole_checks.CHECKS,
     "what_comes_out_of_a_tunnel_in_a_vrf_passes": partial(host_checks.a_context_is_a_vrf, filtered=True),
 }
 

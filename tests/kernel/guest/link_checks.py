@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from agents.contract.carriage import Attachment
+from agents.contract.carriage import Attachment, DfBit
 from agents.dataplane.base import DataplaneError, Direction, Expired, Repaired, SaId, SaSpec, TunnelLink
+from agents.dataplane.outer import OUTER_MARK, WHOLE_MARK
 from tests.kernel.guest.harness import (
     REQID,
     Check,
@@ -386,12 +387,24 @@ async def a_context_is_a_vrf_where_there_is_one(pair: Pair) -> None:
         left.namespace.ip("link", "delete", "blue")
 
 
+async def dont_fragment_may_be_asked_for_always(pair: Pair) -> None:
+    """The mark of what leaves says so, which a rule of the agent's goes by; ``whole_checks`` has what comes of it."""
+    left, right = pair.left, pair.right
+    await open_links(pair)
+    await key(pair, df_bit=DfBit.SET)
+    async with routed(pair):
+        assert await left.ping(right.inner, left.inner) == 3
+    shown_states = left.namespace.run("ip", "xfrm", "state")
+    assert shown_states.count(f"output-mark {OUTER_MARK | WHOLE_MARK:#x}") == 1, shown_states
+
+
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         an_interface_carries_what_is_routed_into_it, two_tunnels_may_select_the_same, a_tunnel_changes_its_attachment,
         a_repeat_changes_an_interface, an_interface_follows_moved_addresses, a_bundle_goes_through_an_xfrm_interface,
         interfaces_of_others_stay, an_interface_that_others_remove_is_back, a_context_is_a_vrf_where_there_is_one,
+        dont_fragment_may_be_asked_for_always,
     )
 }  # fmt: skip
 
