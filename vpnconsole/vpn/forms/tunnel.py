@@ -306,7 +306,8 @@ class TunnelForm(forms.Form):
         label="DF bit of the outer header",
         choices=DfBitChoice.choices,
         initial=DfBitChoice.PROPAGATE,
-        help_text="Clear lets routers on the way break packets up that are too long for it; slow, but nothing is lost.",
+        help_text="Clear lets routers on the way break packets up that are too long for it; slow, but nothing is lost. "
+        "Set needs, in the kernel's data plane, an interface of the tunnel's own.",
     )
     qos_policy = NamedChoiceField(
         queryset=QosPolicy.objects.none(), required=False, label="QoS policy", empty_label="none: one queue"
