@@ -53,7 +53,7 @@ interop: setup-test
 kernel-test: setup-test
 	EVERY_KERNEL_CHECK=1 $(PY) -m pytest tests/kernel
 
-# Debian's own kernel, emulated: xfrm interfaces and VRFs, which User Mode Linux lacks. One to four minutes.
+# Debian's own kernel, emulated: xfrm interfaces and VRFs, which User Mode Linux lacks. Some minutes.
 kernel-test-qemu: setup-test
 	@sh deploy/setup/packages.sh qemu
 	@sh deploy/setup/kernel.sh
