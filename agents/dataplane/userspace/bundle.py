@@ -39,8 +39,6 @@ def check_encapsulation(spec: SaSpec) -> None:
     """Raise ValueError for an SA that cannot go in UDP."""
     if spec.encapsulation is not None and spec.ah is not None:
         raise ValueError("AH covers the outer addresses, so it cannot go in UDP through a NAT")
-    if spec.encapsulation is not None and spec.mode is Mode.TRANSPORT:
-        raise ValueError("transport mode does not go through a NAT here (RFC 7296 section 2.23.1)")
 
 
 class Bundle:

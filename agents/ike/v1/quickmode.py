@@ -9,12 +9,14 @@ from agents.contract.config import Child, Mode
 from agents.ike import selectors as ranges
 from agents.ike.crypto.dh import InvalidPublicValue
 from agents.ike.errors import PeerError
-from agents.ike.v1 import place, selectors
+from agents.ike.v1 import natd, place, selectors
 from agents.ike.v1.child import Agreement, Pair
 from agents.ike.v1.quick_proposals import Circumstances, QuickChoice
 from agents.ike.v1.tasks import info
+from agents.ike.wire.isakmp.message import Message
 from agents.ike.wire.isakmp.payloads import (
     KeyExchangeData,
+    NatOriginalAddress,
     Notify,
 )
 from agents.ike.wire.isakmp.registry import EncapsulationMode, NotifyType, Protocol
@@ -69,19 +71,7 @@ class Spis:
 
 
 def circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Circumstances:
-    """Return what a child is negotiated under. Raises PeerError for transport mode through a NAT.
-
-    There the selectors would have to be rewritten (RFC 3947 section 5.2), and two hosts behind one address could not be
-    told apart: IKEv2 refuses it here for the same reason.
-    """
-    if child.mode is Mode.TRANSPORT and (sa.nat.local or sa.nat.remote):
-        raise PeerError(
-            NotifyType.NO_PROPOSAL_CHOSEN,
-            "child.transport-nat",
-            f"Child {child.name} is for transport mode, which is not done through a NAT; use tunnel mode",
-            configured=child.mode,
-            field="children.mode",
-        )
+    """Return what a child is negotiated under."""
     features = sa.core.hub.features
     modes = _UDP[child.mode] if sa.nat.encapsulates else (_PLAIN[child.mode],)
     return Circumstances(
@@ -90,6 +80,35 @@ def circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Cir
         compression=features is None or features.compression,
         extended=features is None or features.extended_sequence_numbers,
     )
+
+
+def original_addresses(sa: IsakmpSa, mode: Mode, *, initiator: bool) -> tuple[NatOriginalAddress, ...]:
+    """Return the NAT-OA payloads of a message of ours: both ends where transport mode goes in UDP, else none."""
+    if mode is Mode.TUNNEL or not sa.nat.encapsulates:
+        return ()
+    return natd.original_addresses(sa.path, initiator=initiator, draft=bool(sa.peer.nat_draft))
+
+
+def check_original(sa: IsakmpSa, config: Child, message: Message, *, initiator: bool) -> None:
+    """Raise PeerError where a child in transport mode would go between other addresses than the peer sees.
+
+    A peer that asks for UDP looks like one behind a NAT, so it is the original addresses that tell (RFC 3947 section
+    5.2). Without them the selectors do.
+    """
+    if config.mode is Mode.TUNNEL or not sa.nat.encapsulates:
+        return
+    ours = (sa.path.local_address, sa.path.remote_address)
+    theirs = natd.read_original(message, initiator=initiator)
+    if theirs is not None and theirs != ours:
+        raise PeerError(
+            NotifyType.NO_PROPOSAL_CHOSEN,
+            "child.transport-nat",
+            f"Child {config.name} is for transport mode, which protects the two addresses that ESP itself has, and a "
+            "NAT between changes those; use tunnel mode",
+            received=f"{theirs[0]} = {theirs[1]}",
+            configured=config.mode,
+            field="children.mode",
+        )
 
 
 def feasible(sa: IsakmpSa, child: Child) -> Child:

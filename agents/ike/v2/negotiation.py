@@ -1,8 +1,8 @@
 """Agreeing on a child: what a responder accepts, what an initiator accepts as the answer (RFC 7296 2.7, 2.9, 2.17).
 
 Mode (1.3.1), compression (2.22) and extended sequence numbers are agreed on here too. Transport mode is host to host:
-its selectors are narrowed to the outer addresses, and it is refused behind a NAT, where section 2.23.1 would have the
-selectors rewritten and several hosts behind one address could not be told apart.
+its selectors are narrowed to the outer addresses. It goes in UDP where that is asked for, and is refused where a NAT
+changes those addresses: a peer that asks for UDP looks like one behind a NAT, so it is the selectors that tell.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ Ranges = tuple[SelectorRange, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Where a child is to live: the outer addresses, NAT or not, and what the data plane can (None: not known)."""
+    """Where a child is to live: the outer addresses, in UDP or not, and what the data plane can (None: not known)."""
 
     local_address: str
     remote_address: str
-    nat: bool = False
+    encapsulated: bool = False
     features: Features | None = None
 
     @property
@@ -67,6 +67,17 @@ class Setting:
             selectors.narrow(local, (selectors.host(self.local_address),)),
             selectors.narrow(remote, (selectors.host(self.remote_address),)),
         )
+
+    def translated(self, message: Message, local_ts: Ranges, remote_ts: Ranges) -> bool:
+        """Whether the peer wants transport mode between hosts that have other addresses here: a NAT changes them."""
+        if not self.encapsulated or message.notify(NotifyType.USE_TRANSPORT_MODE) is None:
+            return False
+        outer = (selectors.host(self.local_address), selectors.host(self.remote_address))
+        hosts = [
+            (each.start, end.start) for found, end in zip((local_ts, remote_ts), outer, strict=True) for each in found
+            if each.start == each.end
+        ]  # fmt: skip
+        return any(host != end for host, end in hosts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +123,13 @@ def accept_request(
         local, remote = setting.ranges(config)
         local_ts, remote_ts = selectors.narrow(local, ts_r.selectors), selectors.narrow(remote, ts_i.selectors)
         if not _can_meet(local_ts, remote_ts, selectors.prefix_pairs(local, remote)):
+            if config.mode is Mode.TRANSPORT and setting.translated(message, ts_r.selectors, ts_i.selectors):
+                refusal = refusal or _transport_through_nat(config, ts_r.selectors, ts_i.selectors)
             continue
         meeting += 1
         try:
             choice = _choose(config, offer, message, pfs, setting)
-            mode, declined = _mode_asked(config, message, setting)
+            mode, declined = _mode_asked(config, message)
         except PeerError as error:
             refusal = refusal or error
             continue
@@ -155,6 +168,8 @@ def accept_answer(
     """
     offer, ts_i, ts_r = _parts(message)
     local, remote = asked or setting.ranges(config)
+    if config.mode is Mode.TRANSPORT and setting.translated(message, ts_i.selectors, ts_r.selectors):
+        raise _transport_through_nat(config, ts_i.selectors, ts_r.selectors)
     if not selectors.within(ts_i.selectors, local) or not selectors.within(ts_r.selectors, remote):
         raise _no_selectors((config,), ts_r, ts_i)
     if not _can_meet(ts_i.selectors, ts_r.selectors, selectors.prefix_pairs(local, remote)):
@@ -162,7 +177,7 @@ def accept_answer(
     if not proposals.is_answer(offer):
         raise _no_proposal(config, offer, pfs)
     choice = _choose(config, offer, message, pfs, setting)
-    _check_mode_answered(config, message, setting)
+    _check_mode_answered(config, message)
     _check_key_exchange(choice, message)
     narrowed = not (_all_in(local, ts_i.selectors) and _all_in(remote, ts_r.selectors))
     return Accepted(
@@ -182,24 +197,20 @@ def _all_in(wished: Sequence[SelectorRange], agreed: Sequence[SelectorRange]) ->
     return all(any(selectors.covers(outer, inner) for outer in agreed) for inner in wished)
 
 
-def _mode_asked(config: Child, message: Message, setting: Setting) -> tuple[Mode, bool]:
+def _mode_asked(config: Child, message: Message) -> tuple[Mode, bool]:
     """Return the mode of the answer, and whether the peer asked for another (section 1.3.1)."""
     transport = message.notify(NotifyType.USE_TRANSPORT_MODE) is not None
     if config.mode is Mode.TUNNEL:
         return Mode.TUNNEL, transport
     if not transport:
         raise _mode_mismatch(config, "tunnel")
-    if setting.nat:
-        raise _transport_behind_nat(config)
     return Mode.TRANSPORT, False
 
 
-def _check_mode_answered(config: Child, message: Message, setting: Setting) -> None:
+def _check_mode_answered(config: Child, message: Message) -> None:
     answered = Mode.TUNNEL if message.notify(NotifyType.USE_TRANSPORT_MODE) is None else Mode.TRANSPORT
     if answered is not config.mode:
         raise _mode_mismatch(config, answered)
-    if answered is Mode.TRANSPORT and setting.nat:
-        raise _transport_behind_nat(config)
 
 
 def _mode_mismatch(config: Child, received: str) -> PeerError:
@@ -213,11 +224,13 @@ def _mode_mismatch(config: Child, received: str) -> PeerError:
     )
 
 
-def _transport_behind_nat(config: Child) -> PeerError:
+def _transport_through_nat(config: Child, local_ts: Ranges, remote_ts: Ranges) -> PeerError:
     return PeerError(
-        NotifyType.NO_PROPOSAL_CHOSEN,
+        NotifyType.TS_UNACCEPTABLE,
         "child.transport-nat",
-        f"Child {config.name} is for transport mode, which is not done through a NAT; use tunnel mode",
+        f"Child {config.name} is for transport mode, which protects the two addresses that ESP itself has, and a NAT "
+        "between changes those; use tunnel mode",
+        received=f"{selectors.describe_all(local_ts)} = {selectors.describe_all(remote_ts)}",
         configured=config.mode,
         field="children.mode",
     )

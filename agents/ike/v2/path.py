@@ -117,12 +117,22 @@ def esp_heard_from(sa: IkeSa, address: str, port: int) -> None:
 
 
 def move_children(sa: IkeSa) -> None:
-    """Put every child on the SA's path, inside UDP or not as the NATs ask."""
+    """Put every child on the SA's path, inside UDP or not as the NATs ask.
+
+    One in transport mode protects the two addresses it was made between: where they are others now, it ends.
+    """
     for child in sa.children:
         _move_child(sa, child)
 
 
 def _move_child(sa: IkeSa, child: ChildSa) -> None:
+    if child.agreement.mode is Mode.TRANSPORT and pair(sa.esp_path) != (
+        child.outbound.source,
+        child.outbound.destination,
+    ):
+        child.expire_at = child.installed_at
+        sa.core.hub.touch(sa)
+        return
     old_in, old_out = child.sa_ids
     before = (child.inbound, child.outbound)
     child.move(sa.esp_path, sa.encapsulated)

@@ -25,7 +25,7 @@ def setting(sa: IkeSa) -> Setting:
     return Setting(
         local_address=sa.path.local_address,
         remote_address=sa.path.remote_address,
-        nat=sa.encapsulated,
+        encapsulated=sa.encapsulated,
         features=sa.core.hub.features,
     )
 

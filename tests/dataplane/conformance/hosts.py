@@ -17,6 +17,7 @@ from tests.dataplane.conformance.sites import Site, SitePair
 from tests.kernel.guest.harness import inside
 
 HOSTS = Kind("ESP, transport", mode=Mode.TRANSPORT)
+IN_UDP = dataclasses.replace(HOSTS, name="ESP, transport in UDP", in_udp=True)
 _LARGE_OCTETS = 3_000
 """Of a datagram that no path takes in one piece."""
 _STREAM_OCTETS = 300_000
@@ -41,15 +42,15 @@ async def hosts_say_large_datagrams_and_streams(pair: SitePair) -> None:
     """From sockets that chose no address of their own, as programs do."""
     if Mode.TRANSPORT not in (await pair.left.driver.features()).modes:
         return
-    for six in (False, True):
-        spi = 0x6001 + 8 * six
-        async with between(pair, HOSTS, spi, six=six):
+    for number, (kind, six) in enumerate(((HOSTS, False), (HOSTS, True), (IN_UDP, False), (IN_UDP, True))):
+        spi = 0x6001 + 8 * number
+        async with between(pair, kind, spi, six=six):
             await datagrams(pair.left, pair.right, six=six)
             await datagrams(pair.right, pair.left, six=six)
-            assert await packets(pair, spi) == [4, 4], six
+            assert await packets(pair, spi) == [4, 4], (kind.name, six)
             await stream(pair.left, pair.right, six=six)
             await stream(pair.right, pair.left, six=six)
-            assert min(await packets(pair, spi)) > 4, six
+            assert min(await packets(pair, spi)) > 4, (kind.name, six)
 
 
 async def what_no_selector_takes_stays_in_the_clear(pair: SitePair) -> None:
@@ -92,8 +93,11 @@ async def between(
             await site.driver.add_policy(dataclasses.replace(spec, selector=dataclasses.replace(spec.selector, **ends)))
     await key(pair, spi=spi, six=six, kind=kind)
     here, there = _outer(pair, six=six)
-    async with left.led(here, there, protocol, None, port), right.led(there, here, protocol, port, None):
-        yield
+    with contextlib.ExitStack() as sockets:
+        for site in (left, right) if kind.in_udp else ():
+            sockets.enter_context(site.takes_udp(six=six))
+        async with left.led(here, there, protocol, None, port), right.led(there, here, protocol, port, None):
+            yield
     for site in (left, right):
         for state in await site.driver.list_sas():
             await site.driver.remove_sa(state.id)

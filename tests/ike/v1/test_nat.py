@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,11 @@ from agents.contract.config import (
     IdentityType,
     Mode,
 )
-from agents.ike.v1 import capabilities
+from agents.dataplane.base import UdpEncapsulation
+from agents.ike.v1 import capabilities, natd, quickmode
 from agents.ike.wire.isakmp import vendor
-from agents.ike.wire.isakmp.payloads import VendorId
-from tests.harness.documents import key, mirrored
+from agents.ike.wire.isakmp.payloads import NatOriginalAddress, VendorId
+from tests.harness.documents import key
 from tests.harness.nat import NatBox, chained
 from tests.harness.pki import certify
 from tests.harness.v1 import LYON, MODES, PARIS, Scene, child, left_behind, policy, sa_of
@@ -145,15 +147,61 @@ class TestDetection:
             assert host.codes()["ikev1.dpd-unsupported"] == 1
             assert host.codes()["ike.dpd-failed"] == 0
 
+
+def hosts_between(mode: ExchangeMode, place: Place, *, forced: bool) -> Scene:
+    """Both ends for transport mode, each with the address it knows the other by."""
+    scene = between(mode, place)
+    seen_paris, seen_lyon = OUTSIDE if place.paris else PARIS, FAR_OUTSIDE if place.lyon else LYON
+    ours = child(local=(f"{PARIS}/32",), remote=(f"{seen_lyon}/32",), mode=Mode.TRANSPORT)
+    theirs = child(local=(f"{LYON}/32",), remote=(f"{seen_paris}/32",), mode=Mode.TRANSPORT)
+    scene.left.change(force_udp_encapsulation=forced, children=(ours,))
+    scene.right.change(children=(theirs,))
+    return scene.start()
+
+
+class TestTransportMode:
+    """RFC 3947 section 5: encapsulation mode 4 and NAT-OA."""
+
     @modes
-    def test_transport_mode_is_not_done_through_one(self, mode: ExchangeMode) -> None:
-        hosts = child(local=(f"{PARIS}/32",), remote=(f"{LYON}/32",), mode=Mode.TRANSPORT)
-        scene = between(mode, Place())
-        scene.left.change(force_udp_encapsulation=True, children=(hosts,))
-        scene.right.change(children=(mirrored(hosts),))
-        scene.start()
+    @pytest.mark.parametrize("draft", [False, True], ids=["rfc", "draft"])
+    def test_in_udp_between_the_addresses_that_both_have(
+        self, mode: ExchangeMode, draft: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if draft:
+            only = (VendorId(data=vendor.NAT_T_DRAFT_03), VendorId(data=vendor.DPD))
+            monkeypatch.setattr(capabilities, "offered", lambda fragmentation: only)
+        sent: list[tuple[NatOriginalAddress, ...]] = []
+        made = quickmode.original_addresses
+
+        def kept(*args: Any, **named: Any) -> tuple[NatOriginalAddress, ...]:
+            sent.append(made(*args, **named))
+            return sent[-1]
+
+        monkeypatch.setattr(quickmode, "original_addresses", kept)
+        scene = hosts_between(mode, Place(), forced=True)
+        assert scene.world.run(10, up(*scene.hosts)), (scene.paris.reports, scene.lyon.reports)
+        scene.paris.do(scene.paris.engine.rekey_child, scene.paris.status().id)
+        scene.world.run(40)
+        scene.check()
+        for host in scene.hosts:
+            specs = host.data_plane.sas.values()
+            assert {each.mode for each in specs} == {Mode.TRANSPORT}
+            assert {each.encapsulation for each in specs} == {UdpEncapsulation(source_port=4500, destination_port=4500)}
+        addresses = tuple(bytes(map(int, each.split("."))) for each in (PARIS, LYON))
+        assert [tuple(each.data for each in both) for both in sent] == [addresses] * 4
+        assert {each.draft for both in sent for each in both} == {draft}
+
+    @modes
+    def test_tunnel_mode_has_no_original_addresses(self, mode: ExchangeMode, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(natd, "original_addresses", None)  # calling it would end the negotiation
+        standing(mode, Place(paris=True))
+
+    @modes
+    def test_not_where_a_nat_changes_the_addresses(self, mode: ExchangeMode) -> None:
+        scene = hosts_between(mode, Place(paris=True), forced=False)
         scene.world.run(5)
-        assert scene.lyon.codes()["child.transport-nat"] >= 1
+        (report,) = [each for each in scene.lyon.reports if each.code == "child.transport-nat"][:1]
+        assert (report.received, report.field) == (f"{LYON} = {PARIS}", "children.mode")
         for host in scene.hosts:
             assert host.data_plane.sas == {}
             assert left_behind(host) is None

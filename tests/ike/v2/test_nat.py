@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from agents.contract.config import Endpoint, Identity, IdentityType, IkePolicy
+from agents.contract.config import Endpoint, Identity, IdentityType, IkePolicy, Mode
 from agents.dataplane.base import REQID_BASE, UdpEncapsulation
 from agents.ike.outputs import Transmit
 from agents.ike.v2 import path
-from tests.harness.documents import FAST_IKE, Side, key, pair
+from tests.harness.documents import FAST_IKE, Side, child, key, mirrored, pair
 from tests.harness.nat import NatBox, chained
 from tests.harness.world import Host, World, up
 
@@ -255,3 +255,72 @@ def matched_but_for_the_nat(left: Host, right: Host) -> bool:
         }
 
     return keys(left, flip=False) == keys(right, flip=True)
+
+
+class TestTransportMode:
+    """In UDP between the very addresses that both ends have."""
+
+    HOSTS = child(local=(f"{INSIDE}/32",), remote=(f"{FAR}/32",), mode=Mode.TRANSPORT)
+
+    def _meet(self, forced: str) -> tuple[World, Host, Host]:
+        world = World()
+        left, right = sides((INSIDE, INSIDE), (FAR, FAR), QUIET)
+        left.change(children=(self.HOSTS,), force_udp_encapsulation=forced == "paris")
+        right.change(children=(mirrored(self.HOSTS),), force_udp_encapsulation=forced == "lyon")
+        paris, lyon = world.host("paris", INSIDE), world.host("lyon", FAR)
+        lyon.configure(right.document())
+        paris.configure(left.document())
+        assert world.run(5, up(paris, lyon)), (paris.reports, lyon.reports)
+        world.run(0.5)
+        return world, paris, lyon
+
+    @pytest.mark.parametrize("forced", ["paris", "lyon"])
+    def test_whoever_asks_for_udp(self, forced: str) -> None:
+        world, paris, lyon = self._meet(forced)
+        for verb in (paris.engine.rekey_child, lyon.engine.rekey_child):
+            host = paris if verb == paris.engine.rekey_child else lyon
+            host.do(verb, host.status().id)
+            world.run(3)
+            for end in (paris, lyon):
+                assert {each.mode for each in end.data_plane.sas.values()} == {Mode.TRANSPORT}
+                assert {each.mode for each in end.data_plane.policies} == {Mode.TRANSPORT}
+                assert ports_out(end) == UdpEncapsulation(source_port=4500, destination_port=4500)
+        assert paris.codes()["child.rekeyed"] == lyon.codes()["child.rekeyed"] == 2
+
+    def test_not_where_a_nat_changes_the_addresses(self) -> None:
+        world = World()
+        world.network.rewrite = NatBox(world=world, inside=frozenset({INSIDE}), outside=OUTSIDE)
+        left, right = sides((INSIDE, OUTSIDE), (FAR, FAR), QUIET)
+        left.change(children=(self.HOSTS,))
+        right.change(children=(child(local=(f"{FAR}/32",), remote=(f"{OUTSIDE}/32",), mode=Mode.TRANSPORT),))
+        paris, lyon = world.host("paris", INSIDE), world.host("lyon", FAR)
+        lyon.configure(right.document())
+        paris.configure(left.document())
+        world.run(5)
+        (report,) = [each for each in lyon.reports if each.code == "child.transport-nat"][:1]
+        assert (report.received, report.field) == (f"{FAR}/32 = {INSIDE}/32", "children.mode")
+        assert paris.data_plane.sas == lyon.data_plane.sas == {}
+
+    def test_ends_where_the_peer_has_another_address(self) -> None:
+        """Another port is followed; another address is not the one that the child protects."""
+        world, paris, lyon = self._meet("paris")
+        old = set(lyon.data_plane.sas)
+        where = {"local_port": 20_001}
+
+        def through(transmit: Transmit) -> Transmit | None:
+            if transmit.path.local_address == INSIDE:
+                return replace(transmit, path=replace(transmit.path, **where))
+            return replace(transmit, path=replace(transmit.path, remote_address=INSIDE, remote_port=4500))
+
+        world.network.rewrite = through
+        paris.do(paris.engine.rekey_ike, paris.status().id)
+        world.run(3)
+        assert set(lyon.data_plane.sas) == old
+        assert ports_out(lyon) == UdpEncapsulation(source_port=4500, destination_port=20_001)
+        where["local_address"] = OUTSIDE  # type: ignore[assignment]
+        paris.do(paris.engine.rekey_ike, paris.status().id)
+        world.run(3)
+        assert not old & set(lyon.data_plane.sas)
+        assert all(OUTSIDE not in (each.source, each.destination) for each in lyon.data_plane.sas.values())
+        assert paris.codes()["child.deleted"] == 1
+        assert lyon.codes()["child.transport-nat"] >= 1, "asked for again, it would be between other addresses"

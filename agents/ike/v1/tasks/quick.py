@@ -116,6 +116,7 @@ class Initiator:
             Nonce(data=self._nonce),
             *(() if self._keys is None else (KeyExchangeData(data=self._keys.public),)),
             *self._identities(),
+            *quickmode.original_addresses(sa, config.mode, initiator=True),
         )
         steps.child_requested(sa, self.config.name, self._identities())
         sa.exchanges[self.exchange.message_id] = self.exchange
@@ -192,6 +193,7 @@ class Initiator:
         choice = quick_proposals.read_answer_quick(
             config, self._offered, need(message, SecurityAssociation), quickmode.circumstances(self.sa, config, ke)
         )
+        quickmode.check_original(self.sa, config, message, initiator=True)
         choice = self._shortened(choice, message)
         shown = message.find_all(Identification)
         if shown and tuple(map(selectors.from_identification, shown)) != self.pair:
@@ -277,7 +279,7 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
     steps.selectors_received(sa, message.find_all(Identification))
     received = _received_pair(sa, message)
     ke, offer = message.find(KeyExchangeData), need(message, SecurityAssociation)
-    config, slot, pair, choice = _accept(sa, received, offer, ke)
+    config, slot, pair, choice = _accept(sa, received, message)
     quickmode.check_free(sa, config, slot, pair)
     public, shared = _respond_dh(sa, choice, ke)
     spis = quickmode.Spis(
@@ -304,7 +306,7 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
     )
     child.outbound_held = True
     sa.tunnel.children.add(child)
-    rest = _answer(sa, message, choice, spis, nonce_r, public)
+    rest = _answer(sa, message, child, choice, spis, public)
 
     def installed(problem: str | None, at: float) -> None:
         if child.state is ChildState.GONE or sa.tunnel is None:
@@ -335,11 +337,10 @@ def _received_pair(sa: IsakmpSa, message: Message) -> Pair:
     return local, remote
 
 
-def _accept(
-    sa: IsakmpSa, received: Pair, offer: SecurityAssociation, ke: KeyExchangeData | None
-) -> tuple[Child, int, Pair, QuickChoice]:
+def _accept(sa: IsakmpSa, received: Pair, message: Message) -> tuple[Child, int, Pair, QuickChoice]:
     """Find the child asked for: with exactly these selectors, else one that holds them. Raises PeerError."""
     assert sa.tunnel is not None
+    ke, offer = message.find(KeyExchangeData), need(message, SecurityAssociation)
     refusal: PeerError | None = None
     met = []
     for config in sa.tunnel.config.children:
@@ -355,9 +356,12 @@ def _accept(
         met.append((not found.exact, sa.tunnel.children.live(config.name) is not None, config, found, choice))
     if met:
         _inexact, _live, config, found, choice = min(met, key=lambda entry: entry[:2])
+        quickmode.check_original(sa, config, message, initiator=False)
         return config, sa.tunnel.children.slot_of(config, found), found.received, choice
     if refusal is not None:
         raise refusal
+    for config in sa.tunnel.config.children:
+        quickmode.check_original(sa, config, message, initiator=False)
     every = tuple(pair for config in sa.tunnel.config.children for pair in sa.tunnel.children.pairs_of(config))
     raise selectors.refusal(every, received)
 
@@ -372,14 +376,15 @@ def _respond_dh(sa: IsakmpSa, choice: QuickChoice, ke: KeyExchangeData | None) -
 
 
 def _answer(
-    sa: IsakmpSa, message: Message, choice: QuickChoice, spis: quickmode.Spis, nonce: bytes, public: bytes | None
+    sa: IsakmpSa, message: Message, child: ChildSa, choice: QuickChoice, spis: quickmode.Spis, public: bytes | None
 ) -> tuple[Payload, ...]:
     shorter = quickmode.lifetime_notify(choice, spis)
     return (
         quick_proposals.answer_quick(choice, spis.octets()),
-        Nonce(data=nonce),
+        Nonce(data=child.agreement.nonce_r),
         *(() if public is None else (KeyExchangeData(data=public),)),
         *message.find_all(Identification),
+        *quickmode.original_addresses(sa, child.agreement.mode, initiator=False),
         *((shorter,) if shorter is not None else ()),
     )
 
