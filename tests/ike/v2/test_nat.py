@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -305,7 +306,7 @@ class TestTransportMode:
         """Another port is followed; another address is not the one that the child protects."""
         world, paris, lyon = self._meet("paris")
         old = set(lyon.data_plane.sas)
-        where = {"local_port": 20_001}
+        where: dict[str, Any] = {"local_port": 20_001}
 
         def through(transmit: Transmit) -> Transmit | None:
             if transmit.path.local_address == INSIDE:
@@ -317,7 +318,7 @@ class TestTransportMode:
         world.run(3)
         assert set(lyon.data_plane.sas) == old
         assert ports_out(lyon) == UdpEncapsulation(source_port=4500, destination_port=20_001)
-        where["local_address"] = OUTSIDE  # type: ignore[assignment]
+        where["local_address"] = OUTSIDE
         paris.do(paris.engine.rekey_ike, paris.status().id)
         world.run(3)
         assert not old & set(lyon.data_plane.sas)

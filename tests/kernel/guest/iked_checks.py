@@ -222,6 +222,37 @@ async def forced_into_udp(lab: Gateways) -> None:
     await _agree(lab.paris, TUNNEL_LYON)
 
 
+async def hosts_in_udp(lab: Gateways) -> None:
+    """Forced into UDP, a child in transport mode is between the very addresses that its UDP has; and back."""
+    old, before = (
+        set(lab.paris.kernel_sas()),
+        {gateway: gateway.document.tunnels[0] for gateway in (lab.paris, lab.lyon)},
+    )
+    kind = replace(KINDS[0], shown=(*KINDS[0].shown, ("encap type espinudp", 2)))
+    for gateway, there in ((lab.lyon, PARIS), (lab.paris, LYON)):
+        await gateway.change(TUNNEL_LYON, partial(_of_kind, kind, before[gateway], there))
+    for gateway in (lab.paris, lab.lyon):
+        new = _spis(await gateway.until(TUNNEL_LYON, partial(_is_of_kind, kind, old)))
+        assert await _kernel_holds(gateway, wanted=new, gone=set()), gateway.log()
+    wire = Wire(lab.paris.namespace, "wan")
+    try:
+        assert await lab.ping_outside(PARIS, LYON) == 3, lab.paris.log()
+        assert await lab.ping_outside(LYON, PARIS) == 3, lab.lyon.log()
+        frames = wire.frames()
+    finally:
+        wire.close()
+    assert {frame[23] for frame in frames} == {socket.IPPROTO_UDP}, [frame.hex() for frame in frames]
+    for gateway in (lab.paris, lab.lyon):
+        shown = await _settled(gateway, kind, old)
+        assert not miscounted(shown, kind), (miscounted(shown, kind), shown)
+        await _agree(gateway, TUNNEL_LYON)
+    old = set(lab.paris.kernel_sas())
+    for gateway in (lab.lyon, lab.paris):
+        await gateway.change(TUNNEL_LYON, lambda tunnel, was=before[gateway]: was)  # type: ignore[misc]
+    for gateway in (lab.paris, lab.lyon):
+        await gateway.until(TUNNEL_LYON, partial(_rekeyed, old=old))
+
+
 def _esp_in_udp(frames: list[bytes]) -> list[bytes]:
     """Leave out IKE, which begins with four octets of zero, and keepalives, which are one octet (RFC 3948)."""
     return [frame for frame in frames if frame[42:46] != bytes(4) and frame[38:40] != (8 + 1).to_bytes(2, "big")]
@@ -368,9 +399,9 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         auto_chooses_the_kernel, pings_between_hosts, child_rekey_counts_on, ike_rekey_keeps_the_children,
-        every_kind_of_child, an_interface_of_its_own, forced_into_udp, nat_moves_the_peer, flushed_by_somebody,
-        killed_and_started_again, strongswan_with_kernel_netlink, strongswan_rekeys, agentd_makes_the_routes,
-        terminate_leaves_nothing,
+        every_kind_of_child, an_interface_of_its_own, forced_into_udp, hosts_in_udp, nat_moves_the_peer,
+        flushed_by_somebody, killed_and_started_again, strongswan_with_kernel_netlink, strongswan_rekeys,
+        agentd_makes_the_routes, terminate_leaves_nothing,
     )
 }  # fmt: skip
 
