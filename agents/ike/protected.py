@@ -1,12 +1,17 @@
-"""Which child protects which outbound traffic: two of them cannot, where the data plane has one table of policies."""
+"""Which child protects which outbound traffic: two of them cannot, where the data plane has one table of policies.
+
+In transport mode traffic is told apart by the peer's outer address alone, which several hosts behind a NAT have.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Container, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
-from agents.dataplane.base import Direction, PolicySpec, Selector
+from agents.contract.config import Mode
+from agents.dataplane.base import Direction, OriginalAddresses, PolicySpec, SaSpec, Selector
 
 SHARED = ""
 _network = lru_cache(maxsize=16_384)(ipaddress.ip_network)
@@ -50,4 +55,35 @@ class Protected:
             owner = self._owners.get((table, policy.selector))
             if policy.direction is Direction.OUT and owner is not None and owner[0] != policy.reqid:
                 return owner[0]
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """One peer: the tunnel it came by, and what it has proven to be (type and data of its ID payload)."""
+
+    tunnel_id: str
+    identity: bytes
+
+
+class Hosts:
+    """Which peers have children in transport mode, by the address that each has here."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[str, Host, OriginalAddresses | None]] = {}
+
+    def add(self, install_id: int, host: Host, inbound: SaSpec) -> None:
+        """Count a child that is installed, if it is in transport mode."""
+        if inbound.mode is Mode.TRANSPORT:
+            self._held[install_id] = (inbound.source, host, inbound.original)
+
+    def remove(self, install_id: int) -> None:
+        """Forget a child that is gone."""
+        self._held.pop(install_id, None)
+
+    def other(self, host: Host, address: str, original: OriginalAddresses | None) -> Host | None:
+        """Return another peer behind this address of a NAT; both are one host where there is no NAT."""
+        for there, holder, its_original in self._held.values():
+            if there == address and holder != host and (original is not None or its_original is not None):
+                return holder
         return None

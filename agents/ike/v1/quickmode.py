@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.contract.config import Child, Mode
+from agents.dataplane.base import OriginalAddresses
 from agents.ike import selectors as ranges
 from agents.ike.crypto.dh import InvalidPublicValue
 from agents.ike.errors import PeerError
 from agents.ike.v1 import natd, place, selectors
-from agents.ike.v1.child import Agreement, Pair
+from agents.ike.v1.child import Agreement, Pair, host_of
 from agents.ike.v1.quick_proposals import Circumstances, QuickChoice
 from agents.ike.v1.tasks import info
 from agents.ike.wire.isakmp.message import Message
@@ -89,26 +90,32 @@ def original_addresses(sa: IsakmpSa, mode: Mode, *, initiator: bool) -> tuple[Na
     return natd.original_addresses(sa.path, initiator=initiator, draft=bool(sa.peer.nat_draft))
 
 
-def check_original(sa: IsakmpSa, config: Child, message: Message, *, initiator: bool) -> None:
-    """Raise PeerError where a child in transport mode would go between other addresses than the peer sees.
+def as_seen(sa: IsakmpSa, config: Child, pair: Pair) -> Pair:
+    """Return a peer's selectors for this child as they read here: through a NAT the two hosts have other addresses."""
+    if config.mode is Mode.TUNNEL:
+        return pair
+    local, remote = pair
+    if sa.nat.local:
+        (local,) = ranges.of_host((local,), sa.path.local_address)
+    if sa.nat.remote:
+        (remote,) = ranges.of_host((remote,), sa.path.remote_address)
+    return local, remote
 
-    A peer that asks for UDP looks like one behind a NAT, so it is the original addresses that tell (RFC 3947 section
-    5.2). Without them the selectors do.
+
+def original_of(
+    sa: IsakmpSa, config: Child, message: Message, received: Pair | None, *, initiator: bool
+) -> OriginalAddresses | None:
+    """Return what the peer sees instead of the outer addresses where a NAT changes those of transport mode.
+
+    It says so (RFC 3947 section 5.2), or its selectors do.
     """
     if config.mode is Mode.TUNNEL or not sa.nat.encapsulates:
-        return
-    ours = (sa.path.local_address, sa.path.remote_address)
-    theirs = natd.read_original(message, initiator=initiator)
-    if theirs is not None and theirs != ours:
-        raise PeerError(
-            NotifyType.NO_PROPOSAL_CHOSEN,
-            "child.transport-nat",
-            f"Child {config.name} is for transport mode, which protects the two addresses that ESP itself has, and a "
-            "NAT between changes those; use tunnel mode",
-            received=f"{theirs[0]} = {theirs[1]}",
-            configured=config.mode,
-            field="children.mode",
-        )
+        return None
+    outer = (sa.path.local_address, sa.path.remote_address)
+    seen = natd.read_original(message, initiator=initiator)
+    if seen is None and received is not None:
+        seen = ranges.only_host(received[:1]) or outer[0], ranges.only_host(received[1:]) or outer[1]
+    return None if seen in (None, outer) else OriginalAddresses(source=seen[1], destination=seen[0])
 
 
 def feasible(sa: IsakmpSa, child: Child) -> Child:
@@ -131,6 +138,7 @@ def agreement_of(
     began_at: float,
     nonces: tuple[bytes, bytes],
     shared: bytes | None,
+    original: OriginalAddresses | None,
 ) -> Agreement:
     """Return what was agreed on; ``nonces`` are the initiator's and the responder's. ``spis`` now belong to it."""
     spi_in = spis.ah if spis.esp is None else spis.esp
@@ -158,6 +166,7 @@ def agreement_of(
         lifetime_s=choice.lifetime_s,
         lifetime_kilobytes=choice.lifetime_kilobytes,
         slot=slot,
+        original=original,
     )
 
 
@@ -171,10 +180,12 @@ def lifetime_notify(choice: QuickChoice, spis: Spis) -> Notify | None:
     return Notify(type=NotifyType.RESPONDER_LIFETIME, protocol=protocol, spi=spi.to_bytes(4, "big"), data=data)
 
 
-def check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
-    """Raise PeerError when a child of another tunnel protects this traffic."""
+def check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair, original: OriginalAddresses | None = None) -> None:
+    """Raise PeerError when a child of another tunnel, or of another host behind a NAT, protects this traffic."""
     assert sa.tunnel is not None
     hub, tunnel_id = sa.core.hub, sa.tunnel.config.id
+    if config.mode is Mode.TRANSPORT:
+        hub.check_host(host_of(sa), config.name, sa.path.remote_address, original)
     owner = hub.protected_by_other(
         ranges.policies(
             tunnel_id=tunnel_id,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from agents.contract.config import (
     IdentityType,
     Mode,
 )
-from agents.dataplane.base import UdpEncapsulation
+from agents.dataplane.base import Direction, OriginalAddresses, UdpEncapsulation
 from agents.ike.v1 import capabilities, natd, quickmode
 from agents.ike.wire.isakmp import vendor
 from agents.ike.wire.isakmp.payloads import NatOriginalAddress, VendorId
@@ -38,7 +39,13 @@ class Place:
     lyon: bool = False
 
 
-def between(mode: ExchangeMode, place: Place, timeout_s: float = float("inf"), **changes: object) -> Scene:
+def between(
+    mode: ExchangeMode,
+    place: Place,
+    timeout_s: float = float("inf"),
+    inside: frozenset[str] = frozenset({PARIS}),
+    **changes: object,
+) -> Scene:
     """Two ends known by names, with NATs before either or both; lyon's has its ports forwarded."""
     scene = Scene(mode, **{"ike": policy(mode, dpd_interval_s=0), **changes})  # type: ignore[arg-type]
     seen_paris = OUTSIDE if place.paris else PARIS
@@ -49,7 +56,7 @@ def between(mode: ExchangeMode, place: Place, timeout_s: float = float("inf"), *
     scene.left.keys = scene.right.keys = [key(b"a shared secret of both")]
     boxes = []
     if place.paris:
-        boxes.append(NatBox(world=scene.world, inside=frozenset({PARIS}), outside=OUTSIDE, timeout_s=timeout_s))
+        boxes.append(NatBox(world=scene.world, inside=inside, outside=OUTSIDE, timeout_s=timeout_s))
     if place.lyon:
         forwards = {port: (LYON, port) for port in (500, 4500)}
         boxes.append(NatBox(world=scene.world, inside=frozenset({LYON}), outside=FAR_OUTSIDE, forwards=forwards))
@@ -57,7 +64,7 @@ def between(mode: ExchangeMode, place: Place, timeout_s: float = float("inf"), *
     return scene
 
 
-def standing(mode: ExchangeMode, place: Place, timeout_s: float = float("inf"), **changes: object) -> Scene:
+def standing(mode: ExchangeMode, place: Place, timeout_s: float = float("inf"), **changes: Any) -> Scene:
     scene = between(mode, place, timeout_s, **changes).start()
     assert scene.world.run(10, up(*scene.hosts)), (scene.paris.reports, scene.lyon.reports)
     scene.world.run(0.5)
@@ -148,9 +155,11 @@ class TestDetection:
             assert host.codes()["ike.dpd-failed"] == 0
 
 
-def hosts_between(mode: ExchangeMode, place: Place, *, forced: bool) -> Scene:
-    """Both ends for transport mode, each with the address it knows the other by."""
-    scene = between(mode, place)
+def hosts_between(
+    mode: ExchangeMode, place: Place, *, forced: bool, inside: frozenset[str] = frozenset({PARIS})
+) -> Scene:
+    """Both ends for transport mode, each with the address it knows the other by; ``inside`` is behind paris's NAT."""
+    scene = between(mode, place, inside=inside)
     seen_paris, seen_lyon = OUTSIDE if place.paris else PARIS, FAR_OUTSIDE if place.lyon else LYON
     ours = child(local=(f"{PARIS}/32",), remote=(f"{seen_lyon}/32",), mode=Mode.TRANSPORT)
     theirs = child(local=(f"{LYON}/32",), remote=(f"{seen_paris}/32",), mode=Mode.TRANSPORT)
@@ -197,14 +206,53 @@ class TestTransportMode:
         standing(mode, Place(paris=True))
 
     @modes
-    def test_not_where_a_nat_changes_the_addresses(self, mode: ExchangeMode) -> None:
-        scene = hosts_between(mode, Place(paris=True), forced=False)
-        scene.world.run(5)
+    @places
+    @pytest.mark.parametrize("said", [True, False], ids=["NAT-OA", "selectors"])
+    def test_through_a_nat(self, mode: ExchangeMode, place: Place, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each end has the addresses that it sees, and keeps those that the peer sees, rekeyed by either."""
+        if not said:
+            monkeypatch.setattr(quickmode, "original_addresses", lambda *args, **named: ())
+        scene = hosts_between(mode, place, forced=False)
+        seen_paris, seen_lyon = OUTSIDE if place.paris else PARIS, FAR_OUTSIDE if place.lyon else LYON
+        assert scene.world.run(10, up(*scene.hosts)), (scene.paris.reports, scene.lyon.reports)
+        for host in (None, scene.paris, scene.lyon):
+            if host is not None:
+                host.do(host.engine.rekey_child, host.status().id)
+            scene.world.run(60)
+            scene.check(addresses=False)
+            for end, outer, original in (
+                (scene.paris, (seen_lyon, PARIS), (LYON, seen_paris)),
+                (scene.lyon, (seen_paris, LYON), (PARIS, seen_lyon)),
+            ):
+                (inbound,) = [each for each in end.data_plane.sas.values() if each.direction is Direction.IN]
+                assert (inbound.mode, inbound.source, inbound.destination) == (Mode.TRANSPORT, *outer)
+                kept = inbound.original
+                if said or (host is None and end is scene.lyon):
+                    assert kept == OriginalAddresses(source=original[0], destination=original[1])
+        assert scene.paris.codes()["child.rekeyed"] == scene.lyon.codes()["child.rekeyed"] == 2
+
+    @modes
+    def test_not_with_a_second_host_behind_one_nat(self, mode: ExchangeMode) -> None:
+        nice, name = "192.0.2.9", Identity(type=IdentityType.FQDN, value="nice.example")
+        scene = hosts_between(mode, Place(paris=True), forced=False, inside=frozenset({PARIS, nice}))
+        assert scene.world.run(10, up(*scene.hosts)), (scene.paris.reports, scene.lyon.reports)
+        held = set(scene.lyon.data_plane.sas)
+        (known,) = scene.right.tunnels
+        remote = Endpoint(address=OUTSIDE, identity=name)
+        scene.right.tunnels.append(replace(known, id=str(uuid.UUID(int=7)), name="nice", remote=remote))
+        scene.lyon.configure(scene.right.document())
+        second = scene.world.host("nice", nice)
+        (ours,) = scene.left.tunnels
+        hosts = child(local=(f"{nice}/32",), remote=(f"{LYON}/32",), mode=Mode.TRANSPORT)
+        document = scene.left.document()
+        more = replace(ours, local=Endpoint(address=nice, identity=name), children=(hosts,))
+        second.configure(replace(document, gateway_name="nice", tunnels=(more,)))
+        scene.world.run(10)
         (report,) = [each for each in scene.lyon.reports if each.code == "child.transport-nat"][:1]
-        assert (report.received, report.field) == (f"{LYON} = {PARIS}", "children.mode")
-        for host in scene.hosts:
-            assert host.data_plane.sas == {}
-            assert left_behind(host) is None
+        assert (report.received, report.field) == (f"{OUTSIDE}, which is {nice} there", "children.mode")
+        assert second.data_plane.sas == {}
+        assert left_behind(second) is None
+        assert set(scene.lyon.data_plane.sas) == held
 
 
 class TestLife:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from agents.contract.algorithms import KeyExchange
 from agents.contract.config import Child
+from agents.dataplane.base import OriginalAddresses
 from agents.ike import selectors as ranges
 from agents.ike.crypto import dh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
@@ -138,7 +139,7 @@ class Initiator:
         )
         sending.check_hash(message, made)
         try:
-            choice, shared = self._read(message)
+            choice, shared, original = self._read(message)
         except PeerError as error:
             sa.report_error(error)
             info.refuse(sa, error, need(message, SecurityAssociation), now)
@@ -161,6 +162,7 @@ class Initiator:
                 began_at=self._began_at,
                 nonces=(self._nonce, nonce.data),
                 shared=shared,
+                original=original,
             ),
             now,
         )
@@ -181,8 +183,8 @@ class Initiator:
         at = self.sa.deleted.get((protocol, int.from_bytes(choice.peer_spi, "big")))
         return at is not None and at >= self._began_at
 
-    def _read(self, message: Message) -> tuple[QuickChoice, bytes | None]:
-        """Return what the peer chose and the secret of PFS. Raises PeerError."""
+    def _read(self, message: Message) -> tuple[QuickChoice, bytes | None, OriginalAddresses | None]:
+        """Return what the peer chose, the secret of PFS and what a NAT makes of the addresses. Raises PeerError."""
         assert self._offered is not None
         ke = message.find(KeyExchangeData)
         config = quickmode.feasible(self.sa, self.config)
@@ -193,15 +195,15 @@ class Initiator:
         choice = quick_proposals.read_answer_quick(
             config, self._offered, need(message, SecurityAssociation), quickmode.circumstances(self.sa, config, ke)
         )
-        quickmode.check_original(self.sa, config, message, initiator=True)
         choice = self._shortened(choice, message)
-        shown = message.find_all(Identification)
-        if shown and tuple(map(selectors.from_identification, shown)) != self.pair:
-            received = tuple(map(selectors.from_identification, shown))
-            raise selectors.refusal((self.pair,), (received[0], received[1]), 2)
-        quickmode.check_free(self.sa, self.config, self.slot, self.pair)
+        shown = tuple(map(selectors.from_identification, message.find_all(Identification)))
+        received = (shown[0], shown[1]) if shown else None
+        if received is not None and quickmode.as_seen(self.sa, config, received) != self.pair:
+            raise selectors.refusal((self.pair,), received, 2)
+        original = quickmode.original_of(self.sa, config, message, received, initiator=True)
+        quickmode.check_free(self.sa, self.config, self.slot, self.pair, original)
         try:
-            return choice, None if self._keys is None or ke is None else self._keys.shared(ke.data)
+            return choice, None if self._keys is None or ke is None else self._keys.shared(ke.data), original
         except InvalidPublicValue as error:
             raise quickmode.invalid_public(error) from None
 
@@ -280,7 +282,8 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
     received = _received_pair(sa, message)
     ke, offer = message.find(KeyExchangeData), need(message, SecurityAssociation)
     config, slot, pair, choice = _accept(sa, received, message)
-    quickmode.check_free(sa, config, slot, pair)
+    original = quickmode.original_of(sa, config, message, received, initiator=False)
+    quickmode.check_free(sa, config, slot, pair, original)
     public, shared = _respond_dh(sa, choice, ke)
     spis = quickmode.Spis(
         sa,
@@ -301,6 +304,7 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
             began_at=now,
             nonces=(nonce_i, nonce_r),
             shared=shared,
+            original=original,
         ),
         now,
     )
@@ -344,7 +348,7 @@ def _accept(sa: IsakmpSa, received: Pair, message: Message) -> tuple[Child, int,
     refusal: PeerError | None = None
     met = []
     for config in sa.tunnel.config.children:
-        found = selectors.match(sa.tunnel.children.pairs_of(config), received)
+        found = selectors.match(sa.tunnel.children.pairs_of(config), quickmode.as_seen(sa, config, received))
         if found is None:
             continue
         usable = quickmode.feasible(sa, config)
@@ -356,12 +360,9 @@ def _accept(sa: IsakmpSa, received: Pair, message: Message) -> tuple[Child, int,
         met.append((not found.exact, sa.tunnel.children.live(config.name) is not None, config, found, choice))
     if met:
         _inexact, _live, config, found, choice = min(met, key=lambda entry: entry[:2])
-        quickmode.check_original(sa, config, message, initiator=False)
         return config, sa.tunnel.children.slot_of(config, found), found.received, choice
     if refusal is not None:
         raise refusal
-    for config in sa.tunnel.config.children:
-        quickmode.check_original(sa, config, message, initiator=False)
     every = tuple(pair for config in sa.tunnel.config.children for pair in sa.tunnel.children.pairs_of(config))
     raise selectors.refusal(every, received)
 
