@@ -303,7 +303,7 @@ class Hub:
         """Note that an installed child leaves the data plane."""
         if child.install_id:
             self.protected.remove(child.policies)
-            self.hosts.remove(child.install_id)
+            self.hosts.remove(child.install_id, child.inbound)
 
     def installed(self, install_id: int, problem: str | None, now: float) -> None:
         """Go on with what waited for an installation."""

@@ -70,20 +70,20 @@ class Hosts:
     """Which peers have children in transport mode, by the address that each has here."""
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[str, Host, OriginalAddresses | None]] = {}
+        self._held: dict[str, dict[int, tuple[Host, bool]]] = {}
 
     def add(self, install_id: int, host: Host, inbound: SaSpec) -> None:
         """Count a child that is installed, if it is in transport mode."""
         if inbound.mode is Mode.TRANSPORT:
-            self._held[install_id] = (inbound.source, host, inbound.original)
+            self._held.setdefault(inbound.source, {})[install_id] = (host, inbound.original is not None)
 
-    def remove(self, install_id: int) -> None:
-        """Forget a child that is gone."""
-        self._held.pop(install_id, None)
+    def remove(self, install_id: int, inbound: SaSpec) -> None:
+        """Forget a child that is gone; in transport mode the addresses it was made with are those it has."""
+        held = self._held.get(inbound.source, {})
+        if held.pop(install_id, None) is not None and not held:
+            del self._held[inbound.source]
 
     def other(self, host: Host, address: str, original: OriginalAddresses | None) -> Host | None:
         """Return another peer behind this address of a NAT; both are one host where there is no NAT."""
-        for there, holder, its_original in self._held.values():
-            if there == address and holder != host and (original is not None or its_original is not None):
-                return holder
-        return None
+        held = self._held.get(address, {}).values()
+        return next((each for each, hidden in held if each != host and (hidden or original is not None)), None)

@@ -25,7 +25,7 @@ def cells() -> list[Cell]:
         kernel.cell("transport mode", net=transport, shown=("mode transport",), quick=True),
         kernel.cell(
             "transport mode in UDP", net=transport, shown=("mode transport", "encap type espinudp"),
-            tunnel={"force_udp_encapsulation": True}, quick=True,
+            tunnel={"force_udp_encapsulation": True},
         ),
         kernel.cell("transport mode over IPv6", net=six, outer=6, shown=("mode transport",)),
         kernel.cell(

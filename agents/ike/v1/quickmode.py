@@ -90,6 +90,21 @@ def original_addresses(sa: IsakmpSa, mode: Mode, *, initiator: bool) -> tuple[Na
     return natd.original_addresses(sa.path, initiator=initiator, draft=bool(sa.peer.nat_draft))
 
 
+def check_ends(sa: IsakmpSa, config: Child, pair: Pair) -> None:
+    """Raise PeerError for transport mode between other addresses than the SA's: a NAT has moved the peer since."""
+    here = (sa.path.local_address, sa.path.remote_address)
+    if config.mode is Mode.TUNNEL or (ranges.only_host(pair[:1]), ranges.only_host(pair[1:])) == here:
+        return
+    raise PeerError(
+        NotifyType.INVALID_ID_INFORMATION,
+        "child.ts-unacceptable",
+        f"Child {config.name} is for transport mode, and the peer has another address than it is configured with",
+        received=f"{here[0]} = {here[1]}",
+        configured=selectors.describe_pair(pair),
+        field="remote.address",
+    )
+
+
 def as_seen(sa: IsakmpSa, config: Child, pair: Pair) -> Pair:
     """Return a peer's selectors for this child as they read here: through a NAT the two hosts have other addresses."""
     if config.mode is Mode.TUNNEL:

@@ -7,7 +7,7 @@ import ipaddress
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.contract.config import Mode
@@ -74,6 +74,7 @@ def through(
     ],
     ids=["to before the NAT", "to behind it", "two NATs", "IPv6"],
 )  # fmt: skip
+@settings(max_examples=25, deadline=None)
 @given(payload=st.binary(min_size=20, max_size=60))
 def test_what_was_right_is_right(protocol: int, sent: tuple[str, str], seen: tuple[str, str], payload: bytes) -> None:
     at = CHECKSUM_AT[protocol]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agents.contract.config import (
+    ConnectionType,
     Endpoint,
     ExchangeMode,
     Identity,
@@ -156,10 +157,10 @@ class TestDetection:
 
 
 def hosts_between(
-    mode: ExchangeMode, place: Place, *, forced: bool, inside: frozenset[str] = frozenset({PARIS})
+    mode: ExchangeMode, place: Place, *, forced: bool, inside: frozenset[str] = frozenset({PARIS}), **changes: Any
 ) -> Scene:
     """Both ends for transport mode, each with the address it knows the other by; ``inside`` is behind paris's NAT."""
-    scene = between(mode, place, inside=inside)
+    scene = between(mode, place, inside=inside, **changes)
     seen_paris, seen_lyon = OUTSIDE if place.paris else PARIS, FAR_OUTSIDE if place.lyon else LYON
     ours = child(local=(f"{PARIS}/32",), remote=(f"{seen_lyon}/32",), mode=Mode.TRANSPORT)
     theirs = child(local=(f"{LYON}/32",), remote=(f"{seen_paris}/32",), mode=Mode.TRANSPORT)
@@ -230,6 +231,29 @@ class TestTransportMode:
                 if said or (host is None and end is scene.lyon):
                     assert kept == OriginalAddresses(source=original[0], destination=original[1])
         assert scene.paris.codes()["child.rekeyed"] == scene.lyon.codes()["child.rekeyed"] == 2
+
+    @modes
+    def test_ends_where_the_peer_has_another_address(self, mode: ExchangeMode) -> None:
+        """Another port is followed; another address is not the one that the child protects."""
+        scene = hosts_between(mode, Place(paris=True), forced=False, ike=policy(mode, dpd_interval_s=10))
+        scene.right.change(connection_type=ConnectionType.BOTH)
+        scene.start()
+        box = box_of(scene)
+        assert scene.world.run(10, up(*scene.hosts)), (scene.paris.reports, scene.lyon.reports)
+        scene.world.run(1)
+        held, port = set(scene.lyon.data_plane.sas), _udp(scene.lyon)[1]
+        box.rebind()
+        scene.world.run(25)
+        assert set(scene.lyon.data_plane.sas) == held
+        assert _udp(scene.lyon) == (OUTSIDE, box.next_port)
+        assert port != box.next_port
+        box.rebind("198.51.100.10")
+        scene.world.run(25)
+        assert not held & set(scene.lyon.data_plane.sas)
+        for spec in scene.lyon.data_plane.sas.values():
+            assert "198.51.100.10" not in (spec.source, spec.destination)
+        assert scene.lyon.codes()["child.deleted"] >= 1
+        assert scene.lyon.codes()["child.ts-unacceptable"] >= 1, "it does not ask for one that would go nowhere"
 
     @modes
     def test_not_with_a_second_host_behind_one_nat(self, mode: ExchangeMode) -> None:

@@ -92,6 +92,7 @@ class Initiator:
     def _offer(self, now: float) -> None:
         sa, hub = self.sa, self.sa.core.hub
         self._began_at = now
+        quickmode.check_ends(sa, self.config, self.pair)
         config = quickmode.feasible(sa, self.config)
         usable = quick_proposals.configured(config)
         compressed = config.ipcomp and quickmode.circumstances(sa, config, None).compression
