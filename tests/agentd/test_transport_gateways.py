@@ -220,7 +220,8 @@ def test_in_udp_it_is_the_same(pair: Pair, paris: Gateway) -> None:
     old = spis(paris, "rekey-child")
     assert paris.act("transport-in-udp", "rekey-child")["accepted"]
     eventually(lambda: not spis(paris, "rekey-child") & old, 20)
-    assert passes(paris, 56) == (True, 2)
+    answered, packets = passes(paris, 56)
+    assert (answered, packets >= 2) == (True, True), "the stream before may have had a last word"
 
 
 def in_udp(gateway: Gateway) -> bool:

@@ -128,5 +128,3 @@ async def test_each_reaches_the_other_by_the_address_it_sees(pair: Pair) -> None
             await talk.stream(here, there, 7_001)
         for name, gateway in pair.gateways.items():
             assert carried(gateway) - before[name] >= 8 + 2 + 2, name
-    counts = {row.name: row.count for gateway in pair.gateways.values() for row in gateway.status().data_plane_counts}
-    assert {name for name, count in counts.items() if count} <= {"out.no-policy"}, "nothing was dropped"

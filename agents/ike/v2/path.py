@@ -14,7 +14,7 @@ from agents.contract.config import Mode, Tunnel
 from agents.ike.outputs import Keepalive, MoveChild, Path
 from agents.ike.paths import IKE_PORT, NAT_PORT, addresses_of, endpoint, same_version
 from agents.ike.v2.child import ChildSa
-from agents.ike.v2.states import SaState
+from agents.ike.v2.states import ChildState, SaState
 
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
@@ -126,12 +126,11 @@ def move_children(sa: IkeSa) -> None:
 
 
 def _move_child(sa: IkeSa, child: ChildSa) -> None:
-    if child.agreement.mode is Mode.TRANSPORT and pair(sa.esp_path) != (
-        child.outbound.source,
-        child.outbound.destination,
-    ):
-        child.expire_at = child.installed_at
-        sa.core.hub.touch(sa)
+    ends = (child.outbound.source, child.outbound.destination)
+    if child.agreement.mode is Mode.TRANSPORT and pair(sa.esp_path) != ends:
+        if child.state is not ChildState.DELETING:
+            child.expire_at = child.installed_at
+            sa.core.hub.touch(sa)
         return
     old_in, old_out = child.sa_ids
     before = (child.inbound, child.outbound)
