@@ -166,7 +166,7 @@ _ROWS: tuple[tuple[str, Severity, str, str, str], ...] = (
     ("child.narrowed", _I, "Traffic selectors were narrowed", "", ""),
     ("child.esn-mismatch", _E, "Extended sequence numbers do not match", _CHECK_IPSEC, "children.sequence_numbers"),
     ("child.mode-mismatch", _E, "One end wants tunnel mode, the other transport mode", "Set the same mode on both ends.", "children.mode"),
-    ("child.transport-nat", _E, "Transport mode does not go through a NAT", "Use tunnel mode.", "children.mode"),
+    ("child.transport-nat", _E, "Another host behind the same NAT address is in transport mode already", "Use tunnel mode.", "children.mode"),
     ("child.too-many", _W, "The peer asks for one child too often", "Compare the protected networks of both ends.", "children"),
     ("child.selectors-taken", _E, "Another tunnel protects the same traffic", "Let only one tunnel have these networks.", "children.remote_ts"),
     # IKE: payloads that cannot be read (FEATURES A21; the table is agents.ike.wire.families)

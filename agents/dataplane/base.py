@@ -72,6 +72,14 @@ class Selector:
     destination_ports: tuple[int, int] = (0, 65535)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OriginalAddresses:
+    """The addresses between which a peer in transport mode sends, as it sees them: a NAT changes them on the way."""
+
+    source: str
+    destination: str
+
+
 class SaProtocol(StrEnum):
     """The protocol of an SA."""
 
@@ -103,7 +111,8 @@ class SaSpec:
 
     ``spi`` is ESP's, or AH's where ``encryption`` is None (then ``ah`` has the same). ``compression_cpi`` is the IPComp
     CPI (RFC 3173) of packets in this direction, None without compression. ``extended_sequence_numbers`` asks for 64-bit
-    ones (RFC 4303 section 2.2.1). ``df_bit`` and ``copy_dscp`` are about the outer header of tunnel mode.
+    ones (RFC 4303 section 2.2.1). ``df_bit`` and ``copy_dscp`` are about the outer header of tunnel mode. ``original``
+    is an inbound SA's, whose packets have checksums made with those addresses (RFC 3948 section 3.1.2).
     """
 
     tunnel_id: str
@@ -121,6 +130,7 @@ class SaSpec:
     extended_sequence_numbers: bool = False
     compression_cpi: int | None = None
     encapsulation: UdpEncapsulation | None = None
+    original: OriginalAddresses | None = None
     replay_window: int = 64
     limits: Limits = Limits()
     df_bit: DfBit = DfBit.PROPAGATE

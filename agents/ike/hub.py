@@ -10,15 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from agents.contract.config import Retransmission
+from agents.contract.config import Mode, Retransmission
 from agents.contract.events import KINDS
-from agents.dataplane.base import REQID_BASE, Features, PolicySpec, SaId, SaSpec
+from agents.dataplane.base import REQID_BASE, Features, OriginalAddresses, PolicySpec, SaId, SaSpec
 from agents.ike.credentials import Credentials
 from agents.ike.crypto.errors import IntegrityError
 from agents.ike.errors import LocalError, PeerError, WireError
 from agents.ike.ondemand import SLOTS, PeerNumbers
 from agents.ike.outputs import Entropy, InstallChild, Output, Report
-from agents.ike.protected import SHARED, Protected
+from agents.ike.protected import SHARED, Host, Hosts, Protected
 from agents.ike.questions import Continuation, Questions, Reactor
 from agents.ike.timers import Agenda, Owner
 
@@ -43,6 +43,8 @@ _REPORTS_AT_ONCE = 20
 _REPORTS_PER_S = 5.0
 _REQIDS = 65_535
 _CPIS = range(256, 61_440)
+_NO_PROPOSAL_CHOSEN = 14
+"""Both versions have it under this number (RFC 2408 section 3.14.1, RFC 7296 section 3.10.1)."""
 _LINK_PER_TUNNEL = "userspace"
 """The driver whose tunnels have a link each: there routes, not policies, choose among tunnels."""
 
@@ -56,6 +58,7 @@ class InstallableChild(Protocol):
     """A child of either version as the data plane gets it."""
 
     name: str
+    host: Host
     install_id: int
     inbound: SaSpec
     outbound: SaSpec
@@ -78,6 +81,7 @@ class Hub:
         self.credentials = Credentials()
         self.questions = Questions(self.emit)
         self.protected = Protected()
+        self.hosts = Hosts()
         self.agenda = Agenda()
         self.subject: Reactor | None = None
         self.esp_spis: set[int] = set()
@@ -238,6 +242,23 @@ class Hub:
         name = None if owner is None else self.tunnel_names.get(owner)
         return "another tunnel" if name is None else f"tunnel {name}"
 
+    def check_host(self, host: Host, child: str, address: str, original: OriginalAddresses | None) -> None:
+        """Raise PeerError for transport mode with a second host behind one address of a NAT."""
+        other = self.hosts.other(host, address, original)
+        if other is None:
+            return
+        name = self.tunnel_names.get(other.tunnel_id, other.tunnel_id)
+        raise PeerError(
+            _NO_PROPOSAL_CHOSEN,
+            "child.transport-nat",
+            f"Child {child} is for transport mode, and another host behind {address} has that already (tunnel {name}): "
+            "their packets could not be told apart; use tunnel mode",
+            received=address if original is None else f"{address}, which is {original.source} there",
+            configured=Mode.TRANSPORT,
+            field="children.mode",
+            attributes={"child": child},
+        )
+
     def table_of(self, tunnel_id: str) -> str:
         """Return the table of policies that a tunnel's traffic is looked up in: its own where it has an interface."""
         link_per_tunnel = self.features is not None and self.features.driver == _LINK_PER_TUNNEL
@@ -265,6 +286,7 @@ class Hub:
         child.install_id = self._sequence
         self.installs[self._sequence] = (asker, then)
         self.protected.add(child.policies, self.table_of(child.inbound.tunnel_id))
+        self.hosts.add(child.install_id, child.host, child.inbound)
         self.emit(
             InstallChild(
                 install_id=child.install_id,
@@ -282,6 +304,7 @@ class Hub:
         """Note that an installed child leaves the data plane."""
         if child.install_id:
             self.protected.remove(child.policies)
+            self.hosts.remove(child.install_id, child.inbound)
 
     def installed(self, install_id: int, problem: str | None, now: float) -> None:
         """Go on with what waited for an installation."""

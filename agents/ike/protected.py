@@ -1,12 +1,17 @@
-"""Which child protects which outbound traffic: two of them cannot, where the data plane has one table of policies."""
+"""Which child protects which outbound traffic: two of them cannot, where the data plane has one table of policies.
+
+In transport mode traffic is told apart by the peer's outer address alone, which several hosts behind a NAT have.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Container, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 
-from agents.dataplane.base import Direction, PolicySpec, Selector
+from agents.contract.config import Mode
+from agents.dataplane.base import Direction, OriginalAddresses, PolicySpec, SaSpec, Selector
 
 SHARED = ""
 _network = lru_cache(maxsize=16_384)(ipaddress.ip_network)
@@ -51,3 +56,34 @@ class Protected:
             if policy.direction is Direction.OUT and owner is not None and owner[0] != policy.reqid:
                 return owner[0]
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """One peer: the tunnel it came by, and what it has proven to be (type and data of its ID payload)."""
+
+    tunnel_id: str
+    identity: bytes
+
+
+class Hosts:
+    """Which peers have children in transport mode, by the address that each has here."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[int, tuple[Host, bool]]] = {}
+
+    def add(self, install_id: int, host: Host, inbound: SaSpec) -> None:
+        """Count a child that is installed, if it is in transport mode."""
+        if inbound.mode is Mode.TRANSPORT:
+            self._held.setdefault(inbound.source, {})[install_id] = (host, inbound.original is not None)
+
+    def remove(self, install_id: int, inbound: SaSpec) -> None:
+        """Forget a child that is gone; in transport mode the addresses it was made with are those it has."""
+        held = self._held.get(inbound.source, {})
+        if held.pop(install_id, None) is not None and not held:
+            del self._held[inbound.source]
+
+    def other(self, host: Host, address: str, original: OriginalAddresses | None) -> Host | None:
+        """Return another peer behind this address of a NAT; both are one host where there is no NAT."""
+        held = self._held.get(address, {}).values()
+        return next((each for each, hidden in held if each != host and (hidden or original is not None)), None)

@@ -60,6 +60,20 @@ def host(address: str) -> SelectorRange:
     )
 
 
+def only_host(ranges: Sequence[SelectorRange]) -> str | None:
+    """Return the one address that all these selectors are for; None where they are for more."""
+    ends = {end for each in ranges for end in (each.start, each.end)}
+    return str(ipaddress.ip_address(ends.pop())) if len(ends) == 1 else None
+
+
+def of_host(ranges: Sequence[SelectorRange], address: str) -> tuple[SelectorRange, ...]:
+    """Return selectors of one host as those of this address, of the same version; others as they are."""
+    there = host(address)
+    if only_host(ranges) is None or any(each.ts_type != there.ts_type for each in ranges):
+        return tuple(ranges)
+    return tuple(replace(each, start=there.start, end=there.end) for each in ranges)
+
+
 def intersect(left: SelectorRange, right: SelectorRange) -> SelectorRange | None:
     """Return what both selectors hold, or None when nothing is left."""
     if left.ts_type != right.ts_type:

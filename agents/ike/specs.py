@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from agents.contract.carriage import Carriage
 from agents.contract.config import Child, IpsecProposal, Mode
 from agents.contract.secret import Secret
-from agents.dataplane.base import AuthenticationHeader, Direction, Limits, PolicySpec, SaProtocol, SaSpec
+from agents.dataplane.base import (
+    AuthenticationHeader,
+    Direction,
+    Limits,
+    OriginalAddresses,
+    PolicySpec,
+    SaProtocol,
+    SaSpec,
+)
 from agents.ike import selectors
 from agents.ike.outputs import Path
 from agents.ike.paths import encapsulation
@@ -55,6 +63,7 @@ class Blueprint:
     cpi_out: int | None
     local_ts: Sequence[SelectorRange]
     remote_ts: Sequence[SelectorRange]
+    original: OriginalAddresses | None
     carriage: Carriage
     rank: Rank
 
@@ -112,7 +121,7 @@ def build(plan: Blueprint) -> tuple[SaSpec, SaSpec, tuple[PolicySpec, ...]]:
         place=plan.rank.place,
     )
     return (
-        _keyed(plan, base, plan.keys_in, plan.ah_spi_in, plan.cpi_in),
+        _keyed(plan, replace(base, original=plan.original), plan.keys_in, plan.ah_spi_in, plan.cpi_in),
         _keyed(plan, outbound, plan.keys_out, plan.ah_spi_out, plan.cpi_out),
         policies,
     )

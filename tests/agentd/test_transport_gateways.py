@@ -20,7 +20,9 @@ from tests.harness import echo
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
 
-def between_hosts(name: str, generation: int, *, protocol: int = 0, filtered: bool = False) -> GatewayDocument:
+def between_hosts(
+    name: str, generation: int, *, protocol: int = 0, filtered: bool = False, in_udp: bool = False
+) -> GatewayDocument:
     """The document of one gateway: whatever its networks say, transport mode is between the two gateways themselves."""
     given = gateway_document(name, generation)
     child = dataclasses.replace(
@@ -29,7 +31,7 @@ def between_hosts(name: str, generation: int, *, protocol: int = 0, filtered: bo
         local_ts=(TrafficSelector(network="192.0.2.0/24", protocol=protocol),),
         remote_ts=(TrafficSelector(network=f"{OUTER[other(name)]}/32", protocol=protocol),),
     )
-    tunnel = dataclasses.replace(given.tunnels[0], children=(child,))
+    tunnel = dataclasses.replace(given.tunnels[0], children=(child,), force_udp_encapsulation=in_udp)
     return dataclasses.replace(
         given, tunnels=(tunnel,), data_plane=DataPlane.USERSPACE, packet_filter=filtered
     )  # fmt: skip
@@ -205,9 +207,32 @@ def ping_in_the_clear(paris: Gateway) -> None:
     assert "0 received" in shown
 
 
+@pytest.mark.needs("nft")
+def test_in_udp_it_is_the_same(pair: Pair, paris: Gateway) -> None:
+    """IKE and ESP have UDP 4500 and the addresses that the selectors take, past the rules and the packet filter."""
+    for name, gateway in pair.gateways.items():
+        gateway.configure(between_hosts(name, 6, filtered=True, in_udp=True))
+    for gateway in pair.gateways.values():
+        eventually(lambda gateway=gateway: gateway.status().applied_generation == 6 and in_udp(gateway))  # type: ignore[misc]
+        eventually(lambda gateway=gateway: led(gateway) and gateway.up())  # type: ignore[misc]
+    assert passes(paris, 3_000) == (True, 2)
+    assert stream(paris, pair.gateways["lyon"], 100_000) == "same\n"
+    old = spis(paris, "rekey-child")
+    assert paris.act("transport-in-udp", "rekey-child")["accepted"]
+    eventually(lambda: not spis(paris, "rekey-child") & old, 20)
+    answered, packets = passes(paris, 56)
+    assert (answered, packets >= 2) == (True, True), "the stream before may have had a last word"
+
+
+def in_udp(gateway: Gateway) -> bool:
+    """Whether each SA that stands goes in UDP."""
+    sas = [sa for child in gateway.status().tunnels[0].children for sa in child.sas]
+    return bool(sas) and all(sa.udp_encapsulation and sa.mode == Mode.TRANSPORT for sa in sas)
+
+
 def test_rules_and_routes_go_with_the_sa(pair: Pair, paris: Gateway) -> None:
     for name, gateway in pair.gateways.items():
-        gateway.configure(dataclasses.replace(between_hosts(name, 6), tunnels=()))
+        gateway.configure(dataclasses.replace(between_hosts(name, 7), tunnels=()))
     for gateway in pair.gateways.values():
         eventually(lambda gateway=gateway: "fwmark 0/" not in gateway.namespace.ip("rule"))  # type: ignore[misc]
         eventually(lambda gateway=gateway: "proto 86" not in gateway.namespace.ip("route", "show", "table", "all"))  # type: ignore[misc]

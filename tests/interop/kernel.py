@@ -81,6 +81,10 @@ def _kinds() -> list[Cell]:
         cell("tunnel mode", shown=("proto esp", "mode tunnel")),
         cell("tunnel mode in UDP", shown=("encap type espinudp",), tunnel={"force_udp_encapsulation": True}),
         cell("transport mode", net=transport, shown=("mode transport",), quick=True),
+        cell(
+            "transport mode in UDP", net=transport, shown=("mode transport", "encap type espinudp"),
+            tunnel={"force_udp_encapsulation": True},
+        ),
         cell("transport mode over IPv6", net=six, outer=6, shown=("mode transport",)),
         cell("extended sequence numbers, AES-GCM", child=extended, theirs="aes128gcm16-esn", shown=("esn\n",)),
         cell(

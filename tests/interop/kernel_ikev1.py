@@ -23,6 +23,10 @@ def cells() -> list[Cell]:
         kernel.cell("tunnel mode", shown=("proto esp", "mode tunnel"), quick=True),
         kernel.cell("tunnel mode in UDP", shown=("encap type espinudp",), tunnel={"force_udp_encapsulation": True}),
         kernel.cell("transport mode", net=transport, shown=("mode transport",), quick=True),
+        kernel.cell(
+            "transport mode in UDP", net=transport, shown=("mode transport", "encap type espinudp"),
+            tunnel={"force_udp_encapsulation": True},
+        ),
         kernel.cell("transport mode over IPv6", net=six, outer=6, shown=("mode transport",)),
         kernel.cell(
             "extended sequence numbers, AES-GCM", child={"sequence_numbers": SequenceNumbers.EXTENDED},

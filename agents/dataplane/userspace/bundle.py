@@ -39,8 +39,6 @@ def check_encapsulation(spec: SaSpec) -> None:
     """Raise ValueError for an SA that cannot go in UDP."""
     if spec.encapsulation is not None and spec.ah is not None:
         raise ValueError("AH covers the outer addresses, so it cannot go in UDP through a NAT")
-    if spec.encapsulation is not None and spec.mode is Mode.TRANSPORT:
-        raise ValueError("transport mode does not go through a NAT here (RFC 7296 section 2.23.1)")
 
 
 class Bundle:
@@ -49,7 +47,7 @@ class Bundle:
     ``window`` is AH's, where it is around ESP, which has the SA's.
     """
 
-    __slots__ = ("_addresses", "_compressor", "_cpi", "ah", "esp", "transport", "window")
+    __slots__ = ("_addresses", "_compressor", "_cpi", "_shift", "ah", "esp", "transport", "window")
 
     def __init__(self, spec: SaSpec, esp: Transform | None) -> None:
         check_encapsulation(spec)
@@ -67,6 +65,10 @@ class Bundle:
     def move(self, spec: SaSpec) -> None:
         """Take other outer addresses."""
         self._addresses = ipaddress.ip_address(spec.source).packed, ipaddress.ip_address(spec.destination).packed
+        self._shift = 0
+        if spec.original is not None:
+            was = (ipaddress.ip_address(each).packed for each in (spec.original.source, spec.original.destination))
+            self._shift = (ip.checksum(b"".join(self._addresses)) - ip.checksum(b"".join(was))) % 0xFFFF
 
     def seal(self, number: int, packet: bytes, traffic_class: int, *, dont_fragment: bool) -> bytes:
         """Return the packet under ``number`` as a socket of its protocol takes it; raises :class:`Dropped` (``out.*``).
@@ -98,7 +100,8 @@ class Bundle:
     def unwrap(self, next_header: int, payload: bytes, traffic_class: int) -> bytes:
         """Return the inner packet of what was under AH and ESP, empty for a dummy; raises :class:`Dropped`.
 
-        In transport mode the packet gets a header with the SA's addresses and the outer ``traffic_class``.
+        In transport mode the packet gets a header with the SA's addresses and the outer ``traffic_class``, and where a
+        NAT has changed those the checksum that covers them is made right (RFC 3948 section 3.1.2).
         """
         if next_header == NEXT_DUMMY:
             return b""
@@ -109,6 +112,8 @@ class Bundle:
         if self.transport:
             if next_header in _NEXT_VERSION:
                 raise Dropped(drops.MODE, "tunnel mode received, transport mode agreed on")
+            if self._shift:
+                payload = ip.with_checksum_shifted(next_header, payload, self._shift)
             return ip.header(*self._addresses, next_header, len(payload), traffic_class=traffic_class) + payload
         return tunnelled(next_header, payload)
 

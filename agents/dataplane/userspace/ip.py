@@ -19,6 +19,10 @@ _EXTENSIONS = frozenset({0, 43, 60, 139, 140})
 _FRAGMENT = 44
 _AUTHENTICATION = 51
 
+_UDP = 17
+_CHECKSUM_AT = {6: 16, _UDP: 6, 33: 6, 58: 2, 136: 6}
+"""Where TCP, UDP, DCCP, ICMPv6 and UDP-Lite have the checksum that covers the addresses too."""
+
 MOST_OCTETS = 65_535
 """Of an IPv4 packet."""
 ECN_ECT_1, ECN_CE = 1, 3
@@ -174,3 +178,20 @@ def header(
 def checksum(octets: bytes) -> int:
     """Return the Internet checksum (RFC 1071) of an even number of octets."""
     return -int.from_bytes(octets, "big") % 0xFFFF
+
+
+def with_checksum_shifted(protocol: int, payload: bytes, shift: int) -> bytes:
+    """Return a payload whose checksum covers addresses with it made that of others (RFC 1624).
+
+    ``shift`` is the difference of the addresses' own checksums. UDP over IPv4 may have none, which stays so; protocols
+    that do not cover addresses, and what is too short for one, are left as they are.
+    """
+    at = _CHECKSUM_AT.get(protocol)
+    if at is None or len(payload) < at + 2:
+        return payload
+    value = payload[at] << 8 | payload[at + 1]
+    if value == 0 and protocol == _UDP:
+        return payload
+    # Of the two zeros this is the one that UDP has; for all others they are the same.
+    value = (value + shift) % 0xFFFF or 0xFFFF
+    return payload[:at] + value.to_bytes(2, "big") + payload[at + 2 :]

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from agents.contract import algorithms
 from agents.contract.config import Child, IpsecProposal, Mode
-from agents.dataplane.base import PolicySpec, SaId, SaSpec
+from agents.dataplane.base import OriginalAddresses, PolicySpec, SaId, SaSpec
 from agents.ike import rules, specs
 from agents.ike.outputs import Path
+from agents.ike.protected import Host
 from agents.ike.timers import rekey_after_s
 from agents.ike.v1.keymat import derive_sa_keys
 from agents.ike.v1.states import ChildState
@@ -56,11 +57,19 @@ class Agreement:
     lifetime_s: int
     lifetime_kilobytes: int
     slot: int
+    original: OriginalAddresses | None = None
 
     @property
     def protocol(self) -> Protocol:
         """The protocol that ``spi_in`` and ``spi_out`` belong to."""
         return Protocol.AH if self.proposal.encryption is None else Protocol.ESP
+
+
+def host_of(sa: IsakmpSa) -> Host:
+    """Return which host the peer of an ISAKMP SA is; an ID payload's protocol and port say nothing about it."""
+    assert sa.tunnel is not None
+    shown = sa.phase1.id_peer
+    return Host(tunnel_id=sa.tunnel.config.id, identity=shown[:1] + shown[4:].lower())
 
 
 class ChildSa:
@@ -70,6 +79,7 @@ class ChildSa:
         "agreement",
         "delete_at",
         "expire_at",
+        "host",
         "inbound",
         "install_id",
         "installed_at",
@@ -85,6 +95,7 @@ class ChildSa:
         """Derive the keys and write the specs; nothing is installed yet."""
         self.agreement = agreement
         self.name = agreement.config.name
+        self.host = host_of(sa)
         self.state = ChildState.INSTALLING
         self.install_id = 0
         self.outbound_held = False
@@ -185,6 +196,7 @@ def _specs(sa: IsakmpSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, 
             cpi_out=agreement.cpi_out,
             local_ts=(agreement.local,),
             remote_ts=(agreement.remote,),
+            original=agreement.original,
             carriage=sa.tunnel.config.carriage,
             rank=rules.rank(sa.tunnel.config.children, config.name),
         )

@@ -265,8 +265,13 @@ class Children:
             self.remove(child, now)
 
     def move(self, sa: IsakmpSa) -> None:
-        """Put every child on the SA's path."""
+        """Put every child on the SA's path; one in transport mode ends where the two addresses it protects changed."""
+        ends = (sa.path.local_address, sa.path.remote_address)
         for child in self.sas:
+            if child.agreement.mode is Mode.TRANSPORT and ends != (child.outbound.source, child.outbound.destination):
+                child.expire_at = child.installed_at
+                self._hub.touch(self._tunnel)
+                continue
             old_in, old_out = child.sa_ids
             before = (child.inbound, child.outbound)
             child.move(sa.path, sa.nat.encapsulates)

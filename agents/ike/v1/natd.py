@@ -4,6 +4,7 @@
 
     message 1, 2      VID(RFC 3947), VID(draft) ...
     message 3, 4      NAT-D(remote), NAT-D(local) ...     Aggressive Mode: messages 2 and 3
+    Quick Mode 1, 2   NAT-OA(initiator), NAT-OA(responder)      in transport mode, each as the sender sees it
 
 The hash is the one of the IKE suite. The drafts have other payload numbers and other encapsulation modes.
 """
@@ -18,7 +19,8 @@ from agents.contract.config import Mode
 from agents.ike.outputs import Entropy, Path
 from agents.ike.wire.isakmp.message import Message
 from agents.ike.wire.isakmp.payloads import NatDetection as NatPayload
-from agents.ike.wire.isakmp.registry import EncapsulationMode
+from agents.ike.wire.isakmp.payloads import NatOriginalAddress
+from agents.ike.wire.isakmp.registry import EncapsulationMode, IdType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +79,26 @@ def encapsulation_mode(mode: Mode, in_udp: bool, draft: bool) -> EncapsulationMo
     if mode is Mode.TUNNEL:
         return EncapsulationMode.UDP_TUNNEL_DRAFT if draft else EncapsulationMode.UDP_TUNNEL
     return EncapsulationMode.UDP_TRANSPORT_DRAFT if draft else EncapsulationMode.UDP_TRANSPORT
+
+
+def original_addresses(path: Path, *, initiator: bool, draft: bool) -> tuple[NatOriginalAddress, NatOriginalAddress]:
+    """Return both ends' addresses as we see them, the initiator's of this Quick Mode first (RFC 3947 section 5.2)."""
+    ends = (path.local_address, path.remote_address) if initiator else (path.remote_address, path.local_address)
+    first, second = (ipaddress.ip_address(each) for each in ends)
+    return _original(first, draft), _original(second, draft)
+
+
+def _original(address: ipaddress.IPv4Address | ipaddress.IPv6Address, draft: bool) -> NatOriginalAddress:
+    id_type = IdType.IPV4_ADDR if address.version == 4 else IdType.IPV6_ADDR
+    return NatOriginalAddress(id_type=id_type, data=address.packed, draft=draft)
+
+
+def read_original(message: Message, *, initiator: bool) -> tuple[str, str] | None:
+    """Return our address and the peer's as the peer sees them; None where it does not say both.
+
+    ``initiator`` says whether the Quick Mode is ours.
+    """
+    found = [str(ipaddress.ip_address(each.data)) for each in message.find_all(NatOriginalAddress)]
+    if len(found) != 2:
+        return None
+    return (found[0], found[1]) if initiator else (found[1], found[0])

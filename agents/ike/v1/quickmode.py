@@ -6,15 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agents.contract.config import Child, Mode
+from agents.dataplane.base import OriginalAddresses
 from agents.ike import selectors as ranges
 from agents.ike.crypto.dh import InvalidPublicValue
 from agents.ike.errors import PeerError
-from agents.ike.v1 import place, selectors
-from agents.ike.v1.child import Agreement, Pair
+from agents.ike.v1 import natd, place, selectors
+from agents.ike.v1.child import Agreement, Pair, host_of
 from agents.ike.v1.quick_proposals import Circumstances, QuickChoice
 from agents.ike.v1.tasks import info
+from agents.ike.wire.isakmp.message import Message
 from agents.ike.wire.isakmp.payloads import (
     KeyExchangeData,
+    NatOriginalAddress,
     Notify,
 )
 from agents.ike.wire.isakmp.registry import EncapsulationMode, NotifyType, Protocol
@@ -69,20 +72,7 @@ class Spis:
 
 
 def circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Circumstances:
-    """Return what a child is negotiated under. Raises PeerError for transport mode through a NAT.
-
-    There the selectors would have to be rewritten (RFC 3947 section 5.2), and two hosts behind one address could not be
-    told apart: IKEv2 refuses it here for the same reason.
-    """
-    if child.mode is Mode.TRANSPORT and (sa.nat.local or sa.nat.remote):
-        raise PeerError(
-            NotifyType.NO_PROPOSAL_CHOSEN,
-            "child.transport-nat",
-            f"Child {child.name} is for transport mode, which is not done through a NAT; use tunnel mode",
-            configured=child.mode,
-            field="children.mode",
-            attributes={"child": child.name},
-        )
+    """Return what a child is negotiated under."""
     features = sa.core.hub.features
     modes = _UDP[child.mode] if sa.nat.encapsulates else (_PLAIN[child.mode],)
     return Circumstances(
@@ -91,6 +81,56 @@ def circumstances(sa: IsakmpSa, child: Child, ke: KeyExchangeData | None) -> Cir
         compression=features is None or features.compression,
         extended=features is None or features.extended_sequence_numbers,
     )
+
+
+def original_addresses(sa: IsakmpSa, mode: Mode, *, initiator: bool) -> tuple[NatOriginalAddress, ...]:
+    """Return the NAT-OA payloads of a message of ours: both ends where transport mode goes in UDP, else none."""
+    if mode is Mode.TUNNEL or not sa.nat.encapsulates:
+        return ()
+    return natd.original_addresses(sa.path, initiator=initiator, draft=bool(sa.peer.nat_draft))
+
+
+def check_ends(sa: IsakmpSa, config: Child, pair: Pair) -> None:
+    """Raise PeerError for transport mode between other addresses than the SA's: a NAT has moved the peer since."""
+    here = (sa.path.local_address, sa.path.remote_address)
+    if config.mode is Mode.TUNNEL or (ranges.only_host(pair[:1]), ranges.only_host(pair[1:])) == here:
+        return
+    raise PeerError(
+        NotifyType.INVALID_ID_INFORMATION,
+        "child.ts-unacceptable",
+        f"Child {config.name} is for transport mode, and the peer has another address than it is configured with",
+        received=f"{here[0]} = {here[1]}",
+        configured=selectors.describe_pair(pair),
+        field="remote.address",
+    )
+
+
+def as_seen(sa: IsakmpSa, config: Child, pair: Pair) -> Pair:
+    """Return a peer's selectors for this child as they read here: through a NAT the two hosts have other addresses."""
+    if config.mode is Mode.TUNNEL:
+        return pair
+    local, remote = pair
+    if sa.nat.local:
+        (local,) = ranges.of_host((local,), sa.path.local_address)
+    if sa.nat.remote:
+        (remote,) = ranges.of_host((remote,), sa.path.remote_address)
+    return local, remote
+
+
+def original_of(
+    sa: IsakmpSa, config: Child, message: Message, received: Pair | None, *, initiator: bool
+) -> OriginalAddresses | None:
+    """Return what the peer sees instead of the outer addresses where a NAT changes those of transport mode.
+
+    It says so (RFC 3947 section 5.2), or its selectors do.
+    """
+    if config.mode is Mode.TUNNEL or not sa.nat.encapsulates:
+        return None
+    outer = (sa.path.local_address, sa.path.remote_address)
+    seen = natd.read_original(message, initiator=initiator)
+    if seen is None and received is not None:
+        seen = ranges.only_host(received[:1]) or outer[0], ranges.only_host(received[1:]) or outer[1]
+    return None if seen in (None, outer) else OriginalAddresses(source=seen[1], destination=seen[0])
 
 
 def feasible(sa: IsakmpSa, child: Child) -> Child:
@@ -113,6 +153,7 @@ def agreement_of(
     began_at: float,
     nonces: tuple[bytes, bytes],
     shared: bytes | None,
+    original: OriginalAddresses | None,
 ) -> Agreement:
     """Return what was agreed on; ``nonces`` are the initiator's and the responder's. ``spis`` now belong to it."""
     spi_in = spis.ah if spis.esp is None else spis.esp
@@ -140,6 +181,7 @@ def agreement_of(
         lifetime_s=choice.lifetime_s,
         lifetime_kilobytes=choice.lifetime_kilobytes,
         slot=slot,
+        original=original,
     )
 
 
@@ -153,10 +195,12 @@ def lifetime_notify(choice: QuickChoice, spis: Spis) -> Notify | None:
     return Notify(type=NotifyType.RESPONDER_LIFETIME, protocol=protocol, spi=spi.to_bytes(4, "big"), data=data)
 
 
-def check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair) -> None:
-    """Raise PeerError when a child of another tunnel protects this traffic."""
+def check_free(sa: IsakmpSa, config: Child, slot: int, pair: Pair, original: OriginalAddresses | None = None) -> None:
+    """Raise PeerError when a child of another tunnel, or of another host behind a NAT, protects this traffic."""
     assert sa.tunnel is not None
     hub, tunnel_id = sa.core.hub, sa.tunnel.config.id
+    if config.mode is Mode.TRANSPORT:
+        hub.check_host(host_of(sa), config.name, sa.path.remote_address, original)
     owner = hub.protected_by_other(
         ranges.policies(
             tunnel_id=tunnel_id,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from agents.contract import algorithms
 from agents.contract.config import Child, IpsecProposal, Mode
-from agents.dataplane.base import PolicySpec, SaId, SaSpec
+from agents.dataplane.base import OriginalAddresses, PolicySpec, SaId, SaSpec
 from agents.ike import rules, specs
 from agents.ike.outputs import Path
+from agents.ike.protected import Host
 from agents.ike.timers import rekey_after_s
 from agents.ike.v2.keymat import derive_child_keys
 from agents.ike.v2.states import ChildState
@@ -48,6 +49,7 @@ class Agreement:
     cpi_in: int | None = None
     cpi_out: int | None = None
     slot: int = 0
+    original: OriginalAddresses | None = None
 
     @property
     def protocols(self) -> tuple[Protocol, ...]:
@@ -56,12 +58,23 @@ class Agreement:
         return esp if self.proposal.ah_integrity is None else (*esp, Protocol.AH)
 
 
+def host_of(sa: IkeSa) -> Host:
+    """Return which host the peer of an IKE SA is."""
+    assert sa.tunnel is not None
+    shown = sa.auth.identity
+    return Host(
+        tunnel_id=sa.tunnel.config.id,
+        identity=b"" if shown is None else bytes((shown.id_type,)) + shown.data.lower(),
+    )
+
+
 class ChildSa:
     """A child of one IKE SA from installation to removal."""
 
     __slots__ = (
         "agreement",
         "expire_at",
+        "host",
         "inbound",
         "install_id",
         "installed_at",
@@ -78,6 +91,7 @@ class ChildSa:
         """Derive the keys and write the specs; nothing is installed yet."""
         self.agreement = agreement
         self.name = agreement.config.name
+        self.host = host_of(sa)
         self.state = ChildState.INSTALLING
         self.install_id = 0
         self.outbound_held = False
@@ -182,6 +196,7 @@ def _specs(sa: IkeSa, agreement: Agreement, uniform: float) -> tuple[SaSpec, SaS
             cpi_out=agreement.cpi_out,
             local_ts=agreement.local_ts,
             remote_ts=agreement.remote_ts,
+            original=agreement.original,
             carriage=sa.tunnel.config.carriage,
             rank=rules.rank(sa.tunnel.config.children, config.name),
         )

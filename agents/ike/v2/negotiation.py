@@ -1,8 +1,8 @@
 """Agreeing on a child: what a responder accepts, what an initiator accepts as the answer (RFC 7296 2.7, 2.9, 2.17).
 
 Mode (1.3.1), compression (2.22) and extended sequence numbers are agreed on here too. Transport mode is host to host:
-its selectors are narrowed to the outer addresses, and it is refused behind a NAT, where section 2.23.1 would have the
-selectors rewritten and several hosts behind one address could not be told apart.
+its selectors are narrowed to the outer addresses. Where a NAT changes those, the peer's selectors have the addresses it
+sees: they are taken as the ones seen here, before anything else, and kept for the checksums (section 2.23.1).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from agents.contract.config import Child, IpsecProposal, Mode
-from agents.dataplane.base import Features
+from agents.dataplane.base import Features, OriginalAddresses
 from agents.ike import mismatch, proposals, selectors
 from agents.ike.errors import PeerError
 from agents.ike.proposals import IpsecChoice
@@ -29,11 +29,15 @@ Ranges = tuple[SelectorRange, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Where a child is to live: the outer addresses, NAT or not, and what the data plane can (None: not known)."""
+    """Where a child is to live: the outer addresses, which end is behind a NAT, what the data plane can (if known).
+
+    A peer that asks for UDP encapsulation looks like one behind a NAT.
+    """
 
     local_address: str
     remote_address: str
-    nat: bool = False
+    nat_local: bool = False
+    nat_remote: bool = False
     features: Features | None = None
 
     @property
@@ -68,13 +72,38 @@ class Setting:
             selectors.narrow(remote, (selectors.host(self.remote_address),)),
         )
 
+    def seen(self, config: Child, message: Message, local_ts: Ranges, remote_ts: Ranges) -> Terms:
+        """Return a peer's selectors for this child as they read here."""
+        if config.mode is Mode.TUNNEL or message.notify(NotifyType.USE_TRANSPORT_MODE) is None:
+            return Terms(local_ts=local_ts, remote_ts=remote_ts)
+        original = OriginalAddresses(
+            source=selectors.only_host(remote_ts) or self.remote_address,
+            destination=selectors.only_host(local_ts) or self.local_address,
+        )
+        changed = (original.source, original.destination) != (self.remote_address, self.local_address)
+        return Terms(
+            local_ts=selectors.of_host(local_ts, self.local_address) if self.nat_local else local_ts,
+            remote_ts=selectors.of_host(remote_ts, self.remote_address) if self.nat_remote else remote_ts,
+            original=original if changed else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """A peer's selectors as they read here, and what it sees in the place of the outer addresses through a NAT."""
+
+    local_ts: Ranges
+    remote_ts: Ranges
+    original: OriginalAddresses | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """One of our children and what of it both sides want; selectors as we see them.
 
     ``peer_cpi`` is the peer's inbound CPI where packets are to be compressed; ``more`` says that another of our
-    children would take more of what was asked for (ADDITIONAL_TS_POSSIBLE).
+    children would take more of what was asked for (ADDITIONAL_TS_POSSIBLE). ``original`` is there where a NAT changes
+    the addresses of transport mode.
     """
 
     config: Child
@@ -86,6 +115,7 @@ class Accepted:
     peer_cpi: int | None = None
     mode_declined: bool = False
     more: bool = False
+    original: OriginalAddresses | None = None
 
 
 def accept_request(
@@ -110,13 +140,14 @@ def accept_request(
         if rekeyed is not None and config.name != rekeyed:
             continue
         local, remote = setting.ranges(config)
-        local_ts, remote_ts = selectors.narrow(local, ts_r.selectors), selectors.narrow(remote, ts_i.selectors)
+        wished = setting.seen(config, message, ts_r.selectors, ts_i.selectors)
+        local_ts, remote_ts = selectors.narrow(local, wished.local_ts), selectors.narrow(remote, wished.remote_ts)
         if not _can_meet(local_ts, remote_ts, selectors.prefix_pairs(local, remote)):
             continue
         nearness = not (set(local_ts) == set(local) and set(remote_ts) == set(remote)), is_live(config.name)
         try:
             choice = _choose(config, offer, message, pfs, setting)
-            mode, declined = _mode_asked(config, message, setting)
+            mode, declined = _mode_asked(config, message)
         except PeerError as error:
             refused.append((nearness, error.about(config.name)))
             continue
@@ -125,10 +156,11 @@ def accept_request(
             choice=choice,
             local_ts=local_ts,
             remote_ts=remote_ts,
-            narrowed=not (_all_in(ts_r.selectors, local_ts) and _all_in(ts_i.selectors, remote_ts)),
+            narrowed=not (_all_in(wished.local_ts, local_ts) and _all_in(wished.remote_ts, remote_ts)),
             mode=mode,
             peer_cpi=_cpi_asked(message) if config.ipcomp and setting.compression else None,
             mode_declined=declined,
+            original=wished.original,
         )
         met.append(((declined, *nearness), accepted))
     if met:
@@ -156,25 +188,27 @@ def accept_answer(
     """
     offer, ts_i, ts_r = _parts(message)
     local, remote = asked or setting.ranges(config)
-    if not selectors.within(ts_i.selectors, local) or not selectors.within(ts_r.selectors, remote):
+    terms = setting.seen(config, message, ts_i.selectors, ts_r.selectors)
+    if not selectors.within(terms.local_ts, local) or not selectors.within(terms.remote_ts, remote):
         raise _no_selectors((config,), ts_r, ts_i)
-    if not _can_meet(ts_i.selectors, ts_r.selectors, selectors.prefix_pairs(local, remote)):
+    if not _can_meet(terms.local_ts, terms.remote_ts, selectors.prefix_pairs(local, remote)):
         raise _no_selectors((config,), ts_r, ts_i)
     if not proposals.is_answer(offer):
         raise _no_proposal(config, offer, pfs)
     choice = _choose(config, offer, message, pfs, setting)
-    _check_mode_answered(config, message, setting)
+    _check_mode_answered(config, message)
     _check_key_exchange(config, choice, message)
-    narrowed = not (_all_in(local, ts_i.selectors) and _all_in(remote, ts_r.selectors))
+    narrowed = not (_all_in(local, terms.local_ts) and _all_in(remote, terms.remote_ts))
     return Accepted(
         config=config,
         choice=choice,
-        local_ts=ts_i.selectors,
-        remote_ts=ts_r.selectors,
+        local_ts=terms.local_ts,
+        remote_ts=terms.remote_ts,
         narrowed=narrowed,
         mode=config.mode,
         peer_cpi=_cpi_answered(message, compression),
         more=narrowed and message.notify(NotifyType.ADDITIONAL_TS_POSSIBLE) is not None,
+        original=terms.original,
     )
 
 
@@ -183,24 +217,20 @@ def _all_in(wished: Sequence[SelectorRange], agreed: Sequence[SelectorRange]) ->
     return all(any(selectors.covers(outer, inner) for outer in agreed) for inner in wished)
 
 
-def _mode_asked(config: Child, message: Message, setting: Setting) -> tuple[Mode, bool]:
+def _mode_asked(config: Child, message: Message) -> tuple[Mode, bool]:
     """Return the mode of the answer, and whether the peer asked for another (section 1.3.1)."""
     transport = message.notify(NotifyType.USE_TRANSPORT_MODE) is not None
     if config.mode is Mode.TUNNEL:
         return Mode.TUNNEL, transport
     if not transport:
         raise _mode_mismatch(config, "tunnel")
-    if setting.nat:
-        raise _transport_behind_nat(config)
     return Mode.TRANSPORT, False
 
 
-def _check_mode_answered(config: Child, message: Message, setting: Setting) -> None:
+def _check_mode_answered(config: Child, message: Message) -> None:
     answered = Mode.TUNNEL if message.notify(NotifyType.USE_TRANSPORT_MODE) is None else Mode.TRANSPORT
     if answered is not config.mode:
         raise _mode_mismatch(config, answered)
-    if answered is Mode.TRANSPORT and setting.nat:
-        raise _transport_behind_nat(config)
 
 
 def _mode_mismatch(config: Child, received: str) -> PeerError:
@@ -209,16 +239,6 @@ def _mode_mismatch(config: Child, received: str) -> PeerError:
         "child.mode-mismatch",
         f"Child {config.name} is for {config.mode} mode and the peer wants {received} mode",
         received=received,
-        configured=config.mode,
-        field="children.mode",
-    )
-
-
-def _transport_behind_nat(config: Child) -> PeerError:
-    return PeerError(
-        NotifyType.NO_PROPOSAL_CHOSEN,
-        "child.transport-nat",
-        f"Child {config.name} is for transport mode, which is not done through a NAT; use tunnel mode",
         configured=config.mode,
         field="children.mode",
     )

@@ -14,7 +14,7 @@ from agents.contract.config import Mode, Tunnel
 from agents.ike.outputs import Keepalive, MoveChild, Path
 from agents.ike.paths import IKE_PORT, NAT_PORT, addresses_of, endpoint, same_version
 from agents.ike.v2.child import ChildSa
-from agents.ike.v2.states import SaState
+from agents.ike.v2.states import ChildState, SaState
 
 if TYPE_CHECKING:
     from agents.ike.v2.sa import IkeSa
@@ -117,12 +117,21 @@ def esp_heard_from(sa: IkeSa, address: str, port: int) -> None:
 
 
 def move_children(sa: IkeSa) -> None:
-    """Put every child on the SA's path, inside UDP or not as the NATs ask."""
+    """Put every child on the SA's path, inside UDP or not as the NATs ask.
+
+    One in transport mode protects the two addresses it was made between: where they are others now, it ends.
+    """
     for child in sa.children:
         _move_child(sa, child)
 
 
 def _move_child(sa: IkeSa, child: ChildSa) -> None:
+    ends = (child.outbound.source, child.outbound.destination)
+    if child.agreement.mode is Mode.TRANSPORT and pair(sa.esp_path) != ends:
+        if child.state is not ChildState.DELETING:
+            child.expire_at = child.installed_at
+            sa.core.hub.touch(sa)
+        return
     old_in, old_out = child.sa_ids
     before = (child.inbound, child.outbound)
     child.move(sa.esp_path, sa.encapsulated)

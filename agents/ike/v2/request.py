@@ -25,7 +25,8 @@ def setting(sa: IkeSa) -> Setting:
     return Setting(
         local_address=sa.path.local_address,
         remote_address=sa.path.remote_address,
-        nat=sa.encapsulated,
+        nat_local=sa.nat.local,
+        nat_remote=sa.nat.remote,
         features=sa.core.hub.features,
     )
 
@@ -181,4 +182,5 @@ def _agreement(
         cpi_in=cpi_in,
         cpi_out=accepted.peer_cpi,
         slot=slot,
+        original=accepted.original,
     )

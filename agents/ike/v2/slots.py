@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from agents.contract.config import Mode
 from agents.ike import identity, selectors
 from agents.ike.errors import PeerError
 from agents.ike.timers import DUPLICATE_GRACE_S
-from agents.ike.v2.child import ChildSa
+from agents.ike.v2.child import ChildSa, host_of
 from agents.ike.v2.negotiation import Accepted
 from agents.ike.v2.states import ChildState
 from agents.ike.wire.registry import NotifyType
@@ -78,9 +79,11 @@ def _same_peer(one: IkeSa, other: IkeSa) -> bool:
 
 
 def check_free(sa: IkeSa, accepted: Accepted, slot: int) -> None:
-    """Raise PeerError (TS_UNACCEPTABLE) when another child protects some of this traffic."""
+    """Raise PeerError when another child protects some of this traffic, or another host has this address of a NAT."""
     assert sa.tunnel is not None
     config = sa.tunnel.config
+    if accepted.mode is Mode.TRANSPORT:
+        sa.core.hub.check_host(host_of(sa), accepted.config.name, sa.path.remote_address, accepted.original)
     owner = sa.core.hub.protected_by_other(
         selectors.policies(
             tunnel_id=config.id,

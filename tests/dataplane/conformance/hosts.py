@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,15 +12,15 @@ from agents.dataplane.base import Direction
 from tests.dataplane.conformance import parts
 from tests.dataplane.conformance.parts import Kind, by_spi, key
 from tests.dataplane.conformance.sites import Site, SitePair
-from tests.kernel.guest.harness import inside
+from tests.harness import talk
+from tests.harness.talk import Talker
 
 HOSTS = Kind("ESP, transport", mode=Mode.TRANSPORT)
+IN_UDP = dataclasses.replace(HOSTS, name="ESP, transport in UDP", in_udp=True)
 _LARGE_OCTETS = 3_000
 """Of a datagram that no path takes in one piece."""
-_STREAM_OCTETS = 300_000
 _PORT = 7_000
 _TCP = 6
-_WAIT_S = 20.0
 
 
 async def every_kind_carries_what_two_hosts_say(pair: SitePair) -> None:
@@ -41,15 +39,15 @@ async def hosts_say_large_datagrams_and_streams(pair: SitePair) -> None:
     """From sockets that chose no address of their own, as programs do."""
     if Mode.TRANSPORT not in (await pair.left.driver.features()).modes:
         return
-    for six in (False, True):
-        spi = 0x6001 + 8 * six
-        async with between(pair, HOSTS, spi, six=six):
+    for number, (kind, six) in enumerate(((HOSTS, False), (HOSTS, True), (IN_UDP, False), (IN_UDP, True))):
+        spi = 0x6001 + 8 * number
+        async with between(pair, kind, spi, six=six):
             await datagrams(pair.left, pair.right, six=six)
             await datagrams(pair.right, pair.left, six=six)
-            assert await packets(pair, spi) == [4, 4], six
+            assert await packets(pair, spi) == [4, 4], (kind.name, six)
             await stream(pair.left, pair.right, six=six)
             await stream(pair.right, pair.left, six=six)
-            assert min(await packets(pair, spi)) > 4, six
+            assert min(await packets(pair, spi)) > 4, (kind.name, six)
 
 
 async def what_no_selector_takes_stays_in_the_clear(pair: SitePair) -> None:
@@ -92,8 +90,11 @@ async def between(
             await site.driver.add_policy(dataclasses.replace(spec, selector=dataclasses.replace(spec.selector, **ends)))
     await key(pair, spi=spi, six=six, kind=kind)
     here, there = _outer(pair, six=six)
-    async with left.led(here, there, protocol, None, port), right.led(there, here, protocol, port, None):
-        yield
+    with contextlib.ExitStack() as sockets:
+        for site in (left, right) if kind.in_udp else ():
+            sockets.enter_context(site.takes_udp(six=six))
+        async with left.led(here, there, protocol, None, port), right.led(there, here, protocol, port, None):
+            yield
     for site in (left, right):
         for state in await site.driver.list_sas():
             await site.driver.remove_sa(state.id)
@@ -115,60 +116,20 @@ async def packets(pair: SitePair, spi: int) -> list[int]:
     ]
 
 
-def _socket(site: Site, kind: socket.SocketKind, *, six: bool, port: int | None = None) -> socket.socket:
-    """Return a socket of a site, at its outer address where it has a port."""
-    with inside(site.namespace):
-        opened = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind)
-    opened.setblocking(False)
-    if port is not None:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((site.outer6 if six else site.outer, port))
-    return opened
+def _talker(site: Site, *, six: bool) -> Talker:
+    return Talker(namespace=site.namespace, address=site.outer6 if six else site.outer)
 
 
 async def datagrams(here: Site, there: Site, *, six: bool = False, outside: bool = False) -> None:
     """Send a datagram there and the same back."""
-    loop, address = asyncio.get_running_loop(), there.outer6 if six else there.outer
-    data = bytes(range(250)) * (_LARGE_OCTETS // 250)
-    with (
-        _socket(there, socket.SOCK_DGRAM, six=six, port=_PORT) as answering,
-        _socket(here, socket.SOCK_DGRAM, six=six) as asking,
-    ):
-        if outside:
-            there.let_outside(answering)
-            here.let_outside(asking)
-        async with asyncio.timeout(_WAIT_S):
-            await loop.sock_connect(asking, (address, _PORT))
-            await loop.sock_sendall(asking, data)
-            received, sender = await loop.sock_recvfrom(answering, 65_536)
-            assert received == data
-            assert sender[0] == (here.outer6 if six else here.outer)
-            await loop.sock_sendto(answering, received, sender)
-            assert await loop.sock_recv(asking, 65_536) == data
+    changes = (here.let_outside, there.let_outside) if outside else (None, None)
+    ends = (_talker(here, six=six), _talker(there, six=six))
+    await talk.datagram(*ends, _PORT, _LARGE_OCTETS, here_socket=changes[0], there_socket=changes[1])
 
 
 async def stream(here: Site, there: Site, *, six: bool = False, port: int = _PORT) -> None:
-    """Send a stream there and its length back."""
-    loop, address = asyncio.get_running_loop(), there.outer6 if six else there.outer
-    with (
-        _socket(there, socket.SOCK_STREAM, six=six, port=port) as listening,
-        _socket(here, socket.SOCK_STREAM, six=six) as asking,
-    ):
-        listening.listen()
-        async with asyncio.timeout(_WAIT_S):
-            await loop.sock_connect(asking, (address, port))
-            connection, _sender = await loop.sock_accept(listening)
-            with connection:
-                connection.setblocking(False)
-                sending = asyncio.create_task(loop.sock_sendall(asking, bytes(_STREAM_OCTETS)))
-                left = _STREAM_OCTETS
-                while left:
-                    data = await loop.sock_recv(connection, 65_536)
-                    assert data
-                    left -= len(data)
-                await sending
-                await loop.sock_sendall(connection, b"whole")
-                assert await loop.sock_recv(asking, 10) == b"whole"
+    """Send a stream there and a word back."""
+    await talk.stream(_talker(here, six=six), _talker(there, six=six), port)
 
 
 TRAFFIC = (

@@ -43,13 +43,14 @@ MUST_CARRY: tuple[Suite, ...] = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Kind:
-    """What an SA is beside ESP in tunnel mode: AH alone or around it, IPComp, transport mode."""
+    """What an SA is beside ESP in tunnel mode: AH alone or around it, IPComp, transport mode, that in UDP."""
 
     name: str
     esp: bool = True
     ah: str | None = None
     compressed: bool = False
     mode: Mode = Mode.TUNNEL
+    in_udp: bool = False
 
     def of(self, spec: SaSpec) -> SaSpec:
         """Return an SA of ESP as one of this kind. AH around ESP has the next SPI but 255, IPComp a CPI of the SPI."""
@@ -60,6 +61,8 @@ class Kind:
         if not self.esp:
             none = dict.fromkeys(("encryption", "encryption_key", "integrity", "integrity_key"))
             spec = dataclasses.replace(spec, **none)  # type: ignore[arg-type]
+        if self.in_udp:
+            spec = dataclasses.replace(spec, encapsulation=NAT)
         return dataclasses.replace(spec, compression_cpi=spec.spi & 0xFFFF if self.compressed else None, mode=self.mode)
 
     def of_policy(self, spec: PolicySpec) -> PolicySpec:
@@ -92,8 +95,16 @@ def kinds_between_hosts(features: Features) -> tuple[Kind, ...]:
     """Return what a driver says it can do in transport mode."""
     if Mode.TRANSPORT not in features.modes:
         return ()
-    found = (Kind("ESP"), *kinds(features))
-    return tuple(dataclasses.replace(each, name=f"{each.name}, transport", mode=Mode.TRANSPORT) for each in found)
+    found = [
+        dataclasses.replace(each, name=f"{each.name}, transport", mode=Mode.TRANSPORT)
+        for each in (Kind("ESP"), *kinds(features))
+    ]
+    in_udp = [
+        dataclasses.replace(each, name=f"{each.name} in UDP", in_udp=True)
+        for each in found
+        if each.ah is None
+    ]  # fmt: skip
+    return (*found, *in_udp)
 
 
 def every_kind(features: Features) -> tuple[Kind, ...]:

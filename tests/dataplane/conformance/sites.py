@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -68,6 +68,10 @@ class Site(Protocol):
 
     def let_outside(self, opened: socket.socket) -> None:
         """Let what a socket sends and receives be outside the tunnels, as IKE's is."""
+        ...
+
+    def takes_udp(self, *, six: bool) -> AbstractContextManager[None]:
+        """Take ESP in UDP 4500, where the driver does not do that by itself."""
         ...
 
     @property
@@ -165,6 +169,10 @@ class FakeSite(_Listening):
         """There are no packets."""
         raise NotImplementedError
 
+    def takes_udp(self, *, six: bool) -> AbstractContextManager[None]:
+        """There are no packets."""
+        raise NotImplementedError
+
     @property
     def namespace(self) -> Namespace:
         """There are no packets."""
@@ -198,6 +206,10 @@ class EspdSite(_Listening):
     def let_outside(self, opened: socket.socket) -> None:
         """See :class:`Site`."""
         mark(opened)
+
+    def takes_udp(self, *, six: bool) -> AbstractContextManager[None]:
+        """See :class:`Site`: ``espd`` holds the port."""
+        return nullcontext()
 
     @property
     def namespace(self) -> Namespace:

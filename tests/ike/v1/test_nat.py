@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
 from agents.contract.config import (
+    ConnectionType,
     Endpoint,
     ExchangeMode,
     Identity,
     IdentityType,
     Mode,
 )
-from agents.ike.v1 import capabilities
+from agents.dataplane.base import Direction, OriginalAddresses, UdpEncapsulation
+from agents.ike.v1 import capabilities, natd, quickmode
 from agents.ike.wire.isakmp import vendor
-from agents.ike.wire.isakmp.payloads import VendorId
-from tests.harness.documents import key, mirrored
+from agents.ike.wire.isakmp.payloads import NatOriginalAddress, VendorId
+from tests.harness.documents import key
 from tests.harness.nat import NatBox, chained
 from tests.harness.pki import certify
 from tests.harness.v1 import LYON, MODES, PARIS, Scene, child, left_behind, policy, sa_of
@@ -36,7 +40,13 @@ class Place:
     lyon: bool = False
 
 
-def between(mode: ExchangeMode, place: Place, timeout_s: float = float("inf"), **changes: object) -> Scene:
+def between(
+    mode: ExchangeMode,
+    place: Place,
+    timeout_s: float = float("inf"),
+    inside: frozenset[str] = frozenset({PARIS}),
+    **changes: object,
+) -> Scene:
     """Two ends known by names, with NATs before either or both; lyon's has its ports forwarded."""
     scene = Scene(mode, **{"ike": policy(mode, dpd_interval_s=0), **changes})  # type: ignore[arg-type]
     seen_paris = OUTSIDE if place.paris else PARIS
@@ -47,7 +57,7 @@ def between(mode: ExchangeMode, place: Place, timeout_s: float = float("inf"), *
     scene.left.keys = scene.right.keys = [key(b"a shared secret of both")]
     boxes = []
     if place.paris:
-        boxes.append(NatBox(world=scene.world, inside=frozenset({PARIS}), outside=OUTSIDE, timeout_s=timeout_s))
+        boxes.append(NatBox(world=scene.world, inside=inside, outside=OUTSIDE, timeout_s=timeout_s))
     if place.lyon:
         forwards = {port: (LYON, port) for port in (500, 4500)}
         boxes.append(NatBox(world=scene.world, inside=frozenset({LYON}), outside=FAR_OUTSIDE, forwards=forwards))
@@ -55,7 +65,7 @@ def between(mode: ExchangeMode, place: Place, timeout_s: float = float("inf"), *
     return scene
 
 
-def standing(mode: ExchangeMode, place: Place, timeout_s: float = float("inf"), **changes: object) -> Scene:
+def standing(mode: ExchangeMode, place: Place, timeout_s: float = float("inf"), **changes: Any) -> Scene:
     scene = between(mode, place, timeout_s, **changes).start()
     assert scene.world.run(10, up(*scene.hosts)), (scene.paris.reports, scene.lyon.reports)
     scene.world.run(0.5)
@@ -145,18 +155,128 @@ class TestDetection:
             assert host.codes()["ikev1.dpd-unsupported"] == 1
             assert host.codes()["ike.dpd-failed"] == 0
 
+
+def hosts_between(
+    mode: ExchangeMode, place: Place, *, forced: bool, inside: frozenset[str] = frozenset({PARIS}), **changes: Any
+) -> Scene:
+    """Both ends for transport mode, each with the address it knows the other by; ``inside`` is behind paris's NAT."""
+    scene = between(mode, place, inside=inside, **changes)
+    seen_paris, seen_lyon = OUTSIDE if place.paris else PARIS, FAR_OUTSIDE if place.lyon else LYON
+    ours = child(local=(f"{PARIS}/32",), remote=(f"{seen_lyon}/32",), mode=Mode.TRANSPORT)
+    theirs = child(local=(f"{LYON}/32",), remote=(f"{seen_paris}/32",), mode=Mode.TRANSPORT)
+    scene.left.change(force_udp_encapsulation=forced, children=(ours,))
+    scene.right.change(children=(theirs,))
+    return scene.start()
+
+
+class TestTransportMode:
+    """RFC 3947 section 5: encapsulation mode 4 and NAT-OA."""
+
     @modes
-    def test_transport_mode_is_not_done_through_one(self, mode: ExchangeMode) -> None:
-        hosts = child(local=(f"{PARIS}/32",), remote=(f"{LYON}/32",), mode=Mode.TRANSPORT)
-        scene = between(mode, Place())
-        scene.left.change(force_udp_encapsulation=True, children=(hosts,))
-        scene.right.change(children=(mirrored(hosts),))
-        scene.start()
-        scene.world.run(5)
-        assert scene.lyon.codes()["child.transport-nat"] >= 1
+    @pytest.mark.parametrize("draft", [False, True], ids=["rfc", "draft"])
+    def test_in_udp_between_the_addresses_that_both_have(
+        self, mode: ExchangeMode, draft: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if draft:
+            only = (VendorId(data=vendor.NAT_T_DRAFT_03), VendorId(data=vendor.DPD))
+            monkeypatch.setattr(capabilities, "offered", lambda fragmentation: only)
+        sent: list[tuple[NatOriginalAddress, ...]] = []
+        made = quickmode.original_addresses
+
+        def kept(*args: Any, **named: Any) -> tuple[NatOriginalAddress, ...]:
+            sent.append(made(*args, **named))
+            return sent[-1]
+
+        monkeypatch.setattr(quickmode, "original_addresses", kept)
+        scene = hosts_between(mode, Place(), forced=True)
+        assert scene.world.run(10, up(*scene.hosts)), (scene.paris.reports, scene.lyon.reports)
+        scene.paris.do(scene.paris.engine.rekey_child, scene.paris.status().id)
+        scene.world.run(40)
+        scene.check()
         for host in scene.hosts:
-            assert host.data_plane.sas == {}
-            assert left_behind(host) is None
+            specs = host.data_plane.sas.values()
+            assert {each.mode for each in specs} == {Mode.TRANSPORT}
+            assert {each.encapsulation for each in specs} == {UdpEncapsulation(source_port=4500, destination_port=4500)}
+        addresses = tuple(bytes(map(int, each.split("."))) for each in (PARIS, LYON))
+        assert [tuple(each.data for each in both) for both in sent] == [addresses] * 4
+        assert {each.draft for both in sent for each in both} == {draft}
+
+    @modes
+    def test_tunnel_mode_has_no_original_addresses(self, mode: ExchangeMode, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(natd, "original_addresses", None)  # calling it would end the negotiation
+        standing(mode, Place(paris=True))
+
+    @modes
+    @places
+    @pytest.mark.parametrize("said", [True, False], ids=["NAT-OA", "selectors"])
+    def test_through_a_nat(self, mode: ExchangeMode, place: Place, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each end has the addresses that it sees, and keeps those that the peer sees, rekeyed by either."""
+        if not said:
+            monkeypatch.setattr(quickmode, "original_addresses", lambda *args, **named: ())
+        scene = hosts_between(mode, place, forced=False)
+        seen_paris, seen_lyon = OUTSIDE if place.paris else PARIS, FAR_OUTSIDE if place.lyon else LYON
+        assert scene.world.run(10, up(*scene.hosts)), (scene.paris.reports, scene.lyon.reports)
+        for host in (None, scene.paris, scene.lyon):
+            if host is not None:
+                host.do(host.engine.rekey_child, host.status().id)
+            scene.world.run(60)
+            scene.check(addresses=False)
+            for end, outer, original in (
+                (scene.paris, (seen_lyon, PARIS), (LYON, seen_paris)),
+                (scene.lyon, (seen_paris, LYON), (PARIS, seen_lyon)),
+            ):
+                (inbound,) = [each for each in end.data_plane.sas.values() if each.direction is Direction.IN]
+                assert (inbound.mode, inbound.source, inbound.destination) == (Mode.TRANSPORT, *outer)
+                kept = inbound.original
+                if said or (host is None and end is scene.lyon):
+                    assert kept == OriginalAddresses(source=original[0], destination=original[1])
+        assert scene.paris.codes()["child.rekeyed"] == scene.lyon.codes()["child.rekeyed"] == 2
+
+    @modes
+    def test_ends_where_the_peer_has_another_address(self, mode: ExchangeMode) -> None:
+        """Another port is followed; another address is not the one that the child protects."""
+        scene = hosts_between(mode, Place(paris=True), forced=False, ike=policy(mode, dpd_interval_s=10))
+        scene.right.change(connection_type=ConnectionType.BOTH)
+        scene.start()
+        box = box_of(scene)
+        assert scene.world.run(10, up(*scene.hosts)), (scene.paris.reports, scene.lyon.reports)
+        scene.world.run(1)
+        held, port = set(scene.lyon.data_plane.sas), _udp(scene.lyon)[1]
+        box.rebind()
+        scene.world.run(25)
+        assert set(scene.lyon.data_plane.sas) == held
+        assert _udp(scene.lyon) == (OUTSIDE, box.next_port)
+        assert port != box.next_port
+        box.rebind("198.51.100.10")
+        scene.world.run(25)
+        assert not held & set(scene.lyon.data_plane.sas)
+        for spec in scene.lyon.data_plane.sas.values():
+            assert "198.51.100.10" not in (spec.source, spec.destination)
+        assert scene.lyon.codes()["child.deleted"] >= 1
+        assert scene.lyon.codes()["child.ts-unacceptable"] >= 1, "it does not ask for one that would go nowhere"
+
+    @modes
+    def test_not_with_a_second_host_behind_one_nat(self, mode: ExchangeMode) -> None:
+        nice, name = "192.0.2.9", Identity(type=IdentityType.FQDN, value="nice.example")
+        scene = hosts_between(mode, Place(paris=True), forced=False, inside=frozenset({PARIS, nice}))
+        assert scene.world.run(10, up(*scene.hosts)), (scene.paris.reports, scene.lyon.reports)
+        held = set(scene.lyon.data_plane.sas)
+        (known,) = scene.right.tunnels
+        remote = Endpoint(address=OUTSIDE, identity=name)
+        scene.right.tunnels.append(replace(known, id=str(uuid.UUID(int=7)), name="nice", remote=remote))
+        scene.lyon.configure(scene.right.document())
+        second = scene.world.host("nice", nice)
+        (ours,) = scene.left.tunnels
+        hosts = child(local=(f"{nice}/32",), remote=(f"{LYON}/32",), mode=Mode.TRANSPORT)
+        document = scene.left.document()
+        more = replace(ours, local=Endpoint(address=nice, identity=name), children=(hosts,))
+        second.configure(replace(document, gateway_name="nice", tunnels=(more,)))
+        scene.world.run(10)
+        (report,) = [each for each in scene.lyon.reports if each.code == "child.transport-nat"][:1]
+        assert (report.received, report.field) == (f"{OUTSIDE}, which is {nice} there", "children.mode")
+        assert second.data_plane.sas == {}
+        assert left_behind(second) is None
+        assert set(scene.lyon.data_plane.sas) == held
 
 
 class TestLife:

@@ -265,18 +265,6 @@ class TestMode:
         assert (reason.code, reason.field) == ("child.mode-mismatch", "children.mode")
         assert paris.codes()["child.peer-refused-proposal"]
 
-    def test_not_through_a_nat(self) -> None:
-        world = World()
-        left, right = pair(children=(TRANSPORT,), force_udp_encapsulation=True)
-        paris, lyon = world.host("paris", "192.0.2.1"), world.host("lyon", "192.0.2.2")
-        lyon.configure(right.document())
-        paris.configure(left.document())
-        world.run(5)
-        reason = lyon.status().reason
-        assert reason is not None
-        assert reason.code == "child.transport-nat"
-        assert paris.data_plane.sas == lyon.data_plane.sas == {}
-
     def test_of_two_children_the_one_of_the_mode_asked_for(self) -> None:
         both = (replace(TRANSPORT, mode=Mode.TUNNEL, name="wide"), TRANSPORT)
         _, paris, _ = meet(TRANSPORT, tuple(mirrored(each) for each in both))

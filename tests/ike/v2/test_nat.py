@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from agents.contract.config import Endpoint, Identity, IdentityType, IkePolicy
-from agents.dataplane.base import REQID_BASE, UdpEncapsulation
+from agents.contract.config import Endpoint, Identity, IdentityType, IkePolicy, Mode, TrafficSelector
+from agents.dataplane.base import REQID_BASE, Direction, Features, OriginalAddresses, UdpEncapsulation
 from agents.ike.outputs import Transmit
 from agents.ike.v2 import path
-from tests.harness.documents import FAST_IKE, Side, key, pair
+from tests.harness.documents import FAST_IKE, Side, child, key, mirrored, pair
 from tests.harness.nat import NatBox, chained
 from tests.harness.world import Host, World, up
 
-PARIS, LYON = (
+PARIS, LYON, NICE = (
     Identity(type=IdentityType.FQDN, value="paris.example"),
     Identity(type=IdentityType.FQDN, value="lyon.example"),
+    Identity(type=IdentityType.FQDN, value="nice.example"),
 )
 QUIET = IkePolicy(proposals=(FAST_IKE,), dpd_interval_s=0, mobike=False)
 INSIDE, OUTSIDE, FAR = "10.0.0.5", "198.51.100.9", "192.0.2.2"
@@ -255,3 +258,128 @@ def matched_but_for_the_nat(left: Host, right: Host) -> bool:
         }
 
     return keys(left, flip=False) == keys(right, flip=True)
+
+
+class TestTransportMode:
+    """In UDP, between the very addresses that both ends have or through a NAT."""
+
+    HOSTS = child(local=(f"{INSIDE}/32",), remote=(f"{FAR}/32",), mode=Mode.TRANSPORT)
+
+    def _meet(self, forced: str) -> tuple[World, Host, Host]:
+        world = World()
+        left, right = sides((INSIDE, INSIDE), (FAR, FAR), QUIET)
+        left.change(children=(self.HOSTS,), force_udp_encapsulation=forced == "paris")
+        right.change(children=(mirrored(self.HOSTS),), force_udp_encapsulation=forced == "lyon")
+        paris, lyon = world.host("paris", INSIDE), world.host("lyon", FAR)
+        lyon.configure(right.document())
+        paris.configure(left.document())
+        assert world.run(5, up(paris, lyon)), (paris.reports, lyon.reports)
+        world.run(0.5)
+        return world, paris, lyon
+
+    @pytest.mark.parametrize("forced", ["paris", "lyon"])
+    def test_whoever_asks_for_udp(self, forced: str) -> None:
+        world, paris, lyon = self._meet(forced)
+        for verb in (paris.engine.rekey_child, lyon.engine.rekey_child):
+            host = paris if verb == paris.engine.rekey_child else lyon
+            host.do(verb, host.status().id)
+            world.run(3)
+            for end in (paris, lyon):
+                assert {each.mode for each in end.data_plane.sas.values()} == {Mode.TRANSPORT}
+                assert {each.mode for each in end.data_plane.policies} == {Mode.TRANSPORT}
+                assert ports_out(end) == UdpEncapsulation(source_port=4500, destination_port=4500)
+        assert paris.codes()["child.rekeyed"] == lyon.codes()["child.rekeyed"] == 2
+
+    @pytest.mark.parametrize("before", ["paris", "lyon", "both"])
+    def test_through_a_nat(self, before: str) -> None:
+        """RFC 7296 section 2.23.1: each end has the addresses that it sees, and keeps those that the peer sees."""
+        world = World()
+        boxes, door = [], "203.0.113.7"
+        seen_paris, seen_lyon = INSIDE, FAR
+        if before != "lyon":
+            boxes.append(NatBox(world=world, inside=frozenset({INSIDE}), outside=OUTSIDE))
+            seen_paris = OUTSIDE
+        if before != "paris":
+            forwards = {port: (FAR, port) for port in (500, 4500)}
+            boxes.append(NatBox(world=world, inside=frozenset({FAR}), outside=door, forwards=forwards))
+            seen_lyon = door
+        world.network.rewrite = chained(*boxes)
+        left, right = sides((INSIDE, seen_paris), (FAR, seen_lyon), QUIET)
+        left.change(children=(child(local=(f"{INSIDE}/32",), remote=(f"{seen_lyon}/32",), mode=Mode.TRANSPORT),))
+        right.change(children=(child(local=(f"{FAR}/32",), remote=(f"{seen_paris}/32",), mode=Mode.TRANSPORT),))
+        paris, lyon = world.host("paris", INSIDE), world.host("lyon", FAR)
+        lyon.configure(right.document())
+        paris.configure(left.document())
+        assert world.run(5, up(paris, lyon)), (paris.reports, lyon.reports)
+        for rekeyed in (None, paris, lyon):
+            if rekeyed is not None:
+                rekeyed.do(rekeyed.engine.rekey_child, rekeyed.status().id)
+            world.run(3)
+            for end, outer, original in (
+                (paris, (seen_lyon, INSIDE), (FAR, seen_paris)),
+                (lyon, (seen_paris, FAR), (INSIDE, seen_lyon)),
+            ):
+                (inbound,) = [each for each in end.data_plane.sas.values() if each.direction is Direction.IN]
+                assert (inbound.mode, inbound.source, inbound.destination) == (Mode.TRANSPORT, *outer)
+                assert inbound.original == OriginalAddresses(source=original[0], destination=original[1])
+                between = {f"{outer[0]}/32", f"{outer[1]}/32"}
+                for policy in end.data_plane.policies:
+                    assert {policy.selector.source, policy.selector.destination} == between
+        assert paris.codes()["child.rekeyed"] == lyon.codes()["child.rekeyed"] == 2
+
+    @pytest.mark.parametrize("protocol", [0, 6])
+    @pytest.mark.parametrize("driver", ["kernel", "userspace"])
+    def test_not_with_a_second_host_behind_one_nat(self, driver: str, protocol: int) -> None:
+        """Its packets would have the first one's addresses, whichever of them its selectors are for."""
+        world = World()
+        world.network.rewrite = NatBox(world=world, inside=frozenset({INSIDE, "10.0.0.6"}), outside=OUTSIDE)
+        there = child(local=(f"{FAR}/32",), remote=(f"{OUTSIDE}/32",), mode=Mode.TRANSPORT)
+        left, right = sides((INSIDE, OUTSIDE), (FAR, FAR), QUIET)
+        left.change(children=(self.HOSTS,))
+        right.change(children=(there,))
+        more, theirs = sides(("10.0.0.6", OUTSIDE), (FAR, FAR), QUIET)
+        nice = Endpoint(address="10.0.0.6", identity=NICE)
+        typed = tuple(TrafficSelector(network=each.network, protocol=protocol) for each in self.HOSTS.remote_ts)
+        own = (TrafficSelector(network="10.0.0.6/32", protocol=protocol),)
+        more.change(local=nice, children=(replace(self.HOSTS, local_ts=own, remote_ts=typed),))
+        theirs.change(id=str(uuid.UUID(int=7)), name="nice", remote=replace(nice, address=OUTSIDE), children=(there,))
+        right.tunnels += theirs.tunnels
+        right.keys = left.keys = more.keys = [key(b"a shared secret of all")]
+        first, second, lyon = world.host("paris", INSIDE), world.host("nice", "10.0.0.6"), world.host("lyon", FAR)
+        lyon.engine.hub.features = Features(driver=driver, available=True, reason="")
+        lyon.configure(right.document())
+        first.configure(left.document())
+        assert world.run(5, up(first)), (first.reports, lyon.reports)
+        second.configure(more.document())
+        world.run(5)
+        (report,) = [each for each in lyon.reports if each.code == "child.transport-nat"][:1]
+        assert (report.received, report.field) == (f"{OUTSIDE}, which is 10.0.0.6 there", "children.mode")
+        assert "tunnel paris-lyon" in report.message
+        assert second.data_plane.sas == {}
+        assert len(lyon.data_plane.sas) == 2
+        first.configure(replace(left.document(), tunnels=()))
+        assert world.run(120, up(second)), "it may when the first one is gone"
+
+    def test_ends_where_the_peer_has_another_address(self) -> None:
+        """Another port is followed; another address is not the one that the child protects."""
+        world, paris, lyon = self._meet("paris")
+        old = set(lyon.data_plane.sas)
+        where: dict[str, Any] = {"local_port": 20_001}
+
+        def through(transmit: Transmit) -> Transmit | None:
+            if transmit.path.local_address == INSIDE:
+                return replace(transmit, path=replace(transmit.path, **where))
+            return replace(transmit, path=replace(transmit.path, remote_address=INSIDE, remote_port=4500))
+
+        world.network.rewrite = through
+        paris.do(paris.engine.rekey_ike, paris.status().id)
+        world.run(3)
+        assert set(lyon.data_plane.sas) == old
+        assert ports_out(lyon) == UdpEncapsulation(source_port=4500, destination_port=20_001)
+        where["local_address"] = OUTSIDE
+        paris.do(paris.engine.rekey_ike, paris.status().id)
+        world.run(3)
+        assert not old & set(lyon.data_plane.sas)
+        assert all(OUTSIDE not in (each.source, each.destination) for each in lyon.data_plane.sas.values())
+        assert paris.codes()["child.deleted"] == 1
+        assert lyon.codes()["child.ts-unacceptable"] >= 1, "asked for again, it would be between other addresses"

@@ -41,6 +41,8 @@ PSK = Secret(b"correct horse battery staple")
 TUNNEL_LYON = "00000000-0000-4000-8000-000000000001"
 TUNNEL_EXTRANET = "00000000-0000-4000-8000-000000000002"
 WAIT_S = 40.0
+NAT_ADDRESS = "192.0.2.77"
+"""Of paris, where a NAT hides it."""
 
 _STRONGSWAN = f"""
 connections {{
@@ -57,6 +59,22 @@ connections {{
       lan {{
         local_ts = {EXTRANET.lan_network}
         remote_ts = {PARIS.lan_network}
+        esp_proposals = aes256-sha256
+      }}
+    }}
+  }}
+  hidden {{
+    version = 0
+    local_addrs = {EXTRANET.outer_address}
+    remote_addrs = {NAT_ADDRESS}
+    proposals = aes128gcm16-prfsha256-x25519, aes128-sha256-modp2048
+    local {{ auth = psk
+      id = {EXTRANET.outer_address} }}
+    remote {{ auth = psk
+      id = {PARIS.outer_address} }}
+    children {{
+      hosts {{
+        mode = transport
         esp_proposals = aes256-sha256
       }}
     }}

@@ -33,7 +33,7 @@ from agents.dataplane.base import (
     UdpEncapsulation,
 )
 from agents.dataplane.kernel import KernelDriver
-from agents.dataplane.kernel.sockets import bypass_policies
+from agents.dataplane.kernel.sockets import accept_encapsulated_esp, bypass_policies
 from deploy.lab.netns import Namespace, connect
 from deploy.lab.uml import RESULT_VARIABLE
 
@@ -136,6 +136,17 @@ class End:
     def let_outside(self, opened: socket.socket) -> None:
         """Let what a socket sends and receives be outside the tunnels, as IKE's is."""
         bypass_policies(opened)
+
+    @contextlib.contextmanager
+    def takes_udp(self, *, six: bool) -> Iterator[None]:
+        """Hold UDP 4500 as ``iked`` does: the kernel takes ESP from its socket, and no policy what that receives."""
+        with inside(self.namespace):
+            udp = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM)
+        with udp:
+            udp.bind((self.outer6 if six else self.outer, 4500))
+            accept_encapsulated_esp(udp)
+            bypass_policies(udp)
+            yield
 
     async def _collect(self) -> None:
         async for notice in self.driver.notices():

@@ -14,10 +14,13 @@ from functools import partial
 from typing import Any
 
 from agents.contract.carriage import Attachment, Carriage
-from agents.contract.config import Mode, Tunnel
+from agents.contract.config import IkeProposal, IkeVersion, Mode, Tunnel
 from agents.contract.status import TunnelState, TunnelStatus
+from deploy.lab.netns import Namespace
 from deploy.lab.topology import EXTRANET, LYON, PARIS, Site
-from tests.kernel.guest.gateways import TUNNEL_EXTRANET, TUNNEL_LYON, Gateway, Gateways, kernel_sas
+from tests.harness import talk
+from tests.harness.talk import Talker
+from tests.kernel.guest.gateways import NAT_ADDRESS, TUNNEL_EXTRANET, TUNNEL_LYON, Gateway, Gateways, kernel_sas, ping
 from tests.kernel.guest.harness import Wire, report
 from tests.kernel.guest.kinds import KINDS, Kind, miscounted
 
@@ -87,6 +90,11 @@ async def child_rekey_counts_on(lab: Gateways) -> None:
 def _rekeyed(status: TunnelStatus, old: set[int]) -> bool:
     spis = _spis(status)
     return status.state is TunnelState.UP and len(spis) == 2 and not spis & old
+
+
+def _has_new(status: TunnelStatus, old: set[int]) -> bool:
+    """Whether there is a new SA; of IKEv1, strongSwan leaves it to us to delete what it has rekeyed."""
+    return status.state is TunnelState.UP and len(_spis(status) - old) == 2
 
 
 async def _kernel_holds(gateway: Gateway, *, wanted: set[int], gone: set[int]) -> bool:
@@ -222,6 +230,106 @@ async def forced_into_udp(lab: Gateways) -> None:
     await _agree(lab.paris, TUNNEL_LYON)
 
 
+async def hosts_in_udp(lab: Gateways) -> None:
+    """Forced into UDP, a child in transport mode is between the very addresses that its UDP has; and back."""
+    old, before = (
+        set(lab.paris.kernel_sas()),
+        {gateway: gateway.document.tunnels[0] for gateway in (lab.paris, lab.lyon)},
+    )
+    kind = replace(KINDS[0], shown=(*KINDS[0].shown, ("encap type espinudp", 2)))
+    for gateway, there in ((lab.lyon, PARIS), (lab.paris, LYON)):
+        await gateway.change(TUNNEL_LYON, partial(_of_kind, kind, before[gateway], there))
+    for gateway in (lab.paris, lab.lyon):
+        new = _spis(await gateway.until(TUNNEL_LYON, partial(_is_of_kind, kind, old)))
+        assert await _kernel_holds(gateway, wanted=new, gone=set()), gateway.log()
+    wire = Wire(lab.paris.namespace, "wan")
+    try:
+        assert await lab.ping_outside(PARIS, LYON) == 3, lab.paris.log()
+        assert await lab.ping_outside(LYON, PARIS) == 3, lab.lyon.log()
+        frames = wire.frames()
+    finally:
+        wire.close()
+    assert {frame[23] for frame in frames} == {socket.IPPROTO_UDP}, [frame.hex() for frame in frames]
+    for gateway in (lab.paris, lab.lyon):
+        shown = await _settled(gateway, kind, old)
+        assert not miscounted(shown, kind), (miscounted(shown, kind), shown)
+        await _agree(gateway, TUNNEL_LYON)
+    old = set(lab.paris.kernel_sas())
+    for gateway in (lab.lyon, lab.paris):
+        await gateway.change(TUNNEL_LYON, lambda tunnel, was=before[gateway]: was)  # type: ignore[misc]
+    for gateway in (lab.paris, lab.lyon):
+        await gateway.until(TUNNEL_LYON, partial(_rekeyed, old=old))
+
+
+async def hosts_through_a_nat(lab: Gateways) -> None:
+    """A NAT gives paris another address and port: each end's policies have the addresses that it sees itself."""
+    old, before = (
+        set(lab.paris.kernel_sas()),
+        {gateway: gateway.document.tunnels[0] for gateway in (lab.paris, lab.lyon)},
+    )
+    _rewrite_addresses(lab, "to-lyon")
+    behind = replace(PARIS, outer_address=NAT_ADDRESS)
+    for gateway, there in ((lab.lyon, behind), (lab.paris, LYON)):
+        await gateway.change(TUNNEL_LYON, partial(_to_host, before[gateway], there))
+    for gateway in (lab.paris, lab.lyon):
+        status = await gateway.until(TUNNEL_LYON, partial(_is_of_kind, KINDS[0], old))
+        status = await gateway.until(TUNNEL_LYON, partial(_is_hidden, gateway is lab.paris))
+        assert await _kernel_holds(gateway, wanted=_spis(status), gone=set()), gateway.log()
+    await _talk_through_the_nat(lab, TUNNEL_LYON, lab.lyon.namespace, LYON)
+    for gateway in (lab.paris, lab.lyon):
+        shown = await _settled(gateway, KINDS[0], old)
+        assert shown.count("encap type espinudp") == 2, shown
+    lab.network.internet.run("tc", "qdisc", "del", "dev", "to-lyon", "clsact")
+    old = set(lab.paris.kernel_sas())
+    for gateway in (lab.lyon, lab.paris):
+        await gateway.change(TUNNEL_LYON, lambda tunnel, was=before[gateway]: was)  # type: ignore[misc]
+    for gateway in (lab.paris, lab.lyon):
+        await gateway.until(TUNNEL_LYON, partial(_rekeyed, old=old))
+
+
+def _is_hidden(hidden: bool, status: TunnelStatus) -> bool:
+    """Whether there is just the IKE SA that went through the NAT, with this end behind it or the other."""
+    return [(sa.nat_local, sa.nat_remote) for sa in status.ike_sas] == [(hidden, not hidden)]
+
+
+def _to_host(plain: Tunnel, there: Site, _now: Tunnel) -> Tunnel:
+    """Return a tunnel with a child in transport mode to where the other end is seen."""
+    tunnel = _of_kind(KINDS[0], plain, there, plain)
+    return replace(tunnel, remote=replace(plain.remote, address=there.outer_address))
+
+
+def _rewrite_addresses(lab: Gateways, link: str) -> None:
+    """Let the router towards a gateway hide paris behind another address, and its port 4500 behind another port."""
+    router = partial(lab.network.internet.run, "tc")
+    router("qdisc", "add", "dev", link, "clsact")
+    for hook, end, was, becomes, ports in (
+        ("egress", "src", PARIS.outer_address, NAT_ADDRESS, (4500, NAT_PORT)),
+        ("ingress", "dst", NAT_ADDRESS, PARIS.outer_address, (NAT_PORT, 4500)),
+    ):
+        match = ("flower", "ip_proto", "udp", f"{end}_ip", was)
+        address = ("action", "pedit", "ex", "munge", "ip", end, "set", becomes)
+        port = ("munge", "udp", f"{end[0]}port", "set", str(ports[1]))
+        sums = ("pipe", "action", "csum", "ip4h", "and", "udp")
+        place = ("filter", "add", "dev", link, hook, "protocol", "ip")
+        router(*place, "prio", "1", *match, f"{end}_port", str(ports[0]), *address, *port, *sums)
+        router(*place, "prio", "2", *match, *address, *sums)
+
+
+async def _talk_through_the_nat(lab: Gateways, tunnel_id: str, there: Namespace, site: Site) -> None:
+    """Echoes, datagrams and streams between paris and a gateway that sees it as :data:`NAT_ADDRESS`, either way."""
+    before = (await lab.paris.tunnel(tunnel_id)).counters
+    assert await ping(lab.paris.namespace, site.outer_address) == 3, lab.paris.log()
+    assert await ping(there, NAT_ADDRESS) == 3, lab.paris.log()
+    paris = Talker(namespace=lab.paris.namespace, address=PARIS.outer_address, seen=NAT_ADDRESS)
+    other = Talker(namespace=there, address=site.outer_address)
+    for one, another in ((paris, other), (other, paris)):
+        await talk.datagram(one, another, 7_000, 1_000)
+        await talk.stream(one, another, 7_001)
+    after = (await lab.paris.tunnel(tunnel_id)).counters
+    assert after.bytes_out - before.bytes_out > talk.STREAM_OCTETS, "nothing of it went in the clear"
+    assert after.bytes_in - before.bytes_in > talk.STREAM_OCTETS
+
+
 def _esp_in_udp(frames: list[bytes]) -> list[bytes]:
     """Leave out IKE, which begins with four octets of zero, and keepalives, which are one octet (RFC 3948)."""
     return [frame for frame in frames if frame[42:46] != bytes(4) and frame[38:40] != (8 + 1).to_bytes(2, "big")]
@@ -318,6 +426,33 @@ async def strongswan_rekeys(lab: Gateways) -> None:
     assert await lab.ping(EXTRANET, PARIS) == 3, lab.paris.log()
 
 
+async def strongswan_hosts_through_a_nat(lab: Gateways) -> None:
+    """RFC 7296 section 2.23.1 and RFC 3947 section 5.2 as others have them: strongSwan answers, then asks itself."""
+    plain = lab.paris.document.tunnels[1]
+    _rewrite_addresses(lab, "to-extranet")
+    (child,) = plain.children
+    wanted = replace(KINDS[0].child(child, PARIS.outer_address, EXTRANET.outer_address), proposals=child.proposals)
+    suite = IkeProposal(
+        encryption="aes-128-cbc", integrity="hmac-sha2-256-128", prf="prf-hmac-sha2-256", group="group-14"
+    )
+    first = replace(plain, children=(wanted,), version=IkeVersion.V1, ike=replace(plain.ike, proposals=(suite,)))
+    for tunnel in (replace(plain, children=(wanted,)), first):
+        old = set(lab.paris.kernel_sas())
+        await lab.paris.act("terminate", TUNNEL_EXTRANET)
+        await lab.paris.change(TUNNEL_EXTRANET, lambda _, now=tunnel: now)  # type: ignore[misc]
+        await lab.paris.act("initiate", TUNNEL_EXTRANET)
+        for theirs in (False, True):
+            if theirs:
+                await asyncio.to_thread(lab.strongswan.swanctl, "--rekey", "--child", "hosts")
+            status = await lab.paris.until(TUNNEL_EXTRANET, partial(_has_new, old=old))
+            assert {sa.mode for sa in status.children[0].sas} == {"transport"}
+            assert await _kernel_holds(lab.paris, wanted=_spis(status) - old, gone=set())
+            old |= _spis(status)
+            await _talk_through_the_nat(lab, TUNNEL_EXTRANET, lab.extranet, EXTRANET)
+    lab.network.internet.run("tc", "qdisc", "del", "dev", "to-extranet", "clsact")
+    await lab.paris.change(TUNNEL_EXTRANET, lambda _: plain)
+
+
 async def agentd_makes_the_routes(lab: Gateways) -> dict[str, Any]:
     """In kernel mode a route out of the outer interface is where the policy lookup starts from."""
     paris, ip = lab.paris, lab.paris.namespace.ip
@@ -368,9 +503,9 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         auto_chooses_the_kernel, pings_between_hosts, child_rekey_counts_on, ike_rekey_keeps_the_children,
-        every_kind_of_child, an_interface_of_its_own, forced_into_udp, nat_moves_the_peer, flushed_by_somebody,
-        killed_and_started_again, strongswan_with_kernel_netlink, strongswan_rekeys, agentd_makes_the_routes,
-        terminate_leaves_nothing,
+        every_kind_of_child, an_interface_of_its_own, forced_into_udp, hosts_in_udp, hosts_through_a_nat,
+        nat_moves_the_peer, flushed_by_somebody, killed_and_started_again, strongswan_with_kernel_netlink,
+        strongswan_rekeys, strongswan_hosts_through_a_nat, agentd_makes_the_routes, terminate_leaves_nothing,
     )
 }  # fmt: skip
 

@@ -274,7 +274,7 @@ class IPsecPolicyForm(_PolicyForm):
     mode = forms.ChoiceField(
         choices=ModeChoice.choices,
         initial=ModeChoice.TUNNEL,
-        help_text="Transport mode needs the kernel's data plane.",
+        help_text="Transport mode carries only what the two gateways themselves say to each other.",
     )
     ipcomp = forms.BooleanField(
         label="Compress (IPComp)",

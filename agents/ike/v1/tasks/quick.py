@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from agents.contract.algorithms import KeyExchange
 from agents.contract.config import Child
+from agents.dataplane.base import OriginalAddresses
 from agents.ike import selectors as ranges
 from agents.ike.crypto import dh
 from agents.ike.crypto.dh import InvalidPublicValue, KeyPair
@@ -91,6 +92,7 @@ class Initiator:
     def _offer(self, now: float) -> None:
         sa, hub = self.sa, self.sa.core.hub
         self._began_at = now
+        quickmode.check_ends(sa, self.config, self.pair)
         config = quickmode.feasible(sa, self.config)
         usable = quick_proposals.configured(config)
         compressed = config.ipcomp and quickmode.circumstances(sa, config, None).compression
@@ -116,6 +118,7 @@ class Initiator:
             Nonce(data=self._nonce),
             *(() if self._keys is None else (KeyExchangeData(data=self._keys.public),)),
             *self._identities(),
+            *quickmode.original_addresses(sa, config.mode, initiator=True),
         )
         steps.child_requested(sa, self.config.name, self._identities())
         sa.exchanges[self.exchange.message_id] = self.exchange
@@ -137,7 +140,7 @@ class Initiator:
         )
         sending.check_hash(message, made)
         try:
-            choice, shared = self._read(message)
+            choice, shared, original = self._read(message)
         except PeerError as error:
             sa.report_error(error.about(self.config.name))
             info.refuse(sa, error, need(message, SecurityAssociation), now)
@@ -160,6 +163,7 @@ class Initiator:
                 began_at=self._began_at,
                 nonces=(self._nonce, nonce.data),
                 shared=shared,
+                original=original,
             ),
             now,
         )
@@ -180,8 +184,8 @@ class Initiator:
         at = self.sa.deleted.get((protocol, int.from_bytes(choice.peer_spi, "big")))
         return at is not None and at >= self._began_at
 
-    def _read(self, message: Message) -> tuple[QuickChoice, bytes | None]:
-        """Return what the peer chose and the secret of PFS. Raises PeerError."""
+    def _read(self, message: Message) -> tuple[QuickChoice, bytes | None, OriginalAddresses | None]:
+        """Return what the peer chose, the secret of PFS and what a NAT makes of the addresses. Raises PeerError."""
         assert self._offered is not None
         ke = message.find(KeyExchangeData)
         config = quickmode.feasible(self.sa, self.config)
@@ -193,13 +197,14 @@ class Initiator:
             config, self._offered, need(message, SecurityAssociation), quickmode.circumstances(self.sa, config, ke)
         )
         choice = self._shortened(choice, message)
-        shown = message.find_all(Identification)
-        if shown and tuple(map(selectors.from_identification, shown)) != self.pair:
-            received = tuple(map(selectors.from_identification, shown))
-            raise selectors.refusal((self.pair,), (received[0], received[1]), 2)
-        quickmode.check_free(self.sa, self.config, self.slot, self.pair)
+        shown = tuple(map(selectors.from_identification, message.find_all(Identification)))
+        received = (shown[0], shown[1]) if shown else None
+        if received is not None and quickmode.as_seen(self.sa, config, received) != self.pair:
+            raise selectors.refusal((self.pair,), received, 2)
+        original = quickmode.original_of(self.sa, config, message, received, initiator=True)
+        quickmode.check_free(self.sa, self.config, self.slot, self.pair, original)
         try:
-            return choice, None if self._keys is None or ke is None else self._keys.shared(ke.data)
+            return choice, None if self._keys is None or ke is None else self._keys.shared(ke.data), original
         except InvalidPublicValue as error:
             raise quickmode.invalid_public(error) from None
 
@@ -277,8 +282,9 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
     steps.selectors_received(sa, message.find_all(Identification))
     received = _received_pair(sa, message)
     ke, offer = message.find(KeyExchangeData), need(message, SecurityAssociation)
-    config, slot, pair, choice = _accept(sa, received, offer, ke)
-    quickmode.check_free(sa, config, slot, pair)
+    config, slot, pair, choice = _accept(sa, received, message)
+    original = quickmode.original_of(sa, config, message, received, initiator=False)
+    quickmode.check_free(sa, config, slot, pair, original)
     public, shared = _respond_dh(sa, choice, ke)
     spis = quickmode.Spis(
         sa,
@@ -299,12 +305,13 @@ def _respond(sa: IsakmpSa, exchange: Exchange, message: Message, now: float) -> 
             began_at=now,
             nonces=(nonce_i, nonce_r),
             shared=shared,
+            original=original,
         ),
         now,
     )
     child.outbound_held = True
     sa.tunnel.children.add(child)
-    rest = _answer(sa, message, choice, spis, nonce_r, public)
+    rest = _answer(sa, message, child, choice, spis, public)
 
     def installed(problem: str | None, at: float) -> None:
         if child.state is ChildState.GONE or sa.tunnel is None:
@@ -335,15 +342,14 @@ def _received_pair(sa: IsakmpSa, message: Message) -> Pair:
     return local, remote
 
 
-def _accept(
-    sa: IsakmpSa, received: Pair, offer: SecurityAssociation, ke: KeyExchangeData | None
-) -> tuple[Child, int, Pair, QuickChoice]:
+def _accept(sa: IsakmpSa, received: Pair, message: Message) -> tuple[Child, int, Pair, QuickChoice]:
     """Find the child asked for: with exactly these selectors, else one that holds them. Raises PeerError, about it."""
     assert sa.tunnel is not None
+    ke, offer = message.find(KeyExchangeData), need(message, SecurityAssociation)
     refused: list[tuple[bool, bool, PeerError]] = []
     met = []
     for config in sa.tunnel.config.children:
-        found = selectors.match(sa.tunnel.children.pairs_of(config), received)
+        found = selectors.match(sa.tunnel.children.pairs_of(config), quickmode.as_seen(sa, config, received))
         if found is None:
             continue
         usable = quickmode.feasible(sa, config)
@@ -373,14 +379,15 @@ def _respond_dh(sa: IsakmpSa, choice: QuickChoice, ke: KeyExchangeData | None) -
 
 
 def _answer(
-    sa: IsakmpSa, message: Message, choice: QuickChoice, spis: quickmode.Spis, nonce: bytes, public: bytes | None
+    sa: IsakmpSa, message: Message, child: ChildSa, choice: QuickChoice, spis: quickmode.Spis, public: bytes | None
 ) -> tuple[Payload, ...]:
     shorter = quickmode.lifetime_notify(choice, spis)
     return (
         quick_proposals.answer_quick(choice, spis.octets()),
-        Nonce(data=nonce),
+        Nonce(data=child.agreement.nonce_r),
         *(() if public is None else (KeyExchangeData(data=public),)),
         *message.find_all(Identification),
+        *quickmode.original_addresses(sa, child.agreement.mode, initiator=False),
         *((shorter,) if shorter is not None else ()),
     )
 
