@@ -54,7 +54,7 @@ def routed(bench: Bench[FakeHost]) -> set[str]:
     return {route.network for route in bench.host.view.routes if route.protocol == 86}
 
 
-async def eventually(condition: Callable[[], object], within_s: float = 20.0) -> None:
+async def eventually(condition: Callable[[], object], within_s: float = 60.0) -> None:
     """Wait until ``condition()`` holds."""
     async with asyncio.timeout(within_s):
         while not condition():

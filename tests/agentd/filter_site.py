@@ -111,7 +111,7 @@ def hearing(namespace: Namespace, address: str, *ports: int) -> Iterator[list[so
         for port in ports:
             each = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
             each.bind((address, port))
-            each.settimeout(20)
+            each.settimeout(60)
             opened.append(each)
         return opened
 

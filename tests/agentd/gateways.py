@@ -235,7 +235,7 @@ class Pair:
         for gateway in self.gateways.values():
             gateway.start()
         for gateway in self.gateways.values():
-            eventually(gateway.answers, 60)
+            eventually(gateway.answers)
 
     def join(self) -> None:
         """Make what is between the two."""
@@ -252,7 +252,7 @@ class Pair:
             gateway.host.remove()
 
 
-def eventually(condition: Callable[[], object], within_s: float = 30.0) -> None:
+def eventually(condition: Callable[[], object], within_s: float = 90.0) -> None:
     """Wait until ``condition()`` holds; it is a question to other processes, so there is nothing to be woken by."""
     deadline = time.monotonic() + within_s
     while not condition():

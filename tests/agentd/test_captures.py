@@ -96,7 +96,7 @@ class Captured:
         self.captures.open()
 
     async def ended(self, capture_id: str) -> CaptureStatus:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 status = next(each for each in self.captures.statuses() if each.id == capture_id)
                 if not status.running:
@@ -104,7 +104,7 @@ class Captured:
                 await asyncio.sleep(0.01)
 
     async def packets(self, capture_id: str, count: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.captures._running[capture_id].packets < count:
                 await asyncio.sleep(0.01)
 
@@ -210,7 +210,7 @@ def test_the_inner_view_is_that_of_the_tunnels_interface_and_knows_the_direction
         echo = b"\x08\0\0\0\0\x01\0\x01"
         send_raw(ipv4(HERE, THERE, 1, echo[:2] + checksum(echo) + echo[4:]))
         file, running = captured.directory / f"{wanted.id}.pcapng", captured.captures._running[wanted.id]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while directions(file).get(1) != 1:
                 await asyncio.sleep(0.01)
                 running.file.flush()

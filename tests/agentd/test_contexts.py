@@ -200,7 +200,7 @@ def test_the_kernel_looks_up_what_belongs_to_a_context_in_its_table(gateway: Nam
         return shown.partition("dev ")[2].split()[0]
 
     async def until(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(condition):
                 await asyncio.sleep(0.05)
 

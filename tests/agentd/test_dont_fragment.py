@@ -120,7 +120,7 @@ def _sent_with(site: Site, mark: int) -> bool:
     async def hear() -> socket.socket:
         made = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
         made.bind((PEER, 0))
-        made.settimeout(20)
+        made.settimeout(60)
         return made
 
     async def send() -> None:

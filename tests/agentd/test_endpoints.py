@@ -270,7 +270,7 @@ def test_the_kernel_sends_outer_packets_by_the_table_and_all_else_as_before(
         return way("mark", f"{OUTER_MARK:#x}")
 
     async def until(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(condition):
                 await asyncio.sleep(0.05)
 

@@ -96,7 +96,7 @@ def messages(namespace: Namespace, version: int, source: str, to: str) -> Iterat
         opened = socket.socket(family, socket.SOCK_RAW, PROTOCOLS[version])
         opened.bind((to, 0))
         opened.connect((source, 0))
-        opened.settimeout(5)
+        opened.settimeout(60)
         return opened
 
     with run_inside(namespace, work) as opened:

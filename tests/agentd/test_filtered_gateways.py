@@ -100,7 +100,7 @@ def test_a_peer_that_is_gone_gets_nothing_in_clear_text(pair: Pair) -> None:
     assert paris.ping(5)
     assert counted(paris).dropped_leaving == carried_before
     lyon.stop()
-    eventually(lambda: not paris.up() and paris.routes() == "", 60)
+    eventually(lambda: not paris.up() and paris.routes() == "")
     before = counted(paris).dropped_leaving
     assert not paris.reaches(3)
     assert counted(paris).dropped_leaving == before + 3

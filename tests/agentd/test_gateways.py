@@ -85,7 +85,7 @@ def test_the_tunnel_returns_after_kill_minus_nine(pair: Pair, paris: Gateway, pr
     pid = paris.pid(process)
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: _other_pid(paris, process, pid))
-    eventually(lambda: paris.reaches(3), 45)
+    eventually(lambda: paris.reaches(3))
     for gateway in pair.gateways.values():
         eventually(gateway.up)
 

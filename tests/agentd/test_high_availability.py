@@ -91,14 +91,14 @@ def test_traffic_moves_and_comes_back_by_itself(pair: Pair, tmp_path: Path) -> N
     with log.open("wb") as written:
         pinging = paris.host.start("ping", "-n", "-i", str(INTERVAL_S), "10.2.0.2", log=written)
         try:
-            eventually(lambda: len(answered(log)) > 20, 20)
+            eventually(lambda: len(answered(log)) > 20)
             failed_at = _change(lyon, BROKEN)
-            eventually(lambda: used(paris) == used(lyon) == backup, 30)
+            eventually(lambda: used(paris) == used(lyon) == backup)
             eventually(lambda: _answers_again(log))
             broken = _lost(log)
             moved_s = time.monotonic() - failed_at
             repaired_at = _change(lyon, "delete table ip broken\n")
-            eventually(lambda: used(paris) == used(lyon) == preferred, 60)
+            eventually(lambda: used(paris) == used(lyon) == preferred)
             returned_s = time.monotonic() - repaired_at
             time.sleep(20 * INTERVAL_S)
         finally:

@@ -169,7 +169,7 @@ def test_a_change_behind_our_back_is_told(namespace: Namespace) -> None:
             await waiting
 
     async def bounded() -> None:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             await work()
 
     run_inside(namespace, bounded)
@@ -184,7 +184,7 @@ def test_the_agent_routes_for_a_kernel_tunnel_and_leaves_the_rest_alone(namespac
         return namespace.ip("route", "show", "proto", "86").strip()
 
     async def until(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(condition):
                 await asyncio.sleep(0.05)
 

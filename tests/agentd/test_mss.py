@@ -161,7 +161,7 @@ class Tap:
         async def work() -> socket.socket:
             made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
             made.bind((link, 0x0003))
-            made.settimeout(20)
+            made.settimeout(60)
             return made
 
         self.socket = run_inside(namespace, work)
@@ -205,7 +205,7 @@ def connect(client: Namespace, source: str, server: Namespace, address: str) -> 
 
     async def work() -> None:
         with socket.socket(family) as made:
-            made.settimeout(20)
+            made.settimeout(60)
             made.bind((source, 0))
             made.connect((address, PORT))
 

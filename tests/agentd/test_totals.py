@@ -145,12 +145,12 @@ async def test_status_tells_totals_also_while_iked_is_away(tmp_path: Path) -> No
             if boot_id == "boot-1":
                 await agent.ledger.offer(_octets(), _anything)
             agent.reconciler.wake()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await iked.configured.wait()
                 while agent.link.boot_id != boot_id or agent.link.view is None or not agent.link.view.tunnels:
                     await agent.link.refresh()
                     await asyncio.sleep(0.01)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while agent.link.view is not None:
             await asyncio.sleep(0.01)
     assert (await agent.status()).tunnels[0].counters == Counters(bytes_in=10, packets_in=2)

@@ -130,7 +130,7 @@ def test_ike_goes_on_beside_it(paris: Gateway, pair: Pair, verb: str) -> None:
     """All of it has the addresses that the selectors take: rekeys of both kinds, and liveness checks meanwhile."""
     old = spis(paris, verb)
     assert paris.act(f"transport-{verb}", verb)["accepted"]
-    eventually(lambda: not spis(paris, verb) & old, 20)
+    eventually(lambda: not spis(paris, verb) & old)
     assert passes(paris, 3_000) == (True, 2)
     assert pair.gateways["lyon"].up()
     assert paris.events("agent.repaired") == [], "what was laid is what is wanted"
@@ -147,8 +147,8 @@ def spis(gateway: Gateway, verb: str) -> set[str]:
 def test_espd_comes_back_and_so_do_the_rules(paris: Gateway) -> None:
     pid = paris.pid("espd")
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: _other(paris, pid), 20)
-    eventually(lambda: paris.up() and led(paris) and passes(paris, 3_000) == (True, 2), 45)
+    eventually(lambda: _other(paris, pid))
+    eventually(lambda: paris.up() and led(paris) and passes(paris, 3_000) == (True, 2))
 
 
 def _other(gateway: Gateway, pid: int) -> bool:
@@ -219,7 +219,7 @@ def test_in_udp_it_is_the_same(pair: Pair, paris: Gateway) -> None:
     assert stream(paris, pair.gateways["lyon"], 100_000) == "same\n"
     old = spis(paris, "rekey-child")
     assert paris.act("transport-in-udp", "rekey-child")["accepted"]
-    eventually(lambda: not spis(paris, "rekey-child") & old, 20)
+    eventually(lambda: not spis(paris, "rekey-child") & old)
     answered, packets = passes(paris, 56)
     assert (answered, packets >= 2) == (True, True), "the stream before may have had a last word"
 

@@ -48,7 +48,7 @@ async def inbound(end: End) -> SaState:
 
 async def rejected(end: End, expected: Rejections) -> None:
     """Wait until the end has refused as much: packets put on a wire arrive when they do."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await inbound(end)).rejected != expected:
             await asyncio.sleep(0.01)
 
@@ -66,7 +66,7 @@ class Ears:
             self.heard.append(notice)
 
     async def until(self, kind: type[Notice], count: int = 1) -> list[Any]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(found := [notice for notice in self.heard if isinstance(notice, kind)]) < count:
                 await asyncio.sleep(0.01)
         return found
@@ -77,7 +77,7 @@ class Ears:
         return {code: sum(row.count for row in told if row.code == code) for code in {row.code for row in told}}
 
     async def until_counted(self, packets: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while sum(self.counts().values()) < packets:
                 await asyncio.sleep(0.01)
 
@@ -145,13 +145,13 @@ async def test_truncated_packets_are_refused_at_every_length(name: str) -> None:
         for length in range(named, len(frame), 7):
             wire.send(refreshed(frame[:length]))
         sent = len(range(named, len(frame), 7))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while sum(vars_of(await inbound(right))) < sent:
                 await asyncio.sleep(0.01)
         assert (await inbound(right)).counters.packets_in == 1
         for length in range(HEADERS[name], named):
             wire.send(refreshed(frame[:length]))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await counters(right)).get("esp.malformed", 0) < (3 if name == "udp" else 4):
                 await asyncio.sleep(0.01)
         assert await ping(left, INNER_4[1], INNER_4[0], 1) == 1

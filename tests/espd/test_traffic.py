@@ -70,7 +70,7 @@ async def serving(receiver: End, address: str) -> AsyncIterator[None]:
     )
     assert server.stdout is not None
     try:
-        assert await asyncio.wait_for(server.stdout.readline(), 20) == b"ready\n"
+        assert await asyncio.wait_for(server.stdout.readline(), 60) == b"ready\n"
         yield
     finally:
         if server.returncode is None:
@@ -282,6 +282,6 @@ async def test_udp_segmented_by_the_sender_arrives_as_datagrams(inner: tuple[str
             segment = (socket.SOL_UDP, UDP_SEGMENT, struct.pack("=H", 1000))
             sending.sendmsg([data], [segment], 0, (inner[1], 7002))
             loop = asyncio.get_running_loop()
-            received = [await asyncio.wait_for(loop.sock_recv(receiving, 2000), 10) for _ in range(11)]
+            received = [await asyncio.wait_for(loop.sock_recv(receiving, 2000), 60) for _ in range(11)]
         assert [len(datagram) for datagram in received] == [1000] * 10 + [300]
         assert b"".join(received) == data

@@ -46,7 +46,7 @@ async def rig(**options: float) -> tuple[FakeDriver, Effects, Heard]:
 
 async def lanes_empty(effects: Effects) -> None:
     """Wait until nothing is under way."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while effects._tasks:
             await asyncio.sleep(0)
 
@@ -260,7 +260,7 @@ class TestLingering:
     async def test_the_inbound_sa_stays_a_while_and_the_outbound_one_does_not(self) -> None:
         driver, _effects = await self.replaced()
         assert {spec.spi for spec in driver.sas.values()} == {0x10, 0x20, 0x21}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(driver.sas) > 2:
                 await asyncio.sleep(0.01)
         assert {spec.spi for spec in driver.sas.values()} == {0x20, 0x21}
@@ -284,7 +284,7 @@ class TestLingering:
         driver, effects = await self.replaced()
         traffic = effects._traffic
         driver.count(sa(IN, 0x10).id, packets=2, octets=20)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(driver.sas) > 2:
                 await asyncio.sleep(0.01)
         assert traffic.totals()["t"].counters.packets_in == 2

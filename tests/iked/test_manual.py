@@ -65,7 +65,7 @@ async def until(daemon: Daemon, name: str, accept: Callable[[TunnelStatus], bool
 
 async def until_plane(daemon: Daemon, accept: Callable[[FakeDriver], bool]) -> None:
     """Wait until the data plane is as ``accept`` wants it; work on it is begun when a verb or document is answered."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not accept(daemon.driver):
             await daemon.status()
 
@@ -277,7 +277,7 @@ class TestLoss:
             assert (await until(daemon, "m", lambda now: now.state is TunnelState.UP)).interface == f"vpn{uid('m')[:8]}"
             await daemon.configure(of(made, data_plane=DataPlane.KERNEL, generation=2))
             kernel = drivers[-1]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(kernel.sas) != 2:
                     await daemon.status()
             assert (await until(daemon, "m", lambda now: now.state is TunnelState.UP)).interface is None
@@ -511,7 +511,7 @@ async def test_a_loss_in_the_middle_of_the_work_counts_nothing_twice(daemon: Dae
     daemon._planes = Planes(lambda: slow, lambda: slow)
     await daemon.start()
     await daemon.configure(of(with_children(manual_child())))
-    await asyncio.wait_for(_until_called(slow, "add_sa", 2), 5)
+    await asyncio.wait_for(_until_called(slow, "add_sa", 2), 60)
     slow.lose()
     gate.set()
     status = await until(daemon, "m", lambda now: now.state is TunnelState.UP and len(slow.sas) == 2)

@@ -79,7 +79,7 @@ def ends(left: tuple[Namespace, str], right: tuple[Namespace, str]) -> Iterator[
 
 
 async def soon(queue: asyncio.Queue[bytes] | asyncio.Queue[tuple[Path, int]]) -> object:
-    return await asyncio.wait_for(queue.get(), 20)
+    return await asyncio.wait_for(queue.get(), 60)
 
 
 @pytest.mark.lab
@@ -124,7 +124,7 @@ class TestSockets:
         end = End(here)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.bind((there, 4500))
-            udp.settimeout(5)
+            udp.settimeout(60)
             path = Path(local_address=here, local_port=4500, remote_address=there, remote_port=4500)
             assert end.sockets.keep_alive(path)
             assert udp.recv(10) == b"\xff"
@@ -150,7 +150,7 @@ async def test_addresses_are_heard_of_as_they_come_and_go() -> None:
     told: asyncio.Queue[frozenset[str]] = asyncio.Queue()
 
     async def next_with(condition: set[str], without: set[str]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 there = await told.get()
                 if condition <= there and not there & without:
@@ -296,7 +296,7 @@ async def test_keepalives_hold_the_door_of_a_nat_that_forgets_quickly(tmp_path: 
             await ours.configure(document("ours", [one], [PresharedKey(id=uid("k"), secret=secret, local_identity=me)]))
             await ours.until_up()
             await theirs.until_up()
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(60):
                 while _keepalives(router) < 6:
                     await asyncio.sleep(0.2)  # a packet counter in another namespace tells nobody
             await asyncio.to_thread(ping, right, THEIR_HOST, OUR_HOST, 1)

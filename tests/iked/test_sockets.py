@@ -30,7 +30,7 @@ class Inbox:
         self.more.set()
 
     async def one(self) -> tuple[bytes, Path]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not self.came:
                 self.more.clear()
                 await self.more.wait()

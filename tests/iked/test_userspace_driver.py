@@ -132,7 +132,7 @@ async def test_notices_and_ike_datagrams_arrive_and_ike_is_sent(espd: Espd, tmp_
     assert await anext(notices) == expired
     assert came == [DATAGRAM]
     driver.send_ike(DATAGRAM)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await espd.sent.wait()
     assert espd.asked[-1] == ("send_ike", DATAGRAM.to_plain())
     await driver.close()
@@ -145,7 +145,7 @@ async def test_a_lost_process_is_told_once_and_ends_the_notices(tmp_path: Path) 
     async with espd.server:
         await driver.open()
         notices = driver.notices()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         told = [notice async for notice in notices]
     assert told == [Lost(reason="the connection to espd ended")]
     with pytest.raises(DataplaneError):

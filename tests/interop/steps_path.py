@@ -68,7 +68,7 @@ def _at(status: TunnelStatus, end: str, address: str) -> bool:
 
 
 async def _until_theirs(session: Session, key: str, value: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not any(_has(message, key, value) for message in await session.list_sas()):
             await session.ours.changed(0.1)
 

@@ -79,7 +79,7 @@ def our_document(connection_type: ConnectionType) -> GatewayDocument:
 
 async def until(gateway: OurGateway, states: dict[str, TunnelState]) -> None:
     """Wait until the tunnels are in these states by name."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while {each.name: each.state for each in await gateway.tunnels()} != states:
             await gateway.changed()
 
@@ -106,7 +106,7 @@ async def test_exchanged_keys_bring_neither_up(tmp_path: Path) -> None:
         async with OurGateway(ours, tmp_path / "ours", inner(0, 0)) as gateway:
             with StrongSwan(hub, tmp_path / "hub", swanctl_conf((KEYS[1], KEYS[0]))):
                 await gateway.configure(our_document(ConnectionType.INITIATOR_ONLY))
-                async with asyncio.timeout(40):
+                async with asyncio.timeout(60):
                     tunnels = await gateway.tunnels()
                     while not all(each.reason for each in tunnels):
                         await gateway.changed()

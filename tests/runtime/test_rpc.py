@@ -123,7 +123,7 @@ async def test_the_end_of_the_server_ends_waiting_calls(path: Path) -> None:
         await started.wait()
     with pytest.raises(RpcUnavailable):
         await waiting
-    await asyncio.wait_for(client.closed.wait(), 20)
+    await asyncio.wait_for(client.closed.wait(), 60)
     with pytest.raises(RpcUnavailable):
         await client.call("echo")
     assert [item async for item in client.notifications()] == []
@@ -162,7 +162,7 @@ async def test_a_malformed_frame_closes_the_connection_with_a_log_line(
     async with Server(path, HANDLERS) as server:
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(octets)
-        assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
         assert server.connections == ()
         async with await Client.connect(path) as client:
@@ -175,7 +175,7 @@ async def test_a_frame_cut_short_is_logged(path: Path, caplog: pytest.LogCapture
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(struct.pack(">I", 100) + b"{")
         writer.write_eof()
-        assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
     assert "inside a frame" in caplog.text
 
@@ -230,7 +230,7 @@ async def test_connect_and_disconnect_are_told(path: Path) -> None:
         client = await Client.connect(path)
         await client.call("echo")
         await client.close()
-        await asyncio.wait_for(gone.wait(), 20)
+        await asyncio.wait_for(gone.wait(), 60)
     assert seen == ["here", "gone"]
 
 
@@ -265,6 +265,6 @@ async def test_a_client_closed_before_it_ever_read_ends_its_notifications(path: 
     async with Server(path, HANDLERS):
         client = await Client.connect(path)
         await client.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert [item async for item in client.notifications()] == []
         assert client.closed.is_set()

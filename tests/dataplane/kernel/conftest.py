@@ -26,7 +26,7 @@ def _in_new_namespace(body: Body) -> None:
             return
 
         async def bounded() -> None:
-            await asyncio.wait_for(body(), 20)
+            await asyncio.wait_for(body(), 60)
 
         try:
             asyncio.run(bounded())

@@ -131,7 +131,7 @@ async def congestion_marked_on_the_way(pair: Pair) -> int:
         (frame,) = wire.frames()
         await right.driver.add_sa(inbound(sa(0x1001, left.outer, right.outer)))
         wire.send(_marked(frame))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await readable(heard)
         _data, ancillary, _flags, _address = heard.recvmsg(100, 100)
     finally:
