@@ -383,7 +383,7 @@ def _not_stopped(alice: User, gateway: Gateway, tunnel: Tunnel) -> None:
     """Let somebody have tried to end the capture that runs on a gateway which does not answer."""
     told = GatewayObservation.objects.get(pk=gateway.pk).status or {}
     (capture,) = [each["id"] for each in told["captures"] if each["running"]]
-    message = f"{gateway.agent_host}:{gateway.agent_port}: [Errno 113] No route to host"
+    message = f"{gateway.agent_host}:{gateway.agent_port}: No route to host"
     StopJob.objects.create(
         gateway=gateway, tunnel=tunnel, target=capture, requested_by=alice, state="failed", message=message
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -41,6 +42,8 @@ CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 10.0
 MAX_ANSWER_OCTETS = 32 * 1024 * 1024
 _PIECE_OCTETS = 64 * 1024
+_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
+"""What Python puts before the words of the system."""
 
 T = TypeVar("T")
 
@@ -218,7 +221,8 @@ class AgentClient:
         except httpx.TimeoutException:
             raise AgentUnreachable(f"no answer from {self._http.base_url.netloc.decode()} in time") from None
         except httpx.TransportError as error:
-            raise AgentUnreachable(f"{self._http.base_url.netloc.decode()}: {error}") from None
+            said = _NUMBER.sub("", str(error))
+            raise AgentUnreachable(f"{self._http.base_url.netloc.decode()}: {said}") from None
         except httpx.RequestError as error:
             raise AgentMisbehaved(f"the answer cannot be read: {error}") from None
 
