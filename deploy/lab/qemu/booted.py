@@ -7,10 +7,10 @@ machine; so it has what the host has installed, and can be rebooted. Of the host
 
 from __future__ import annotations
 
+import compileall
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,17 +27,19 @@ AGAIN = 75
 _SYSTEMD = Path("/lib/systemd/systemd")
 _MKFS = "mkfs.ext4"
 _DISK_MIB = 1024
+_CHECKOUT = ("agents", "deploy", "docs", "requirements", "tests")
+_PLACE = "/srv/checkout"
 _MODULES = (*machine.FIRST_MODULES, "virtio_blk", "crc32c_generic", "ext4", "overlay")
 _MASKED = (
-    "apparmor.service", "cryptsetup.target", "dbus.service", "dbus.socket", "dev-hugepages.mount", "dev-mqueue.mount", "getty.target",
-    "integritysetup.target", "kmod-static-nodes.service", "ldconfig.service", "nftables.service", "proc-sys-fs-binfmt_misc.automount",
-    "sys-fs-fuse-connections.mount", "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
-    "systemd-binfmt.service", "systemd-firstboot.service", "systemd-journal-flush.service", "systemd-logind.service",
-    "systemd-machine-id-commit.service", "systemd-random-seed.service", "systemd-sysusers.service",
-    "systemd-tmpfiles-clean.timer", "systemd-tmpfiles-setup.service", "systemd-tmpfiles-setup-dev.service",
-    "systemd-udev-trigger.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
-    "systemd-udevd.service", "systemd-update-utmp-runlevel.service", "systemd-update-utmp.service",
-    "systemd-user-sessions.service", "veritysetup.target",
+    "apparmor.service", "cryptsetup.target", "dbus.service", "dbus.socket", "dev-hugepages.mount", "dev-mqueue.mount",
+    "getty.target", "integritysetup.target", "ldconfig.service", "nftables.service",
+    "proc-sys-fs-binfmt_misc.automount", "sys-fs-fuse-connections.mount", "sys-kernel-config.mount",
+    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "systemd-binfmt.service", "systemd-firstboot.service",
+    "systemd-journal-flush.service", "systemd-logind.service", "systemd-machine-id-commit.service",
+    "systemd-random-seed.service", "systemd-sysusers.service", "systemd-tmpfiles-clean.timer",
+    "systemd-tmpfiles-setup.service", "systemd-udev-trigger.service", "systemd-udevd-control.socket",
+    "systemd-udevd-kernel.socket", "systemd-udevd.service", "systemd-update-utmp-runlevel.service",
+    "systemd-update-utmp.service", "systemd-user-sessions.service", "veritysetup.target",
 )  # fmt: skip
 
 _FIRST_INIT = """#!/bin/sh
@@ -45,7 +47,7 @@ mount -t devtmpfs dev /dev
 while read -r module; do insmod /modules/$module; done < /modules/order
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=524288,cache=loose host /host
 mount -t ext4 /dev/vda /disk
-mkdir -p /disk/changes /disk/work /disk/units
+mkdir -p /disk/work /disk/units
 mount -t overlay -o lowerdir=/host,upperdir=/disk/changes,workdir=/disk/work root /root
 rm -f /root/.dockerenv
 mount -t tmpfs -o mode=0755 run /root/run
@@ -58,6 +60,7 @@ ln -sf ../beside.service /disk/units/multi-user.target.wants
 mount -o bind /disk/units /root/etc/systemd/system
 mkdir -p /root/lib/modules
 mount -o bind /root{kernel}/lib/modules /root/lib/modules
+mount -t tmpfs none /root/lib/systemd/system-generators
 umount /dev
 exec switch_root /root {systemd}
 """
@@ -104,26 +107,29 @@ def run_beside_systemd(
     module: str,
     arguments: Sequence[str] = (),
     *,
-    files: Path | None = None,
+    python: str = "/usr/bin/python3",
+    above: Path | None = None,
     timeout_s: float = 900.0,
     memory_mib: int = 1024,
     echo: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Boot, run ``python -m module arguments`` as a service of systemd, reboot where it asks so, power off.
 
-    What is in the directory ``files`` lies under ``/run/share/files``. Raises :class:`MachineError` as
+    The directory ``above`` lies over the host's root, as if its files had been there. Raises :class:`MachineError` as
     :func:`deploy.lab.uml.run` does.
     """
     reason = missing()
     if reason is not None:
         raise MachineError(reason)
     with tempfile.TemporaryDirectory(prefix="vpnconsole-qemu-") as share, tempfile.TemporaryDirectory() as scratch:
-        _prepare(Path(share), [sys.executable, "-m", module, *arguments], files)
+        _prepare(Path(share), [python, "-m", module, *arguments])
         script = _FIRST_INIT.format(
-            masked=" ".join(_MASKED), kernel=shlex.quote(str(machine.KERNEL)), systemd=_SYSTEMD
+            masked=" ".join(_MASKED),
+            kernel=shlex.quote(str(machine.KERNEL)),
+            systemd=_SYSTEMD,
         )
         first = machine.first_file_system(Path(scratch), _MODULES, script)
-        disk = _disk(Path(scratch))
+        disk = _disk(Path(scratch), above)
         parameters = "mitigations=off systemd.unit=multi-user.target systemd.show_status=0 systemd.firstboot=0"
         command = (
             *machine.machine_command(Path(share), first, memory_mib, parameters),
@@ -132,25 +138,33 @@ def run_beside_systemd(
         return machine.observe(module, command, Path(share), timeout_s, echo)
 
 
-def _prepare(share: Path, command: Sequence[str], files: Path | None) -> None:
+def _prepare(share: Path, command: Sequence[str]) -> None:
     (share / "boots").write_text("0")
     (share / "beside.service").write_text(_UNIT)
     script = _BESIDE.format(
         names=" ".join(machine.MODULES),
-        repository=shlex.quote(str(REPOSITORY)),
+        repository=_PLACE,
         variable=RESULT_VARIABLE,
         boot=BOOT_VARIABLE,
         again=AGAIN,
         command=shlex.join(command),
     )
     (share / "beside").write_text(script)
-    if files is not None:
-        shutil.copytree(files, share / "files", symlinks=True)
 
 
-def _disk(scratch: Path) -> Path:
+def _disk(scratch: Path, above: Path | None) -> Path:
+    """Make the disk, with what is to be above the host's files at once: through 9p each file costs many round trips."""
+    content = scratch / "content"
+    changes = content / "changes"
+    changes.mkdir(parents=True)
+    if above is not None:
+        shutil.copytree(above, changes, symlinks=True, dirs_exist_ok=True)
+    for name in _CHECKOUT:
+        shutil.copytree(REPOSITORY / name, content / "changes" / _PLACE.lstrip("/") / name)
+    compileall.compile_dir(content / "changes" / _PLACE.lstrip("/"), quiet=2, stripdir=changes, prependdir="/")
     disk = scratch / "disk"
     with disk.open("wb") as made:
         made.truncate(_DISK_MIB << 20)
-    subprocess.run([_MKFS, "-q", "-F", disk], stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    command = [_MKFS, "-q", "-F", "-d", str(content), str(disk)]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     return disk

@@ -161,11 +161,16 @@ def _in_order(names: Sequence[str]) -> list[Path]:
 def machine_command(share: Path, first: Path, memory_mib: int, parameters: str) -> Sequence[str]:
     """Return the words that start a machine with the host's files and the share; ``parameters`` are the kernel's."""
     (image,) = (KERNEL / "boot").glob("vmlinuz-*")
-    files = "security_model=none,multidevs=remap"
     return (
         QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(memory_mib), "-nodefaults",
         "-no-user-config", "-display", "none", "-serial", "stdio",
         "-kernel", str(image), "-initrd", str(first), "-append", f"console=ttyS0 quiet panic=-1 {parameters}",
-        "-virtfs", f"local,path=/,mount_tag=host,readonly=on,{files}",
-        "-virtfs", f"local,path={share},mount_tag=share,{files}",
+        *directory(Path("/"), "host", "readonly=on"), *directory(share, "share"),
     )  # fmt: skip
+
+
+def directory(path: Path, tag: str, *more: str) -> Sequence[str]:
+    """Return the words that let a machine mount a directory of the host by its tag."""
+    return "-virtfs", ",".join(
+        ("local", f"path={path}", f"mount_tag={tag}", "security_model=none,multidevs=remap", *more)
+    )
