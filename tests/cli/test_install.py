@@ -55,7 +55,7 @@ def test_a_python_that_the_units_would_not_see_is_refused(tmp_path: Path) -> Non
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\ncase "$2" in *base_prefix*) echo /home/somebody/python ;; esac\n')
     python.chmod(0o755)
-    arguments = [ROOT / "deploy/agent/install.sh", "--root", tmp_path / "root"]
+    arguments = [str(ROOT / "deploy/agent/install.sh"), "--root", str(tmp_path / "root")]
     refused = subprocess.run(arguments, env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True)
     assert refused.returncode == 1
     assert "home directory" in refused.stderr
