@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 15
 SEEDS ?= 10000
 
-.PHONY: demo test test-fast lint types fmt bench fuzz seeds soak interop kernel-test kernel-test-qemu static setup setup-test lock clean
+.PHONY: demo test test-fast lint types fmt bench fuzz seeds soak interop kernel-test kernel-test-qemu systemd-test static setup setup-test lock clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -58,6 +58,12 @@ kernel-test-qemu: setup-test
 	@sh deploy/setup/packages.sh qemu
 	@sh deploy/setup/kernel.sh
 	$(PY) -m pytest -q tests/kernel/on_qemu.py
+
+# The agent's units under a systemd that boots on that kernel. Three to ten minutes.
+systemd-test: setup-test
+	@sh deploy/setup/packages.sh qemu systemd
+	@sh deploy/setup/kernel.sh
+	$(PY) -m pytest -q tests/kernel/on_systemd.py
 
 setup: $(VENV)/.run static
 	@sh deploy/setup/packages.sh demo

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.lab import frr, qemu, uml
+from deploy.lab.qemu import booted
 from tests.vectors import FOLDER
 
 
@@ -67,6 +68,10 @@ NEEDS: Mapping[str, Need] = {
     ),
     "chromium": _tool("chromium", "chromium", "the browser"),
     "systemd-analyze": _tool("systemd-analyze", "systemd", "checking the service units"),
+    "systemd": Need(
+        lambda: booted.missing() is not None,
+        "the agent's units are tried under a systemd that boots: apt-get install systemd e2fsprogs python3-venv",
+    ),
     "vectors": Need(
         lambda: not FOLDER.is_dir(),
         f"other people's test vectors are not part of this repository and are not in {FOLDER}: set VPNCONSOLE_VECTORS",

@@ -24,6 +24,15 @@ python=${PYTHON:-python3}
     exit 1
 }
 
+if [ -z "${SKIP_ENVIRONMENT:-}" ] && [ ! -x "$target/venv/bin/python" ]; then
+    case "$("$python" -c 'import os, sys; print(os.path.realpath(sys.base_prefix))')" in
+    /home/* | /root/*)
+        echo "$0: $python is in a home directory, which the units do not let the agent see (PYTHON=... chooses one)" >&2
+        exit 1
+        ;;
+    esac
+fi
+
 mkdir -p "$target"
 rm -rf "$target/agents.new"
 cp -R "$checkout/agents" "$target/agents.new"
@@ -39,6 +48,8 @@ if [ -z "${SKIP_ENVIRONMENT:-}" ]; then
     [ -x "$target/venv/bin/python" ] || "$python" -m venv "$target/venv"
     "$target/venv/bin/python" -m pip install --quiet --require-hashes -r "$checkout/requirements/agent.txt"
 fi
+# The units cannot write there: without this each start would compile everything anew.
+[ ! -x "$target/venv/bin/python" ] || "$target/venv/bin/python" -m compileall -q -s "$root/" -p / "$target/agents"
 
 mkdir -p "$root/usr/local/sbin"
 while read -r command module; do

@@ -32,8 +32,9 @@ fi
 for command in vpn-agent ike ipsecstat; do
     rm -f "$root/usr/local/sbin/$command"
 done
-rm -f "$root"/etc/systemd/system/vpn-agent*
-rm -rf "$root/opt/vpn-agent"
+# With the drop-ins of "systemctl edit", which are directories, and the links of "systemctl enable".
+rm -rf "$root"/etc/systemd/system/vpn-agent* "$root"/etc/systemd/system/*.target.wants/vpn-agent*
+rm -rf "$root/opt/vpn-agent" "$root/run/vpn-agent"
 rm -f "$root/var/lib/vpn-agent/filter.json"
 [ -z "$purge" ] || rm -rf "$root/var/lib/vpn-agent"
 [ -n "$root" ] || systemctl daemon-reload

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the Debian packages of the named sets when they are missing. Sets: build demo test qemu.
+# Install the Debian packages of the named sets when they are missing. Sets: build demo test qemu systemd venv.
 #
 # As root or through sudo. Without either: say which are missing and stop. strongSwan's packages would start a daemon on
 # this machine at installation; the lab runs its own inside a namespace, so that start is prevented and the unit disabled.
@@ -16,6 +16,7 @@ for set in "$@"; do
     test) wanted="$wanted netbase libatomic1 chromium fonts-dejavu-core user-mode-linux kmod gcc libc6-dev tcpdump iperf3 nftables openssl ike-scan frr" ;;
     # busybox-static: virtme-ng's first program; kmod: the unpacked kernel's list of modules
     qemu) wanted="$wanted qemu-system-x86 busybox-static kmod" ;;
+    systemd) wanted="$wanted systemd e2fsprogs nftables python3-venv" ;;
     venv) wanted="$wanted python3-venv" ;;
     *) echo "packages.sh: unknown set $set" >&2; exit 2 ;;
     esac

@@ -105,7 +105,8 @@ class Gateway:
     def paths(self) -> Paths:
         return Paths(state=self.directory / "state", run=self.directory / "run")
 
-    def start(self) -> None:
+    def enrol(self) -> None:
+        """Put the gateway's identity in place, and have a client that it takes for the console."""
         key = ec.generate_private_key(ec.SECP256R1())
         self.paths.prepare()
         identity.store(
@@ -117,7 +118,10 @@ class Gateway:
             certificate_pem=self.authority.issue(key.public_key(), server_name(IDS[self.name])),
             fleet_ca_pem=self.authority.pem,
         )
-        self._contexts.append(client_context(self.directory, self.authority))
+        self._contexts[:] = [client_context(self.directory, self.authority)]
+
+    def start(self) -> None:
+        self.enrol()
         places = ["--state", str(self.paths.state), "--run", str(self.paths.run)]
         with (self.directory / "log").open("wb") as log:
             self.process = self.namespace.start(

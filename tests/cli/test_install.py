@@ -51,10 +51,26 @@ def test_the_units_are_valid(installed: Path) -> None:
     assert len(units) == 5
 
 
+def test_a_python_that_the_units_would_not_see_is_refused(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncase "$2" in *base_prefix*) echo /home/somebody/python ;; esac\n')
+    python.chmod(0o755)
+    arguments = [str(ROOT / "deploy/agent/install.sh"), "--root", str(tmp_path / "root")]
+    refused = subprocess.run(arguments, env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "home directory" in refused.stderr
+    assert not (tmp_path / "root").exists()
+
+
 def test_what_was_installed_goes_and_the_state_stays_until_asked(installed: Path) -> None:
     state = installed / "var/lib/vpn-agent"
     state.mkdir(parents=True)
     (state / "filter.json").touch()
+    units = installed / "etc/systemd/system"
+    for folder in ("vpn-agent-espd.service.d", "multi-user.target.wants"):
+        (units / folder).mkdir()
+    (units / "vpn-agent-espd.service.d/override.conf").write_text("[Service]\n")
+    (units / "multi-user.target.wants/vpn-agent.target").symlink_to("/etc/systemd/system/vpn-agent.target")
     uninstall = [str(ROOT / "deploy/agent/uninstall.sh"), "--root", str(installed)]
     subprocess.run(uninstall, check=True)
     assert [each for each in installed.rglob("*") if each.is_file() or each.name == "vpn-agent"] == [state]

@@ -24,8 +24,8 @@ QEMU = "qemu-system-x86_64"
 BUSYBOX = Path("/bin/busybox")
 KERNEL = REPOSITORY / ".cache/kernel"
 
-_FIRST_MODULES = ("virtio_pci", "9pnet_virtio", "9p")
-_MODULES = (
+FIRST_MODULES = ("virtio_pci", "9pnet_virtio", "9p")
+MODULES = (
     "drbg", "jitterentropy_rng", "gcm", "ghash-generic", "ccm", "ctr", "cbc", "cmac", "seqiv", "echainiv", "hmac",
     "sha256_generic", "sha512_generic", "authenc", "authencesn", "deflate", "xfrm_user", "xfrm_interface", "esp4",
     "esp6", "ah4", "ah6", "ipcomp", "ipcomp6", "xfrm4_tunnel", "xfrm6_tunnel", "vrf", "veth", "dummy", "sch_prio",
@@ -34,7 +34,7 @@ _MODULES = (
 
 _FIRST_INIT = """#!/bin/sh
 mount -t devtmpfs dev /dev
-for module in {modules}; do insmod /modules/$module; done
+while read -r module; do insmod /modules/$module; done < /modules/order
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=524288,cache=loose host /host
 mount -t 9p -o rw,trans=virtio,version=9p2000.L,msize=524288 share /host{share}
 umount /dev
@@ -90,11 +90,19 @@ def run(
         raise MachineError(reason)
     with tempfile.TemporaryDirectory(prefix="vpnconsole-qemu-") as share, tempfile.TemporaryDirectory() as scratch:
         _prepare(Path(share), [sys.executable, "-m", module, *arguments])
-        first = _first_file_system(Path(scratch), Path(share))
-        started = time.monotonic()
-        console, timed_out = watch(_command(Path(share), first, memory_mib), timeout_s, echo)
-        seconds = time.monotonic() - started
-        status, result = collect(Path(share))
+        first = first_file_system(Path(scratch), FIRST_MODULES, _FIRST_INIT.format(share=share))
+        command = (*machine_command(Path(share), first, memory_mib, "mitigations=off"), "-no-reboot")
+        return observe(module, command, Path(share), timeout_s, echo)
+
+
+def observe(
+    module: str, command: Sequence[str], share: Path, timeout_s: float, echo: Callable[[str], None] | None
+) -> Outcome:
+    """Run a machine to its end and return what ``module`` left in the share; raises :class:`MachineError`."""
+    started = time.monotonic()
+    console, timed_out = watch(command, timeout_s, echo)
+    seconds = time.monotonic() - started
+    status, result = collect(share)
     last = "\n".join(console.splitlines()[-40:])
     if timed_out:
         raise MachineError(f"{module} took longer than {timeout_s:g} s in the machine:\n{last}")
@@ -107,7 +115,7 @@ def _prepare(share: Path, command: Sequence[str]) -> None:
     script = _INIT.format(
         share=share,
         kernel=shlex.quote(str(KERNEL)),
-        names=" ".join(_MODULES),
+        names=" ".join(MODULES),
         repository=shlex.quote(str(REPOSITORY)),
         variable=RESULT_VARIABLE,
         command=shlex.join(command),
@@ -115,19 +123,19 @@ def _prepare(share: Path, command: Sequence[str]) -> None:
     (share / "init").write_text(script)
 
 
-def _first_file_system(scratch: Path, share: Path) -> Path:
-    """Pack busybox, the modules that 9p takes, and the program that mounts the host's files; returns the archive."""
+def first_file_system(scratch: Path, kernel_modules: Sequence[str], script: str) -> Path:
+    """Pack busybox, kernel modules in the order of ``/modules/order``, and the first program; returns the archive."""
     tree = scratch / "tree"
-    for name in ("bin", "dev", "host", "modules"):
+    for name in ("bin", "dev", "disk", "host", "modules", "root"):
         (tree / name).mkdir(parents=True)
     shutil.copy(BUSYBOX, tree / "bin")
-    for applet in ("sh", "mount", "umount", "insmod", "switch_root"):
+    for applet in ("sh", "ln", "mkdir", "mount", "rm", "umount", "insmod", "switch_root"):
         (tree / "bin" / applet).symlink_to("busybox")
-    modules = _in_order(_FIRST_MODULES)
+    modules = _in_order(kernel_modules)
     for module in modules:
         shutil.copy(module, tree / "modules")
-    names = " ".join(module.name for module in modules)
-    (tree / "init").write_text(_FIRST_INIT.format(modules=names, share=share))
+    (tree / "modules/order").write_text("".join(f"{module.name}\n" for module in modules))
+    (tree / "init").write_text(script)
     (tree / "init").chmod(0o755)
     archive = scratch / "first.cpio"
     listing = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
@@ -150,13 +158,19 @@ def _in_order(names: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def _command(share: Path, first: Path, memory_mib: int) -> Sequence[str]:
+def machine_command(share: Path, first: Path, memory_mib: int, parameters: str) -> Sequence[str]:
+    """Return the words that start a machine with the host's files and the share; ``parameters`` are the kernel's."""
     (image,) = (KERNEL / "boot").glob("vmlinuz-*")
-    files = "security_model=none,multidevs=remap"
     return (
         QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(memory_mib), "-nodefaults",
-        "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
-        "-kernel", str(image), "-initrd", str(first), "-append", "console=ttyS0 quiet panic=-1 mitigations=off",
-        "-virtfs", f"local,path=/,mount_tag=host,readonly=on,{files}",
-        "-virtfs", f"local,path={share},mount_tag=share,{files}",
+        "-no-user-config", "-display", "none", "-serial", "stdio",
+        "-kernel", str(image), "-initrd", str(first), "-append", f"console=ttyS0 quiet panic=-1 {parameters}",
+        *directory(Path("/"), "host", "readonly=on"), *directory(share, "share"),
     )  # fmt: skip
+
+
+def directory(path: Path, tag: str, *more: str) -> Sequence[str]:
+    """Return the words that let a machine mount a directory of the host by its tag."""
+    return "-virtfs", ",".join(
+        ("local", f"path={path}", f"mount_tag={tag}", "security_model=none,multidevs=remap", *more)
+    )
