@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -130,6 +131,18 @@ async def listed(host: LinuxHost) -> tuple[dict[str, Any], ...]:
         if error.errno == errno.ENOENT:
             return ()
         raise
+
+
+@contextlib.contextmanager
+def built(letter: str) -> Iterator[Site]:
+    """A site whose namespaces have this letter in their names, so that files of tests do not meet."""
+    prefix = f"vc{os.getpid()}{letter}"
+    made = Site(*(Namespace(prefix, role) for role in ("here", "peer", "lan")))
+    try:
+        made.build()
+        yield made
+    finally:
+        made.remove()
 
 
 def counts(site: Site) -> FilterCounters:

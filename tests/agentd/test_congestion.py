@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,7 @@ from agents.dataplane.outer import CONGESTED_MARK
 from deploy.lab.netns import Namespace
 from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import FakeHost, FakeIked, document, tunnel
-from tests.agentd.filter_site import HERE, INNER, PEER, REMOTE, TUN, Site, hearing
+from tests.agentd.filter_site import HERE, INNER, PEER, REMOTE, TUN, Site, built, hearing
 from tests.agentd.inside import run_inside
 
 HERE6, PEER6, LAN_HERE = "2001:db8::1", "2001:db8::2", "10.1.0.1"
@@ -115,14 +114,9 @@ async def test_a_machine_without_nftables_goes_on_and_says_so_once(
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    prefix = f"vc{os.getpid()}e"
-    made = Site(*(Namespace(prefix, role) for role in ("here", "peer", "lan")))
-    try:
-        made.build()
+    with built("e") as made:
         put(made)
         yield made
-    finally:
-        made.remove()
 
 
 def put(site: Site) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +17,9 @@ from agents.agentd.parts.filter import Beside
 from agents.contract.carriage import Attachment, Carriage, DfBit
 from agents.contract.codec import encode
 from agents.dataplane.outer import OUTER_MARK, WHOLE_MARK
-from deploy.lab.netns import Namespace
 from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import TUNNEL_ID, FakeHost, FakeIked, document, tunnel
-from tests.agentd.filter_site import HERE, PEER, TUN, Site
+from tests.agentd.filter_site import HERE, PEER, TUN, Site, built
 from tests.agentd.inside import run_inside
 from tests.agentd.test_congestion import WithoutNft
 from tests.agentd.test_routes import MANUAL_ID, manual
@@ -93,13 +91,8 @@ async def test_without_nftables_it_cannot_be_set_and_that_is_a_problem(tmp_path:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    prefix = f"vc{os.getpid()}d"
-    made = Site(*(Namespace(prefix, role) for role in ("here", "peer", "lan")))
-    try:
-        made.build()
+    with built("d") as made:
         yield made
-    finally:
-        made.remove()
 
 
 @pytest.mark.lab

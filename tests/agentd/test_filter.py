@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from agents.contract.codec import encode
 from agents.contract.config import Child, TrafficSelector, Tunnel
 from agents.contract.status import FilterCounters
 from agents.runtime.rpc import Client, Server
-from deploy.lab.netns import Namespace
 from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, FakeIked, document, tunnel, up_status
 from tests.agentd.filter_site import (
@@ -33,6 +31,7 @@ from tests.agentd.filter_site import (
     TUN,
     Site,
     apply,
+    built,
     filtered,
     hearing,
     lab_document,
@@ -242,13 +241,8 @@ table ip vpnconsole {
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    prefix = f"vc{os.getpid()}f"
-    made = Site(*(Namespace(prefix, role) for role in ("here", "peer", "lan")))
-    try:
-        made.build()
+    with built("f") as made:
         yield made
-    finally:
-        made.remove()
 
 
 @pytest.mark.lab

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from agents.agentd.parts.filter import FilterPlan
 from agents.contract.carriage import Carriage, Context
 from agents.contract.config import Tunnel
 from agents.contract.traffic import TrafficSelector
-from deploy.lab.netns import Namespace
 from tests.agentd.fakes import OTHER_TUNNEL_ID, TUNNEL_ID, FakeHost, document, tunnel, up_status
 from tests.agentd.filter_site import (
     HERE,
@@ -31,6 +29,7 @@ from tests.agentd.filter_site import (
     TUN,
     Site,
     apply,
+    built,
     counts,
     filtered,
     hearing,
@@ -127,14 +126,9 @@ def test_a_local_network_inside_the_remote_one_is_left_out_and_the_other_way_rou
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    prefix = f"vc{os.getpid()}l"
-    made = Site(*(Namespace(prefix, role) for role in ("here", "peer", "lan")))
-    try:
-        made.build()
+    with built("l") as made:
         made.peer.forward()
         yield made
-    finally:
-        made.remove()
 
 
 def through(site: Site, interface: str, network: str = "10.2.0.0/24") -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import socket
 from collections.abc import Iterator
 
@@ -26,6 +25,7 @@ from tests.agentd.filter_site import (
     TUN,
     Site,
     apply,
+    built,
     filtered,
     send_raw,
     until_counted,
@@ -77,14 +77,9 @@ def test_of_the_mobility_header_it_is_the_type_and_over_ipv4_there_is_none() -> 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    prefix = f"vc{os.getpid()}t"
-    made = Site(*(Namespace(prefix, role) for role in ("here", "peer", "lan")))
-    try:
-        made.build()
+    with built("t") as made:
         made.add_ipv6()
         yield made
-    finally:
-        made.remove()
 
 
 @contextlib.contextmanager

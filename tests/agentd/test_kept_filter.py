@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import subprocess
 import sys
@@ -15,7 +14,6 @@ import pytest
 from agents.agentd.host import LinuxHost
 from agents.contract.codec import encode
 from agents.runtime.paths import Paths
-from deploy.lab.netns import Namespace
 from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import TUNNEL_ID, Authority, FakeHost, FakeIked, make_identity, tunnel
 from tests.agentd.filter_site import (
@@ -26,6 +24,7 @@ from tests.agentd.filter_site import (
     STRANGER,
     TUN,
     Site,
+    built,
     counts,
     filtered,
     hearing,
@@ -134,13 +133,8 @@ async def test_a_filter_that_cannot_be_kept_is_in_force_and_a_problem(bench: Ben
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    prefix = f"vc{os.getpid()}k"
-    made = Site(*(Namespace(prefix, role) for role in ("here", "peer", "lan")))
-    try:
-        made.build()
+    with built("k") as made:
         yield made
-    finally:
-        made.remove()
 
 
 def hold(site: Site, paths: Paths) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from agents.contract.traffic import TrafficSelector
 from deploy.lab.netns import Namespace
 from tests.agentd.bench import Bench, eventually
 from tests.agentd.fakes import TUNNEL_ID, FakeHost, FakeIked, document, tunnel, up_status
-from tests.agentd.filter_site import HERE, INNER, PEER, REMOTE, TUN, Site, listed
+from tests.agentd.filter_site import HERE, INNER, PEER, REMOTE, TUN, Site, built, listed
 from tests.agentd.inside import run_inside
 from tests.agentd.test_routes import MANUAL_ID, manual
 
@@ -121,10 +120,7 @@ async def test_the_table_is_there_for_clamping_alone_and_goes_with_it(tmp_path: 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    prefix = f"vc{os.getpid()}m"
-    made = Site(*(Namespace(prefix, role) for role in ("here", "peer", "lan")))
-    try:
-        made.build()
+    with built("m") as made:
         made.peer.forward()
         made.here.ip("link", "set", TUN, "mtu", str(MTU))
         made.here.ip("route", "replace", "10.2.0.0/24", "dev", TUN)
@@ -137,8 +133,6 @@ def site() -> Iterator[Site]:
         made.lan.ip("route", "add", "default", "via", "fd01::1")
         made.peer.ip("route", "add", "fd01::/64", "via", "fd02::1")
         yield made
-    finally:
-        made.remove()
 
 
 def clamp(site: Site, carriage: Carriage = CLAMPED) -> str:

@@ -16,7 +16,7 @@ from agents.dataplane.base import UdpEncapsulation
 from agents.dataplane.outer import CONGESTED_MARK
 from tests.kernel.guest import link_checks
 from tests.kernel.guest.driver_checks import port_4500
-from tests.kernel.guest.harness import WAIT_S, Check, Pair, inside, readable, sa
+from tests.kernel.guest.harness import WAIT_S, Check, Pair, clear, inside, readable, sa
 from tests.kernel.guest.host_checks import load
 from tests.kernel.guest.link_checks import FIRST, NAMES
 
@@ -157,7 +157,7 @@ async def what_cannot_be_told_of_congestion_is_dropped(pair: Pair) -> int:
             for name, more in _SHARED.items():
                 await pair.tunnel(**more)
                 await receiver.drops_only_what_cannot_be_told(name)
-                await _clear(pair)
+                await clear(pair)
         finally:
             for each in sockets:
                 each.close()
@@ -167,7 +167,7 @@ async def what_cannot_be_told_of_congestion_is_dropped(pair: Pair) -> int:
             await pair.both(spec)
         await pair.policies(six_outside=True)
         await receiver.drops_only_what_cannot_be_told("IPv6 outside")
-        await _clear(pair)
+        await clear(pair)
         return await receiver.dropped()
 
 
@@ -180,7 +180,7 @@ async def congestion_of_any_fragment_counts(pair: Pair) -> None:
         receiver.path(f"{to_us} == 0 ip ecn set ect0", f"{to_us} != 0 ip ecn set ce")
         await pair.tunnel()
         await receiver.drops_only_what_cannot_be_told("fragments", _LONG)
-        await _clear(pair)
+        await clear(pair)
 
 
 async def what_an_interface_takes_in_is_looked_at_too(pair: Pair) -> list[str]:
@@ -205,18 +205,10 @@ async def _through_an_interface(pair: Pair, receiver: _Receiver) -> str:
     await link_checks.key(pair)
     async with link_checks.routed(pair):
         await receiver.drops_only_what_cannot_be_told(kind)
-    await _clear(pair)
+    await clear(pair)
     for end in (pair.left, pair.right):
         await end.driver.close_link(FIRST)
     return kind
-
-
-async def _clear(pair: Pair) -> None:
-    for end in (pair.left, pair.right):
-        for policy in await end.driver.list_policies():
-            await end.driver.remove_policy(policy)
-        for state in await end.driver.list_sas():
-            await end.driver.remove_sa(state.id)
 
 
 CHECKS: dict[str, Check] = {

@@ -305,6 +305,15 @@ def inbound(spec: SaSpec) -> SaSpec:
     return dataclasses.replace(spec, direction=Direction.IN)
 
 
+async def clear(pair: Pair) -> None:
+    """Take every policy and SA away at both ends."""
+    for end in (pair.left, pair.right):
+        for policy in await end.driver.list_policies():
+            await end.driver.remove_policy(policy)
+        for state in await end.driver.list_sas():
+            await end.driver.remove_sa(state.id)
+
+
 async def readable(waiting: socket.socket) -> None:
     """Wait until a socket has something to read."""
     loop = asyncio.get_running_loop()

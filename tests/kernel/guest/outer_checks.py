@@ -13,7 +13,7 @@ from agents.agentd.parts.carried import Carried, Protected
 from agents.contract.carriage import Carriage
 from agents.contract.config import Mode
 from deploy.lab.netns import connect
-from tests.kernel.guest.harness import Check, Pair, Wire, inside
+from tests.kernel.guest.harness import Check, Pair, Wire, clear, inside
 from tests.kernel.guest.link_checks import FIRST, NAMES, interface_kind, key, link, open_links, routed
 
 TABLE, OTHER_LINK = 1_101, "wire2"
@@ -75,7 +75,7 @@ async def what_is_outside_goes_where_its_rule_says(pair: Pair) -> None:
                 assert _protocols(wires["wire"]) == [], name
                 assert await left.ping(right.outer, left.outer) == 3, name
                 assert _protocols(wires["wire"]) == [socket.IPPROTO_ICMP] * 3, name
-                await _clear(pair)
+                await clear(pair)
             await pair.tunnel()
             left.namespace.ip("route", "delete", "default", "table", str(TABLE))
             assert await left.ping(right.inner, left.inner, 2) == 0
@@ -147,14 +147,6 @@ async def what_comes_out_of_a_vrf_goes_where_its_rule_says(pair: Pair) -> None:
 
 async def _ping_from_the_vrf(pair: Pair) -> int:
     return await pair.left.ping(pair.right.inner, "blue")
-
-
-async def _clear(pair: Pair) -> None:
-    for end in (pair.left, pair.right):
-        for policy in await end.driver.list_policies():
-            await end.driver.remove_policy(policy)
-        for state in await end.driver.list_sas():
-            await end.driver.remove_sa(state.id)
 
 
 CHECKS: dict[str, Check] = {
