@@ -15,10 +15,9 @@ OUTER_MARK = 0x0800_0000
 """One bit, so that rules can ask for its absence whatever else marks packets here."""
 CONGESTED_MARK = 0x0400_0000
 """On its way in: the outer header said congestion experienced (:mod:`agents.agentd.parts.congestion`)."""
-_SO_MARK = 36
-
 WHOLE_MARK = 0x0200_0000
 """With :data:`OUTER_MARK`: not to be cut on its way (:mod:`agents.agentd.parts.dont_fragment`)."""
+_SO_MARK = 36
 
 DEFAULT_PATH_MTU = 1_500
 _LARGEST_PATH_MTU = 9_000

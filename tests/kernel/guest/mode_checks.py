@@ -32,7 +32,7 @@ from agents.dataplane.kernel.channel import CREATE, Requests
 from agents.dataplane.kernel.sockets import bypass_policies
 from deploy.lab.uml import RESULT_VARIABLE
 from tests.kernel.guest.driver_checks import port_4500, port_40001
-from tests.kernel.guest.harness import REQID, Check, End, Pair, Wire, inbound, inside, policy, sa
+from tests.kernel.guest.harness import REQID, Check, End, Pair, Wire, clear, inbound, inside, policy, sa
 
 ECHO_OCTETS, HEADER_OCTETS = 84, 20
 """An IPv4 echo of 56 octets of data, and the header of it that transport mode does not count."""
@@ -135,11 +135,8 @@ async def ah_with_every_algorithm(pair: Pair) -> list[str]:
 
 
 async def _clear(pair: Pair) -> None:
+    await clear(pair)
     for end in (pair.left, pair.right):
-        for each in await end.driver.list_policies():
-            await end.driver.remove_policy(each)
-        for state in await end.driver.list_sas():
-            await end.driver.remove_sa(state.id)
         assert _shown(end) == ""
 
 
