@@ -16,6 +16,7 @@ from agents.dataplane.userspace import ip
 from agents.dataplane.userspace.fragments import fragment
 from agents.dataplane.userspace.inward import Arrival
 from agents.dataplane.userspace.outward import Burst
+from agents.dataplane.userspace.rows import Datagram
 from agents.espd import steering
 from agents.espd.sockets import Batch, RawBase, path_mtu, traffic_class_of
 from agents.espd.steering import Share
@@ -46,7 +47,7 @@ class AhSocket(RawBase):
         else:
             self._socket.setsockopt(socket.IPPROTO_IP, _IP_HDRINCL, 1)
 
-    def send(self, burst: Burst) -> list[bytes]:
+    def send(self, burst: Burst) -> Sequence[Datagram]:
         """See :class:`~agents.espd.sockets.EspSocket`."""
         if self._version_6:
             return super().send(burst)
@@ -54,13 +55,13 @@ class AhSocket(RawBase):
         most = self._most_octets(target)
         for sent, packet in enumerate(burst.packets):
             if len(packet) <= most:
-                pieces = [packet]
+                pieces: Sequence[Datagram] = [packet]
             elif burst.dont_fragment:
                 self.unsent += 1
                 self.too_big_for = most
                 continue
             else:
-                pieces = fragment(packet, most)
+                pieces = fragment(bytes(packet), most)
             for piece in pieces:
                 try:
                     self._socket.sendto(piece, (target, 0))

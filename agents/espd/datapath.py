@@ -11,23 +11,24 @@ import contextlib
 import logging
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from socket import IPPROTO_ESP, IPPROTO_UDP
 
 from agents.contract.status import QueueStatus
 from agents.dataplane.base import TunnelLink
 from agents.dataplane.userspace.engine import Engine
-from agents.dataplane.userspace.inward import Arrival, Datagram, Delivery
+from agents.dataplane.userspace.inward import Arrival, Delivery
 from agents.dataplane.userspace.ip import MalformedPacket
-from agents.dataplane.userspace.offload import PLAIN_FRAME, coalesce, segment
+from agents.dataplane.userspace.offload import PLAIN_FRAME, Frame, SuperPacket, coalesce, read
+from agents.dataplane.userspace.rows import TOGETHER, Datagram
 from agents.dataplane.userspace.sadb import Path
 from agents.espd import trace
 from agents.espd.ah_socket import AhSocket
-from agents.espd.sockets import ENCAPSULATION_PORT, EspSocket, IkeMessage, RawSocket, UdpSocket, path_mtu
+from agents.espd.sockets import ENCAPSULATION_PORT, Batch, EspSocket, IkeMessage, RawSocket, UdpSocket, path_mtu
 from agents.espd.steering import Share
 from agents.espd.transmitter import Transmitter
-from agents.espd.tun import FRAMES, FRAMES_WITH_PRIORITIES, Tun
+from agents.espd.tun import FRAME_OCTETS, FRAMES, FRAMES_WITH_PRIORITIES, Tun
 from agents.runtime.tracing import TRACE
 
 READS_PER_WAKE_UP = 32
@@ -61,6 +62,7 @@ class Datapath:
         self._loop = loop
         self._on_ike = on_ike
         self._on_notice = on_notice
+        self._frames = [memoryview(bytearray(FRAME_OCTETS)) for _ in range(TOGETHER)]
         self._tuns: dict[str, Tun] = {}
         self._links: dict[str, TunnelLink] = {}
         self._missing: dict[str, TunnelLink] = {}
@@ -213,29 +215,38 @@ class Datapath:
     # Packets
 
     def _tun_readable(self, tunnel_id: str, tun: Tun) -> None:
-        groups = []
-        for _turn in range(READS_PER_WAKE_UP):
-            try:
-                frame = tun.read()
-            except OSError as error:
-                _log.warning("%s is gone: %s", tun.name, error)
-                trace.lost(tun.name, str(error))
-                self._lost_link(tunnel_id)
+        now = time.monotonic()
+        for _turn in range(READS_PER_WAKE_UP // TOGETHER):
+            groups, ended = self._read_some(tunnel_id, tun)
+            if TRACE.categories:
+                trace.taken(tun.name, groups)
+            if tunnel_id in self._tuns:
+                self._transmitter.send(tunnel_id, groups, now)
+            if ended:
                 break
-            if frame is None:
-                break
-            try:
-                groups.append(segment(frame))
-            except MalformedPacket:
-                self._dropped["out.malformed"] += 1
-        if TRACE.categories:
-            trace.taken(tun.name, groups)
-        if tunnel_id in self._tuns:
-            self._transmitter.send(tunnel_id, groups, time.monotonic())
         if self.engine.has_answers:
             self._answer()
         if self.engine.has_notices:
             self._on_notice()
+
+    def _read_some(self, tunnel_id: str, tun: Tun) -> tuple[list[Sequence[bytes] | SuperPacket], bool]:
+        """Read some frames from a link; returns their packets, and whether there are no more now."""
+        groups: list[Sequence[bytes] | SuperPacket] = []
+        for memory in self._frames:
+            try:
+                frame = tun.read(memory)
+            except OSError as error:
+                _log.warning("%s is gone: %s", tun.name, error)
+                trace.lost(tun.name, str(error))
+                self._lost_link(tunnel_id)
+                return groups, True
+            if frame is None:
+                return groups, True
+            try:
+                groups.append(read(frame))
+            except MalformedPacket:
+                self._dropped["out.malformed"] += 1
+        return groups, False
 
     def _answer(self) -> None:
         """Tell senders on the links' side what did not fit."""
@@ -256,39 +267,68 @@ class Datapath:
     def _mail_readable(self, share: Share) -> None:
         """Take what came to another worker."""
         now = time.monotonic()
-        arrived: dict[str, list[bytes]] = {}
+        arrived: list[Delivery] = []
         for _turn in range(MAIL_PER_WAKE_UP):
             found = share.mail.receive(share.worker)
             if found is None:
                 break
-            _collect(self.engine.inbound(found[0], (found[1],), now), arrived)
+            arrived += self.engine.inbound(found[0], (found[1],), now)
         self._deliver(arrived)
 
     def _socket_readable(self, opened: EspSocket) -> None:
-        """Receive what is there before anything is written, so that runs of segments get as long as they can."""
+        """Receive what is there before anything is written, so that runs of segments get as long as they can.
+
+        What is joined already is written at once.
+        """
         now = time.monotonic()
-        arrived: dict[str, list[bytes]] = {}
-        for _turn in range(READS_PER_WAKE_UP):
+        arrived: list[Delivery] = []
+        turn = 0
+        while turn < READS_PER_WAKE_UP:
             batch = opened.receive()
             if batch is None:
                 break
-            for message in batch.ike:
-                self._on_ike(message)
-            deliveries = self.engine.inbound(batch.arrival, batch.esp, now)
-            if batch.ah:
-                deliveries += self.engine.inbound_ah(batch.arrival, batch.ah, now)
-            if TRACE.categories:
-                trace.opened(batch.arrival, len(batch.esp) + len(batch.ah), deliveries)
-            _collect(deliveries, arrived)
+            turn += 1 if batch.run is None else TOGETHER
+            arrived += self._opened(batch, now)
+            if batch.run is not None:
+                self._deliver(arrived)
+                arrived = []
         self._deliver(arrived)
+        if opened.has_more:
+            # What is no longer in the kernel wakes nobody up.
+            self._loop.call_soon(self._go_on, opened)
 
-    def _deliver(self, arrived: dict[str, list[bytes]]) -> None:
-        for tunnel_id, packets in arrived.items():
+    def _go_on(self, opened: EspSocket) -> None:
+        if opened in self._sockets.values():
+            self._socket_readable(opened)
+
+    def _opened(self, batch: Batch, now: float) -> list[Delivery]:
+        for message in batch.ike:
+            self._on_ike(message)
+        deliveries: list[Delivery] = []
+        if batch.run is not None and not TRACE.categories:
+            deliveries = self.engine.inbound_run(batch.arrival, batch.run, now)
+        elif batch.run is not None:
+            deliveries = self.engine.inbound(batch.arrival, batch.run.copies(), now)
+        if batch.esp:
+            deliveries += self.engine.inbound(batch.arrival, batch.esp, now)
+        if batch.ah:
+            deliveries += self.engine.inbound_ah(batch.arrival, batch.ah, now)
+        if TRACE.categories:
+            came = len(batch.esp) + len(batch.ah) + (0 if batch.run is None else batch.run.count)
+            trace.opened(batch.arrival, came, deliveries)
+        return deliveries
+
+    def _deliver(self, arrived: Sequence[Delivery]) -> None:
+        """Write what arrived to its links, in order."""
+        by_link: defaultdict[str, list[Delivery]] = defaultdict(list)
+        for delivery in arrived:
+            by_link[delivery.tunnel_id].append(delivery)
+        for tunnel_id, deliveries in by_link.items():
             tun = self._tuns.get(tunnel_id)
             if tun is None:
-                self._dropped["in.no-link"] += len(packets)
+                self._dropped["in.no-link"] += sum(len(each.packets) + each.joined for each in deliveries)
             else:
-                tun.write(coalesce(packets))
+                tun.write(_frames(deliveries))
         if self.engine.has_notices:
             self._on_notice()
 
@@ -314,11 +354,16 @@ class Datapath:
             self.close_link(tunnel_id)
 
 
-def _collect(deliveries: Sequence[Delivery], arrived: dict[str, list[bytes]]) -> None:
+def _frames(deliveries: Sequence[Delivery]) -> list[Frame]:
+    """Return what to write for what came for one link, in order."""
+    frames: list[Frame] = []
+    packets: list[bytes] = []
     for delivery in deliveries:
-        packets = arrived.setdefault(delivery.tunnel_id, delivery.packets)
-        if packets is not delivery.packets:
-            packets.extend(delivery.packets)
+        packets += delivery.packets
+        if delivery.frames:
+            frames += [*coalesce(packets), *delivery.frames]
+            packets = []
+    return frames + coalesce(packets)
 
 
 def _key(path: Path) -> Key:

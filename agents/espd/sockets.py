@@ -13,12 +13,14 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from agents.dataplane import outer
 from agents.dataplane.userspace.inward import Arrival
 from agents.dataplane.userspace.outward import Burst
+from agents.dataplane.userspace.rows import RECEIVED_OCTETS, Datagram, Rows, Run
+from agents.dataplane.userspace.vector import WORTH
 from agents.espd import steering
 from agents.espd.steering import Share
 
@@ -40,6 +42,7 @@ _LITTLE_WAITING_OCTETS = 96 << 10
 _SIOCOUTQ = 0x5411
 
 _MAX_SEGMENTS = 64
+_MOST_OCTETS = 65_536
 _MOST_TOGETHER = 64
 """Packets of a raw socket in one batch: about what one UDP receive brings."""
 _MAX_DATAGRAM_OCTETS = 65000
@@ -47,6 +50,7 @@ _RUNS_UNTIL_GSO_RETRY = 1000
 _u16 = struct.Struct("=H").pack
 _int = struct.Struct("=i")
 
+_Control = list[tuple[int, int, bytes]]
 _GSO_REFUSED = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT})
 
 
@@ -60,9 +64,13 @@ class IkeMessage:
 
 @dataclass(slots=True)
 class Batch:
-    """What one receive brought from one place: ESP packets, whole IP packets with AH, and IKE messages."""
+    """What one receive brought from one place: ESP packets, whole IP packets with AH, and IKE messages.
+
+    ``run`` are ESP packets of one length before the others, in memory that the next receive uses again.
+    """
 
     arrival: Arrival
+    run: Run | None = field(default=None, kw_only=True)
     esp: Sequence[bytes | memoryview] = ()
     ike: Sequence[IkeMessage] = ()
     ah: Sequence[bytes] = ()
@@ -72,7 +80,8 @@ class EspSocket(Protocol):
     """One local address (and port) that packets leave from and arrive at.
 
     ``too_big_for`` is what a path takes where the last burst had something longer, for the caller to take out;
-    ``holds_little`` is whether :meth:`hold_little` was asked for.
+    ``holds_little`` is whether :meth:`hold_little` was asked for; with ``has_more``, the next :meth:`receive` has
+    something even if the kernel has nothing.
     """
 
     unsent: int
@@ -83,7 +92,12 @@ class EspSocket(Protocol):
         """Return the descriptor to watch."""
         ...
 
-    def send(self, burst: Burst) -> list[bytes]:
+    @property
+    def has_more(self) -> bool:
+        """Whether something was received already that has not been returned."""
+        ...
+
+    def send(self, burst: Burst) -> Sequence[Datagram]:
         """Send a burst; returns the packets that the kernel has no room for now."""
         ...
 
@@ -124,6 +138,11 @@ class _Socket:
         """See :class:`EspSocket`."""
         return self._socket.fileno()
 
+    @property
+    def has_more(self) -> bool:
+        """See :class:`EspSocket`."""
+        return False
+
     def close(self) -> None:
         """See :class:`EspSocket`."""
         self._socket.close()
@@ -146,10 +165,10 @@ class _Socket:
             self._forbids_fragments = forbid
             self._socket.setsockopt(*self._discovery, _PMTUDISC_DO if forbid else _PMTUDISC_DONT)
 
-    def _control(self, burst: Burst) -> list[tuple[int, int, bytes]]:
+    def _control(self, burst: Burst) -> _Control:
         return [(*self._tos, _int.pack(burst.traffic_class))] if burst.traffic_class else []
 
-    def _send_each(self, packets: list[bytes], control: list[tuple[int, int, bytes]], target: tuple[str, int]) -> int:
+    def _send_each(self, packets: Sequence[Datagram], control: _Control, target: tuple[str, int]) -> int:
         """Send packets one by one; returns how many were dealt with before the kernel had no room."""
         for sent, packet in enumerate(packets):
             try:
@@ -206,35 +225,46 @@ class UdpSocket(_Socket):
             steering.by_spi(self._socket, share.workers)
         self.port = port
         self._socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
-        self._buffer = memoryview(bytearray(65536))
+        self._rows = Rows(RECEIVED_OCTETS)
+        self._kept: Batch | None = None
         # A path whose MTU is below a segment refuses segmentation offload: for a while, such segments go one by one.
         self._too_long_for_gso = 65536
         self._runs_until_retry = 0
 
-    def send(self, burst: Burst) -> list[bytes]:
+    def send(self, burst: Burst) -> Sequence[Datagram]:
         """See :class:`EspSocket`. Runs of equal length go in one call, a shorter last packet with them."""
         packets = burst.packets
         lengths = list(map(len, packets))
         target = (burst.path.remote_address, burst.path.remote_port)
         control = self._control(burst)
         self._forbid_fragments(burst.dont_fragment)
-        start = 0
+        start = at = 0
         while start < len(packets):
             size = lengths[start]
             most = start + max(1, min(_MAX_SEGMENTS, _MAX_DATAGRAM_OCTETS // size))
             end = start + _run_length(lengths[start:most])
-            sent = self._send(packets[start:end], size, control, target)
+            run = packets[start:end]
+            octets = sum(lengths[start:end])
+            # In one piece: the kernel takes that in less time than it takes to tell it of many.
+            whole = b"".join(run) if burst.whole is None else burst.whole[at : at + octets]
+            sent = self._send(run, whole, size, control, target)
             if start + sent < end:
                 return packets[start + sent :]
-            start = end
-        return []
+            start, at = end, at + octets
+        return ()
 
-    def _send(self, run: list[bytes], size: int, control: list[tuple[int, int, bytes]], target: tuple[str, int]) -> int:
+    def _send(
+        self,
+        run: Sequence[Datagram],
+        whole: Datagram,
+        size: int,
+        control: _Control,
+        target: tuple[str, int],
+    ) -> int:
         """Send a run; returns how many were dealt with before the kernel had no room."""
         if len(run) > 1 and size < self._too_long_for_gso:
             try:
-                # In one piece: the kernel takes that in less time than it takes to tell it of many.
-                self._socket.sendmsg([b"".join(run)], [*control, (socket.SOL_UDP, _UDP_SEGMENT, _u16(size))], 0, target)
+                self._socket.sendmsg([whole], [*control, (socket.SOL_UDP, _UDP_SEGMENT, _u16(size))], 0, target)
                 return len(run)
             except BlockingIOError:
                 return 0
@@ -285,10 +315,34 @@ class UdpSocket(_Socket):
         """Send a NAT keepalive (RFC 3948 section 2.3); raises OSError."""
         self._send_at_once(_KEEPALIVE, (address, port))
 
+    @property
+    def has_more(self) -> bool:
+        """See :class:`EspSocket`."""
+        return self._kept is not None
+
     def receive(self) -> Batch | None:
-        """See :class:`EspSocket`. The kernel joins equal datagrams of one sender, the last may be shorter."""
+        """See :class:`EspSocket`. The kernel joins equal datagrams of one sender, the last may be shorter.
+
+        As long as it goes on so, what it joined is received one behind the other, to be worked on at once.
+        """
+        batch, self._kept = self._kept or self._receive_one(None), None
+        while batch is not None and batch.run is not None and not batch.esp:
+            if not batch.run.has_room(_MAX_SEGMENTS, _MOST_OCTETS):
+                break
+            more = self._receive_one(batch)
+            if more is None or more.run is None:
+                self._kept = more
+                break
+            batch = more
+        return batch
+
+    def _receive_one(self, before: Batch | None) -> Batch | None:
+        """Receive what the kernel has joined, behind a run that it may go on; what goes on is given back with it."""
+        run = None if before is None else before.run
+        begin = 0 if run is None else run.octets * run.count
+        memory = self._rows.memory[begin : begin + _MOST_OCTETS]
         try:
-            length, control, _flags, sender = self._socket.recvmsg_into((self._buffer,), 128)
+            length, control, _flags, sender = self._socket.recvmsg_into((memory,), 128)
         except BlockingIOError:
             return None
         except OSError:
@@ -303,13 +357,20 @@ class UdpSocket(_Socket):
         arrival = Arrival(self.address, sender[0], sender[1], traffic_class)
         if not length:
             return Batch(arrival, ())
+        # The first octet of every datagram: none of them zero means that no marker is among them.
+        esp_only = size > 3 and length % size != 1 and 0 not in bytes(memory[:length:size])
+        if run is not None and before is not None:
+            goes_on = arrival == before.arrival and size == run.octets
+            count = run.count + length // size if goes_on else 0
+        else:
+            count = length // size if length >= WORTH * size else 0
+        if esp_only and self._rows.fit(size, count):
+            rest = (bytes(memory[length - length % size : length]),) if length % size else ()
+            return Batch(arrival, rest, run=Run(self._rows, size, count))
         # One copy of all, since slices of bytes are quicker to take and to decrypt than views are.
-        octets = bytes(self._buffer[:length])
+        octets = bytes(memory[:length])
         datagrams = [octets[at : at + size] for at in range(0, length, size)]
-        # The first octet of every datagram, in one slice: none of them zero means that no marker is among them.
-        if size > 3 and length % size != 1 and 0 not in octets[::size]:
-            return Batch(arrival, datagrams)
-        return _sorted(arrival, datagrams)
+        return Batch(arrival, datagrams) if esp_only else _sorted(arrival, datagrams)
 
 
 def path_mtu(local_address: str, remote_address: str) -> int:
@@ -351,7 +412,7 @@ class RawBase(_Socket):
     def __init__(self, address: str, protocol: int) -> None:
         super().__init__(address, socket.SOCK_RAW, protocol, 0)
 
-    def send(self, burst: Burst) -> list[bytes]:
+    def send(self, burst: Burst) -> Sequence[Datagram]:
         """See :class:`EspSocket`.
 
         The kernel does not say when it has no room for a packet of a raw socket: it is lost without a word. So it is
@@ -387,6 +448,11 @@ class RawSocket(RawBase):
             steering.only_spis_of(self._socket, share.worker, share.workers, version_6=self._version_6)
         self._buffer = memoryview(bytearray(65536))
         self._kept: tuple[bytes, bytes] | None = None
+
+    @property
+    def has_more(self) -> bool:
+        """See :class:`EspSocket`."""
+        return self._kept is not None
 
     def receive(self) -> Batch | None:
         """See :class:`EspSocket`. Packets in a row that have source and traffic class in common make one batch.

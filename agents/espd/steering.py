@@ -15,7 +15,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agents.dataplane.userspace.inward import Arrival, Datagram
+from agents.dataplane.userspace.inward import Arrival
+from agents.dataplane.userspace.rows import Datagram
 from agents.espd.shared import Table
 
 # linux/bpf_common.h, asm-generic/socket.h

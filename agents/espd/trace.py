@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agents.dataplane.userspace.inward import Arrival, Delivery
+from agents.dataplane.userspace.offload import SuperPacket
 from agents.runtime.tracing import TRACE, Category
 
 
-def taken(link: str, groups: Sequence[Sequence[bytes]]) -> None:
+def taken(link: str, groups: Sequence[Sequence[bytes] | SuperPacket]) -> None:
     """Record packets that a link gave to be sealed, in one go."""
     if groups and TRACE.wants(Category.CAPSULATION_INFORMATION):
-        packets, octets = sum(map(len, groups)), sum(len(packet) for group in groups for packet in group)
+        packets = octets = 0
+        for group in groups:
+            if isinstance(group, SuperPacket):
+                packets, octets = packets + group.count, octets + group.octets
+            else:
+                packets, octets = packets + len(group), octets + sum(map(len, group))
         TRACE.record(Category.CAPSULATION_INFORMATION, f"{link}: {packets} packets of {octets} octets to be sealed")
 
 

@@ -7,7 +7,6 @@ with a rate sends no more than that either: what its path cannot take is to wait
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -15,8 +14,10 @@ from collections.abc import Callable, Sequence
 from agents.contract.status import QueueStatus
 from agents.dataplane.shaping import TokenBucket, waiting_octets
 from agents.dataplane.userspace.engine import Engine
+from agents.dataplane.userspace.offload import SuperPacket
 from agents.dataplane.userspace.outward import Burst
 from agents.dataplane.userspace.queues import PriorityQueues
+from agents.dataplane.userspace.rows import Datagram
 from agents.dataplane.userspace.sadb import Path
 from agents.dataplane.userspace.sharing import together
 from agents.espd.sockets import EspSocket
@@ -102,16 +103,16 @@ class Transmitter:
             self._dropped["out.full"] += sum(len(burst.packets) for burst in lane.stalled)
             lane.stalled.clear()
 
-    def send(self, tunnel_id: str, groups: Sequence[Group], now: float) -> None:
-        """Send what the tunnel's link was given, or let it wait."""
+    def send(self, tunnel_id: str, groups: Sequence[Group | SuperPacket], now: float) -> None:
+        """Send what the tunnel's link was given, or let it wait; super-packets are best four at a time."""
         lane = self._lanes[tunnel_id]
         if lane.queues.count == 1 and not lane.stalled and not lane.queues:
-            for part in [(group,) for group in together(groups)] if self._engine.shares else [groups]:
+            for part in together(groups) if self._engine.shares else [groups]:
                 self._send_all(lane, self._engine.outbound(tunnel_id, part, now))
             return
         for group in groups:
             # One by one: a queue that nothing holds up is not to overflow because much was read at once.
-            lane.queues.put(group)
+            lane.queues.put(group.segments() if isinstance(group, SuperPacket) else group)
             self._drain(lane, now)
 
     def resume(self, opened: EspSocket) -> None:
@@ -165,18 +166,23 @@ class Transmitter:
     def _send_all(self, lane: _Lane, bursts: Sequence[Burst] | deque[Burst]) -> None:
         """Send bursts, those of one path in a row together."""
         together: Burst | None = None
+        packets: list[Datagram] = []
         for burst in bursts:
             if together is not None:
                 if (
                     burst.turn is None
+                    and burst.whole is None
+                    and together.whole is None
                     and burst.path is together.path
                     and burst.traffic_class == together.traffic_class
                     and burst.dont_fragment == together.dont_fragment
                 ):
-                    together.packets.extend(burst.packets)
+                    packets.extend(burst.packets)
                     continue
                 self._send(lane, together)
             together = burst
+            if burst.whole is None:
+                together.packets = packets = list(burst.packets)
         if together is not None:
             self._send(lane, together)
 
@@ -197,7 +203,7 @@ class Transmitter:
             self._dropped["out.no-socket"] += len(burst.packets)
             return
         if lane.stalled:
-            lane.stalled.append(burst)
+            lane.stalled.append(burst.kept(burst.packets))
             return
         if lane.queues.count > 1:
             opened.hold_little()
@@ -210,7 +216,7 @@ class Transmitter:
         if not opened.holds_little:
             self._dropped["out.full"] += len(rest)
             return
-        lane.stalled.append(dataclasses.replace(burst, packets=rest))
+        lane.stalled.append(burst.kept(rest))
         lane.stalled_at = time.monotonic()
         waiting = self._waiting.setdefault(opened, deque())
         waiting.append(lane)

@@ -24,7 +24,7 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFMTU, _SIOCSIFTXQLEN = 0x8913, 0x8914, 0x89
 _IFF_UP = 1
 _NAME = struct.Struct("16sH22x")
 _NUMBER = struct.Struct("16si20x")
-_READ_OCTETS = VNET_OCTETS + 65535
+FRAME_OCTETS = VNET_OCTETS + 65535
 FRAMES, FRAMES_WITH_PRIORITIES = 500, 4_096
 """What the kernel keeps of a device while nobody reads: as much as it does by itself (TUN_READQ_SIZE of
 drivers/net/tun.c), and more where we choose what is dropped, since the kernel takes no notice of priorities."""
@@ -80,10 +80,13 @@ class Tun:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             return fcntl.ioctl(control, request, argument)
 
-    def read(self) -> bytes | None:
-        """Return one frame, None when there is none now; raises OSError when the device is gone."""
+    def read(self, memory: memoryview) -> memoryview | None:
+        """Return one frame, in this memory of :data:`FRAME_OCTETS`; None when there is none now.
+
+        Raises OSError when the device is gone.
+        """
         try:
-            return os.read(self.fd, _READ_OCTETS)
+            return memory[: os.readv(self.fd, (memory,))]
         except BlockingIOError:
             return None
 

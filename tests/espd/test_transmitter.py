@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from agents.dataplane.base import Direction
 from agents.dataplane.userspace.engine import Engine
+from agents.dataplane.userspace.inward import Arrival
+from agents.dataplane.userspace.offload import read, segment
 from agents.dataplane.userspace.outward import Burst
+from agents.dataplane.userspace.rows import Datagram
 from agents.espd.sockets import Batch
 from agents.espd.transmitter import Transmitter
-from tests.dataplane.userspace.values import ANY, REQID, entropy, policy, sa_spec, udp_packet
+from tests.dataplane.userspace.test_offload import V4, super_frame
+from tests.dataplane.userspace.values import (
+    ALICE,
+    ANY,
+    BOB,
+    REQID,
+    engine_pair,
+    entropy,
+    policy,
+    sa_spec,
+    udp_packet,
+)
 
 
 class Narrow:
@@ -29,9 +44,13 @@ class Narrow:
     def fileno(self) -> int:
         raise NotImplementedError
 
-    def send(self, burst: Burst) -> list[bytes]:
+    @property
+    def has_more(self) -> bool:
+        return False
+
+    def send(self, burst: Burst) -> Sequence[Datagram]:
         taken, rest = burst.packets[: self.room], burst.packets[self.room :]
-        self.sent += taken
+        self.sent += map(bytes, taken)
         self.room -= len(taken)
         return rest
 
@@ -133,6 +152,28 @@ def test_with_priorities_nowhere_a_full_socket_means_loss() -> None:
     rig.socket.room = 2
     rig.send("a", low())
     assert rig.socket.numbers(0x1001) == [3]
+
+
+def test_what_waits_is_not_overwritten_by_what_is_sealed_at_once_after_it() -> None:
+    """A tunnel without priorities whose socket another one holds small: what was sealed in shared memory waits."""
+    rig = Rig(a=1, b=4)
+    frames = [super_frame(V4, bytes((number,)) * 10_000, 1_000, sequence=1 + number * 10_000) for number in range(3)]
+    supers = [read(frame) for frame in frames]
+    rig.socket.room = 1
+    rig.send("a", segment(frames[0])[0])
+    rig.socket.hold_little()
+    rig.socket.room = 4
+    rig.transmitter.send("a", supers[:2], 1.0)
+    rig.transmitter.send("a", supers[2:], 1.0)
+    rig.make_room(100)
+    rig.transmitter.resume(rig.socket)
+    assert rig.socket.numbers(0x1001) == list(range(1, 32))
+    receiver = engine_pair()[1]
+    receiver.clear()
+    receiver.add_sa(sa_spec(Direction.IN, tunnel_id="a"), 0.0)
+    receiver.add_policy(policy(Direction.IN, *ANY[0], tunnel_id="a"))
+    (delivery,) = receiver.inbound(Arrival(BOB, ALICE, 4500, 0), rig.socket.sent[1:], 1.0)
+    assert delivery.packets == [packet for frame in frames for packet in segment(frame)]
 
 
 def test_a_closed_tunnel_waits_no_more() -> None:

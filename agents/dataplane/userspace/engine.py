@@ -26,9 +26,11 @@ from agents.dataplane.base import (
     SaState,
     UdpEncapsulation,
 )
-from agents.dataplane.userspace.inward import Arrival, Datagram, Delivery, HandOver, Inward
+from agents.dataplane.userspace.inward import Arrival, Delivery, HandOver, Inward
+from agents.dataplane.userspace.offload import SuperPacket
 from agents.dataplane.userspace.outward import Burst, Outward
 from agents.dataplane.userspace.reports import Reports
+from agents.dataplane.userspace.rows import Datagram, Run
 from agents.dataplane.userspace.sadb import Path, Sa, SaDatabase
 from agents.dataplane.userspace.sharing import Numbers
 from agents.dataplane.userspace.spd import PolicyDatabase
@@ -143,7 +145,7 @@ class Engine:
 
     # Packets
 
-    def outbound(self, tunnel_id: str, groups: Iterable[Sequence[bytes]], now: float) -> list[Burst]:
+    def outbound(self, tunnel_id: str, groups: Iterable[Sequence[bytes] | SuperPacket], now: float) -> list[Burst]:
         """Seal packets that the tunnel's link was given: see :meth:`Outward.seal`."""
         return self._outward.seal(tunnel_id, groups, now)
 
@@ -166,6 +168,10 @@ class Engine:
     def inbound(self, arrival: Arrival, datagrams: Sequence[Datagram], now: float) -> list[Delivery]:
         """Open ESP packets that came from one place; those of one tunnel in a row make one delivery."""
         return self._inward.esp(arrival, datagrams, now)
+
+    def inbound_run(self, arrival: Arrival, packets: Run, now: float) -> list[Delivery]:
+        """Open ESP packets of one length at once where that can be done: see :meth:`Inward.run`."""
+        return self._inward.run(arrival, packets, now)
 
     def inbound_ah(self, arrival: Arrival, packets: Sequence[bytes], now: float) -> list[Delivery]:
         """Open AH packets, each a whole IP packet with its outer header."""

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from agents.contract.config import Mode
 from agents.dataplane.base import Acquired, Selector
 from agents.dataplane.userspace import drops, ip
 from agents.dataplane.userspace.bundle import Bundle
 from agents.dataplane.userspace.drops import Dropped
+from agents.dataplane.userspace.esp import MOST_ADDED, AeadTransform, trailers_of
 from agents.dataplane.userspace.fragments import LEAST_IPV6_MTU, fragment, too_big
+from agents.dataplane.userspace.offload import Alike, SuperPacket
 from agents.dataplane.userspace.reports import Reports
+from agents.dataplane.userspace.rows import MOST, TOGETHER, Datagram, Rows, Run
 from agents.dataplane.userspace.sadb import Path, Sa, SaDatabase
-from agents.dataplane.userspace.sharing import Numbers, Turn
+from agents.dataplane.userspace.sharing import Turn
 from agents.dataplane.userspace.spd import PolicyDatabase
 
 ACQUIRE_AGAIN_S = 5.0
@@ -29,6 +34,8 @@ ANSWERS_PER_S = 100.0
 """How many answers "too big" there are at most (RFC 4443 section 2.4 f)."""
 MAX_CACHED_FLOWS = 4096
 _TCP = 6
+_RUN_OCTETS = TOGETHER * 65_535 + MOST * (60 + 60 + 4)
+"""Super-packets, with IP and TCP headers and a trailer for each segment."""
 
 
 @dataclass(slots=True)
@@ -36,14 +43,29 @@ class Burst:
     """Packets for one path, as a socket of its protocol takes them: ESP, AH over IPv6, or whole IPv4 packets with AH.
 
     ``traffic_class`` is the outer DSCP and ECN; ``dont_fragment`` forbids to cut the outer packets. One with a ``turn``
-    is sent when that has come, which must be waited for and ended in any case.
+    is sent when that has come, which must be waited for and ended in any case. Where there is a ``whole``, it is the
+    packets one behind the other, all in memory that is used again: :meth:`kept` is for what cannot be sent at once.
     """
 
     path: Path
     traffic_class: int
-    packets: list[bytes]
+    packets: Sequence[Datagram]
     dont_fragment: bool = False
     turn: Turn | None = None
+    whole: memoryview | None = None
+
+    def kept(self, packets: Sequence[Datagram]) -> Burst:
+        """Return a burst of some of the packets that may wait."""
+        return Burst(self.path, self.traffic_class, [bytes(each) for each in packets], self.dont_fragment, self.turn)
+
+    def fill(self, run: Run, last: bytes) -> None:
+        """Take a run, and a packet that is put behind it in its memory."""
+        memory, end = run.rows.memory, run.octets * run.count
+        packets = run.pieces(0, run.octets)
+        if last:
+            memory[end : end + len(last)] = last
+            packets.append(memory[end : end + len(last)])
+        self.packets, self.whole = packets, memory[: end + len(last)]
 
 
 class Outward:
@@ -70,6 +92,8 @@ class Outward:
         self._may_answer = ANSWERS_PER_S
         self._answered_at = 0.0
         self.answers: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._plain = Rows(_RUN_OCTETS)
+        self._sealed = tuple(Rows(_RUN_OCTETS + MOST * MOST_ADDED) for _ in range(TOGETHER))
 
     def forget_flows(self) -> None:
         """Look every flow up again."""
@@ -79,70 +103,107 @@ class Outward:
         """Ask at once when this reqid is without an SA again."""
         self._acquired_at.pop(reqid, None)
 
-    def seal(self, tunnel_id: str, groups: Iterable[Sequence[bytes]], now: float) -> list[Burst]:
+    def seal(self, tunnel_id: str, groups: Iterable[Sequence[bytes] | SuperPacket], now: float) -> list[Burst]:
         """Seal packets that the tunnel's link was given.
 
-        Each group is packets of one flow in order, none longer than the first (the segments of one super-packet), or
-        one packet.
+        Each group is packets of one flow in order, none longer than the first, one packet, or a super-packet, of which
+        :data:`TOGETHER` are sealed at once at most, in memory that the next call uses again.
         """
         flows = self._flows.setdefault(tunnel_id, {})
         bursts: list[Burst] = []
-        for group in groups:
-            first = group[0]
-            key = ip.flow_key(first) if len(first) >= 20 else None
-            sa = flows.get(key) if key is not None else None
-            if sa is None:
-                sa = self._route(tunnel_id, first, len(group), now)
-                if sa is None:
-                    continue
-                if key is not None:
-                    if len(flows) >= MAX_CACHED_FLOWS:
-                        flows.clear()
-                    flows[key] = sa
-            four = first[0] >> 4 == 4
-            dont_fragment = (not four or first[6] & 0x40 != 0) if sa.copies_df else sa.sets_df
-            if len(first) > sa.most_octets:
-                fitting = self._fit(tunnel_id, sa, group, now)
-                if not fitting:
-                    continue
-                group, dont_fragment = fitting, sa.sets_df and len(fitting[0]) <= sa.most_octets
-            traffic_class = (first[1] if four else ip.traffic_class(first)) & sa.class_mask
-            if sa.numbers is not None:
-                burst = self._seal_shared(sa, sa.numbers, group, Burst(sa.path, traffic_class, [], dont_fragment), now)
-                if burst is not None:
-                    bursts.append(burst)
-                    self._check_limits(sa, now)
-                continue
-            if sa.sequence + len(group) > sa.last_sequence:
-                self._expire(sa)
-                continue
-            if sa.bundle is None:
-                packets = sa.transform.seal(sa.sequence + 1, group)
-                sa.sequence += len(group)
-                sa.count(sum(map(len, group)), len(group), now)
+        memory = iter(self._sealed)
+        for group in _alike(groups):
+            if isinstance(group, Alike):
+                burst = self._seal_at_once(flows, group, memory, now)
+                found = (
+                    [burst]
+                    if burst is not None
+                    else [self._seal_group(tunnel_id, flows, packet.segments(), now) for packet in group.packets]
+                )
             else:
-                packets = self._seal_one_by_one(sa, sa.bundle, group, traffic_class, dont_fragment, now)
-            bursts.append(Burst(sa.path, traffic_class, packets, dont_fragment))
-            self._check_limits(sa, now)
+                found = [self._seal_group(tunnel_id, flows, group, now)]
+            bursts += [each for each in found if each is not None]
         return bursts
 
-    def _seal_shared(self, sa: Sa, numbers: Numbers, group: Sequence[bytes], burst: Burst, now: float) -> Burst | None:
-        """Seal packets of an SA that others seal for, too, into a burst; None where there is no number left."""
+    def _seal_group(self, tunnel_id: str, flows: dict[bytes, Sa], group: Sequence[bytes], now: float) -> Burst | None:
+        first = group[0]
+        key = ip.flow_key(first) if len(first) >= 20 else None
+        sa = flows.get(key) if key is not None else None
+        if sa is None:
+            sa = self._route(tunnel_id, first, len(group), now)
+            if sa is None:
+                return None
+            if key is not None:
+                if len(flows) >= MAX_CACHED_FLOWS:
+                    flows.clear()
+                flows[key] = sa
+        dont_fragment, traffic_class = _outer_bits(sa, first)
+        if len(first) > sa.most_octets:
+            fitting = self._fit(tunnel_id, sa, group, now)
+            if not fitting:
+                return None
+            group, dont_fragment = fitting, sa.sets_df and len(fitting[0]) <= sa.most_octets
+        burst = Burst(sa.path, traffic_class, (), dont_fragment)
         octets = sum(map(len, group))
-        turn = numbers.take(len(group), octets, sa.last_sequence)
-        if turn is None:
+        if not self._take_numbers(sa, len(group), octets, burst):
             self._expire(sa)
             return None
-        burst.turn = turn
-        sa.sequence = turn.first - 1
         if sa.bundle is None:
-            burst.packets = sa.transform.seal(turn.first, group)
+            burst.packets = sa.transform.seal(sa.sequence + 1, group)
             sa.sequence += len(group)
             sa.count(octets, len(group), now)
         else:
-            burst.packets = self._seal_one_by_one(sa, sa.bundle, group, burst.traffic_class, burst.dont_fragment, now)
-        sa.all_octets, sa.all_packets = turn.octets, turn.packets
+            burst.packets = self._seal_one_by_one(sa, sa.bundle, group, traffic_class, dont_fragment, now)
+        self._counted(sa, burst, now)
         return burst
+
+    def _seal_at_once(self, flows: dict[bytes, Sa], group: Alike, memory: Iterator[Rows], now: float) -> Burst | None:
+        """Cut and seal super-packets at once; None where their segments have to be looked at one by one.
+
+        That is where anything is not as usual: another algorithm, too long for the path, a flow not seen before.
+        """
+        head, longest = group.head, group.longest
+        sa = flows.get(ip.flow_key(head) or b"")
+        if sa is None or sa.bundle is not None or longest > sa.most_octets:
+            return None
+        transform = sa.transform
+        if not (isinstance(transform, AeadTransform) and transform.takes_runs):
+            return None
+        trailer = trailers_of(head, transform.block)[longest % transform.block]
+        plain = Run(self._plain, longest + len(trailer), group.full)
+        if not self._plain.fit(plain.octets, group.count) or (sealed_in := next(memory, None)) is None:
+            return None
+        dont_fragment, traffic_class = _outer_bits(sa, head)
+        burst = Burst(sa.path, traffic_class, (), dont_fragment)
+        if not self._take_numbers(sa, group.count, group.octets, burst):
+            return None
+        table = plain.table()
+        group.fill(table)
+        table[:, longest:] = np.frombuffer(trailer, np.uint8)
+        sealed = transform.seal_run(sa.sequence + 1, plain, sealed_in)
+        last = group.last()
+        burst.fill(sealed, b"" if last is None else transform.seal(sa.sequence + group.count, (last,))[0])
+        sa.sequence += group.count
+        sa.count(group.octets, group.count, now)
+        self._counted(sa, burst, now)
+        return burst
+
+    def _take_numbers(self, sa: Sa, count: int, octets: int, burst: Burst) -> bool:
+        """Take numbers for packets, of those that others seal for as well with a turn to send; false where none are
+        left."""
+        if sa.numbers is None:
+            return sa.sequence + count <= sa.last_sequence
+        burst.turn = sa.numbers.take(count, octets, sa.last_sequence)
+        if burst.turn is None:
+            return False
+        sa.sequence = burst.turn.first - 1
+        return True
+
+    def _counted(self, sa: Sa, burst: Burst, now: float) -> None:
+        """What was sealed is counted: of all that seal for the SA as of now."""
+        if burst.turn is not None:
+            sa.all_octets, sa.all_packets = burst.turn.octets, burst.turn.packets
+        self._check_limits(sa, now)
 
     def _seal_one_by_one(
         self, sa: Sa, bundle: Bundle, group: Sequence[bytes], traffic_class: int, dont_fragment: bool, now: float
@@ -219,6 +280,29 @@ class Outward:
             return False
         self._acquired_at[reqid] = now
         return True
+
+
+def _outer_bits(sa: Sa, packet: bytes) -> tuple[bool, int]:
+    """Return whether the outer packets are not to be cut, and their traffic class."""
+    four = packet[0] >> 4 == 4
+    dont_fragment = (not four or packet[6] & 0x40 != 0) if sa.copies_df else sa.sets_df
+    return dont_fragment, (packet[1] if four else ip.traffic_class(packet)) & sa.class_mask
+
+
+def _alike(groups: Iterable[Sequence[bytes] | SuperPacket]) -> Iterator[Sequence[bytes] | Alike]:
+    """Put super-packets in a row together that can be cut at once, and cut those that cannot."""
+    row: list[SuperPacket] = []
+    for group in groups:
+        packet = group if isinstance(group, SuperPacket) and group.is_even else None
+        if row and (packet is None or row[-1].rest or packet.kind != row[0].kind):
+            yield Alike(row)
+            row = []
+        if packet is not None:
+            row.append(packet)
+        else:
+            yield group.segments() if isinstance(group, SuperPacket) else group
+    if row:
+        yield Alike(row)
 
 
 def _forbids_fragments(packet: bytes) -> bool:

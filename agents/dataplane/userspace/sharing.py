@@ -11,6 +11,7 @@ from typing import Protocol
 
 from agents.dataplane.base import SaSpec
 from agents.dataplane.userspace import ip
+from agents.dataplane.userspace.offload import SuperPacket
 
 MOST_TOGETHER = 64
 """Packets that numbers are taken for at once, beside the last super-packet: others wait for them."""
@@ -48,17 +49,24 @@ def owner(spec: SaSpec, engines: int) -> int:
     return spec.spi % engines if spec.ah is None else 0
 
 
-def together(groups: Iterable[Sequence[bytes]]) -> list[Sequence[bytes]]:
-    """Join groups of one flow in a row: whoever shares an SA takes numbers once for all of them."""
-    joined: list[Sequence[bytes]] = []
+def together(groups: Iterable[Sequence[bytes] | SuperPacket]) -> list[list[Sequence[bytes] | SuperPacket]]:
+    """Return groups that are to be sealed and sent one after the other, each in a list of its own.
+
+    Those of one flow in a row are joined: whoever shares an SA takes numbers once for all of them.
+    """
+    joined: list[list[Sequence[bytes] | SuperPacket]] = []
     last: list[bytes] | None = None
     for group in groups:
+        if isinstance(group, SuperPacket):
+            joined.append([group])
+            last = None
+            continue
         first = group[0]
         if last is not None and len(first) <= len(last[0]) and len(last) < MOST_TOGETHER and _alike(first, last[0]):
             last.extend(group)
             continue
         last = list(group)
-        joined.append(last)
+        joined.append([last])
     return joined
 
 

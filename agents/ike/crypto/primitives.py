@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.decrepit.ciphers.algorithms import Camellia
@@ -33,6 +33,19 @@ class Aead(Protocol):
 
     def decrypt(self, nonce: Buffer, data: Buffer, associated_data: Buffer | None, /) -> bytes:
         """Return the plaintext; raises :class:`cryptography.exceptions.InvalidTag`."""
+        ...
+
+
+@runtime_checkable
+class AeadInto(Protocol):
+    """One that can write into memory of the caller's."""
+
+    def encrypt_into(self, nonce: Buffer, data: Buffer, associated_data: Buffer | None, buf: Buffer, /) -> int:
+        """Write ciphertext and ICV."""
+        ...
+
+    def decrypt_into(self, nonce: Buffer, data: Buffer, associated_data: Buffer | None, buf: Buffer, /) -> int:
+        """Write the plaintext; raises :class:`cryptography.exceptions.InvalidTag`."""
         ...
 
 

@@ -35,6 +35,7 @@ from agents.dataplane.userspace.esp import MAX_SEQUENCE
 from agents.dataplane.userspace.inward import Arrival
 from agents.dataplane.userspace.ip import header
 from agents.dataplane.userspace.outward import Burst
+from agents.dataplane.userspace.rows import Datagram
 from agents.dataplane.userspace.sadb import path_of
 from tests.dataplane.userspace.values import (
     ALICE,
@@ -93,12 +94,12 @@ class Pair:
     def wires(self, *packets: bytes) -> list[bytes]:
         return [self.whole(burst, wire) for burst in self.bursts(*packets) for wire in burst.packets]
 
-    def whole(self, burst: Burst, wire: bytes) -> bytes:
+    def whole(self, burst: Burst, wire: Datagram) -> bytes:
         """What arrives: with AH the IP packet, as the raw socket of the receiver has it."""
         if self.spec.ah is None or wire[0] == 0x45:
-            return wire
+            return bytes(wire)
         source, destination = (struct.pack("!8H", *(int(part or "0", 16) for part in _full(each))) for each in SIX)
-        return header(source, destination, 51, len(wire), traffic_class=burst.traffic_class) + wire
+        return header(source, destination, 51, len(wire), traffic_class=burst.traffic_class) + bytes(wire)
 
     def opened(self, *wires: bytes, traffic_class: int = 0) -> list[bytes]:
         arrival = Arrival(self.spec.destination, self.spec.source, 4500 * bool(self.spec.encapsulation), traffic_class)

@@ -50,7 +50,8 @@ FROM_ALICE = Arrival(BOB, ALICE, 4500, 0)
 
 
 def seal(sender: Engine, *packets: bytes, now: float = 1.0) -> list[bytes]:
-    return [wire for burst in sender.outbound(TUNNEL, [[packet] for packet in packets], now) for wire in burst.packets]
+    bursts = sender.outbound(TUNNEL, [[packet] for packet in packets], now)
+    return [bytes(wire) for burst in bursts for wire in burst.packets]
 
 
 def opened(receiver: Engine, arrival: Arrival, *wires: bytes, now: float = 1.0) -> list[bytes]:
@@ -519,7 +520,7 @@ class TestExtendedSequenceNumbers:
         sa.sequence = theirs.window.top = MAX_SEQUENCE - 3
         packets = [udp_packet(data=bytes((number,))) for number in range(8)]
         (burst,) = sender.outbound(TUNNEL, [packets], 1.0)
-        assert opened(receiver, arrival, *burst.packets) == packets
+        assert opened(receiver, arrival, *map(bytes, burst.packets)) == packets
         assert theirs.window.top == MAX_SEQUENCE + 5
 
     def test_a_late_packet_is_called_late(self) -> None:
