@@ -23,7 +23,6 @@ from tests.dataplane.userspace.values import (
     ANY,
     BOB,
     REQID,
-    engine_pair,
     entropy,
     policy,
     sa_spec,
@@ -154,26 +153,31 @@ def test_with_priorities_nowhere_a_full_socket_means_loss() -> None:
     assert rig.socket.numbers(0x1001) == [3]
 
 
-def test_what_waits_is_not_overwritten_by_what_is_sealed_at_once_after_it() -> None:
-    """A tunnel without priorities whose socket another one holds small: what was sealed in shared memory waits."""
-    rig = Rig(a=1, b=4)
-    frames = [super_frame(V4, bytes((number,)) * 10_000, 1_000, sequence=1 + number * 10_000) for number in range(3)]
-    supers = [read(frame) for frame in frames]
-    rig.socket.room = 1
-    rig.send("a", segment(frames[0])[0])
+def test_what_waits_is_not_overwritten_by_what_another_tunnel_seals_at_once() -> None:
+    """Tunnels without priorities whose socket another one holds small: what was sealed in shared memory waits."""
+    rig = Rig(a=1, b=4, c=1)
+    sizes = {"a": (1_000, 900), "c": (800, 700)}
+    frames = {
+        tunnel: [super_frame((V4[0], f"10.2.0.{number}"), bytes((number,)) * 10 * size, size) for size in sizes[tunnel]]
+        for number, tunnel in enumerate(sizes, 1)
+    }
+    rig.socket.room = 2
+    for tunnel, (first, _second) in frames.items():
+        rig.send(tunnel, segment(first)[0])
     rig.socket.hold_little()
     rig.socket.room = 4
-    rig.transmitter.send("a", supers[:2], 1.0)
-    rig.transmitter.send("a", supers[2:], 1.0)
+    for tunnel in frames:
+        rig.transmitter.send(tunnel, [read(frame) for frame in frames[tunnel]], 1.0)
     rig.make_room(100)
-    rig.transmitter.resume(rig.socket)
-    assert rig.socket.numbers(0x1001) == list(range(1, 32))
-    receiver = engine_pair()[1]
-    receiver.clear()
-    receiver.add_sa(sa_spec(Direction.IN, tunnel_id="a"), 0.0)
-    receiver.add_policy(policy(Direction.IN, *ANY[0], tunnel_id="a"))
-    (delivery,) = receiver.inbound(Arrival(BOB, ALICE, 4500, 0), rig.socket.sent[1:], 1.0)
-    assert delivery.packets == [packet for frame in frames for packet in segment(frame)]
+    assert rig.dropped == {}
+    for number, tunnel in ((0, "a"), (2, "c")):
+        spi = 0x1001 + number
+        receiver = Engine(entropy())
+        receiver.add_sa(sa_spec(Direction.IN, tunnel_id=tunnel, spi=spi), 0.0)
+        receiver.add_policy(policy(Direction.IN, *ANY[0], tunnel_id=tunnel))
+        sent = [packet for packet in rig.socket.sent if int.from_bytes(packet[:4], "big") == spi]
+        (delivery,) = receiver.inbound(Arrival(BOB, ALICE, 4500, 0), sent[1:], 1.0)
+        assert delivery.packets == [packet for frame in frames[tunnel] for packet in segment(frame)]
 
 
 def test_a_closed_tunnel_waits_no_more() -> None:

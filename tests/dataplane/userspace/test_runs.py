@@ -14,12 +14,12 @@ from agents.contract.algorithms import ENCRYPTION
 from agents.dataplane.base import Direction, SaState
 from agents.dataplane.userspace import drops
 from agents.dataplane.userspace.engine import Engine
-from agents.dataplane.userspace.esp import MAX_SEQUENCE
+from agents.dataplane.userspace.esp import MAX_SEQUENCE, AeadTransform
 from agents.dataplane.userspace.inward import Arrival, Delivery
 from agents.dataplane.userspace.offload import VNET_OCTETS, SuperPacket, read, segment
 from agents.dataplane.userspace.outward import Burst
 from agents.dataplane.userspace.rows import MOST, RECEIVED_OCTETS, Datagram, Rows, Run
-from tests.dataplane.userspace.test_offload import ACK, CWR, FIN, PSH, V4, V6, super_frame, tcp
+from tests.dataplane.userspace.test_offload import ACK, CWR, FIN, PSH, V4, V6, super_frame, tcp, words
 from tests.dataplane.userspace.values import REQID, TUNNEL, engine_pair, ip_packet, policy, udp_packet
 
 AEADS = tuple(slug for slug, row in ENCRYPTION.items() if row.aead and row.esp)
@@ -78,6 +78,37 @@ def inner(deliveries: Sequence[Delivery]) -> list[bytes]:
 def state(engine: Engine) -> SaState:
     (found,) = engine.list_sas()
     return found
+
+
+UNUSUAL = frozenset(
+    {"jump", "ack", "push", "fin", "flow", "damaged", "header damaged", "udp", "offset", "may be cut", "hops", "class"}
+)
+
+
+def unusual(kind: str, number: int, acknowledged: int) -> bytes:
+    """A packet of always the same length, the ``number``-th of its flow but for what ``kind`` says."""
+    options = bytes.fromhex("0101080a") + struct.pack("!II", acknowledged, 2)
+    packet = tcp(
+        V4,
+        bytes(200),
+        sequence=(0xFFFFF000 + number * 200 + 50 * (kind == "jump")) & 0xFFFFFFFF,
+        flags=ACK | PSH * (kind == "push") | FIN * (kind == "fin"),
+        ports=(5001, 6001 + (kind == "flow")),
+        options=options,
+    )
+    if kind == "udp":
+        return udp_packet(data=bytes(len(packet) - 28))
+    if kind == "may be cut":
+        return ip_packet(*V4, packet[20:], 6, dont_fragment=False)
+    if kind == "class":
+        return ip_packet(*V4, packet[20:], 6, traffic_class=0x28)
+    at, change = {"damaged": (-1, 1), "header damaged": (8, 1), "offset": (32, 0x10), "hops": (8, 2)}.get(kind, (0, 0))
+    changed = bytearray(packet)
+    changed[at] ^= change
+    if kind == "hops":
+        changed[10:12] = bytes(2)
+        changed[10:12] = struct.pack("!H", ~words(bytes(changed[:20])) & 0xFFFF)
+    return bytes(changed)
 
 
 class TestSealing:
@@ -203,28 +234,9 @@ class TestOpening:
     @given(st.data())
     def test_any_traffic_of_one_length(self, data: st.DataObject) -> None:
         """Lost, repeated, damaged and foreign packets: the same come out as one by one, and the same counts."""
-        kinds = st.sampled_from(["next", "jump", "ack", "push", "flow", "damaged", "udp", "odd header", "fragment"])
-        sequence, ack, packets = 1_000, 99, list[bytes]()
-        for kind in data.draw(st.lists(kinds, min_size=6, max_size=40)):
-            sequence = (sequence + (5_000 if kind == "jump" else 200)) & 0xFFFFFFFF
-            ack += kind == "ack"
-            packet = tcp(
-                V4,
-                bytes(200),
-                sequence=sequence,
-                flags=ACK | PSH * (kind == "push"),
-                ports=(5001, 6001 + (kind == "flow")),
-                options=bytes.fromhex("0101080a") + struct.pack("!II", ack, 2),
-            )
-            if kind == "damaged":
-                packet = packet[:-1] + b"\x01"
-            elif kind == "udp":
-                packet = udp_packet(data=bytes(len(packet) - 28))
-            elif kind == "odd header":
-                packet = packet[:32] + bytes((packet[32] ^ 0x10,)) + packet[33:]
-            elif kind == "fragment":
-                packet = ip_packet(payload=packet[20:], protocol=6, dont_fragment=False)
-            packets.append(packet)
+        others = data.draw(st.sets(st.sampled_from(sorted(UNUSUAL)), max_size=2))
+        kinds = data.draw(st.lists(st.sampled_from(["next"] * 5 + sorted(others)), min_size=6, max_size=40))
+        packets = [unusual(kind, number, kinds[:number].count("ack")) for number, kind in enumerate(kinds)]
         sender, receiver, arrival = engine_pair()
         twin = engine_pair()[1]
         sealed = wires(sender.outbound(TUNNEL, [[packet] for packet in packets], 1.0))
@@ -240,6 +252,39 @@ class TestOpening:
         assert found == inner(twin.inbound(arrival, sealed, 1.0))
         assert state(receiver) == state(twin)
         assert receiver.totals() == twin.totals()
+
+    @pytest.mark.parametrize("kind", ["next", *sorted(UNUSUAL)])
+    @pytest.mark.parametrize("at", [0, 7, 19])
+    def test_one_unusual_packet_in_a_run(self, kind: str, at: int) -> None:
+        packets = [unusual(kind if number == at else "next", number, int(number > at)) for number in range(20)]
+        sender, receiver, arrival = engine_pair()
+        sealed = wires(sender.outbound(TUNNEL, [[packet] for packet in packets], 1.0))
+        assert inner(receiver.inbound_run(arrival, run_of(sealed), 1.0)) == packets
+
+    def test_another_flow_in_a_run_must_be_permitted_too(self) -> None:
+        packets = [unusual("flow" if number > 9 else "next", number, 0) for number in range(20)]
+        sender, receiver, arrival = engine_pair()
+        for row in receiver.list_policies():
+            receiver.remove_policy(row)
+        receiver.add_policy(
+            policy(Direction.IN, "10.1.0.0/16", "10.2.0.0/16", protocol=6, destination_ports=(6001, 6001))
+        )
+        sealed = wires(sender.outbound(TUNNEL, [[packet] for packet in packets], 1.0))
+        assert inner(receiver.inbound_run(arrival, run_of(sealed), 1.0)) == packets[:10]
+        assert receiver.totals() == {drops.POLICY: 10}
+
+    def test_padding_is_looked_at_in_every_packet(self) -> None:
+        packets = segment(super_packet(20))
+        sender, receiver, arrival = engine_pair()
+        sealed = wires(sender.outbound(TUNNEL, [packets], 1.0))
+        (sa,) = sender._sadb
+        assert isinstance(sa.transform, AeadTransform)
+        plain, head, iv = packets[7] + b"\x07\x07\x02\x04", sealed[7][:8], sealed[7][8:16]
+        sealed[7] = head + iv + sa.transform._encrypt(sa.transform._salt + iv, plain, head)
+        twin = engine_pair()[1]
+        found = inner(receiver.inbound_run(arrival, run_of(sealed), 1.0))
+        assert found == inner(twin.inbound(arrival, sealed, 1.0)) != packets
+        assert receiver.totals() == twin.totals() != {}
 
     def test_a_damaged_packet_costs_only_itself(self) -> None:
         frames = [super_packet(40)]
