@@ -81,7 +81,21 @@ def state(engine: Engine) -> SaState:
 
 
 UNUSUAL = frozenset(
-    {"jump", "ack", "push", "fin", "flow", "damaged", "header damaged", "udp", "offset", "may be cut", "hops", "class"}
+    [
+        "jump",
+        "ack",
+        "push",
+        "fin",
+        "flow",
+        "damaged",
+        "number damaged",
+        "hops damaged",
+        "udp",
+        "offset",
+        "may be cut",
+        "hops",
+        "class",
+    ]
 )
 
 
@@ -102,7 +116,13 @@ def unusual(kind: str, number: int, acknowledged: int) -> bytes:
         return ip_packet(*V4, packet[20:], 6, dont_fragment=False)
     if kind == "class":
         return ip_packet(*V4, packet[20:], 6, traffic_class=0x28)
-    at, change = {"damaged": (-1, 1), "header damaged": (8, 1), "offset": (32, 0x10), "hops": (8, 2)}.get(kind, (0, 0))
+    at, change = {
+        "damaged": (-1, 1),
+        "number damaged": (4, 1),
+        "hops damaged": (8, 1),
+        "offset": (32, 0x10),
+        "hops": (8, 2),
+    }.get(kind, (0, 0))
     changed = bytearray(packet)
     changed[at] ^= change
     if kind == "hops":
@@ -254,9 +274,9 @@ class TestOpening:
         assert receiver.totals() == twin.totals()
 
     @pytest.mark.parametrize("kind", ["next", *sorted(UNUSUAL)])
-    @pytest.mark.parametrize("at", [0, 7, 19])
-    def test_one_unusual_packet_in_a_run(self, kind: str, at: int) -> None:
-        packets = [unusual(kind if number == at else "next", number, int(number > at)) for number in range(20)]
+    @pytest.mark.parametrize("at", [range(1), range(7, 8), range(19, 20), range(20)], ids=["0", "7", "19", "all"])
+    def test_unusual_packets_in_a_run(self, kind: str, at: range) -> None:
+        packets = [unusual(kind if number in at else "next", number, int(number > at.start)) for number in range(20)]
         sender, receiver, arrival = engine_pair()
         sealed = wires(sender.outbound(TUNNEL, [[packet] for packet in packets], 1.0))
         assert inner(receiver.inbound_run(arrival, run_of(sealed), 1.0)) == packets
