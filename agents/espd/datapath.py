@@ -216,23 +216,28 @@ class Datapath:
 
     def _tun_readable(self, tunnel_id: str, tun: Tun) -> None:
         now = time.monotonic()
-        for _turn in range(READS_PER_WAKE_UP // TOGETHER):
-            groups, ended = self._read_some(tunnel_id, tun)
+        turns, ended = 0, False
+        while turns < READS_PER_WAKE_UP and not ended:
+            groups, ended = self._read_some(tunnel_id, tun, READS_PER_WAKE_UP - turns)
+            turns += len(groups)
             if TRACE.categories:
                 trace.taken(tun.name, groups)
-            if tunnel_id in self._tuns:
+            if groups and tunnel_id in self._tuns:
                 self._transmitter.send(tunnel_id, groups, now)
-            if ended:
-                break
         if self.engine.has_answers:
             self._answer()
         if self.engine.has_notices:
             self._on_notice()
 
-    def _read_some(self, tunnel_id: str, tun: Tun) -> tuple[list[Sequence[bytes] | SuperPacket], bool]:
-        """Read some frames from a link; returns their packets, and whether there are no more now."""
+    def _read_some(self, tunnel_id: str, tun: Tun, most: int) -> tuple[list[Sequence[bytes] | SuperPacket], bool]:
+        """Read up to so many frames from a link, of which there is memory for some super-packets.
+
+        Returns their packets, and whether there are no more now.
+        """
         groups: list[Sequence[bytes] | SuperPacket] = []
-        for memory in self._frames:
+        memories = iter(self._frames)
+        memory = next(memories)
+        for _turn in range(most):
             try:
                 frame = tun.read(memory)
             except OSError as error:
@@ -243,9 +248,16 @@ class Datapath:
             if frame is None:
                 return groups, True
             try:
-                groups.append(read(frame))
+                packets = read(frame)
             except MalformedPacket:
                 self._dropped["out.malformed"] += 1
+                continue
+            groups.append(packets)
+            if isinstance(packets, SuperPacket):
+                free = next(memories, None)
+                if free is None:
+                    break
+                memory = free
         return groups, False
 
     def _answer(self) -> None:

@@ -158,7 +158,7 @@ def test_what_waits_is_not_overwritten_by_what_another_tunnel_seals_at_once() ->
     rig = Rig(a=1, b=4, c=1)
     sizes = {"a": (1_000, 900), "c": (800, 700)}
     frames = {
-        tunnel: [super_frame((V4[0], f"10.2.0.{number}"), bytes((number,)) * 10 * size, size) for size in sizes[tunnel]]
+        tunnel: [super_frame((V4[0], f"10.2.0.{number}"), bytes((number,)) * 30 * size, size) for size in sizes[tunnel]]
         for number, tunnel in enumerate(sizes, 1)
     }
     rig.socket.room = 2
@@ -168,7 +168,7 @@ def test_what_waits_is_not_overwritten_by_what_another_tunnel_seals_at_once() ->
     rig.socket.room = 4
     for tunnel in frames:
         rig.transmitter.send(tunnel, [read(frame) for frame in frames[tunnel]], 1.0)
-    rig.make_room(100)
+    rig.make_room(200)
     assert rig.dropped == {}
     for number, tunnel in ((0, "a"), (2, "c")):
         spi = 0x1001 + number

@@ -27,7 +27,7 @@ from agents.dataplane.userspace.esp import (
 from agents.dataplane.userspace.offload import Frame
 from agents.dataplane.userspace.replay import ReplayWindow, extend
 from agents.dataplane.userspace.reports import Reports
-from agents.dataplane.userspace.rows import RECEIVED_OCTETS, Datagram, Rows, Run
+from agents.dataplane.userspace.rows import OPENED_AT_ONCE, RECEIVED_OCTETS, Datagram, Rows, Run
 from agents.dataplane.userspace.sadb import Sa, SaDatabase
 from agents.dataplane.userspace.spd import PolicyDatabase
 
@@ -210,7 +210,7 @@ class Inward:
     def run(self, arrival: Arrival, run: Run, now: float) -> list[Delivery]:
         """Open ESP packets of one length that came from one place, those of one SA and in order at once."""
         sa = opened = None
-        if run.octets >= HEADER_OCTETS:
+        if run.count >= OPENED_AT_ONCE and run.octets >= HEADER_OCTETS:
             spi, first = _spi_and_sequence(run.rows.memory)
             sa = self._sadb.inbound_at(arrival.local_address).get(spi)
             opened = None if sa is None else self._open_at_once(sa, first, run)

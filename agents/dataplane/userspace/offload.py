@@ -119,11 +119,13 @@ class SuperPacket:
         """The octets of a full segment, headers included."""
         return len(self.head) + self.size
 
-    @property
-    def kind(self) -> tuple[bytes | None, bytes, int, int, int]:
-        """What super-packets have in common whose segments may go as one: flow, DSCP and ECN, DF and lengths."""
-        head = bytes(self.head)
-        return ip.flow_key(head), head[:2], head[6], len(head), self.size
+    def goes_on_with(self, other: SuperPacket) -> bool:
+        """Whether the other's segments may go as one with ours: flow, DSCP and ECN, DF and lengths are the same."""
+        if self.rest or self.size != other.size or not self.is_even or not other.is_even:
+            return False
+        ours, theirs = bytes(self.head), bytes(other.head)
+        alike = len(ours) == len(theirs) and ours[:2] == theirs[:2] and ours[6] == theirs[6]
+        return alike and ip.flow_key(ours) == ip.flow_key(theirs)
 
     @property
     def is_even(self) -> bool:

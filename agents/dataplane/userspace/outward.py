@@ -23,9 +23,9 @@ from agents.dataplane.userspace.esp import MOST_ADDED, AeadTransform, trailers_o
 from agents.dataplane.userspace.fragments import LEAST_IPV6_MTU, fragment, too_big
 from agents.dataplane.userspace.offload import Alike, SuperPacket
 from agents.dataplane.userspace.reports import Reports
-from agents.dataplane.userspace.rows import MOST, TOGETHER, Datagram, Rows, Run
+from agents.dataplane.userspace.rows import MOST, SEALED_AT_ONCE, TOGETHER, Datagram, Rows, Run
 from agents.dataplane.userspace.sadb import Path, Sa, SaDatabase
-from agents.dataplane.userspace.sharing import Turn
+from agents.dataplane.userspace.sharing import Numbers, Turn
 from agents.dataplane.userspace.spd import PolicyDatabase
 
 ACQUIRE_AGAIN_S = 5.0
@@ -57,15 +57,6 @@ class Burst:
     def kept(self, packets: Sequence[Datagram]) -> Burst:
         """Return a burst of some of the packets that may wait."""
         return Burst(self.path, self.traffic_class, [bytes(each) for each in packets], self.dont_fragment, self.turn)
-
-    def fill(self, run: Run, last: bytes) -> None:
-        """Take a run, and a packet that is put behind it in its memory."""
-        memory, end = run.rows.memory, run.octets * run.count
-        packets = run.pieces(0, run.octets)
-        if last:
-            memory[end : end + len(last)] = last
-            packets.append(memory[end : end + len(last)])
-        self.packets, self.whole = packets, memory[: end + len(last)]
 
 
 class Outward:
@@ -111,19 +102,36 @@ class Outward:
         """
         flows = self._flows.setdefault(tunnel_id, {})
         bursts: list[Burst] = []
+        row: list[SuperPacket] = []
         memory = iter(self._sealed)
-        for group in _alike(groups):
-            if isinstance(group, Alike):
-                burst = self._seal_at_once(flows, group, memory, now)
-                found = (
-                    [burst]
-                    if burst is not None
-                    else [self._seal_group(tunnel_id, flows, packet.segments(), now) for packet in group.packets]
-                )
-            else:
-                found = [self._seal_group(tunnel_id, flows, group, now)]
-            bursts += [each for each in found if each is not None]
+        for group in groups:
+            if isinstance(group, SuperPacket):
+                if row and not row[-1].goes_on_with(group):
+                    bursts += self._seal_row(tunnel_id, flows, row, memory, now)
+                    row = []
+                row.append(group)
+                continue
+            if row:
+                bursts += self._seal_row(tunnel_id, flows, row, memory, now)
+                row = []
+            burst = self._seal_group(tunnel_id, flows, group, now)
+            if burst is not None:
+                bursts.append(burst)
+        if row:
+            bursts += self._seal_row(tunnel_id, flows, row, memory, now)
         return bursts
+
+    def _seal_row(
+        self, tunnel_id: str, flows: dict[bytes, Sa], row: list[SuperPacket], memory: Iterator[Rows], now: float
+    ) -> list[Burst]:
+        """Seal super-packets in a row, at once where that can be done."""
+        alike = Alike(row)
+        if alike.full >= SEALED_AT_ONCE and row[0].is_even:
+            burst = self._seal_at_once(flows, alike, memory, now)
+            if burst is not None:
+                return [burst]
+        singly = (self._seal_group(tunnel_id, flows, packet.segments(), now) for packet in row)
+        return [each for each in singly if each is not None]
 
     def _seal_group(self, tunnel_id: str, flows: dict[bytes, Sa], group: Sequence[bytes], now: float) -> Burst | None:
         first = group[0]
@@ -143,19 +151,21 @@ class Outward:
             if not fitting:
                 return None
             group, dont_fragment = fitting, sa.sets_df and len(fitting[0]) <= sa.most_octets
-        burst = Burst(sa.path, traffic_class, (), dont_fragment)
-        octets = sum(map(len, group))
-        if not self._take_numbers(sa, len(group), octets, burst):
+        count, octets = len(group), sum(map(len, group))
+        turn = None if sa.numbers is None else self._turn(sa, sa.numbers, count, octets)
+        if sa.sequence + count > sa.last_sequence:
             self._expire(sa)
             return None
         if sa.bundle is None:
-            burst.packets = sa.transform.seal(sa.sequence + 1, group)
-            sa.sequence += len(group)
-            sa.count(octets, len(group), now)
+            packets = sa.transform.seal(sa.sequence + 1, group)
+            sa.sequence += count
+            sa.count(octets, count, now)
         else:
-            burst.packets = self._seal_one_by_one(sa, sa.bundle, group, traffic_class, dont_fragment, now)
-        self._counted(sa, burst, now)
-        return burst
+            packets = self._seal_one_by_one(sa, sa.bundle, group, traffic_class, dont_fragment, now)
+        if turn is not None:
+            sa.all_octets, sa.all_packets = turn.octets, turn.packets
+        self._check_limits(sa, now)
+        return Burst(sa.path, traffic_class, packets, dont_fragment, turn)
 
     def _seal_at_once(self, flows: dict[bytes, Sa], group: Alike, memory: Iterator[Rows], now: float) -> Burst | None:
         """Cut and seal super-packets at once; None where their segments have to be looked at one by one.
@@ -173,37 +183,30 @@ class Outward:
         plain = Run(self._plain, longest + len(trailer), group.full)
         if not self._plain.fit(plain.octets, group.count) or (sealed_in := next(memory, None)) is None:
             return None
-        dont_fragment, traffic_class = _outer_bits(sa, head)
-        burst = Burst(sa.path, traffic_class, (), dont_fragment)
-        if not self._take_numbers(sa, group.count, group.octets, burst):
+        turn = None if sa.numbers is None else self._turn(sa, sa.numbers, group.count, group.octets)
+        if sa.sequence + group.count > sa.last_sequence:
             return None
         table = plain.table()
         group.fill(table)
         table[:, longest:] = np.frombuffer(trailer, np.uint8)
         sealed = transform.seal_run(sa.sequence + 1, plain, sealed_in)
         last = group.last()
-        burst.fill(sealed, b"" if last is None else transform.seal(sa.sequence + group.count, (last,))[0])
+        packets, whole = _with_last(
+            sealed, b"" if last is None else transform.seal(sa.sequence + group.count, (last,))[0]
+        )
         sa.sequence += group.count
         sa.count(group.octets, group.count, now)
-        self._counted(sa, burst, now)
-        return burst
-
-    def _take_numbers(self, sa: Sa, count: int, octets: int, burst: Burst) -> bool:
-        """Take numbers for packets, of those that others seal for as well with a turn to send; false where none are
-        left."""
-        if sa.numbers is None:
-            return sa.sequence + count <= sa.last_sequence
-        burst.turn = sa.numbers.take(count, octets, sa.last_sequence)
-        if burst.turn is None:
-            return False
-        sa.sequence = burst.turn.first - 1
-        return True
-
-    def _counted(self, sa: Sa, burst: Burst, now: float) -> None:
-        """What was sealed is counted: of all that seal for the SA as of now."""
-        if burst.turn is not None:
-            sa.all_octets, sa.all_packets = burst.turn.octets, burst.turn.packets
+        if turn is not None:
+            sa.all_octets, sa.all_packets = turn.octets, turn.packets
         self._check_limits(sa, now)
+        dont_fragment, traffic_class = _outer_bits(sa, head)
+        return Burst(sa.path, traffic_class, packets, dont_fragment, turn, whole)
+
+    def _turn(self, sa: Sa, numbers: Numbers, count: int, octets: int) -> Turn | None:
+        """Take numbers of those that others seal for as well; where none are left, say so by ``sequence``."""
+        turn = numbers.take(count, octets, sa.last_sequence)
+        sa.sequence = sa.last_sequence if turn is None else turn.first - 1
+        return turn
 
     def _seal_one_by_one(
         self, sa: Sa, bundle: Bundle, group: Sequence[bytes], traffic_class: int, dont_fragment: bool, now: float
@@ -289,20 +292,14 @@ def _outer_bits(sa: Sa, packet: bytes) -> tuple[bool, int]:
     return dont_fragment, (packet[1] if four else ip.traffic_class(packet)) & sa.class_mask
 
 
-def _alike(groups: Iterable[Sequence[bytes] | SuperPacket]) -> Iterator[Sequence[bytes] | Alike]:
-    """Put super-packets in a row together that can be cut at once, and cut those that cannot."""
-    row: list[SuperPacket] = []
-    for group in groups:
-        packet = group if isinstance(group, SuperPacket) and group.is_even else None
-        if row and (packet is None or row[-1].rest or packet.kind != row[0].kind):
-            yield Alike(row)
-            row = []
-        if packet is not None:
-            row.append(packet)
-        else:
-            yield group.segments() if isinstance(group, SuperPacket) else group
-    if row:
-        yield Alike(row)
+def _with_last(run: Run, last: bytes) -> tuple[list[memoryview], memoryview]:
+    """Return the packets of a run and one that is put behind it in its memory, each for itself and all in one piece."""
+    memory, end = run.rows.memory, run.octets * run.count
+    packets = run.pieces(0, run.octets)
+    if last:
+        memory[end : end + len(last)] = last
+        packets.append(memory[end : end + len(last)])
+    return packets, memory[: end + len(last)]
 
 
 def _forbids_fragments(packet: bytes) -> bool:

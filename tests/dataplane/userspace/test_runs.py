@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agents.contract.algorithms import ENCRYPTION
 from agents.dataplane.base import Direction, SaState
-from agents.dataplane.userspace import drops
+from agents.dataplane.userspace import drops, inward, outward, vector
 from agents.dataplane.userspace.engine import Engine
 from agents.dataplane.userspace.esp import MAX_SEQUENCE, AeadTransform
 from agents.dataplane.userspace.inward import Arrival, Delivery
@@ -24,6 +24,15 @@ from tests.dataplane.userspace.values import REQID, TUNNEL, engine_pair, ip_pack
 
 AEADS = tuple(slug for slug, row in ENCRYPTION.items() if row.aead and row.esp)
 SIZE = 1_348
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_runs_too() -> Iterator[None]:
+    """What takes longer at once than one by one is done at once all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outward, "SEALED_AT_ONCE", vector.WORTH)
+        patch.setattr(inward, "OPENED_AT_ONCE", vector.WORTH)
+        yield
 
 
 def super_packet(
@@ -164,6 +173,26 @@ class TestSealing:
         assert burst.whole is not None
         assert bytes(burst.whole) == b"".join(burst.packets)
         assert len(burst.packets) == 4 * 45 + 1
+
+    def test_what_differs_outside_or_is_of_another_flow_goes_apart(self) -> None:
+        plain = super_packet(20)
+        marked, may_be_cut = bytearray(plain), bytearray(plain)
+        marked[VNET_OCTETS + 1] = 0x28
+        may_be_cut[VNET_OCTETS + 6] = 0
+        other = super_packet(20, addresses=(V4[0], "10.2.0.9"))
+        frames = [plain, bytes(marked), bytes(may_be_cut), other]
+        sender, twin = engine_pair()[0], engine_pair()[0]
+        for each in (sender, twin):
+            get_to_know(each, segments(frames)[0], segments(frames)[-1])
+        bursts = at_once(sender, frames)
+        assert [(burst.traffic_class, burst.dont_fragment) for burst in bursts] == [
+            (0, True),
+            (0x28, True),
+            (0, False),
+            (0, True),
+        ]
+        assert all(burst.whole is not None for burst in bursts)
+        assert wires(bursts) == wires(twin.outbound(TUNNEL, map(segment, frames), 2.0))
 
     def test_bursts_of_one_call_lie_apart(self) -> None:
         """Other lengths, other flows, and one that is too short to be worth it between them."""
