@@ -180,16 +180,16 @@ class TestSealing:
         marked[VNET_OCTETS + 1] = 0x28
         may_be_cut[VNET_OCTETS + 6] = 0
         other = super_packet(20, addresses=(V4[0], "10.2.0.9"))
-        frames = [plain, bytes(marked), bytes(may_be_cut), other]
+        frames = [plain, other, bytes(marked), bytes(may_be_cut)]
         sender, twin = engine_pair()[0], engine_pair()[0]
         for each in (sender, twin):
-            get_to_know(each, segments(frames)[0], segments(frames)[-1])
+            get_to_know(each, segment(plain)[0], segment(other)[0])
         bursts = at_once(sender, frames)
         assert [(burst.traffic_class, burst.dont_fragment) for burst in bursts] == [
             (0, True),
+            (0, True),
             (0x28, True),
             (0, False),
-            (0, True),
         ]
         assert all(burst.whole is not None for burst in bursts)
         assert wires(bursts) == wires(twin.outbound(TUNNEL, map(segment, frames), 2.0))
