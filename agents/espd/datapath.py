@@ -219,7 +219,7 @@ class Datapath:
         turns, ended = 0, False
         while turns < READS_PER_WAKE_UP and not ended:
             groups, ended = self._read_some(tunnel_id, tun, READS_PER_WAKE_UP - turns)
-            turns += len(groups)
+            turns += len(groups) or 1
             if TRACE.categories:
                 trace.taken(tun.name, groups)
             if groups and tunnel_id in self._tuns:
@@ -300,8 +300,9 @@ class Datapath:
             if batch is None:
                 break
             turn += 1 if batch.run is None else TOGETHER
-            arrived += self._opened(batch, now)
-            if batch.run is not None:
+            found = self._opened(batch, now)
+            arrived += found
+            if any(delivery.joined for delivery in found):
                 self._deliver(arrived)
                 arrived = []
         self._deliver(arrived)
