@@ -21,7 +21,7 @@ from agents.dataplane.userspace.engine import Engine
 from agents.dataplane.userspace.inward import Arrival, Delivery
 from agents.dataplane.userspace.ip import MalformedPacket
 from agents.dataplane.userspace.offload import PLAIN_FRAME, Frame, SuperPacket, coalesce, read
-from agents.dataplane.userspace.rows import TOGETHER, Datagram
+from agents.dataplane.userspace.rows import RECEIVED_OCTETS, TOGETHER, Datagram, Rows
 from agents.dataplane.userspace.sadb import Path
 from agents.espd import trace
 from agents.espd.ah_socket import AhSocket
@@ -62,6 +62,7 @@ class Datapath:
         self._loop = loop
         self._on_ike = on_ike
         self._on_notice = on_notice
+        self._rows = Rows(RECEIVED_OCTETS)
         self._frames = [memoryview(bytearray(FRAME_OCTETS)) for _ in range(TOGETHER)]
         self._tuns: dict[str, Tun] = {}
         self._links: dict[str, TunnelLink] = {}
@@ -195,7 +196,7 @@ class Datapath:
 
     def _need(self, key: Key) -> None:
         if key not in self._sockets:
-            opened = _open_socket(key, self._share)
+            opened = _open_socket(key, self._rows, self._share)
             self._sockets[key] = opened
             self._loop.add_reader(opened, self._socket_readable, opened)
 
@@ -387,8 +388,8 @@ def _udp_4500(local_address: str) -> Key:
     return local_address, IPPROTO_UDP, ENCAPSULATION_PORT
 
 
-def _open_socket(key: Key, share: Share | None) -> EspSocket:
+def _open_socket(key: Key, rows: Rows, share: Share | None) -> EspSocket:
     address, protocol, port = key
     if protocol == IPPROTO_UDP:
-        return UdpSocket(address, port, share)
+        return UdpSocket(address, port, rows, share)
     return RawSocket(address, share) if protocol == IPPROTO_ESP else AhSocket(address, share)

@@ -19,7 +19,7 @@ from typing import Protocol
 from agents.dataplane import outer
 from agents.dataplane.userspace.inward import Arrival
 from agents.dataplane.userspace.outward import Burst
-from agents.dataplane.userspace.rows import RECEIVED_OCTETS, Datagram, Rows, Run
+from agents.dataplane.userspace.rows import Datagram, Rows, Run
 from agents.dataplane.userspace.vector import WORTH
 from agents.espd import steering
 from agents.espd.steering import Share
@@ -217,15 +217,18 @@ def _open(address: str, kind: int, protocol: int, port: int, *, shared: bool) ->
 
 
 class UdpSocket(_Socket):
-    """UDP on one local address and port, with ``share`` other workers too; raises OSError when it cannot be bound."""
+    """UDP on one local address and port, with ``share`` other workers too; raises OSError when it cannot be bound.
 
-    def __init__(self, address: str, port: int, share: Share | None = None) -> None:
+    ``rows`` is memory of ``RECEIVED_OCTETS`` to receive into, which sockets that are read in turns may have in common.
+    """
+
+    def __init__(self, address: str, port: int, rows: Rows, share: Share | None = None) -> None:
         super().__init__(address, socket.SOCK_DGRAM, 0, port, shared=share is not None)
         if share is not None:
             steering.by_spi(self._socket, share.workers)
         self.port = port
         self._socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
-        self._rows = Rows(RECEIVED_OCTETS)
+        self._rows = rows
         self._kept: Batch | None = None
         # A path whose MTU is below a segment refuses segmentation offload: for a while, such segments go one by one.
         self._too_long_for_gso = 65536

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from agents.dataplane.userspace import drops
+from agents.dataplane.userspace.rows import RECEIVED_OCTETS, Rows
 from agents.espd.datapath import READS_PER_WAKE_UP, Datapath
 from agents.espd.sockets import Batch, UdpSocket
 
@@ -19,7 +20,7 @@ _UDP_SEGMENT = 103
 
 @pytest.fixture
 def ours() -> Iterator[UdpSocket]:
-    opened = UdpSocket(OURS, 0)
+    opened = UdpSocket(OURS, 0, Rows(RECEIVED_OCTETS))
     try:
         yield opened
     finally:

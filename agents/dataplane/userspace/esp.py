@@ -11,30 +11,22 @@ from __future__ import annotations
 
 import hmac
 import struct
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Protocol
 
-import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.utils import Buffer
 
 from agents.contract.algorithms import ENCRYPTION, INTEGRITY, Encryption, Integrity
 from agents.contract.secret import Secret
-from agents.dataplane.userspace import drops, vector
+from agents.dataplane.userspace import drops
 from agents.dataplane.userspace.drops import Dropped
-from agents.dataplane.userspace.rows import Octets, Rows, Run
-from agents.ike.crypto.primitives import AeadInto, aead, block_cipher, keyed_mac
+from agents.ike.crypto.primitives import aead, block_cipher, keyed_mac
 
 MAX_SEQUENCE = (1 << 32) - 1
 MAX_EXTENDED_SEQUENCE = (1 << 64) - 1
 HEADER_OCTETS = 8
-_SEALED_AT = 16
-"""Where the ciphertext of an AEAD begins: behind SPI, sequence number and IV."""
-MOST_ADDED = _SEALED_AT + 16
-"""What an AEAD adds to a plaintext with its trailer."""
 
 NEXT_IPV4 = 4
 NEXT_IPV6 = 41
@@ -97,25 +89,27 @@ class Transform(Protocol):
 
 
 class AeadTransform:
-    """AES-GCM, AES-CCM or ChaCha20-Poly1305. ``key`` ends with the salt."""
+    """AES-GCM, AES-CCM or ChaCha20-Poly1305. ``key`` ends with the salt; no packet is shorter than ``least`` octets."""
 
-    __slots__ = ("_cipher", "_decrypt", "_encrypt", "_icv_octets", "_least", "_salt", "_spi", "block")
+    __slots__ = ("_decrypt", "_encrypt", "block", "cipher", "icv_octets", "least", "salt", "spi")
+
+    extended = False
 
     def __init__(self, spi: int, slug: str, key: Secret) -> None:
         row, octets = ENCRYPTION[slug], key.reveal()
         self.block = 4
-        self._spi = spi
-        self._salt = octets[row.key_octets :]
-        self._icv_octets = row.icv_octets
-        self._least = _SEALED_AT + 4 + row.icv_octets
+        self.spi = spi
+        self.salt = octets[row.key_octets :]
+        self.icv_octets = row.icv_octets
+        self.least = HEADER_OCTETS + row.iv_octets + 4 + row.icv_octets
         cipher = aead(row, octets[: row.key_octets])
+        self.cipher = cipher
         self._encrypt = cipher.encrypt
         self._decrypt = cipher.decrypt
-        self._cipher = cipher if isinstance(cipher, AeadInto) else None
 
     def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
         """See :class:`Transform`. The IV is the sequence number, and its first half is always 0."""
-        encrypt, spi, nonce, join = self._encrypt, _high(self._spi), self._salt + _ZEROS, b"".join
+        encrypt, spi, nonce, join = self._encrypt, _high(self.spi), self.salt + _ZEROS, b"".join
         trailers = trailers_of(packets[0], 4, next_header)
         if len(packets) == 1:
             (packet,), number = packets, _high(sequence)
@@ -134,63 +128,12 @@ class AeadTransform:
 
     def open(self, packet: bytes | memoryview, high: int = 0) -> bytes:
         """See :class:`Transform`."""
-        if len(packet) < self._least or len(packet) & 3:
+        if len(packet) < self.least or len(packet) & 3:
             raise Dropped(drops.MALFORMED, "length")
         try:
-            return self._decrypt(self._salt + packet[8:16], packet[16:], packet[:8])
+            return self._decrypt(self.salt + packet[8:16], packet[16:], packet[:8])
         except InvalidTag:
             raise Dropped(drops.INTEGRITY, "ICV") from None
-
-    @property
-    def takes_runs(self) -> bool:
-        """Whether :meth:`seal_run` and :meth:`open_run` may be used: not where the library writes into no memory of
-        ours."""
-        return self._cipher is not None
-
-    def seal_run(self, sequence: int, plain: Run, sealed: Rows) -> Run:
-        """Return ESP packets for plaintexts with their trailers, numbered from ``sequence``.
-
-        They are in ``sealed``, which must have room for :data:`MOST_ADDED` octets more a packet.
-        """
-        assert self._cipher is not None
-        packets = Run(sealed, _SEALED_AT + plain.octets + self._icv_octets, plain.count)
-        table, numbers = packets.table(), vector.numbered(sequence, plain.count)
-        table[:, :4] = np.frombuffer(_high(self._spi), np.uint8)
-        table[:, 4:8] = numbers[:, 4:]
-        table[:, 8:_SEALED_AT] = numbers
-        _each(
-            self._cipher.encrypt_into,
-            vector.prefixed(self._salt, numbers),
-            plain.pieces(0, plain.octets),
-            self._associated(packets, numbers),
-            packets.pieces(_SEALED_AT, packets.octets),
-        )
-        return packets
-
-    def open_run(self, packets: Run, sequence: int, plain: Rows) -> Run | None:
-        """Return the plaintexts, in ``plain``, of packets whose numbers follow each other from ``sequence`` on.
-
-        None where one is not authentic, or their length is wrong: then each is to be looked at by itself.
-        """
-        assert self._cipher is not None
-        opened = Run(plain, packets.octets - _SEALED_AT - self._icv_octets, packets.count)
-        if packets.octets < self._least or packets.octets & 3 or not plain.fit(opened.octets, opened.count):
-            return None
-        try:
-            _each(
-                self._cipher.decrypt_into,
-                vector.prefixed(self._salt, packets.table()[:, 8:_SEALED_AT]),
-                packets.pieces(_SEALED_AT, packets.octets),
-                self._associated(packets, vector.numbered(sequence, packets.count)),
-                opened.pieces(0, opened.octets),
-            )
-        except InvalidTag:
-            return None
-        return opened
-
-    def _associated(self, packets: Run, _numbers: Octets) -> Sequence[Buffer]:
-        """Return what the ICVs cover beside the ciphertext (RFC 4106 section 5): SPI and number as they are sent."""
-        return packets.pieces(0, HEADER_OCTETS)
 
 
 class ExtendedAeadTransform(AeadTransform):
@@ -198,9 +141,11 @@ class ExtendedAeadTransform(AeadTransform):
 
     __slots__ = ()
 
+    extended = True
+
     def seal(self, sequence: int, packets: Sequence[bytes], next_header: int | None = None) -> list[bytes]:
         """See :class:`Transform`."""
-        spi, salt, encrypt = self._spi, self._salt, self._encrypt
+        spi, salt, encrypt = self.spi, self.salt, self._encrypt
         trailers = trailers_of(packets[0], 4, next_header)
         sealed = []
         for number, packet in enumerate(packets, sequence):
@@ -211,22 +156,13 @@ class ExtendedAeadTransform(AeadTransform):
 
     def open(self, packet: bytes | memoryview, high: int = 0) -> bytes:
         """See :class:`Transform`."""
-        if len(packet) < self._least or len(packet) & 3:
+        if len(packet) < self.least or len(packet) & 3:
             raise Dropped(drops.MALFORMED, "length")
         aad = b"".join((packet[:4], _high(high), packet[4:8]))
         try:
-            return self._decrypt(self._salt + packet[8:16], packet[16:], aad)
+            return self._decrypt(self.salt + packet[8:16], packet[16:], aad)
         except InvalidTag:
             raise Dropped(drops.INTEGRITY, "ICV") from None
-
-    def _associated(self, packets: Run, numbers: Octets) -> Sequence[Buffer]:
-        """See :class:`AeadTransform`; here the whole number."""
-        return vector.prefixed(_high(self._spi), numbers)
-
-
-def _each(work: Callable[[Buffer, Buffer, Buffer, Buffer], int], *arguments: Iterable[Buffer]) -> None:
-    """Call for one packet after the other, without a step of the interpreter between them."""
-    deque(map(work, *arguments), maxlen=0)
 
 
 class GmacTransform:

@@ -21,7 +21,6 @@ from agents.dataplane.userspace.esp import (
     NEXT_ESP,
     TRAILERS_4,
     TRAILERS_6,
-    AeadTransform,
     strip,
 )
 from agents.dataplane.userspace.offload import Frame
@@ -226,15 +225,15 @@ class Inward:
 
     def _open_at_once(self, sa: Sa, first: int, run: Run) -> Run | None:
         """Open packets that are all of this SA, new and in a row; None where they are not."""
-        transform, window, heads = sa.transform, sa.window, run.table()
-        if sa.bundle is not None or not (isinstance(transform, AeadTransform) and transform.takes_runs):
+        window, heads = sa.window, run.table()
+        if sa.runs is None:
             return None
         sequence = extend(first, window.top) if sa.extended else first
         if not window.top < sequence <= sa.last_sequence - run.count or (heads[:, :4] != heads[0, :4]).any():
             return None
         if not vector.rise(heads[:, 4:HEADER_OCTETS], 1).all():
             return None
-        opened = transform.open_run(run, sequence, self._plain)
+        opened = sa.runs.open(run, sequence, self._plain)
         if opened is not None:
             window.accept(sequence)
             window.advance(sequence + run.count - 1)

@@ -19,7 +19,8 @@ from agents.dataplane.base import Acquired, Selector
 from agents.dataplane.userspace import drops, ip
 from agents.dataplane.userspace.bundle import Bundle
 from agents.dataplane.userspace.drops import Dropped
-from agents.dataplane.userspace.esp import MOST_ADDED, AeadTransform, trailers_of
+from agents.dataplane.userspace.esp import trailers_of
+from agents.dataplane.userspace.esp_runs import MOST_ADDED
 from agents.dataplane.userspace.fragments import LEAST_IPV6_MTU, fragment, too_big
 from agents.dataplane.userspace.offload import Alike, SuperPacket
 from agents.dataplane.userspace.reports import Reports
@@ -174,12 +175,9 @@ class Outward:
         """
         head, longest = group.head, group.longest
         sa = flows.get(ip.flow_key(head) or b"")
-        if sa is None or sa.bundle is not None or longest > sa.most_octets:
+        if sa is None or sa.runs is None or longest > sa.most_octets:
             return None
-        transform = sa.transform
-        if not (isinstance(transform, AeadTransform) and transform.takes_runs):
-            return None
-        trailer = trailers_of(head, transform.block)[longest % transform.block]
+        trailer = trailers_of(head, sa.transform.block)[longest % sa.transform.block]
         plain = Run(self._plain, longest + len(trailer), group.full)
         if not self._plain.fit(plain.octets, group.count) or (sealed_in := next(memory, None)) is None:
             return None
@@ -189,10 +187,10 @@ class Outward:
         table = plain.table()
         group.fill(table)
         table[:, longest:] = np.frombuffer(trailer, np.uint8)
-        sealed = transform.seal_run(sa.sequence + 1, plain, sealed_in)
+        sealed = sa.runs.seal(sa.sequence + 1, plain, sealed_in)
         last = group.last()
         packets, whole = _with_last(
-            sealed, b"" if last is None else transform.seal(sa.sequence + group.count, (last,))[0]
+            sealed, b"" if last is None else sa.transform.seal(sa.sequence + group.count, (last,))[0]
         )
         sa.sequence += group.count
         sa.count(group.octets, group.count, now)

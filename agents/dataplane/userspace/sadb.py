@@ -27,6 +27,7 @@ from agents.dataplane.userspace.esp import (
     Transform,
     build_transform,
 )
+from agents.dataplane.userspace.esp_runs import runs_of
 from agents.dataplane.userspace.replay import ReplayWindow
 from agents.dataplane.userspace.sharing import Numbers
 
@@ -64,10 +65,11 @@ def path_of(spec: SaSpec) -> Path:
 class Sa:
     """One SA of either direction; an inbound one uses ``window`` and ``permitted``, an outbound one ``sequence``.
 
-    ``bundle`` is None for ESP in tunnel mode and no more; ``transform`` is there unless the SA is AH alone. Outbound
-    packets of more than ``most_octets`` do not fit the path in one piece, those of more than ``most_ever`` no path at
-    all. ``octets`` and ``packets`` are this engine's, ``all_octets`` and ``all_packets`` those of every one that shares
-    ``numbers``; ``elsewhere`` is an inbound SA that another one opens.
+    ``bundle`` is None for ESP in tunnel mode and no more; ``transform`` is there unless the SA is AH alone, and
+    ``runs`` where many packets may be worked on at once. Outbound packets of more than ``most_octets`` do not fit the
+    path in one piece, those of more than ``most_ever`` no path at all. ``octets`` and ``packets`` are this engine's,
+    ``all_octets`` and ``all_packets`` those of every one that shares ``numbers``; ``elsewhere`` is an inbound SA that
+    another one opens.
     """
 
     __slots__ = (
@@ -89,6 +91,7 @@ class Sa:
         "path",
         "permitted",
         "rejected",
+        "runs",
         "sequence",
         "sets_df",
         "soft_told",
@@ -104,6 +107,7 @@ class Sa:
         if esp is not None:
             self.transform = esp
         self.bundle = bundle
+        self.runs = None if esp is None or bundle is not None else runs_of(esp)
         # In transport mode the header outside is the packet's own, and these settings are about another one.
         transport = spec.mode is Mode.TRANSPORT
         self.class_mask = 0xFF if spec.copy_dscp or transport else 3

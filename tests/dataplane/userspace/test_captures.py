@@ -141,7 +141,7 @@ def made_again(spec: SaSpec, packet: Captured) -> bytes:
     head, iv = packet.payload[:8], packet.payload[8:16]
     assert (sealed[:8], len(sealed)) == (head, len(packet.payload))
     plain = transform.open(sealed)
-    return head + iv + transform._encrypt(transform._salt + iv, plain, head)
+    return head + iv + transform._encrypt(transform.salt + iv, plain, head)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("ah")])

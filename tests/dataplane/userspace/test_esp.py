@@ -131,7 +131,7 @@ def test_linux_rfc4106_and_rfc7539esp_vectors() -> None:
                 continue
             aead = AeadTransform(1, slug_of_row, Secret(key))
             iv, aad = bytes.fromhex(row["iv"]), bytes.fromhex(row["aad"])
-            opened = aead._decrypt(aead._salt + iv, bytes.fromhex(row["ct_tag"]), aad[:-8])
+            opened = aead._decrypt(aead.salt + iv, bytes.fromhex(row["ct_tag"]), aad[:-8])
             assert opened.hex() == row["pt"]
             tried += 1
     assert tried >= 35
@@ -185,10 +185,10 @@ def test_wycheproof_verdicts(name: str, slug: str) -> None:
             aead = AeadTransform(1, slug.format(group["keySize"]), key)
             data, aad = bytes.fromhex(case["ct"] + case["tag"]), bytes.fromhex(case["aad"])
             if case["result"] == "valid":
-                assert aead._decrypt(aead._salt + nonce[4:], data, aad).hex() == case["msg"]
+                assert aead._decrypt(aead.salt + nonce[4:], data, aad).hex() == case["msg"]
             else:
                 with pytest.raises(InvalidTag):
-                    aead._decrypt(aead._salt + nonce[4:], data, aad)
+                    aead._decrypt(aead.salt + nonce[4:], data, aad)
             verdicts[case["result"]] += 1
     assert verdicts["valid"] > 50
     assert verdicts["invalid"] > 20

@@ -329,7 +329,7 @@ class TestOpening:
         (sa,) = sender._sadb
         assert isinstance(sa.transform, AeadTransform)
         plain, head, iv = packets[7] + b"\x07\x07\x02\x04", sealed[7][:8], sealed[7][8:16]
-        sealed[7] = head + iv + sa.transform._encrypt(sa.transform._salt + iv, plain, head)
+        sealed[7] = head + iv + sa.transform._encrypt(sa.transform.salt + iv, plain, head)
         twin = engine_pair()[1]
         found = inner(receiver.inbound_run(arrival, run_of(sealed), 1.0))
         assert found == inner(twin.inbound(arrival, sealed, 1.0)) != packets
